@@ -1,0 +1,60 @@
+# `make` prints what there is. Variables: API=live, SCALE=100, SQL="select …".
+PYTHON ?= python3
+API ?= sample
+SCALE ?= 1
+SQL ?=
+
+BIN := .venv/bin
+STARTED := $(shell date +%s)
+export SQL
+
+.DEFAULT_GOAL := help
+.PHONY: help run-local psql test lint types check lock clean install install-dev
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+run-local: install ## the whole pipeline once on this machine (API=live, SCALE=100)
+	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED)
+
+psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
+	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
+
+test: install-dev ## the test suite, on the embedded Postgres
+	@$(BIN)/python -m pytest
+
+lint: install-dev ## ruff and sqlfluff
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@$(BIN)/sqlfluff lint --nofail --disable-progress-bar -q dbt_project && $(BIN)/sqlfluff lint --disable-progress-bar -q dbt_project
+
+types: install-dev ## mypy --strict
+	@$(BIN)/mypy
+
+check: lint types test ## all that CI runs
+
+install: .venv/.installed ## the locked packages into .venv; nothing to do the second time
+
+install-dev: .venv/.installed-dev ## what the tests and linters need on top
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt | .venv/bin/python
+	@echo "Installing the locked packages into .venv (once, a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	@echo "Installing what tests and linters need (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.txt
+	@touch $@
+
+lock: install-dev ## write requirements*.txt anew from requirements*.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove what the other targets made, the local database too; .venv stays
+	@rm -rf .local dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

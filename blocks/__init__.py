@@ -1,0 +1,1 @@
+"""What the flows connect with: Prefect blocks, made from the environment."""

@@ -1,0 +1,14 @@
+{#- Fails for each combination of the columns that is there twice or has a null in it. -#}
+{% test unique_combination(model, columns) %}
+
+select
+    {{ columns | join(', ') }},
+    count(*) as row_count
+from {{ model }}
+group by {{ columns | join(', ') }}
+having
+    count(*) > 1
+    {% for column in columns %}or {{ column }} is null
+    {% endfor %}
+
+{% endtest %}

@@ -1,0 +1,1 @@
+"""Where the flows run: the local stack, images, work pools and automations."""

@@ -1,0 +1,1 @@
+"""The local stack that `make run-local` starts."""

@@ -1,0 +1,78 @@
+"""Tells about loads while they run, from what the ledger says."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
+
+from flows.load import ledger
+from flows.load.ledger import Entry
+
+COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected")
+POLL_SECONDS = 0.25
+PROGRESS_SECONDS = 5.0
+
+_NAME_WIDTH = 36
+
+
+def heading() -> str:
+    """The column names over the lines that `watch` tells."""
+    return f"{'Loading':{_NAME_WIDTH}}" + "".join(f"{name:>11}" for name in (*COUNTED, "seconds"))
+
+
+@contextmanager
+def watch(dsn: str, tell: Callable[[str], None]) -> Iterator[Mapping[str, int]]:
+    """Tell each load when it ends, and now and then how far the long ones are.
+
+    Yields the counts of all loads that began in the meantime; they are final after the block.
+    """
+    totals = dict.fromkeys(COUNTED, 0)
+    over = threading.Event()
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            thread = threading.Thread(
+                target=_follow, args=(cursor, ledger.newest(cursor), over, tell, totals)
+            )
+            thread.start()
+            try:
+                yield totals
+            finally:
+                over.set()
+                thread.join()
+
+
+def _follow(
+    cursor: Cursor,
+    after: int,
+    over: threading.Event,
+    tell: Callable[[str], None],
+    totals: dict[str, int],
+) -> None:
+    told: set[int] = set()
+    quiet_since = time.monotonic()
+    last = False
+    while not last:
+        last = over.wait(POLL_SECONDS)
+        entries = [entry for entry in ledger.entries(cursor, after) if entry.load_id not in told]
+        ended = [entry for entry in entries if entry.state != "running"]
+        for entry in ended:
+            tell(_line(entry))
+            for name in COUNTED:
+                totals[name] += getattr(entry, name)
+        told.update(entry.load_id for entry in ended)
+        was_quiet = time.monotonic() - quiet_since > PROGRESS_SECONDS
+        if was_quiet:
+            for entry in entries:
+                tell(f"  {entry.address} ... {entry.extracted:,} so far")
+        if ended or was_quiet:
+            quiet_since = time.monotonic()
+
+
+def _line(entry: Entry) -> str:
+    counts = "".join(f"{getattr(entry, name):>11,}" for name in COUNTED)
+    ending = "" if entry.state == "succeeded" else f"  {entry.state.upper()}"
+    return f"  {entry.address!s:{_NAME_WIDTH - 2}}{counts}{entry.seconds:>11.1f}{ending}"

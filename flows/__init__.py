@@ -1,0 +1,1 @@
+"""The pipeline: HTTP APIs into Postgres, then dbt marts, run by Prefect."""

@@ -1,0 +1,1 @@
+"""Pages in, raw tables out: no HTTP, no Prefect."""

@@ -1,0 +1,265 @@
+"""The ledger: what every load did (`elt.loads`), and from where the next one goes on.
+
+Every function works inside the caller's transaction, so that rows, cursor and ledger entry are
+committed together.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import execute_values
+
+from flows.declaration import Resume
+from flows.errors import UnavailableError
+from flows.load.frames import Reject
+from flows.load.schema import Change
+
+_TABLES = Path(__file__).with_suffix(".sql")
+_ENTRIES = (
+    "select load_id, source, resource, partition, state,"
+    " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
+    " pages, extracted, inserted, updated, unchanged, rejected, deleted, error from elt.loads "
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Which resource partition a load fills."""
+
+    source: str
+    resource: str
+    partition: str
+
+    def __str__(self) -> str:
+        """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
+        name = f"{self.source}.{self.resource}"
+        return f"{name}[{self.partition}]" if self.partition else name
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the records of one checkpoint."""
+
+    pages: int = 0
+    extracted: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the next load goes on; times are UTC.
+
+    Attributes:
+        cursor_at: the newest cursor value of the last complete load.
+        cursor_seen_at: the newest one of a load that is not complete.
+    """
+
+    cursor_at: datetime | None = None
+    cursor_seen_at: datetime | None = None
+    resume: Resume | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the ledger, after the load has ended."""
+
+    load_id: int
+    source: str
+    resource: str
+    partition: str
+    state: str
+    seconds: float
+    pages: int
+    extracted: int
+    inserted: int
+    updated: int
+    unchanged: int
+    rejected: int
+    deleted: int
+    error: str | None
+
+    @property
+    def address(self) -> Address:
+        """Which resource partition it loaded."""
+        return Address(self.source, self.resource, self.partition)
+
+
+def prepare(cursor: Cursor, schema: str) -> None:
+    """Create the ledger and a raw schema where they are missing; safe to call at the same time."""
+    cursor.execute(
+        "select to_regclass('elt.schema_changes'), to_regnamespace(quote_ident(%s))", [schema]
+    )
+    if None not in (cursor.fetchone() or [None]):
+        return
+    cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
+    cursor.execute(_TABLES.read_text())
+    cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+
+
+def lock(cursor: Cursor, address: Address) -> None:
+    """Let nobody else load this partition until the session ends or `unlock` is called.
+
+    Raises:
+        UnavailableError: when another load of it is at work.
+    """
+    cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:{address}"])
+    row = cursor.fetchone()
+    if not (row and row[0]):
+        raise UnavailableError(
+            f"{address} is being loaded by another run. Wait for it to end, then run this again."
+        )
+
+
+def unlock(cursor: Cursor, address: Address) -> None:
+    """Give the partition free."""
+    cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [f"elt:{address}"])
+
+
+def begin(cursor: Cursor, address: Address, run_id: str | None) -> int:
+    """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one."""
+    cursor.execute(
+        "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
+        " error = 'the process that ran it ended without a word'"
+        " where (source, resource, partition, state) = (%s, %s, %s, 'running')",
+        [address.source, address.resource, address.partition],
+    )
+    cursor.execute(
+        "insert into elt.loads (source, resource, partition, run_id, state)"
+        " values (%s, %s, %s, %s, 'running') returning load_id",
+        [address.source, address.resource, address.partition, run_id],
+    )
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def read_checkpoint(cursor: Cursor, address: Address) -> Checkpoint:
+    """The partition's checkpoint; a resume point over twelve hours old is left out.
+
+    Pages shift and tokens expire: after that time, reading from the cursor is the safer way.
+    """
+    cursor.execute(
+        "select cursor_at, cursor_seen_at,"
+        " case when saved_at > clock_timestamp() - interval '12 hours' then resume end"
+        " from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
+        [address.source, address.resource, address.partition],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return Checkpoint()
+    resume = row[2] and Resume(
+        row[2]["first_url"], row[2]["url"], row[2]["since"] and _time(row[2]["since"])
+    )
+    return Checkpoint(row[0], row[1], resume)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint) -> None:
+    """Remember where to go on."""
+    cursor.execute(
+        "insert into elt.checkpoints as c (source, resource, partition, cursor_at, cursor_seen_at,"
+        " resume, load_id) values (%s, %s, %s, %s, %s, %s, %s)"
+        " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
+        " cursor_seen_at = excluded.cursor_seen_at, resume = excluded.resume,"
+        " load_id = excluded.load_id, saved_at = clock_timestamp()",
+        [
+            *asdict(address).values(),
+            checkpoint.cursor_at,
+            checkpoint.cursor_seen_at,
+            checkpoint.resume and json.dumps(asdict(checkpoint.resume), default=str),
+            load_id,
+        ],
+    )
+
+
+def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
+    """Add a checkpoint's numbers to the load's entry."""
+    cursor.execute(
+        "update elt.loads set pages = pages + %(pages)s, extracted = extracted + %(extracted)s,"
+        " inserted = inserted + %(inserted)s, updated = updated + %(updated)s,"
+        " unchanged = unchanged + %(unchanged)s, rejected = rejected + %(rejected)s,"
+        " deleted = deleted + %(deleted)s where load_id = %(load_id)s",
+        {**asdict(counts), "load_id": load_id},
+    )
+
+
+def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
+    """Keep records that could not be stored, as JSON text, with the reason."""
+    rows = [(load_id, reject.reason, json.dumps(reject.record)) for reject in rejects]
+    execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
+
+
+def first_reject(cursor: Cursor, load_id: int) -> str:
+    """The reason and the beginning of the first record that a load set aside."""
+    cursor.execute(
+        "select reason, left(record, 200) from elt.rejects where load_id = %s order by reject_id",
+        [load_id],
+    )
+    reason, record = cursor.fetchall()[0]
+    return f"the first because it {reason}: {record}"
+
+
+def add_schema_changes(cursor: Cursor, load_id: int, table: str, changes: list[Change]) -> None:
+    """Note how a raw table's shape changed."""
+    execute_values(
+        cursor,
+        "insert into elt.schema_changes (load_id, table_name, column_name, old_type, new_type)"
+        " values %s",
+        [(load_id, table, change.column, change.old_type, change.new_type) for change in changes],
+    )
+
+
+def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> None:
+    """Close the ledger entry."""
+    cursor.execute(
+        "update elt.loads set state = %s, error = %s, ended_at = clock_timestamp()"
+        " where load_id = %s",
+        [state, error, load_id],
+    )
+
+
+def newest(cursor: Cursor) -> int:
+    """The number of the newest load; 0 when there is none, or no ledger yet."""
+    cursor.execute("select to_regclass('elt.loads')")
+    if cursor.fetchone() == (None,):
+        return 0
+    cursor.execute("select coalesce(max(load_id), 0) from elt.loads")
+    return int(cursor.fetchall()[0][0])
+
+
+def entries(cursor: Cursor, after: int) -> list[Entry]:
+    """The ledger entries with a higher number than `after`, in the order in which they began."""
+    if newest(cursor) == after:
+        return []
+    cursor.execute(_ENTRIES + "where load_id > %s order by load_id", [after])
+    return [Entry(*row) for row in cursor]
+
+
+def entry(cursor: Cursor, load_id: int) -> Entry:
+    """One ledger entry."""
+    cursor.execute(_ENTRIES + "where load_id = %s", [load_id])
+    return Entry(*cursor.fetchall()[0])
+
+
+def complete(cursor: Cursor) -> set[tuple[str, str]]:
+    """Source and resource of every raw table of which each partition's last load succeeded."""
+    cursor.execute("select to_regclass('elt.loads')")
+    if cursor.fetchone() == (None,):
+        return set()
+    cursor.execute(
+        "select source, resource from ("
+        " select distinct on (source, resource, partition) source, resource, state from elt.loads"
+        " order by source, resource, partition, load_id desc"
+        ") as last group by source, resource having bool_and(state = 'succeeded')"
+    )
+    return set(cursor.fetchall())

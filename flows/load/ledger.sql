@@ -1,0 +1,65 @@
+create schema if not exists elt;
+
+create table if not exists elt.loads (
+    load_id bigint generated always as identity primary key,
+    source text not null,
+    resource text not null,
+    partition text not null,
+    run_id text,
+    state text not null check (state in ('running', 'succeeded', 'failed', 'abandoned')),
+    started_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz,
+    pages bigint not null default 0,
+    extracted bigint not null default 0,
+    inserted bigint not null default 0,
+    updated bigint not null default 0,
+    unchanged bigint not null default 0,
+    rejected bigint not null default 0,
+    deleted bigint not null default 0,
+    error text,
+    constraint nothing_is_lost check (extracted = inserted + updated + unchanged + rejected)
+);
+
+create index if not exists loads_of_a_resource on elt.loads (source, resource, partition, load_id);
+
+comment on table elt.loads is
+'What every load extracted and what became of it; one row per run of one resource partition.';
+
+create table if not exists elt.checkpoints (
+    source text not null,
+    resource text not null,
+    partition text not null,
+    cursor_at timestamptz,
+    cursor_seen_at timestamptz,
+    resume jsonb,
+    saved_at timestamptz not null default clock_timestamp(),
+    load_id bigint not null references elt.loads,
+    primary key (source, resource, partition)
+);
+
+comment on table elt.checkpoints is
+'From where the next load goes on; one row per resource partition.';
+
+create table if not exists elt.rejects (
+    reject_id bigint generated always as identity primary key,
+    load_id bigint not null references elt.loads,
+    rejected_at timestamptz not null default clock_timestamp(),
+    reason text not null,
+    record text not null
+);
+
+comment on table elt.rejects is
+'Records that could not be stored, as JSON text; one row per record and load.';
+
+create table if not exists elt.schema_changes (
+    schema_change_id bigint generated always as identity primary key,
+    load_id bigint not null references elt.loads,
+    changed_at timestamptz not null default clock_timestamp(),
+    table_name text not null,
+    column_name text not null,
+    old_type text,
+    new_type text not null
+);
+
+comment on table elt.schema_changes is
+'Columns added to raw tables (old_type is null) or widened; one row per column and change.';

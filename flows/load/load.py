@@ -1,0 +1,330 @@
+"""One load: the pages of a resource partition into its raw table, checkpoint by checkpoint.
+
+Where the pages come from is the caller's business; so is opening and closing the connection.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, time, timezone
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from flows import declaration
+from flows.declaration import Disposition, Page, Partition, Record, Resource, Resume, Window
+from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
+from flows.load import ledger
+from flows.load.frames import Reject, is_suspect, sort_out
+from flows.load.ledger import Address, Checkpoint, Counts, Entry
+from flows.load.merge import Stage, Target
+from flows.load.names import column_name
+
+log = logging.getLogger(__name__)
+
+WHENEVER = Window()
+
+Pages = Callable[[Window, Resume | None], Iterator[Page]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person or a schedule asked for.
+
+    Attributes:
+        window: a range to load by hand; the cursor then stays where it is.
+        full_refresh: read everything anew, and delete what the API no longer sends.
+        run_id: what the ledger calls the run that loads.
+    """
+
+    window: Window = WHENEVER
+    full_refresh: bool = False
+    run_id: str | None = None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person named the range."""
+        return self.window != WHENEVER
+
+    def __post_init__(self) -> None:
+        """Refuse windows that are empty, or that would delete what lies outside of them."""
+        since, until = self.window.since, self.window.until
+        if since and until and since >= until:
+            raise ConfigurationError(
+                f"since ({since:%Y-%m-%d}) must be before until ({until:%Y-%m-%d}), which is the "
+                "first day that is not loaded."
+            )
+        if self.full_refresh and self.by_hand:
+            raise ConfigurationError(
+                "full_refresh reads everything: leave since and until empty, or leave it off."
+            )
+
+
+def load(
+    connection: Connection,
+    source: str,
+    resource: Resource,
+    partition: Partition,
+    pages: Pages,
+    request: Request = Request(),
+) -> Entry:
+    """Load one resource partition and return its ledger entry.
+
+    Every `checkpoint_rows` rows, the rows, the resume point and the ledger entry are committed in
+    one transaction; the next load goes on from there. The cursor moves when a load is complete.
+    `replace` and `full_refresh` commit once, at the end: readers see the old rows or the new ones.
+
+    Raises:
+        UnavailableError: the API or Postgres is away, or another load of the partition is at work.
+        ConfigurationError: the declaration, the request or a credential is wrong.
+        BadPayloadError: the API's answer is not what it promises, or more records than
+            `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
+    """
+    address = Address(source, resource.name, partition.name)
+    with _postgres_errors_of(address), _locked(connection, address):
+        with _transaction(connection) as cursor:
+            load_id = ledger.begin(cursor, address, request.run_id)
+            checkpoint = ledger.read_checkpoint(cursor, address)
+        try:
+            Load(connection, address, resource, partition, load_id, request).run(pages, checkpoint)
+        except BaseException as error:
+            _note_failure(connection, load_id, error)
+            raise
+        with _transaction(connection) as cursor:
+            return ledger.entry(cursor, load_id)
+
+
+class Load:
+    """A load under way: what it read since the last checkpoint, and its stage."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        address: Address,
+        resource: Resource,
+        partition: Partition,
+        load_id: int,
+        request: Request,
+    ) -> None:
+        self._connection = connection
+        self._address = address
+        self._resource = resource
+        self._load_id = load_id
+        self._request = request
+        self._disposition: Disposition = "replace" if request.full_refresh else resource.writes
+        self._own_fields = {name: partition.values[name] for name in resource.partition_columns}
+        self._stage = Stage(_target(address, resource, self._own_fields))
+        self._records: list[Record] = []
+        self._rejects: list[Reject] = []
+        self._pages = 0
+        self._staged = 0
+        self._seen_at: datetime | None = None
+
+    def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
+        """Store every page, move the cursor and close the ledger entry."""
+        at_once = self._disposition == "replace"
+        if at_once:
+            checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
+        self._seen_at = checkpoint.cursor_seen_at
+        now = datetime.now(timezone.utc)
+        window = window_to_read(self._resource, self._request, checkpoint, now)
+        with self._transaction() as cursor:
+            self._stage.create(cursor)
+        for page in pages(window, checkpoint.resume):
+            self._read(page)
+            if len(self._records) >= self._resource.checkpoint_rows:
+                with self._transaction() as cursor:
+                    self._copy(cursor)
+                    if not at_once:
+                        self._publish(cursor)
+                        self._remember(cursor, checkpoint.cursor_at, page.resume)
+        self._finish(checkpoint)
+
+    def _transaction(self) -> AbstractContextManager[Cursor]:
+        return _transaction(self._connection)
+
+    def _read(self, page: Page) -> None:
+        found = self._resource.records(page)
+        if self._own_fields:
+            found = [self._with_own_fields(record) for record in found]
+        good, rejects = sort_out(found, self._resource.key, is_suspect(page.body))
+        self._records += good
+        self._rejects += rejects
+        self._pages += 1
+        if self._resource.cursor is not None:
+            self._seen_at = newest(self._resource.cursor, good, self._seen_at)
+
+    def _with_own_fields(self, record: Any) -> Any:
+        if not isinstance(record, dict):
+            return record
+        for name in self._own_fields:
+            if name in record:
+                raise ConfigurationError(
+                    f"{self._address}: the API sends a field {name!r} of its own. Give the "
+                    "partition's value and partition_columns another name."
+                )
+        return {**self._own_fields, **record}
+
+    def _copy(self, cursor: Cursor) -> None:
+        if self._records:
+            self._stage.add(cursor, self._records)
+        self._staged += len(self._records)
+        self._records = []
+
+    def _publish(self, cursor: Cursor) -> None:
+        """Bring what is staged into the raw table and into the ledger."""
+        published, changes = self._stage.publish(cursor, self._disposition, self._load_id)
+        counts = Counts(
+            pages=self._pages,
+            extracted=self._staged + len(self._rejects),
+            inserted=published.inserted,
+            updated=published.updated,
+            unchanged=self._staged - published.inserted - published.updated,
+            rejected=len(self._rejects),
+            deleted=published.deleted,
+        )
+        ledger.add(cursor, self._load_id, counts)
+        ledger.add_rejects(cursor, self._load_id, self._rejects)
+        ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
+        self._staged, self._pages, self._rejects = 0, 0, []
+
+    def _remember(self, cursor: Cursor, cursor_at: datetime | None, resume: Resume | None) -> None:
+        seen_at = None if resume is None or self._request.by_hand else self._seen_at
+        checkpoint = Checkpoint(cursor_at, seen_at, resume)
+        ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
+
+    def _finish(self, checkpoint: Checkpoint) -> None:
+        cursor_at = checkpoint.cursor_at
+        with self._transaction() as cursor:
+            self._copy(cursor)
+            self._publish(cursor)
+            rejected = ledger.entry(cursor, self._load_id).rejected
+            fits = rejected <= self._resource.max_rejects
+            if fits and self._seen_at is not None and not self._request.by_hand:
+                cursor_at = max(filter(None, [cursor_at, self._seen_at]))
+            self._remember(cursor, cursor_at, None)
+            if fits:
+                ledger.end(cursor, self._load_id, "succeeded")
+        if not fits:
+            raise BadPayloadError(
+                f"{self._address}: {rejected} records could not be stored, {self._first_reason()}. "
+                "All others are loaded. See elt.rejects where load_id = "
+                f"{self._load_id}; ask the API's owner, or raise max_rejects."
+            )
+
+    def _first_reason(self) -> str:
+        with self._transaction() as cursor:
+            return ledger.first_reject(cursor, self._load_id)
+
+
+def window_to_read(
+    resource: Resource, request: Request, checkpoint: Checkpoint, now: datetime
+) -> Window:
+    """What to ask the API for: the range named by hand, or from the cursor's lookback on.
+
+    Starts fall on midnight UTC, so that a load that is repeated within a day asks the same.
+    """
+    cursor = resource.cursor
+    if cursor is None:
+        return Window()
+    since = request.window.since
+    if since is None and checkpoint.cursor_at is not None and not request.full_refresh:
+        since = _midnight(checkpoint.cursor_at - cursor.lookback)
+    since = max(filter(None, [since, None if request.by_hand else cursor.start]), default=None)
+    since = since or cursor.start
+    until = request.window.until
+    if cursor.step is not None:
+        until = until or _midnight(now)
+    return Window(since, until)
+
+
+def newest(
+    cursor: declaration.Cursor, records: Sequence[Record], so_far: datetime | None
+) -> datetime | None:
+    """The newest cursor value among `records` and `so_far`; nulls do not count."""
+    values = {record.get(cursor.field) for record in records} - {None}
+    return max(filter(None, [so_far, *map(_as_time, values)]), default=None)
+
+
+def _as_time(value: Any) -> datetime:
+    """An ISO 8601 date or time as an aware time; one without an offset is UTC."""
+    try:
+        at = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except (AttributeError, ValueError) as error:
+        raise BadPayloadError(
+            f"The cursor field holds {value!r}, which is not an ISO 8601 date or time. Choose "
+            "another cursor field, or turn it into one in the source's `records` function."
+        ) from error
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def _midnight(at: datetime) -> datetime:
+    return datetime.combine(at.astimezone(timezone.utc).date(), time(), timezone.utc)
+
+
+def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
+    return Target(
+        table=sql.Identifier(f"raw_{address.source}", address.resource),
+        key=tuple(map(column_name, resource.key)),
+        pins=resource.columns,
+        scope={column_name(name): value for name, value in own_fields.items()},
+    )
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[Cursor]:
+    with connection, connection.cursor() as cursor:
+        yield cursor
+
+
+@contextmanager
+def _locked(connection: Connection, address: Address) -> Iterator[None]:
+    with _transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{address.source}")
+        ledger.lock(cursor, address)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            with _transaction(connection) as cursor:
+                ledger.unlock(cursor, address)
+
+
+@contextmanager
+def _postgres_errors_of(address: Address) -> Iterator[None]:
+    """Name what Postgres says by what the reader must do."""
+    try:
+        yield
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        raise UnavailableError(
+            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
+            "run it again; what was committed is kept."
+        ) from error
+    except psycopg2.DataError as error:
+        raise ConfigurationError(
+            f"{address}: Postgres refused a value: {_said(error)}. Correct the column's type in "
+            "the resource's `columns`."
+        ) from error
+    except psycopg2.ProgrammingError as error:
+        raise ConfigurationError(
+            f"{address}: Postgres refused a statement: {_said(error)}. Check the role's privileges "
+            f"on raw_{address.source} and elt, and the resource's `columns`."
+        ) from error
+
+
+def _said(error: psycopg2.Error) -> str:
+    return " ".join(str(error).split())
+
+
+def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
+    """Close the entry as failed; where Postgres is away, the next load marks it abandoned."""
+    message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
+    try:
+        with _transaction(connection) as cursor:
+            ledger.end(cursor, load_id, "failed", message)
+    except psycopg2.Error as second:
+        log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))

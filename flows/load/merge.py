@@ -1,0 +1,187 @@
+"""Records into a raw table: COPY into a temporary table, then one set-based statement.
+
+The stage lives as long as the session's load. Rows that a merge finds identical are not rewritten.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.declaration import Disposition, Record
+from flows.load.frames import copy_text, fields_of, natural_types
+from flows.load.names import column_names
+from flows.load.schema import Change, column_types, converted, create_table, evolve
+
+STAGE = sql.Identifier("pg_temp", "stage")
+OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
+
+_MERGE = sql.SQL(
+    "with latest as ("
+    " select distinct on ({key}) {columns} from {stage} order by {key}, _ordinal desc"
+    "), merged as ("
+    " insert into {table} as present ({columns}, _loaded_at, _load_id)"
+    " select {values}, now(), %(load_id)s from latest"
+    " on conflict ({key}) {on_conflict}"
+    " returning (xmax = 0) as is_new"
+    ") select count(*) filter (where is_new), count(*) filter (where not is_new) from merged"
+)
+_UPDATE = sql.SQL(
+    "do update set {assignments}, _loaded_at = excluded._loaded_at, _load_id = excluded._load_id"
+    " where ({present}) is distinct from ({excluded})"
+)
+_APPEND = sql.SQL(
+    "insert into {table} ({columns}, _loaded_at, _load_id)"
+    " select {values}, now(), %(load_id)s from {stage} order by _ordinal"
+)
+_DELETE_MISSING = sql.SQL(
+    "delete from {table} as present where {scope}"
+    " and not exists (select from {stage} as staged where {same_key})"
+)
+_DELETE = sql.SQL("delete from {table} as present where {scope}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Rows that a publish inserted, changed and removed; the others were there already."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A raw table as a load sees it; all names are column names.
+
+    Attributes:
+        scope: the columns and values that mark the rows of this load's partition.
+    """
+
+    table: sql.Identifier
+    key: tuple[str, ...]
+    pins: Mapping[str, str]
+    scope: Mapping[str, object]
+
+
+class Stage:
+    """The temporary table between COPY and the raw table; it lives in the session."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._seen: dict[str, None] = {}
+
+    def create(self, cursor: Cursor) -> None:
+        """Make the stage, empty and without columns; one of an earlier load goes."""
+        cursor.execute("drop table if exists pg_temp.stage")
+        cursor.execute(
+            "create temporary table stage (_ordinal bigint generated always as identity)"
+        )
+
+    def add(self, cursor: Cursor, records: Sequence[Record]) -> None:
+        """COPY records into the stage, which takes on the columns it lacks.
+
+        Raises:
+            ConfigurationError: when two fields meet in one column name.
+        """
+        names = column_names(fields_of(records))
+        self._seen.update(dict.fromkeys(names.values()))
+        natural = natural_types(records, names)
+        kinds = {names[field]: kind for field, kind in natural.items() if kind is not None}
+        wanted = {name: self._target.pins.get(name, kind) for name, kind in kinds.items()}
+        evolve(cursor, STAGE, wanted, frozenset(self._target.pins))
+        types = column_types(cursor, STAGE)
+        fields = {field: types[name] for field, name in names.items() if name in wanted}
+        columns = sql.SQL(", ").join(sql.Identifier(names[field]) for field in fields)
+        command = sql.SQL("copy pg_temp.stage ({}) from stdin").format(columns)
+        cursor.copy_expert(command, io.BytesIO(copy_text(records, fields)))
+
+    def publish(
+        self, cursor: Cursor, disposition: Disposition, load_id: int
+    ) -> tuple[Published, list[Change]]:
+        """Bring the staged rows into the raw table and empty the stage."""
+        staged = column_types(cursor, STAGE)
+        changes = self._shape(cursor, staged)
+        published = Published()
+        if column_types(cursor, self._target.table):
+            write = {"merge": self._merge, "append": self._append, "replace": self._replace}
+            published = write[disposition](cursor, staged, load_id)
+        cursor.execute("truncate pg_temp.stage")
+        return published, changes
+
+    def _shape(self, cursor: Cursor, staged: Mapping[str, str]) -> list[Change]:
+        """Create or widen the raw table, one session at a time."""
+        table = self._target.table
+        cursor.execute(
+            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [table.as_string(cursor)]
+        )
+        if not self._seen:
+            return []
+        wanted = {name: staged.get(name, self._target.pins.get(name)) for name in self._seen}
+        if column_types(cursor, table):
+            return evolve(cursor, table, wanted, frozenset(self._target.pins))
+        types = {name: kind or "text" for name, kind in wanted.items()}
+        create_table(cursor, table, types, list(self._target.key))
+        return []
+
+    def _merge(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+        query = _MERGE.format(**self._parts(cursor, staged), on_conflict=self._on_conflict(cursor))
+        cursor.execute(query, {"load_id": load_id})
+        inserted, updated = cursor.fetchall()[0]
+        return Published(inserted, updated)
+
+    def _append(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+        cursor.execute(_APPEND.format(**self._parts(cursor, staged)), {"load_id": load_id})
+        return Published(cursor.rowcount)
+
+    def _replace(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+        """Merge and remove what was not sent; without a key, remove all and insert all."""
+        scope = [
+            sql.SQL("present.{} = {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in self._target.scope.items()
+        ]
+        same_key = [
+            sql.SQL("present.{0} = staged.{0}").format(sql.Identifier(name))
+            for name in self._target.key
+            if name in staged
+        ]
+        names = {
+            "table": self._target.table,
+            "stage": STAGE,
+            "scope": sql.SQL(" and ").join(scope) if scope else sql.SQL("true"),
+            "same_key": sql.SQL(" and ").join(same_key),
+        }
+        cursor.execute((_DELETE_MISSING if same_key else _DELETE).format(**names))
+        deleted = cursor.rowcount
+        write = self._merge if same_key else self._append
+        published = write(cursor, staged, load_id)
+        return Published(published.inserted, published.updated, deleted)
+
+    def _parts(self, cursor: Cursor, staged: Mapping[str, str]) -> dict[str, sql.Composable]:
+        types = column_types(cursor, self._target.table)
+        columns = [name for name in staged if name not in OWN_COLUMNS]
+        return {
+            "table": self._target.table,
+            "stage": STAGE,
+            "key": sql.SQL(", ").join(map(sql.Identifier, self._target.key)),
+            "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
+            "values": sql.SQL(", ").join(
+                converted(name, staged[name], types[name]) for name in columns
+            ),
+        }
+
+    def _on_conflict(self, cursor: Cursor) -> sql.Composable:
+        """Compare and set all columns: a field that a record lacks is null, whoever else has it."""
+        types = column_types(cursor, self._target.table)
+        rest = [name for name in types if name not in {*self._target.key, *OWN_COLUMNS}]
+        if not rest:
+            return sql.SQL("do nothing")
+        columns = [sql.Identifier(name) for name in rest]
+        comma = sql.SQL(", ")
+        return _UPDATE.format(
+            assignments=comma.join(sql.SQL("{0} = excluded.{0}").format(name) for name in columns),
+            present=comma.join(sql.SQL("present.{}").format(name) for name in columns),
+            excluded=comma.join(sql.SQL("excluded.{}").format(name) for name in columns),
+        )

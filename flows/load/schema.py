@@ -1,0 +1,133 @@
+"""The shape of raw tables: created, and widened when the API's values outgrow it.
+
+Every function works inside the caller's transaction.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.load.views import without_dependent_views
+
+EXACT_DOUBLES_TO = 2**53
+NATURAL = frozenset({"bigint", "double precision", "boolean", "text", "jsonb"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """A column that was added (`old_type` is None) or given a wider type."""
+
+    column: str
+    old_type: str | None
+    new_type: str
+
+
+def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
+    """Column names and types, in order; empty when there is no such table."""
+    cursor.execute(
+        "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+        " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+        [table.as_string(cursor)],
+    )
+    return dict(cursor.fetchall())
+
+
+def create_table(
+    cursor: Cursor, table: sql.Identifier, types: Mapping[str, str], key: list[str]
+) -> None:
+    """Create a raw table with the load's own two columns at its end."""
+    columns: list[sql.Composable] = [_column(name, kind) for name, kind in types.items()]
+    columns += [sql.SQL("_loaded_at timestamptz not null"), sql.SQL("_load_id bigint not null")]
+    if key:
+        names = sql.SQL(", ").join(map(sql.Identifier, key))
+        columns.append(sql.SQL("primary key ({})").format(names))
+    body = sql.SQL(", ").join(columns)
+    cursor.execute(sql.SQL("create table {} ({})").format(table, body))
+
+
+def evolve(
+    cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None], pinned: frozenset[str]
+) -> list[Change]:
+    """Give an existing table room for columns of the `wanted` types.
+
+    A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
+    type as it is; the others the narrowest type that holds what is there and what comes.
+    """
+    present = column_types(cursor, table)
+    changes = []
+    for name, kind in wanted.items():
+        old = present.get(name)
+        if old is None:
+            new = kind or "text"
+        elif kind is None:
+            new = old
+        elif name in pinned:
+            new = kind
+        else:
+            new = _widest(cursor, table, name, old, kind)
+        if new != old:
+            changes.append(Change(name, old, new))
+    added = [change for change in changes if change.old_type is None]
+    widened = [change for change in changes if change.old_type is not None]
+    if added:
+        clauses = [
+            sql.SQL("add column {}").format(_column(change.column, change.new_type))
+            for change in added
+        ]
+        _alter(cursor, table, clauses)
+    if widened:
+        with without_dependent_views(cursor, table):
+            _alter(cursor, table, [_retype(change) for change in widened])
+    return changes
+
+
+def _alter(cursor: Cursor, table: sql.Identifier, clauses: list[sql.Composed]) -> None:
+    body = sql.SQL(", ").join(clauses)
+    cursor.execute(sql.SQL("alter table {} {}").format(table, body))
+
+
+def _widest(cursor: Cursor, table: sql.Identifier, name: str, old: str, new: str) -> str:
+    if old == new or old not in NATURAL or new not in NATURAL:
+        return old
+    if old == "text" and not _exists(cursor, table, name, "{} is not null"):
+        return new
+    if "jsonb" in (old, new):
+        return "jsonb"
+    if (old, new) == ("double precision", "bigint"):
+        return old
+    exact = f"{{}} not between {-EXACT_DOUBLES_TO} and {EXACT_DOUBLES_TO}"
+    if (old, new) == ("bigint", "double precision") and not _exists(cursor, table, name, exact):
+        return new
+    return "text"
+
+
+def _exists(cursor: Cursor, table: sql.Identifier, name: str, condition: str) -> bool:
+    query = sql.SQL("select exists (select from {} where {})").format(
+        table, sql.SQL(condition).format(sql.Identifier(name))
+    )
+    cursor.execute(query)
+    row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def converted(name: str, old: str, new: str) -> sql.Composable:
+    """The SQL expression that gives the column `name` of type `old` as type `new`."""
+    column = sql.Identifier(name)
+    if old == new:
+        return column
+    if new == "jsonb":
+        return sql.SQL("to_jsonb({})").format(column)
+    return sql.SQL("{}::{}").format(column, sql.SQL(new))
+
+
+def _retype(change: Change) -> sql.Composed:
+    using = converted(change.column, change.old_type or "text", change.new_type)
+    return sql.SQL("alter column {} type {} using {}").format(
+        sql.Identifier(change.column), sql.SQL(change.new_type), using
+    )
+
+
+def _column(name: str, kind: str) -> sql.Composed:
+    return sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))

@@ -1,0 +1,104 @@
+"""Setting the views on a raw table aside while a column changes its type.
+
+Postgres refuses to retype a column that a view uses. Inside one transaction the views are dropped
+and made again as they were, so that no reader sees them missing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import ConfigurationError
+
+_DEPENDENTS = """
+with recursive dependents (view, depth) as (
+    select rule.ev_class, 1
+    from pg_depend
+    join pg_rewrite as rule on rule.oid = pg_depend.objid
+    where pg_depend.classid = 'pg_rewrite'::regclass
+        and pg_depend.refclassid = 'pg_class'::regclass
+        and pg_depend.refobjid = to_regclass(%(table)s)
+        and rule.ev_class <> pg_depend.refobjid
+    union
+    select rule.ev_class, dependents.depth + 1
+    from dependents
+    join pg_depend on pg_depend.refobjid = dependents.view
+    join pg_rewrite as rule on rule.oid = pg_depend.objid
+    where pg_depend.classid = 'pg_rewrite'::regclass
+        and pg_depend.refclassid = 'pg_class'::regclass
+        and rule.ev_class <> pg_depend.refobjid
+)
+select
+    pg_namespace.nspname,
+    pg_class.relname,
+    pg_class.relkind::text,
+    pg_get_viewdef(pg_class.oid),
+    pg_get_userbyid(pg_class.relowner),
+    obj_description(pg_class.oid, 'pg_class'),
+    array(
+        select array[
+            entry.privilege_type,
+            case when entry.grantee = 0 then null else pg_get_userbyid(entry.grantee) end
+        ]
+        from aclexplode(pg_class.relacl) as entry
+        where entry.grantee <> pg_class.relowner
+    )
+from (select view, max(depth) as depth from dependents group by view) as deepest
+join pg_class on pg_class.oid = deepest.view
+join pg_namespace on pg_namespace.oid = pg_class.relnamespace
+order by deepest.depth
+"""
+
+
+@dataclass(frozen=True)
+class _View:
+    name: sql.Identifier
+    kind: str
+    definition: str
+    owner: str
+    comment: str | None
+    grants: list[list[str | None]]
+
+
+@contextmanager
+def without_dependent_views(cursor: Cursor, table: sql.Identifier) -> Iterator[None]:
+    """Drop the views that read `table`, directly or through others, and recreate them at the end.
+
+    Raises:
+        ConfigurationError: when one of them is a materialized view, which holds rows of its own.
+    """
+    views = _dependents(cursor, table)
+    for view in reversed(views):
+        if view.kind != "v":
+            raise ConfigurationError(
+                f"{table.as_string(cursor)} needs a wider column, but "
+                f"{view.name.as_string(cursor)} is a materialized view on it. Drop that view, "
+                "load, and create it again."
+            )
+        cursor.execute(sql.SQL("drop view {}").format(view.name))
+    yield
+    for view in views:
+        _recreate(cursor, view)
+
+
+def _dependents(cursor: Cursor, table: sql.Identifier) -> list[_View]:
+    cursor.execute(_DEPENDENTS, {"table": table.as_string(cursor)})
+    return [_View(sql.Identifier(schema, name), *rest) for schema, name, *rest in cursor]
+
+
+def _recreate(cursor: Cursor, view: _View) -> None:
+    cursor.execute(
+        sql.SQL("create view {} as {}").format(view.name, sql.SQL(view.definition.rstrip(";")))
+    )
+    cursor.execute(
+        sql.SQL("alter view {} owner to {}").format(view.name, sql.Identifier(view.owner))
+    )
+    if view.comment is not None:
+        cursor.execute(sql.SQL("comment on view {} is %s").format(view.name), [view.comment])
+    for privilege, grantee in view.grants:
+        receiver = sql.SQL("public") if grantee is None else sql.Identifier(grantee)
+        grant = sql.SQL("grant {} on {} to {}")
+        cursor.execute(grant.format(sql.SQL(str(privilege)), view.name, receiver))

@@ -1,0 +1,217 @@
+"""Flow `transform`: dbt build of what depends on complete raw tables, and its verdict.
+
+dbt runs in a process of its own and tells what it does as JSON lines; each finished node becomes a
+Prefect task run. The verdict comes from `run_results.json`.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect_dbt import PrefectDbtSettings
+
+from blocks import warehouse
+from blocks.warehouse import Warehouse
+from flows import sources
+from flows.errors import BuildError, ConfigurationError
+from flows.load import ledger
+
+log = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
+DBT = [sys.executable, "-c", "from dbt.cli.main import cli; cli()"]
+OUTCOMES = {
+    "success": "passed",
+    "pass": "passed",
+    "warn": "warned",
+    "error": "failed",
+    "fail": "failed",
+    "runtime error": "failed",
+    "skipped": "skipped",
+    "no-op": "skipped",
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which dbt nodes to build, in dbt's own selection syntax."""
+
+    select: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A dbt node that has ended: pass, success, warn, fail, error, skipped."""
+
+    name: str
+    status: str
+    message: str
+
+
+@flow(name="transform")
+def transform(tables: list[str] | None = None, full_refresh: bool = False) -> str:
+    """Build and test the marts that depend on the given raw tables.
+
+    What depends on a raw table that is missing, or whose last load did not succeed, is left out.
+
+    Args:
+        tables: Raw tables such as northwind.orders; empty means all of them.
+        full_refresh: Build incremental models anew from all rows.
+    """
+    logger = get_run_logger()
+    database = warehouse.load()
+    selection = select(tables, complete_tables(database))
+    if not selection.select:
+        logger.warning("Nothing is built: no raw table asked for has been loaded in full.")
+        return "nothing built"
+    if selection.exclude:
+        logger.warning("Left out, as their last load did not succeed: %s", selection.exclude)
+    summary = build(database, selection, full_refresh)
+    logger.info("dbt build: %s", summary)
+    return summary
+
+
+def complete_tables(database: Warehouse) -> set[str]:
+    """The raw tables that are there in full, as source.resource."""
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        return {f"{source}.{resource}" for source, resource in ledger.complete(cursor)}
+
+
+def select(tables: Sequence[str] | None, complete: set[str]) -> Selection:
+    """What depends on `tables` and on nothing that is incomplete.
+
+    Raises:
+        ConfigurationError: when a table is not declared by any source.
+    """
+    declared = {
+        f"{name}.{resource.name}"
+        for name in sources.names()
+        for resource in sources.find(name).resources
+    }
+    unknown = sorted(set(tables or []) - declared)
+    if unknown:
+        raise ConfigurationError(
+            f"No source declares {', '.join(unknown)}. There are: {', '.join(sorted(declared))}."
+        )
+    wanted = sorted(set(tables or declared) & complete)
+    return Selection(
+        tuple(f"source:{table}+" for table in wanted),
+        tuple(f"source:{table}+" for table in sorted(declared - complete)),
+    )
+
+
+def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
+    """Run dbt and return the counts of its nodes by status.
+
+    Raises:
+        BuildError: when a node failed or dbt ended before it built any.
+    """
+    command = ["build", "--select", *selection.select]
+    command += ["--exclude", *selection.exclude] if selection.exclude else []
+    command += ["--full-refresh"] if full_refresh else []
+    results = PROJECT / "target" / "run_results.json"
+    with _alone(database):
+        results.unlink(missing_ok=True)
+        errors: list[str] = []
+        for event in _dbt_events(command, database.dbt_environment()):
+            if event["info"]["name"] == "NodeFinished":
+                node = _node(event["data"])
+                log.debug("%s: %s", node.name, node.status)
+                mirror.with_options(task_run_name=node.name)(node, return_state=True)
+            elif event["info"]["level"] == "error":
+                errors.append(event["info"]["msg"])
+        return _verdict(results, errors)
+
+
+@contextmanager
+def _alone(database: Warehouse) -> Iterator[None]:
+    """Wait for other builds of this warehouse; Postgres frees the lock when its holder dies."""
+    with closing(database.connect()) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_lock(hashtextextended('elt:build', 0))")
+        yield
+
+
+def _dbt_events(command: list[str], environment: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Run dbt and yield its log events as they come; dbt ends when the caller stops listening."""
+    settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
+    with settings.resolve_profiles_yml() as profiles:
+        arguments = [*DBT, *command, "--project-dir", str(PROJECT), "--profiles-dir", profiles]
+        arguments += ["--log-format", "json", "--log-level", "debug", "--log-level-file", "debug"]
+        with subprocess.Popen(
+            arguments,
+            cwd=PROJECT,
+            env={**os.environ, **environment, "DBT_USE_COLORS": "false"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                yield from map(_event, process.stdout or ())
+                process.wait()
+            finally:
+                process.terminate()
+
+
+def _event(line: str) -> dict[str, Any]:
+    """A log line of dbt; what is no JSON (a Python traceback) counts as an error it reports."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {"info": {"name": "NoJson", "level": "error", "msg": line.rstrip()}, "data": {}}
+    return event if isinstance(event, dict) else _event("")
+
+
+def _node(data: dict[str, Any]) -> Node:
+    info, result = data["node_info"], data["run_result"]
+    return Node(
+        name=f"{info['resource_type']} {info['node_name']}",
+        status=result["status"],
+        message=" ".join(result["message"].split()),
+    )
+
+
+@task(name="dbt-node", cache_policy=NO_CACHE, retries=0)
+def mirror(node: Node) -> State[Any]:
+    """One dbt node, after it has ended, as a task run with dbt's own status and message."""
+    if OUTCOMES.get(node.status) == "failed":
+        return Failed(name=node.status.title(), message=node.message)
+    return Completed(name=node.status.title(), message=node.message)
+
+
+def _verdict(results: Path, errors: Sequence[str]) -> str:
+    if not results.exists():
+        said = "\n".join(errors[-20:]) or "it said nothing"
+        raise BuildError(f"dbt ended before it built anything: {said}")
+    nodes = json.loads(results.read_text())["results"]
+    counts = Counter(OUTCOMES.get(node["status"], node["status"]) for node in nodes)
+    summary = ", ".join(
+        f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values())
+    )
+    bad = [node for node in nodes if OUTCOMES.get(node["status"]) == "failed"]
+    if bad:
+        raise BuildError(
+            f"dbt nodes: {summary}. What failed:\n"
+            + "\n".join(map(_complaint, bad[:10]))
+            + "\nMend the model or its data, then run this again."
+        )
+    return summary
+
+
+def _complaint(node: dict[str, Any]) -> str:
+    kind, _, name = node["unique_id"].split(".")[:3]
+    return f"  {kind} {name}: {' '.join((node['message'] or '').split())}"

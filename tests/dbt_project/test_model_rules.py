@@ -1,0 +1,111 @@
+"""The rules every dbt model keeps, read from the project's files; needs no dbt and no Postgres."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT_FOLDER = Path(__file__).parents[2] / "dbt_project"
+MODELS_FOLDER = PROJECT_FOLDER / "models"
+SQL_FILES = sorted(MODELS_FOLDER.rglob("*.sql"))
+
+ENDS_WITH_GRAIN = re.compile(r"\bone row per [^.]+\.$")
+CALLS_SOURCE = re.compile(r"\bsource\s*\(")
+LISTS_ITS_COLUMNS = re.compile(r"final as \(\s+select\s+\w")
+NAME_BY_LAYER = {
+    "staging": r"stg_{folder}__[a-z0-9_]+",
+    "intermediate": r"int_[a-z0-9_]+__[a-z0-9_]+",
+    "marts": r"(fct|dim|rpt)_[a-z0-9_]+",
+}
+
+
+def layer(sql_file: Path) -> str:
+    """The folder right below models/: staging, intermediate or marts."""
+    return sql_file.relative_to(MODELS_FOLDER).parts[0]
+
+
+def read_properties() -> dict[str, dict[str, Any]]:
+    """What the YAML files say of each model, by the model's name."""
+    return {
+        model["name"]: model
+        for yaml_file in MODELS_FOLDER.rglob("*.yml")
+        for model in yaml.safe_load(yaml_file.read_text()).get("models", [])
+    }
+
+
+def names_of_tests(item: dict[str, Any]) -> set[str]:
+    """The tests of a model or column; a test with arguments is a mapping with one key."""
+    tests = item.get("data_tests", [])
+    return {test if isinstance(test, str) else next(iter(test)) for test in tests}
+
+
+def has_tested_key(model: dict[str, Any]) -> bool:
+    """Whether one column is unique and never null, or a combination of columns is."""
+    return "unique_combination" in names_of_tests(model) or any(
+        names_of_tests(column) >= {"unique", "not_null"} for column in model.get("columns", [])
+    )
+
+
+PROPERTIES = read_properties()
+MARTS = [file for file in SQL_FILES if layer(file) == "marts"]
+
+every_model = pytest.mark.parametrize("sql_file", SQL_FILES, ids=lambda file: file.stem)
+every_mart = pytest.mark.parametrize("sql_file", MARTS, ids=lambda file: file.stem)
+
+
+def test_there_are_models_in_every_layer() -> None:
+    """Without this, the rules below would hold for an empty folder."""
+    assert {layer(file) for file in SQL_FILES} == set(NAME_BY_LAYER)
+
+
+def test_the_models_and_their_properties_are_the_same() -> None:
+    assert PROPERTIES.keys() == {file.stem for file in SQL_FILES}
+
+
+@every_model
+def test_its_name_tells_its_layer(sql_file: Path) -> None:
+    pattern = NAME_BY_LAYER[layer(sql_file)].format(folder=sql_file.parent.name)
+    assert re.fullmatch(pattern, sql_file.stem)
+
+
+@every_model
+def test_its_description_ends_with_the_grain(sql_file: Path) -> None:
+    description = PROPERTIES[sql_file.stem].get("description", "")
+    assert ENDS_WITH_GRAIN.search(description.strip())
+
+
+@every_model
+def test_its_key_is_tested(sql_file: Path) -> None:
+    assert has_tested_key(PROPERTIES[sql_file.stem])
+
+
+@every_model
+def test_it_calls_source_only_in_staging(sql_file: Path) -> None:
+    calls_source = CALLS_SOURCE.search(sql_file.read_text()) is not None
+    assert calls_source == (layer(sql_file) == "staging")
+
+
+@every_model
+def test_it_selects_everything_from_final_last(sql_file: Path) -> None:
+    assert sql_file.read_text().endswith("\n\nselect * from final\n")
+
+
+def test_the_contract_is_enforced_for_all_marts() -> None:
+    project = yaml.safe_load((PROJECT_FOLDER / "dbt_project.yml").read_text())
+    assert project["models"]["warehouse"]["marts"]["+contract"] == {"enforced": True}
+
+
+@every_mart
+def test_it_does_not_opt_out_of_the_contract(sql_file: Path) -> None:
+    assert "contract" not in PROPERTIES[sql_file.stem].get("config", {})
+    assert "contract" not in sql_file.read_text()
+
+
+@every_mart
+def test_it_lists_its_columns(sql_file: Path) -> None:
+    columns = PROPERTIES[sql_file.stem].get("columns")
+    assert columns
+    assert all(column.keys() >= {"name", "data_type", "description"} for column in columns)
+    assert LISTS_ITS_COLUMNS.search(sql_file.read_text())
