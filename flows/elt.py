@@ -1,6 +1,6 @@
 """Flow `elt`: load a source's resources, then build what depends on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import date, datetime, time, timezone
 
@@ -40,6 +40,7 @@ def elt(
     """Load a source's resources into its raw tables, then build and test what depends on them.
 
     Loads that succeed are kept and built even where others fail; the run is failed all the same.
+    Raw tables that did not change are not built again.
 
     Args:
         source: The source to load, e.g. northwind.
@@ -53,20 +54,17 @@ def elt(
     chosen = [api.resource(name) for name in resources] if resources else list(api.resources)
     request = Request(Window(_midnight(since), _midnight(until)), full_refresh, flow_run.id)
     database = warehouse.load()
-    futures = {
-        Address(source, resource.name, partition.name): load_partition.with_options(
+    futures = [
+        load_partition.with_options(
             task_run_name=str(Address(source, resource.name, partition.name))
         ).submit(database, api, resource, partition, request)
         for resource in chosen
         for partition in resource.partitions
-    }
-    problems = _problems(futures)
-    failed = {address.resource for address in problems}
-    loaded = [f"{source}.{resource.name}" for resource in chosen if resource.name not in failed]
-    errors = list(problems.values())
-    if transform and loaded:
-        state = transform_flow(tables=loaded, return_state=True)
-        if state.is_failed() or state.is_crashed():
+    ]
+    errors = _errors(futures)
+    if transform and len(errors) < len(futures):
+        state = transform_flow(only_stale=True, return_state=True)
+        if not state.is_completed():
             errors.append(_error(state.result(raise_on_failure=False)))
     if errors:
         raise _together(errors, len(futures))
@@ -95,14 +93,10 @@ def _midnight(day: date | None) -> datetime | None:
     return None if day is None else datetime.combine(day, time(), timezone.utc)
 
 
-def _problems(futures: dict[Address, PrefectFuture[Entry]]) -> dict[Address, Exception]:
-    """Wait for all loads, and return what went wrong with those that failed."""
-    problems: dict[Address, Exception] = {}
-    for address, future in futures.items():
-        outcome = future.result(raise_on_failure=False)
-        if not isinstance(outcome, Entry):
-            problems[address] = _error(outcome)
-    return problems
+def _errors(futures: Iterable[PrefectFuture[Entry]]) -> list[Exception]:
+    """Wait for all loads, and return what went wrong."""
+    outcomes = [future.result(raise_on_failure=False) for future in futures]
+    return [_error(outcome) for outcome in outcomes if not isinstance(outcome, Entry)]
 
 
 def _error(outcome: object) -> Exception:

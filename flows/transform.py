@@ -25,13 +25,15 @@ from prefect_dbt import PrefectDbtSettings
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.errors import BuildError, ConfigurationError
+from flows.errors import BuildError
 from flows.load import ledger
+from flows.load.ledger import RawTable
 
 log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 DBT = [sys.executable, "-c", "from dbt.cli.main import cli; cli()"]
+NOTHING = "nothing to build"
 OUTCOMES = {
     "success": "passed",
     "pass": "passed",
@@ -46,10 +48,10 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class Selection:
-    """Which dbt nodes to build, in dbt's own selection syntax."""
+    """The raw tables whose descendants are built, and those whose descendants are not."""
 
-    select: tuple[str, ...]
-    exclude: tuple[str, ...]
+    built: tuple[RawTable, ...]
+    left_out: tuple[RawTable, ...]
 
 
 @dataclass(frozen=True)
@@ -61,55 +63,51 @@ class Node:
     message: str
 
 
-@flow(name="transform")
-def transform(tables: list[str] | None = None, full_refresh: bool = False) -> str:
-    """Build and test the marts that depend on the given raw tables.
+@flow(name="transform", flow_run_name="dbt build")
+def transform(only_stale: bool = False, full_refresh: bool = False) -> str:
+    """Build and test the models, those left out whose raw tables are not there in full.
 
-    What depends on a raw table that is missing, or whose last load did not succeed, is left out.
+    Builds of one warehouse wait for each other; each takes all that is stale by then.
 
     Args:
-        tables: Raw tables such as northwind.orders; empty means all of them.
+        only_stale: Build only what depends on raw tables that changed since they were last built.
         full_refresh: Build incremental models anew from all rows.
     """
     logger = get_run_logger()
     database = warehouse.load()
-    selection = select(tables, complete_tables(database))
-    if not selection.select:
-        logger.warning("Nothing is built: no raw table asked for has been loaded in full.")
-        return "nothing built"
-    if selection.exclude:
-        logger.warning("Left out, as their last load did not succeed: %s", selection.exclude)
-    summary = build(database, selection, full_refresh)
-    logger.info("dbt build: %s", summary)
+    with _alone(database):
+        selection = select(raw_tables(database), only_stale)
+        if selection.left_out:
+            left_out = ", ".join(map(str, selection.left_out))
+            logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
+        if not selection.built:
+            logger.info("Nothing is built: no raw table has changed.")
+            return NOTHING
+        summary = build(database, selection, full_refresh)
+        with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+            ledger.mark_built(cursor, selection.built, selection.left_out)
+    logger.info(
+        "dbt build of what depends on %s: %s", ", ".join(map(str, selection.built)), summary
+    )
     return summary
 
 
-def complete_tables(database: Warehouse) -> set[str]:
-    """The raw tables that are there in full, as source.resource."""
+def raw_tables(database: Warehouse) -> list[RawTable]:
+    """All raw tables that a source declares, those too that were never loaded."""
     with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        return {f"{source}.{resource}" for source, resource in ledger.complete(cursor)}
-
-
-def select(tables: Sequence[str] | None, complete: set[str]) -> Selection:
-    """What depends on `tables` and on nothing that is incomplete.
-
-    Raises:
-        ConfigurationError: when a table is not declared by any source.
-    """
-    declared = {
-        f"{name}.{resource.name}"
+        known = {(table.source, table.resource): table for table in ledger.tables(cursor)}
+    return [
+        known.get((name, resource.name), RawTable(name, resource.name, 0, False, True))
         for name in sources.names()
         for resource in sources.find(name).resources
-    }
-    unknown = sorted(set(tables or []) - declared)
-    if unknown:
-        raise ConfigurationError(
-            f"No source declares {', '.join(unknown)}. There are: {', '.join(sorted(declared))}."
-        )
-    wanted = sorted(set(tables or declared) & complete)
+    ]
+
+
+def select(tables: Sequence[RawTable], only_stale: bool) -> Selection:
+    """What depends on complete tables, on stale ones only if so wanted, and on no other."""
     return Selection(
-        tuple(f"source:{table}+" for table in wanted),
-        tuple(f"source:{table}+" for table in sorted(declared - complete)),
+        tuple(t for t in tables if t.is_complete and (t.is_stale or not only_stale)),
+        tuple(table for table in tables if not table.is_complete),
     )
 
 
@@ -119,21 +117,21 @@ def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
     Raises:
         BuildError: when a node failed or dbt ended before it built any.
     """
-    command = ["build", "--select", *selection.select]
-    command += ["--exclude", *selection.exclude] if selection.exclude else []
+    command = ["build", "--select", *(f"source:{table}+" for table in selection.built)]
+    if selection.left_out:
+        command += ["--exclude", *(f"source:{table}+" for table in selection.left_out)]
     command += ["--full-refresh"] if full_refresh else []
     results = PROJECT / "target" / "run_results.json"
-    with _alone(database):
-        results.unlink(missing_ok=True)
-        errors: list[str] = []
-        for event in _dbt_events(command, database.dbt_environment()):
-            if event["info"]["name"] == "NodeFinished":
-                node = _node(event["data"])
-                log.debug("%s: %s", node.name, node.status)
-                mirror.with_options(task_run_name=node.name)(node, return_state=True)
-            elif event["info"]["level"] == "error":
-                errors.append(event["info"]["msg"])
-        return _verdict(results, errors)
+    results.unlink(missing_ok=True)
+    errors: list[str] = []
+    for event in _dbt_events(command, database.dbt_environment()):
+        if event["info"]["name"] == "NodeFinished":
+            node = _node(event["data"])
+            log.debug("%s: %s", node.name, node.status)
+            mirror.with_options(task_run_name=node.name)(node, return_state=True)
+        elif event["info"]["level"] == "error":
+            errors.append(event["info"]["msg"])
+    return _verdict(results, errors)
 
 
 @contextmanager

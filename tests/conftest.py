@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from pathlib import Path
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="elt-tests-prefect-")
 os.environ.pop("PREFECT_API_URL", None)
@@ -19,6 +19,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq, postgres
+from deployments.local.stack import Stack, running
 
 _numbers = count(1)
 
@@ -27,7 +28,17 @@ _numbers = count(1)
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """The embedded Postgres, one for all tests."""
     with postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+        _without_fsync(server)
         yield server
+
+
+def _without_fsync(server: URL) -> None:
+    """Spare the disk: no test pulls the plug of the machine."""
+    with closing(psycopg2.connect(libpq(server))) as opened:
+        opened.autocommit = True
+        with opened.cursor() as cursor:
+            cursor.execute("alter system set fsync = off")
+            cursor.execute("select pg_reload_conf()")
 
 
 @pytest.fixture
@@ -46,17 +57,51 @@ def connection(database: URL) -> Iterator[Connection]:
 @pytest.fixture
 def query(database: URL) -> Callable[..., list[tuple]]:
     """Run one statement on the test's own database and return its rows."""
+    return partial(rows, database)
 
-    def run(statement: str, *values: object) -> list[tuple]:
-        with (
-            closing(psycopg2.connect(libpq(database))) as opened,
-            opened,
-            opened.cursor() as cursor,
-        ):
-            cursor.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
 
-    return run
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Postgres, a Prefect server and the sample API; this process talks to them."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        running(tmp_path_factory.mktemp("stack"), "warehouse", sample_scale=1) as started,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        _without_fsync(started.warehouse)
+        started.wait()
+        for name, value in started.environment.items():
+            patch.setenv(name, value)
+        with temporary_settings({PREFECT_API_URL: started.environment["PREFECT_API_URL"]}):
+            yield started
+            APILogWorker.drain_all()
+            EventsWorker.drain_all()
+
+
+@pytest.fixture
+def warehouse_url(stack: Stack) -> URL:
+    """An empty warehouse of the test's own, which the `warehouse` block points to."""
+    from blocks import warehouse
+
+    url = ensure_database(stack.warehouse, f"warehouse_{next(_numbers)}")
+    warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
+    return url
+
+
+@pytest.fixture
+def ask(warehouse_url: URL) -> Callable[..., list[tuple]]:
+    """Run one statement on the test's own warehouse and return its rows."""
+    return partial(rows, warehouse_url)
+
+
+def rows(url: URL, statement: str, *values: object) -> list[tuple]:
+    """Run one statement and return its rows."""
+    with closing(psycopg2.connect(libpq(url))) as opened, opened, opened.cursor() as cursor:
+        cursor.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 @dataclass(frozen=True)

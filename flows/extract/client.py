@@ -70,13 +70,14 @@ class Client:
         return self._session.get(url, timeout=timeouts)
 
     def _wait(self, attempt: int, url: str, problem: str, asked_seconds: float | None) -> None:
-        """Sleep before the next attempt: as long as the server asks, else with full jitter."""
+        """Sleep before the next attempt: as long as the server asks, else with full jitter.
+
+        A server that asks for no wait at all gets the jitter too, or this would never end.
+        """
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-        seconds = (
-            random.SystemRandom().uniform(0, ceiling) if asked_seconds is None else asked_seconds
-        )
+        seconds = asked_seconds or random.SystemRandom().uniform(0, ceiling)
         if self._waited_seconds + seconds > self._source.max_wait_seconds:
-            asked = "" if asked_seconds is None else f" It asks to wait {asked_seconds:.0f} s."
+            asked = "" if not asked_seconds else f" It asks to wait {asked_seconds:.0f} s."
             raise UnavailableError(
                 f"{url}: {problem} (attempt {attempt}, waited {self._waited_seconds:.0f} s of at "
                 f"most {self._source.max_wait_seconds:.0f} s).{asked} Run it again later: what was "
@@ -118,10 +119,11 @@ def _refusal(response: requests.Response, source: str) -> EltError:
 def _retry_after_seconds(response: requests.Response) -> float | None:
     """Retry-After as seconds or as an HTTP date (RFC 9110, 10.2.3); None when it says nothing."""
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         at = parsedate_to_datetime(value)
     except ValueError:
         return None
+    at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
     return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())

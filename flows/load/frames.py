@@ -20,7 +20,9 @@ NULL = "\\N"
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{3}|[0-9]{300}")
+_SUSPECT = re.compile(
+    rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{3}|[0-9]{200}|\x00|\xed[\xa0-\xbf]"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ def sort_out(
 
 
 def is_suspect(body: bytes) -> bool:
-    """Whether a page's bytes could hold a value that Postgres can't store."""
+    """Whether a page's bytes could hold a value that Postgres can't store.
+
+    Two of the signs are bytes: zeros stand in UTF-16 and UTF-32, ED A0 to ED BF begin a surrogate.
+    """
     return _SUSPECT.search(body) is not None
 
 
@@ -115,7 +120,7 @@ def copy_text(records: Sequence[Record], types: Mapping[str, str]) -> bytes:
 
 
 def _texts(values: Sequence[Any], kind: str) -> list[str]:
-    if kind == "bigint":
+    if kind == "bigint" and set(map(type, values)) <= {int, type(None)}:
         return [NULL if v is None else str(v) for v in values]
     if kind == "jsonb":
         return _escaped([None if v is None else json.dumps(v, ensure_ascii=False) for v in values])

@@ -5,6 +5,7 @@ committed together.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,42 @@ from flows.load.frames import Reject
 from flows.load.schema import Change
 
 _TABLES = Path(__file__).with_suffix(".sql")
+_RAW_TABLES = """
+with last_loads as (
+    select distinct on (source, resource, partition) source, resource, state
+    from elt.loads
+    order by source, resource, partition, load_id desc
+),
+
+complete as (
+    select source, resource, bool_and(state = 'succeeded') as is_complete
+    from last_loads
+    group by source, resource
+),
+
+changes as (
+    select source, resource, max(load_id) as load_id
+    from elt.loads
+    where inserted + updated + deleted > 0
+    group by source, resource
+)
+
+select
+    complete.source,
+    complete.resource,
+    coalesce(changes.load_id, 0),
+    complete.is_complete,
+    builds.load_id is null or builds.load_id < changes.load_id
+from complete
+left join changes using (source, resource)
+left join elt.builds as builds using (source, resource)
+order by complete.source, complete.resource
+"""
+_MARK_BUILT = """
+insert into elt.builds (source, resource, load_id) values %s
+on conflict (source, resource)
+do update set load_id = excluded.load_id, built_at = clock_timestamp()
+"""
 _ENTRIES = (
     "select load_id, source, resource, partition, state,"
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
@@ -38,6 +75,27 @@ class Address:
         """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
         name = f"{self.source}.{self.resource}"
         return f"{name}[{self.partition}]" if self.partition else name
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """What the ledger knows of a raw table.
+
+    Attributes:
+        load_id: the last load that changed it; 0 when none did.
+        is_complete: the last load of each of its partitions succeeded.
+        is_stale: it changed since all that depends on it was built.
+    """
+
+    source: str
+    resource: str
+    load_id: int
+    is_complete: bool
+    is_stale: bool
+
+    def __str__(self) -> str:
+        """`northwind.orders`."""
+        return f"{self.source}.{self.resource}"
 
 
 @dataclass(frozen=True)
@@ -94,9 +152,7 @@ class Entry:
 
 def prepare(cursor: Cursor, schema: str) -> None:
     """Create the ledger and a raw schema where they are missing; safe to call at the same time."""
-    cursor.execute(
-        "select to_regclass('elt.schema_changes'), to_regnamespace(quote_ident(%s))", [schema]
-    )
+    cursor.execute("select to_regclass('elt.builds'), to_regnamespace(quote_ident(%s))", [schema])
     if None not in (cursor.fetchone() or [None]):
         return
     cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
@@ -251,15 +307,27 @@ def entry(cursor: Cursor, load_id: int) -> Entry:
     return Entry(*cursor.fetchall()[0])
 
 
-def complete(cursor: Cursor) -> set[tuple[str, str]]:
-    """Source and resource of every raw table of which each partition's last load succeeded."""
-    cursor.execute("select to_regclass('elt.loads')")
-    if cursor.fetchone() == (None,):
-        return set()
-    cursor.execute(
-        "select source, resource from ("
-        " select distinct on (source, resource, partition) source, resource, state from elt.loads"
-        " order by source, resource, partition, load_id desc"
-        ") as last group by source, resource having bool_and(state = 'succeeded')"
+def tables(cursor: Cursor) -> list[RawTable]:
+    """Every raw table that was ever loaded, and what dbt has to know of it."""
+    if newest(cursor) == 0:
+        return []
+    cursor.execute(_RAW_TABLES)
+    return [RawTable(*row) for row in cursor]
+
+
+def mark_built(cursor: Cursor, built: Iterable[RawTable], left_out: Iterable[RawTable]) -> None:
+    """Note that all that depends on the tables `built` is up to date.
+
+    What depends on a table that was left out may depend on others too: such a table has to be built
+    when it is complete again, even if it did not change.
+    """
+    execute_values(
+        cursor,
+        _MARK_BUILT,
+        [(table.source, table.resource, table.load_id) for table in built],
     )
-    return set(cursor.fetchall())
+    for table in left_out:
+        cursor.execute(
+            "delete from elt.builds where (source, resource) = (%s, %s)",
+            [table.source, table.resource],
+        )

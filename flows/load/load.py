@@ -304,10 +304,10 @@ def _postgres_errors_of(address: Address) -> Iterator[None]:
             f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
             "run it again; what was committed is kept."
         ) from error
-    except psycopg2.DataError as error:
+    except (psycopg2.DataError, psycopg2.IntegrityError) as error:
         raise ConfigurationError(
-            f"{address}: Postgres refused a value: {_said(error)}. Correct the column's type in "
-            "the resource's `columns`."
+            f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
+            "`columns`, `key` or `disposition`."
         ) from error
     except psycopg2.ProgrammingError as error:
         raise ConfigurationError(

@@ -20,10 +20,9 @@ OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
 
 _MERGE = sql.SQL(
     "with latest as ("
-    " select distinct on ({key}) {columns} from {stage} order by {key}, _ordinal desc"
+    " select distinct on ({key}) * from {stage} order by {key}, _ordinal desc"
     "), merged as ("
-    " insert into {table} as present ({columns}, _loaded_at, _load_id)"
-    " select {values}, now(), %(load_id)s from latest"
+    " insert into {table} as present ({columns}) select {values} from latest"
     " on conflict ({key}) {on_conflict}"
     " returning (xmax = 0) as is_new"
     ") select count(*) filter (where is_new), count(*) filter (where not is_new) from merged"
@@ -32,10 +31,8 @@ _UPDATE = sql.SQL(
     "do update set {assignments}, _loaded_at = excluded._loaded_at, _load_id = excluded._load_id"
     " where ({present}) is distinct from ({excluded})"
 )
-_APPEND = sql.SQL(
-    "insert into {table} ({columns}, _loaded_at, _load_id)"
-    " select {values}, now(), %(load_id)s from {stage} order by _ordinal"
-)
+_APPEND = sql.SQL("insert into {table} ({columns}) select {values} from {stage} order by _ordinal")
+_ADD_NULLS = "insert into pg_temp.stage select from generate_series(1, %s)"
 _DELETE_MISSING = sql.SQL(
     "delete from {table} as present where {scope}"
     " and not exists (select from {stage} as staged where {same_key})"
@@ -71,7 +68,7 @@ class Stage:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._seen: dict[str, None] = {}
+        self._names: dict[str, str] = {}
 
     def create(self, cursor: Cursor) -> None:
         """Make the stage, empty and without columns; one of an earlier load goes."""
@@ -86,17 +83,21 @@ class Stage:
         Raises:
             ConfigurationError: when two fields meet in one column name.
         """
-        names = column_names(fields_of(records))
-        self._seen.update(dict.fromkeys(names.values()))
+        fields = fields_of(records)
+        self._names = column_names(dict.fromkeys([*self._names, *fields]))
+        names = {field: self._names[field] for field in fields}
         natural = natural_types(records, names)
         kinds = {names[field]: kind for field, kind in natural.items() if kind is not None}
         wanted = {name: self._target.pins.get(name, kind) for name, kind in kinds.items()}
         evolve(cursor, STAGE, wanted, frozenset(self._target.pins))
+        if not wanted:
+            cursor.execute(_ADD_NULLS, [len(records)])
+            return
         types = column_types(cursor, STAGE)
-        fields = {field: types[name] for field, name in names.items() if name in wanted}
-        columns = sql.SQL(", ").join(sql.Identifier(names[field]) for field in fields)
+        copied = {field: types[name] for field, name in names.items() if name in wanted}
+        columns = sql.SQL(", ").join(sql.Identifier(names[field]) for field in copied)
         command = sql.SQL("copy pg_temp.stage ({}) from stdin").format(columns)
-        cursor.copy_expert(command, io.BytesIO(copy_text(records, fields)))
+        cursor.copy_expert(command, io.BytesIO(copy_text(records, copied)))
 
     def publish(
         self, cursor: Cursor, disposition: Disposition, load_id: int
@@ -117,16 +118,25 @@ class Stage:
         cursor.execute(
             "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [table.as_string(cursor)]
         )
-        if not self._seen:
+        if not self._names:
             return []
-        wanted = {name: staged.get(name, self._target.pins.get(name)) for name in self._seen}
-        if column_types(cursor, table):
-            return evolve(cursor, table, wanted, frozenset(self._target.pins))
-        types = {name: kind or "text" for name, kind in wanted.items()}
+        pins = self._target.pins
+        seen = self._names.values()
+        present = column_types(cursor, table)
+        if present:
+            wanted = {
+                name: staged.get(name) or (None if name in present else pins.get(name))
+                for name in seen
+            }
+            return evolve(cursor, table, wanted, frozenset(pins))
+        types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
         create_table(cursor, table, types, list(self._target.key))
         return []
 
     def _merge(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+        """Insert and update; as every record has its key, no column of it means no record."""
+        if not staged.keys() >= set(self._target.key):
+            return Published()
         query = _MERGE.format(**self._parts(cursor, staged), on_conflict=self._on_conflict(cursor))
         cursor.execute(query, {"load_id": load_id})
         inserted, updated = cursor.fetchall()[0]
@@ -142,8 +152,11 @@ class Stage:
             sql.SQL("present.{} = {}").format(sql.Identifier(name), sql.Literal(value))
             for name, value in self._target.scope.items()
         ]
+        types = column_types(cursor, self._target.table)
         same_key = [
-            sql.SQL("present.{0} = staged.{0}").format(sql.Identifier(name))
+            sql.SQL("present.{} = {}").format(
+                sql.Identifier(name), converted(name, staged[name], types[name])
+            )
             for name in self._target.key
             if name in staged
         ]
@@ -162,14 +175,15 @@ class Stage:
     def _parts(self, cursor: Cursor, staged: Mapping[str, str]) -> dict[str, sql.Composable]:
         types = column_types(cursor, self._target.table)
         columns = [name for name in staged if name not in OWN_COLUMNS]
+        values = [converted(name, staged[name], types[name]) for name in columns]
         return {
             "table": self._target.table,
             "stage": STAGE,
             "key": sql.SQL(", ").join(map(sql.Identifier, self._target.key)),
-            "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
-            "values": sql.SQL(", ").join(
-                converted(name, staged[name], types[name]) for name in columns
+            "columns": sql.SQL(", ").join(
+                map(sql.Identifier, [*columns, "_loaded_at", "_load_id"])
             ),
+            "values": sql.SQL(", ").join([*values, sql.SQL("now()"), sql.SQL("%(load_id)s")]),
         }
 
     def _on_conflict(self, cursor: Cursor) -> sql.Composable:

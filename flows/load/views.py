@@ -37,7 +37,13 @@ select
     pg_class.relkind::text,
     pg_get_viewdef(pg_class.oid),
     pg_get_userbyid(pg_class.relowner),
+    pg_class.reloptions,
     obj_description(pg_class.oid, 'pg_class'),
+    array(
+        select array[attname, col_description(attrelid, attnum)]
+        from pg_attribute
+        where attrelid = pg_class.oid and col_description(attrelid, attnum) is not null
+    ),
     array(
         select array[
             entry.privilege_type,
@@ -59,7 +65,9 @@ class _View:
     kind: str
     definition: str
     owner: str
+    options: list[str] | None
     comment: str | None
+    column_comments: list[list[str]]
     grants: list[list[str | None]]
 
 
@@ -90,14 +98,17 @@ def _dependents(cursor: Cursor, table: sql.Identifier) -> list[_View]:
 
 
 def _recreate(cursor: Cursor, view: _View) -> None:
-    cursor.execute(
-        sql.SQL("create view {} as {}").format(view.name, sql.SQL(view.definition.rstrip(";")))
-    )
+    options = sql.SQL(f"with ({', '.join(view.options)})" if view.options else "")
+    definition = sql.SQL(view.definition.rstrip(";"))
+    cursor.execute(sql.SQL("create view {} {} as {}").format(view.name, options, definition))
     cursor.execute(
         sql.SQL("alter view {} owner to {}").format(view.name, sql.Identifier(view.owner))
     )
     if view.comment is not None:
         cursor.execute(sql.SQL("comment on view {} is %s").format(view.name), [view.comment])
+    for column, comment in view.column_comments:
+        name = sql.SQL("{}.{}").format(view.name, sql.Identifier(column))
+        cursor.execute(sql.SQL("comment on column {} is %s").format(name), [comment])
     for privilege, grantee in view.grants:
         receiver = sql.SQL("public") if grantee is None else sql.Identifier(grantee)
         grant = sql.SQL("grant {} on {} to {}")

@@ -1,0 +1,248 @@
+"""The flows against real services: what loads, what is built, what a failure says."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from conftest import Answer, Server, rows
+from prefect.client.schemas.objects import State
+from sqlalchemy.engine import URL
+
+from blocks import warehouse
+from deployments.local.postgres import ensure_database, libpq
+from deployments.local.stack import Stack
+from flows.elt import elt
+from flows.errors import (
+    BadPayloadError,
+    BuildError,
+    ConfigurationError,
+    RefusedLoginError,
+    UnavailableError,
+)
+from flows.extract import client
+from flows.load.ledger import RawTable
+from flows.transform import NOTHING, Selection, select, transform
+
+Ask = Callable[..., list[tuple]]
+
+HTML = {"Content-Type": "text/html"}
+
+
+def outcome(state: State[Any]) -> Any:
+    """What a flow run returned or raised."""
+    return state.result(raise_on_failure=False)
+
+
+def run(**parameters: Any) -> State[Any]:
+    """Run `elt` without its build, unless asked for."""
+    state: State[Any] = elt(**{"transform": False, **parameters}, return_state=True)
+    return state
+
+
+@pytest.fixture
+def northwind(
+    stack: Stack,
+    serve: Callable[[Callable[[str], Answer]], Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Answer]:
+    """The sample Northwind behind a proxy; what is put in here is said instead, by entity set."""
+    said: dict[str, Answer] = {}
+    base = stack.environment["NORTHWIND_BASE_URL"]
+
+    def answer(path: str) -> Answer:
+        entity_set = path.lstrip("/").partition("?")[0]
+        if entity_set in said:
+            return said[entity_set]
+        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+    monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    return said
+
+
+def test_both_sources_end_in_the_report_and_a_second_run_changes_nothing(ask: Ask) -> None:
+    for _ in range(2):
+        assert run(source="northwind").is_completed()
+        assert run(source="open_meteo").is_completed()
+    summary = transform()
+
+    assert ", 0 warned, 0 failed, 0 skipped" in summary
+    assert ask("select sum(inserted), sum(updated) from elt.loads where load_id > 9") == [(0, 0)]
+    expected = ask(
+        "select date_trunc('month', order_date::date)::date, count(distinct order_id),"
+        " sum(quantity), round(sum(unit_price * quantity * (1 - discount)), 2)"
+        " from raw_northwind.orders join raw_northwind.order_details using (order_id)"
+        " where ship_city = 'London' group by 1 order by 1"
+    )
+    assert len(expected) >= 12
+    assert expected == ask(
+        "select sales_month, orders, quantity, revenue from marts.rpt_sales_vs_weather order by 1"
+    )
+    assert ask("select count(*) from marts.rpt_sales_vs_weather where weather_days < 28") == [(0,)]
+
+
+def test_task_runs_are_named_after_what_they_load(ask: Ask) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    state = run(source="northwind", resources=["orders", "shippers"])
+    run_id = state.state_details.flow_run_id
+    with get_client(sync_client=True) as server:
+        task_runs = server.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+        )
+    assert {"northwind.orders", "northwind.shippers"} >= {run.name for run in task_runs}
+    assert ask("select resource, run_id from elt.loads order by 1") == [
+        ("orders", str(run_id)),
+        ("shippers", str(run_id)),
+    ]
+
+
+def test_since_and_until_choose_the_days(ask: Ask) -> None:
+    state = run(source="open_meteo", since=date(1997, 1, 30), until=date(1997, 2, 2))
+    assert state.is_completed()
+    assert ask("select time from raw_open_meteo.daily_weather order by 1") == [
+        ("1997-01-30",),
+        ("1997-01-31",),
+        ("1997-02-01",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"source": "nortwind"}, ["'nortwind'", "northwind, open_meteo"]),
+        ({"source": "northwind", "resources": ["order"]}, ["'order'", "orders", "suppliers"]),
+        (
+            {"source": "northwind", "since": date(1998, 1, 2), "until": date(1998, 1, 1)},
+            ["since (1998-01-02) must be before until (1998-01-01)"],
+        ),
+        (
+            {"source": "northwind", "since": date(1998, 1, 2), "full_refresh": True},
+            ["full_refresh reads everything"],
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_named_before_anything_is_loaded(
+    parameters: dict[str, Any], words: list[str], ask: Ask
+) -> None:
+    state = run(**parameters)
+    assert state.is_failed()
+    assert isinstance(outcome(state), ConfigurationError)
+    assert all(word in str(outcome(state)) for word in words)
+    assert ask("select to_regclass('elt.loads')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        (Answer(b'{"error": "key?"}', 401), RefusedLoginError, ["/Orders", "401", "credentials"]),
+        (Answer(b"gone", 404, HTML), ConfigurationError, ["404", "base URL or path"]),
+        (Answer(b"oops", 500, HTML), UnavailableError, ["500", "oops", "later"]),
+        (Answer(b"<html>hello", 200, HTML), BadPayloadError, ["text/html", "<html>hello"]),
+        (Answer(b'{"value": [{"Ord'), BadPayloadError, ["not JSON", '{"value": [{"Ord']),
+        (Answer(b'{"values": []}'), BadPayloadError, ["'value'", "values"]),
+        (
+            Answer(b'{"value": [{"OrderID": 1}, {"ShipName": "x"}]}'),
+            BadPayloadError,
+            ["1 records could not be stored", "has no OrderID", "elt.rejects"],
+        ),
+    ],
+)
+def test_a_misbehaving_api_fails_the_run_and_keeps_the_rest(
+    said: Answer,
+    kind: type[Exception],
+    words: list[str],
+    northwind: dict[str, Answer],
+    ask: Ask,
+) -> None:
+    northwind["Orders"] = said
+    state = run(source="northwind")
+    assert state.is_failed()
+    assert isinstance(outcome(state), kind)
+    assert all(
+        word in str(outcome(state))
+        for word in [*words, "Orders" if "elt." not in words[-1] else "orders"]
+    )
+    assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(7,)]
+    assert ask("select error from elt.loads where state = 'failed'") == [(str(outcome(state)),)]
+
+    northwind.clear()
+    assert run(source="northwind").is_completed()
+    assert ask("select count(*) from raw_northwind.orders where order_date is not null") == [(830,)]
+
+
+def test_one_sources_failure_does_not_stop_the_others_marts(
+    northwind: dict[str, Answer], ask: Ask
+) -> None:
+    northwind["Orders"] = Answer(b"oops", 500)
+    assert run(source="northwind").is_failed()
+    assert run(source="open_meteo", transform=True).is_completed()
+    assert ask("select count(*) > 10000 from marts.fct_daily_weather") == [(True,)]
+    assert ask("select to_regclass('marts.rpt_sales_vs_weather')") == [(None,)]
+
+
+def test_a_failed_dbt_test_fails_the_run_and_is_named(ask: Ask) -> None:
+    assert run(source="northwind").is_completed()
+    ask("update raw_northwind.order_details set quantity = -1 where order_id = 10248")
+    state = transform(return_state=True)
+    assert state.is_failed()
+    assert isinstance(outcome(state), BuildError)
+    assert "test accepted_range_fct_order_lines_quantity__1: Got" in str(outcome(state))
+    assert "Mend the model or its data" in str(outcome(state))
+
+
+def test_dbt_that_ends_before_its_first_node_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, ask: Ask
+) -> None:
+    assert run(source="northwind", resources=["shippers"]).is_completed()
+    monkeypatch.setenv("DBT_TARGET", "nowhere")
+    state = transform(return_state=True)
+    assert isinstance(outcome(state), BuildError)
+    assert "before it built anything" in str(outcome(state))
+    assert "nowhere" in str(outcome(state))
+
+
+def test_nothing_loaded_builds_nothing(ask: Ask) -> None:
+    assert transform() == NOTHING
+
+
+def test_only_what_depends_on_changed_and_complete_tables_is_selected() -> None:
+    stale = RawTable("northwind", "orders", 7, is_complete=True, is_stale=True)
+    built = RawTable("northwind", "shippers", 3, is_complete=True, is_stale=False)
+    broken = RawTable("open_meteo", "daily_weather", 2, is_complete=False, is_stale=True)
+    tables = [stale, built, broken]
+    assert select(tables, only_stale=True) == Selection((stale,), (broken,))
+    assert select(tables, only_stale=False) == Selection((stale, built), (broken,))
+
+
+def test_postgres_that_is_down_is_named(stack: Stack) -> None:
+    warehouse.save({warehouse.URL_VARIABLE: "postgresql://elt:secret@127.0.0.1:1/warehouse"})
+    state = run(source="northwind")
+    assert isinstance(outcome(state), UnavailableError)
+    assert "127.0.0.1:1 does not answer" in str(outcome(state))
+    assert "secret" not in str(outcome(state))
+
+
+def test_a_wrong_password_is_named_and_not_shown(warehouse_url: URL, stack: Stack) -> None:
+    guarded = ensure_database(warehouse_url, "guarded")
+    rules = Path(str(guarded.query["host"]), "pg_hba.conf")
+    rules.write_text(f"local guarded guard scram-sha-256\n{rules.read_text()}")
+    login = guarded.set(username="guard", password="wrong-password")
+    rows(guarded, "create role guard login password 'right'")
+    rows(guarded, "select pg_reload_conf()")
+    warehouse.save({warehouse.URL_VARIABLE: libpq(login)})
+    state = run(source="northwind")
+    assert isinstance(outcome(state), RefusedLoginError)
+    assert "refused user 'guard'" in str(outcome(state))
+    assert "wrong-password" not in str(outcome(state))
+
+
+def test_a_missing_or_broken_address_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="WAREHOUSE_URL to postgresql://"):
+        warehouse.save({})
+    with pytest.raises(ConfigurationError, match="not a URL"):
+        warehouse.save({warehouse.URL_VARIABLE: "no url"})
