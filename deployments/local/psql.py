@@ -15,9 +15,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make psql", description=__doc__)
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--home", type=Path, default=HOME)
     parser.add_argument("--sql", default="", help="one statement; empty opens a prompt")
     arguments = parser.parse_args()
-    with postgres(HOME / "postgres") as server:
+    with postgres(arguments.home / "postgres") as server:
         database = ensure_database(server, database_name(arguments.api, arguments.scale))
         command = [str(_binary()), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", libpq(database)]
         if arguments.sql:

@@ -22,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make run-local", description=__doc__)
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1, help="times 830 sample orders")
+    parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make began")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
@@ -31,8 +32,9 @@ def main() -> int:
     print(_what_it_asks(scale), flush=True)
     database = database_name(arguments.api, arguments.scale)
     try:
-        with running(HOME, database, scale) as stack:
-            return _run(stack, begun_at, install_seconds)
+        with running(arguments.home, database, scale) as stack:
+            log = arguments.home / "run.log"
+            return _run(stack, [str(begun_at), str(install_seconds), str(log)])
     except StartError as error:
         print(f"\nFAILED: {error}")
         return 1
@@ -61,9 +63,8 @@ def _what_it_asks(scale: int | None) -> str:
     )
 
 
-def _run(stack: Stack, begun_at: float, install_seconds: float) -> int:
+def _run(stack: Stack, arguments: list[str]) -> int:
     """Let the flows' process import what it needs while the services start."""
-    arguments = [str(begun_at), str(install_seconds), str(HOME / "run.log")]
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     with subprocess.Popen(
         [sys.executable, "-m", "deployments.local.pipeline", *arguments],

@@ -1,0 +1,108 @@
+"""`make run-local` and `make psql` as a person runs them, on a data folder of the test's own."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MARK = "ELT_TEST_RUN"
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A data folder, and a mark by which the processes that were started on it can be found."""
+
+    home: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a module of the local environment with a plain environment."""
+        plain = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "DBT_"))}
+        command = [sys.executable, "-m", f"deployments.local.{module}", f"--home={self.home}"]
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=REPOSITORY,
+            env={**plain, MARK: self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, module: str, *arguments: str) -> tuple[int, str]:
+        """Run a module to its end; its exit code and all it printed."""
+        with self.start(module, *arguments) as process:
+            printed, _ = process.communicate(timeout=300)
+        return process.returncode, printed
+
+    def left_running(self) -> list[str]:
+        """Command lines of processes that were started on this laptop and are still there."""
+        return [
+            " ".join(process.cmdline()) for process in psutil.process_iter() if self._ours(process)
+        ]
+
+    def _ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self.mark
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    """One for the whole module: what the first run leaves is what the next one finds."""
+    yield Laptop(tmp_path_factory.mktemp("laptop") / "local")
+
+
+def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:
+    code, printed = laptop.run("run")
+    assert code == 0, printed
+    assert "its data is GENERATED, not real" in printed
+    assert "In all: 14,512 extracted, 14,512 inserted, 0 updated" in printed
+    assert "0 warned, 0 failed, 0 skipped" in printed
+    assert "1996-07" in printed
+    assert all(f"{phase} " in printed for phase in ("install", "services", "load", "dbt"))
+    assert laptop.left_running() == []
+
+
+def test_the_second_run_says_that_nothing_is_new(laptop: Laptop) -> None:
+    code, printed = laptop.run("run")
+    assert code == 0, printed
+    assert "Nothing new: 0 inserted, 0 updated." in printed
+
+
+def test_psql_prints_bare_rows(laptop: Laptop) -> None:
+    statement = "select source, count(*) from elt.loads group by 1 order by 1"
+    assert laptop.run("psql", "--sql", statement) == (0, "northwind|16\nopen_meteo|2\n")
+    code, printed = laptop.run("psql", "--sql", "select nothing")
+    assert code != 0
+    assert 'column "nothing" does not exist' in printed
+    assert laptop.left_running() == []
+
+
+def test_a_run_that_fails_says_so_and_exits_with_an_error(laptop: Laptop) -> None:
+    bad_line = "insert into raw_northwind.order_details values (1, 1, 1, -5, 0, now(), 1)"
+    assert laptop.run("psql", "--sql", bad_line)[0] == 0
+    code, printed = laptop.run("run")
+    assert code == 1
+    assert "FAILED: dbt: dbt nodes:" in printed
+    assert "accepted_range_fct_order_lines_quantity" in printed
+    assert f"tracebacks: {laptop.home / 'run.log'}" in printed
+    assert "Traceback" not in printed
+    assert laptop.left_running() == []
+
+
+def test_a_run_that_is_stopped_leaves_no_process(laptop: Laptop) -> None:
+    with laptop.start("run") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("Loading"))
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+    assert laptop.left_running() == []
