@@ -24,8 +24,9 @@ test: install-dev ## the test suite, on the embedded Postgres
 	@$(BIN)/python -m pytest
 
 lint: install-dev ## ruff and sqlfluff
-	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
-	@$(BIN)/sqlfluff lint --nofail --disable-progress-bar -q dbt_project && $(BIN)/sqlfluff lint --disable-progress-bar -q dbt_project
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/sqlfluff lint -q --disable-progress-bar $(addprefix dbt_project/,models macros tests)
 
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy

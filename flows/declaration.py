@@ -52,7 +52,7 @@ class Resume:
     since: datetime | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Page:
     """One HTTP response body; `resume` is None on the last page of a load."""
 

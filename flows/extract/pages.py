@@ -1,7 +1,6 @@
 """The pages of one resource partition, in order, each with the point from which to go on."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import quote, urlencode
 
@@ -47,7 +46,8 @@ def read_pages(
         more = number + 1 < len(slices)
         after = Resume(first, None, slices[number + 1].since) if more else None
         for page, link in _follow(client, resource, url):
-            yield replace(page, resume=Resume(first, link, part.since) if link else after)
+            page.resume = Resume(first, link, part.since) if link else after
+            yield page
 
 
 def _is_before(part: Window, resume: Resume) -> bool:

@@ -20,7 +20,7 @@ LAG_DAYS = 2
 LONDON_LATITUDE = 51.5
 COOLING_PER_DEGREE = 0.35
 
-# Months of London Heathrow after the Met Office's averages 1991-2020:
+# About the monthly normals of London Heathrow, 1991-2020; close enough for generated days:
 # https://www.metoffice.gov.uk/research/climate/maps-and-data/uk-climate-averages
 MAX_CELSIUS = (8.4, 9.0, 11.7, 15.0, 18.4, 21.6, 23.9, 23.4, 20.2, 15.8, 11.5, 8.8)
 MIN_CELSIUS = (2.7, 2.7, 4.1, 6.0, 9.1, 12.0, 14.2, 14.1, 11.6, 8.8, 5.3, 3.1)
