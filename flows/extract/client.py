@@ -2,9 +2,9 @@
 
 import logging
 import random
-import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from time import sleep
 from types import TracebackType
 
 import requests
@@ -85,7 +85,7 @@ class Client:
             )
         log.warning("%s: %s; attempt %d follows in %.1f s", url, problem, attempt + 1, seconds)
         self._waited_seconds += seconds
-        time.sleep(seconds)
+        sleep(seconds)
 
 
 def _connection_problem(url: str, error: requests.RequestException) -> str:

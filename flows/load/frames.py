@@ -91,6 +91,15 @@ def natural_types(records: Sequence[Record], fields: Iterable[str]) -> dict[str,
     return {field: natural_type([record.get(field) for record in records]) for field in fields}
 
 
+def beyond_double(records: Sequence[Record], natural: Mapping[str, str | None]) -> set[str]:
+    """The bigint fields with a value that a double would round."""
+    return {
+        field
+        for field, kind in natural.items()
+        if kind == "bigint" and not all(_exact_as_double(record.get(field)) for record in records)
+    }
+
+
 def natural_type(values: Sequence[Any]) -> str | None:
     """The narrowest Postgres type that holds all values exactly; None when all are null."""
     kinds = set(map(type, values)) - {type(None)}

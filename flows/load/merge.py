@@ -11,7 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.declaration import Disposition, Record
-from flows.load.frames import copy_text, fields_of, natural_types
+from flows.load.frames import beyond_double, copy_text, fields_of, natural_types
 from flows.load.names import column_names
 from flows.load.schema import Change, column_types, converted, create_table, evolve
 
@@ -69,6 +69,7 @@ class Stage:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._names: dict[str, str] = {}
+        self._beyond_double: set[str] = set()
 
     def create(self, cursor: Cursor) -> None:
         """Make the stage, empty and without columns; one of an earlier load goes."""
@@ -89,7 +90,8 @@ class Stage:
         natural = natural_types(records, names)
         kinds = {names[field]: kind for field, kind in natural.items() if kind is not None}
         wanted = {name: self._target.pins.get(name, kind) for name, kind in kinds.items()}
-        evolve(cursor, STAGE, wanted, frozenset(self._target.pins))
+        self._beyond_double |= {names[field] for field in beyond_double(records, natural)}
+        self._evolve(cursor, STAGE, wanted)
         if not wanted:
             cursor.execute(_ADD_NULLS, [len(records)])
             return
@@ -98,6 +100,12 @@ class Stage:
         columns = sql.SQL(", ").join(sql.Identifier(names[field]) for field in copied)
         command = sql.SQL("copy pg_temp.stage ({}) from stdin").format(columns)
         cursor.copy_expert(command, io.BytesIO(copy_text(records, copied)))
+
+    def _evolve(
+        self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
+    ) -> list[Change]:
+        pinned = frozenset(self._target.pins)
+        return evolve(cursor, table, wanted, pinned, frozenset(self._beyond_double))
 
     def publish(
         self, cursor: Cursor, disposition: Disposition, load_id: int
@@ -128,7 +136,7 @@ class Stage:
                 name: staged.get(name) or (None if name in present else pins.get(name))
                 for name in seen
             }
-            return evolve(cursor, table, wanted, frozenset(pins))
+            return self._evolve(cursor, table, wanted)
         types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
         create_table(cursor, table, types, list(self._target.key))
         return []

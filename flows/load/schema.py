@@ -48,12 +48,17 @@ def create_table(
 
 
 def evolve(
-    cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None], pinned: frozenset[str]
+    cursor: Cursor,
+    table: sql.Identifier,
+    wanted: Mapping[str, str | None],
+    pinned: frozenset[str],
+    beyond_double: frozenset[str],
 ) -> list[Change]:
     """Give an existing table room for columns of the `wanted` types.
 
     A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
-    type as it is; the others the narrowest type that holds what is there and what comes.
+    type as it is; the others the narrowest type that holds what is there and what comes. Columns in
+    `beyond_double` are to hold integers that a double would round.
     """
     present = column_types(cursor, table)
     changes = []
@@ -66,7 +71,7 @@ def evolve(
         elif name in pinned:
             new = kind
         else:
-            new = _widest(cursor, table, name, old, kind)
+            new = _widest(cursor, table, name, old, kind, name not in beyond_double)
         if new != old:
             changes.append(Change(name, old, new))
     added = [change for change in changes if change.old_type is None]
@@ -88,7 +93,9 @@ def _alter(cursor: Cursor, table: sql.Identifier, clauses: list[sql.Composed]) -
     cursor.execute(sql.SQL("alter table {} {}").format(table, body))
 
 
-def _widest(cursor: Cursor, table: sql.Identifier, name: str, old: str, new: str) -> str:
+def _widest(
+    cursor: Cursor, table: sql.Identifier, name: str, old: str, new: str, fits_double: bool
+) -> str:
     if old == new or old not in NATURAL or new not in NATURAL:
         return old
     if old == "text" and not _exists(cursor, table, name, "{} is not null"):
@@ -96,7 +103,7 @@ def _widest(cursor: Cursor, table: sql.Identifier, name: str, old: str, new: str
     if "jsonb" in (old, new):
         return "jsonb"
     if (old, new) == ("double precision", "bigint"):
-        return old
+        return old if fits_double else "text"
     exact = f"{{}} not between {-EXACT_DOUBLES_TO} and {EXACT_DOUBLES_TO}"
     if (old, new) == ("bigint", "double precision") and not _exists(cursor, table, name, exact):
         return new

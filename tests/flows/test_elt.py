@@ -59,7 +59,7 @@ def northwind(
         return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
 
     monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
-    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(client, "sleep", lambda seconds: None)
     return said
 
 

@@ -1,0 +1,80 @@
+"""An API in memory and a load of it, for the promises of `flows.load`."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import Page, Partition, Resource, Resume, Window
+from flows.errors import UnavailableError
+from flows.extract.records import records_at
+from flows.load.ledger import Entry
+from flows.load.load import Request, load
+
+EVERYTHING = Request()
+WHOLE = Partition()
+
+
+@dataclass
+class MemoryApi:
+    """Pages of records (or bodies as they are); `asked` lists the windows and resume points.
+
+    `fails_at` is the number of the first page that can't be had.
+    """
+
+    pages: list[Any]
+    fails_at: int | None = None
+    asked: list[tuple[Window, Resume | None]] = field(default_factory=list)
+
+    def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:
+        """Read as `flows.extract.pages` does, from the resume point on."""
+        self.asked.append((window, resume))
+        for number in range(int(resume.url or 0) if resume else 0, len(self.pages)):
+            if number == self.fails_at:
+                raise UnavailableError("the API is away")
+            body = self.pages[number]
+            more = number + 1 < len(self.pages)
+            yield Page(
+                body if isinstance(body, bytes) else json.dumps(body).encode(),
+                f"page {number}",
+                resume=Resume("0", str(number + 1), window.since) if more else None,
+            )
+
+
+def items(**changes: Any) -> Resource:
+    """The resource `items`, merged by `id`, a checkpoint after every page."""
+    declared = {
+        "name": "items",
+        "path": "items",
+        "records": records_at(),
+        "key": ("id",),
+        "checkpoint_rows": 1,
+    }
+    return Resource(**declared | changes)
+
+
+def load_pages(
+    connection: Connection,
+    *pages: Any,
+    request: Request = EVERYTHING,
+    partition: Partition = WHOLE,
+    **changes: Any,
+) -> Entry:
+    """Load pages into `raw_shop.items`, with a resource changed as asked."""
+    return load_api(connection, MemoryApi(list(pages)), items(**changes), request, partition)
+
+
+def load_api(
+    connection: Connection,
+    api: MemoryApi,
+    resource: Resource,
+    request: Request = EVERYTHING,
+    partition: Partition = WHOLE,
+) -> Entry:
+    """Load what the API has into `raw_shop`; whatever it is, no record may be unaccounted for."""
+    entry = load(connection, "shop", resource, partition, api, request)
+    fates = entry.inserted + entry.updated + entry.unchanged + entry.rejected
+    assert entry.extracted == fates
+    return entry

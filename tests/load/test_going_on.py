@@ -1,0 +1,235 @@
+"""Promises about what the next load asks for: the cursor, windows by hand, and after a failure."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from memory_api import EVERYTHING, MemoryApi, items, load_api
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import Cursor, Resource, Resume, Window
+from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.load.ledger import Checkpoint
+from flows.load.load import Request, window_to_read
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+STATES = "select state from elt.loads order by load_id"
+IDS = "select id from raw_shop.items order by id"
+PAGES = [
+    [{"id": 1, "at": "2024-03-01T10:00:00Z"}],
+    [{"id": 2, "at": "2024-03-05T00:30:00+02:00"}],
+    [{"id": 3, "at": "2024-03-03"}],
+]
+BY_AT = items(cursor=Cursor("at", lookback=timedelta(days=2)))
+
+
+def day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+NOW = day("2024-03-10T15:00:00")
+MARCH = Window(day("2024-03-01"), day("2024-04-01"))
+
+
+def cursor_at(query: Query) -> datetime | None:
+    found: datetime | None = query("select cursor_at from elt.checkpoints")[0][0]
+    return found and found.astimezone(timezone.utc)
+
+
+def load_until_failure(
+    connection: Connection, page: int, resource: Resource = BY_AT, request: Request = EVERYTHING
+) -> None:
+    with pytest.raises(UnavailableError, match="the API is away"):
+        load_api(connection, MemoryApi(PAGES, fails_at=page), resource, request)
+
+
+def test_the_first_load_asks_for_everything_and_the_next_from_before_the_newest(
+    connection: Connection, query: Query
+) -> None:
+    """The newest is 2024-03-04 22:30 UTC; two days before it, at midnight."""
+    api = MemoryApi(PAGES)
+    load_api(connection, api, BY_AT)
+    assert cursor_at(query) == day("2024-03-04T22:30:00")
+    load_api(connection, api, BY_AT)
+    assert api.asked == [(Window(), None), (Window(since=day("2024-03-02")), None)]
+
+
+def test_older_records_do_not_move_the_cursor_back(connection: Connection, query: Query) -> None:
+    load_api(connection, MemoryApi(PAGES), BY_AT)
+    load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
+    load_api(connection, MemoryApi([]), BY_AT)
+    assert cursor_at(query) == day("2024-03-04T22:30:00")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "checkpoint", "window"),
+    [
+        pytest.param(Cursor("at"), None, Window(), id="no start"),
+        pytest.param(Cursor("at", start=MARCH.since), None, Window(MARCH.since), id="a start"),
+        pytest.param(
+            Cursor("at", timedelta(days=1)), day("2024-03-05T09:00"), Window(day("2024-03-04")),
+            id="a lookback",
+        ),
+        pytest.param(
+            Cursor("at", timedelta(hours=10)), day("2024-03-05T09:00"), Window(day("2024-03-04")),
+            id="a lookback over midnight",
+        ),
+        pytest.param(
+            Cursor("at", timedelta(days=9), MARCH.since), day("2024-03-05"), Window(MARCH.since),
+            id="a lookback over the start",
+        ),
+        pytest.param(
+            Cursor("at", start=MARCH.since, step=timedelta(days=1)), day("2024-03-05T09:00"),
+            Window(day("2024-03-05"), day("2024-03-10")), id="steps, up to yesterday",
+        ),
+    ],
+)  # fmt: skip
+def test_a_window_begins_at_the_midnight_before_the_lookback(
+    cursor: Cursor, checkpoint: datetime | None, window: Window
+) -> None:
+    asked = window_to_read(items(cursor=cursor), Request(), Checkpoint(checkpoint), NOW)
+    assert asked == window
+
+
+def test_full_refresh_asks_from_the_start() -> None:
+    resource = items(cursor=Cursor("at", start=MARCH.since))
+    checkpoint = Checkpoint(day("2024-03-05"))
+    asked = window_to_read(resource, Request(full_refresh=True), checkpoint, NOW)
+    assert asked == Window(MARCH.since)
+
+
+def test_a_window_by_hand_is_asked_for_as_it_is_and_leaves_the_cursor(
+    connection: Connection, query: Query
+) -> None:
+    load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
+    api = MemoryApi(PAGES)
+    load_api(connection, api, BY_AT, Request(MARCH))
+    assert api.asked == [(MARCH, None)]
+    assert query(IDS) == [(1,), (2,), (3,)]
+    assert cursor_at(query) == day("2024-03-01T10:00")
+
+
+def test_a_window_by_hand_that_fails_leaves_the_cursor_too(
+    connection: Connection, query: Query
+) -> None:
+    load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
+    load_until_failure(connection, 2, request=Request(MARCH))
+    load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
+    assert cursor_at(query) == day("2024-03-01T10:00")
+
+
+def test_a_window_by_hand_may_lie_before_the_start() -> None:
+    resource = items(cursor=Cursor("at", start=day("2024-06-01")))
+    assert window_to_read(resource, Request(MARCH), Checkpoint(), NOW) == MARCH
+
+
+@pytest.mark.parametrize("until", ["2024-03-01", "2024-02-01"])
+def test_an_empty_window_is_refused(until: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"since \(2024-03-01\) must be before until"):
+        Request(Window(day("2024-03-01"), day(until)))
+
+
+@pytest.mark.parametrize("window", [Window(since=NOW), Window(until=NOW)])
+def test_full_refresh_of_a_window_is_refused(window: Window) -> None:
+    """It would delete what lies outside."""
+    with pytest.raises(ConfigurationError, match="full_refresh reads everything"):
+        Request(window, full_refresh=True)
+
+
+@pytest.mark.parametrize("value", ["yesterday", 1709251200])
+def test_a_cursor_that_is_no_time_is_an_error(connection: Connection, value: Any) -> None:
+    with pytest.raises(BadPayloadError, match="not an ISO 8601 date or time"):
+        load_api(connection, MemoryApi([[{"id": 1, "at": value}]]), BY_AT)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_load_that_fails_keeps_what_it_committed_and_the_next_goes_on(
+    connection: Connection, query: Query, page: int
+) -> None:
+    load_until_failure(connection, page)
+    assert query(IDS) == [(number,) for number in range(1, page + 1)]
+    assert query("select state, extracted, error from elt.loads") == [
+        ("failed", page, "the API is away")
+    ]
+    assert cursor_at(query) is None
+    api = MemoryApi(PAGES)
+    entry = load_api(connection, api, BY_AT)
+    assert api.asked == [(Window(), Resume("0", str(page), None))]
+    assert (entry.state, entry.inserted) == ("succeeded", len(PAGES) - page)
+    assert query(IDS) == [(1,), (2,), (3,)]
+    assert cursor_at(query) == day("2024-03-04T22:30")
+
+
+def test_a_resumed_load_remembers_the_newest_record_of_the_failed_one(
+    connection: Connection, query: Query
+) -> None:
+    """Where the API sends the newest first, the second load sees only older ones."""
+    load_until_failure(connection, 2)
+    load_api(connection, MemoryApi(PAGES), BY_AT)
+    assert cursor_at(query) == day("2024-03-04T22:30")
+
+
+def test_a_load_that_fails_again_and_again_goes_on_each_time(
+    connection: Connection, query: Query
+) -> None:
+    load_until_failure(connection, 1)
+    load_until_failure(connection, 2)
+    load_api(connection, MemoryApi(PAGES), BY_AT)
+    assert query("select state, extracted from elt.loads order by load_id") == [
+        ("failed", 1), ("failed", 1), ("succeeded", 1),
+    ]  # fmt: skip
+
+
+def test_rows_after_the_last_checkpoint_are_read_again(
+    connection: Connection, query: Query
+) -> None:
+    load_until_failure(connection, 1, items(checkpoint_rows=2))
+    with pytest.raises(Exception, match="does not exist"):
+        query(IDS)
+    load_api(connection, MemoryApi(PAGES), items(checkpoint_rows=2))
+    assert query(IDS) == [(1,), (2,), (3,)]
+
+
+def test_a_resume_point_keeps_the_slice_it_is_in(connection: Connection) -> None:
+    load_until_failure(connection, 1, request=Request(MARCH))
+    api = MemoryApi(PAGES)
+    load_api(connection, api, BY_AT, Request(MARCH))
+    assert api.asked == [(MARCH, Resume("0", "1", MARCH.since))]
+
+
+def test_a_resume_point_of_half_a_day_ago_is_too_old(connection: Connection, query: Query) -> None:
+    """Pages have shifted by then; the cursor still stands before the failed load."""
+    load_until_failure(connection, 1)
+    query("update elt.checkpoints set saved_at = now() - interval '13 hours'")
+    api = MemoryApi(PAGES)
+    load_api(connection, api, BY_AT)
+    assert api.asked == [(Window(), None)]
+
+
+@pytest.mark.parametrize("request_", [Request(full_refresh=True), Request()])
+def test_replace_that_fails_leaves_the_old_table_and_begins_anew(
+    connection: Connection, query: Query, request_: Request
+) -> None:
+    old = [{"id": 7, "at": "2024-01-01"}]
+    resource = BY_AT if request_.full_refresh else items(disposition="replace")
+    load_api(connection, MemoryApi([old]), resource)
+    load_until_failure(connection, 2, resource, request_)
+    assert query(IDS) == [(7,)]
+    api = MemoryApi(PAGES)
+    load_api(connection, api, resource, request_)
+    assert api.asked == [(Window(), None)]
+    assert query(IDS) == [(1,), (2,), (3,)]
+
+
+def test_any_failure_closes_the_ledger_entry(connection: Connection, query: Query) -> None:
+    with pytest.raises(BadPayloadError):
+        load_api(connection, MemoryApi([PAGES[0], b"<html>"]), BY_AT)
+    broken = items(records=lambda _: [][0])
+    with pytest.raises(IndexError):
+        load_api(connection, MemoryApi(PAGES), broken)
+    assert query("select state, left(error, 10), ended_at is null from elt.loads") == [
+        ("failed", "page 1 ans", False),
+        ("failed", "IndexError", False),
+    ]

@@ -1,0 +1,89 @@
+"""Which module may import which, read from the code itself."""
+
+import ast
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+FLOWS = REPOSITORY / "flows"
+OWN_PACKAGES = {"flows", "blocks", "deployments", "tests", "conftest"}
+
+
+def code(*folders: str) -> list[Path]:
+    files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*.py")]
+    assert files
+    return files
+
+
+def imported_by(file: Path) -> set[str]:
+    """Every module that the file imports, wherever in it, e.g. `flows.elt`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def imported(*folders: str) -> set[str]:
+    return set().union(*map(imported_by, code(*folders)))
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.split(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize(
+    ("folder", "known", "forbidden"),
+    [
+        ("flows/extract", "requests", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
+        ("flows/load", "psycopg2", {"requests", "httpx", "urllib3", "prefect", "dbt"}),
+        ("flows/sources", "flows", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
+    ],
+)
+def test_a_layer_does_not_know_the_others_packages(
+    folder: str, known: str, forbidden: set[str]
+) -> None:
+    found = packages(imported(folder))
+    assert known in found
+    assert found & forbidden == set()
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("flows/extract", {"flows.load", "flows.sources"}),
+        ("flows/load", {"flows.extract", "flows.sources"}),
+        ("flows/sources", {"flows.load"}),
+    ],
+)
+def test_a_layer_does_not_know_the_other_layers(folder: str, forbidden: set[str]) -> None:
+    reached = {".".join(module.split(".")[:2]) for module in imported(folder)}
+    assert "flows.declaration" in reached
+    assert reached & forbidden == set()
+
+
+def test_only_deployments_import_the_flow_elt() -> None:
+    assert (FLOWS / "elt.py").exists()
+    assert "flows.elt" not in imported("flows", "blocks")
+
+
+def test_no_module_hides_a_package_that_is_imported() -> None:
+    """Prefect puts a flow's folder on `sys.path`: `flows/dbt.py` would be what dbt imports."""
+    ours = {file.stem for file in code("flows")} - {"__init__"}
+    ours |= {folder.name for folder in FLOWS.rglob("*") if folder.is_dir()} - {"__pycache__"}
+    theirs = packages(imported("flows", "blocks", "deployments")) - OWN_PACKAGES
+    assert {"prefect", "psycopg2", "requests"} <= theirs
+    assert ours & theirs == set()
+
+
+def test_no_module_beside_the_flows_hides_anything_installed() -> None:
+    """What the packages import among themselves is looked up on `sys.path`, too."""
+    beside = {file.stem for file in FLOWS.iterdir() if file.suffix == ".py" or file.is_dir()}
+    installed = packages_distributions().keys() | sys.stdlib_module_names
+    assert {"prefect", "http"} <= installed
+    assert (beside - {"__init__", "__pycache__"}) & installed == set()
