@@ -55,7 +55,7 @@ class Client:
             attempt += 1
             try:
                 response = self._send(url)
-            except (requests.ConnectionError, requests.Timeout, requests.RequestException) as error:
+            except requests.RequestException as error:
                 self._wait(attempt, url, _connection_problem(url, error), None)
                 continue
             if response.status_code in RETRIED_STATUSES:
