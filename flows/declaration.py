@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
+import msgspec
+
 from flows.errors import BadPayloadError, ConfigurationError
 
 Record = dict[str, Any]
@@ -60,6 +62,14 @@ class Page:
     url: str
     content_type: str = "application/json"
     resume: Resume | None = None
+
+    @cached_property
+    def members(self) -> Mapping[str, msgspec.Raw] | None:
+        """The members of the body's JSON object, unparsed; None when the body is no such object."""
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
     @cached_property
     def document(self) -> Any:

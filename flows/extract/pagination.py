@@ -1,7 +1,10 @@
 """How to get from one page to the next: functions from a page to the next page's URL."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from urllib.parse import urljoin
+
+import msgspec
 
 from flows.declaration import Page
 from flows.errors import BadPayloadError
@@ -14,7 +17,10 @@ def next_url(field: str) -> Callable[[Page], str | None]:
     """
 
     def find(page: Page) -> str | None:
-        link = page.document.get(field) if isinstance(page.document, dict) else None
+        members = page.document if page.members is None else page.members
+        link = members.get(field) if isinstance(members, Mapping) else None
+        if isinstance(link, msgspec.Raw):
+            link = json.loads(bytes(link))
         if not link:
             return None
         if not isinstance(link, str):

@@ -1,22 +1,40 @@
 """Where the records are in a page's JSON document."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from flows.declaration import Page, Record
 from flows.errors import BadPayloadError
 
 
-def records_at(path: str = "") -> Callable[[Page], list[Any]]:
-    """The list of records under `path` (dots go deeper); without a path, the document itself."""
+@dataclass(frozen=True)
+class RecordsAt:
+    """A list of records under `path`; the load layer may read it without this function's help."""
 
-    def read(page: Page) -> list[Any]:
-        found = _at(page, path)
+    path: str
+
+    def __call__(self, page: Page) -> list[Any]:
+        """The records as Python objects."""
+        found = _at(page, self.path)
         if not isinstance(found, list):
-            raise _unexpected(page, path, "a list of records", found)
+            raise _unexpected(page, self.path, "a list of records", found)
         return found
 
-    return read
+    def raw(self, page: Page) -> bytes | None:
+        """The list's own bytes, unparsed; None where there is nothing at the path."""
+        found: bytes | msgspec.Raw | None = page.body
+        for name in filter(None, self.path.split(".")):
+            members = page.members if found is page.body else _members(found)
+            found = members.get(name) if members else None
+        return None if found is None else bytes(found)
+
+
+def records_at(path: str = "") -> RecordsAt:
+    """The list of records under `path` (dots go deeper); without a path, the document itself."""
+    return RecordsAt(path)
 
 
 def columns_at(path: str) -> Callable[[Page], list[Record]]:
@@ -40,6 +58,13 @@ def columns_at(path: str) -> Callable[[Page], list[Record]]:
         ]
 
     return read
+
+
+def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _at(page: Page, path: str) -> Any:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from flows.declaration import Record
 
@@ -31,6 +31,37 @@ class Reject:
 
     record: Any
     reason: str
+
+
+class Frame(Protocol):
+    """Rows of one or more pages, ready for COPY.
+
+    Attributes:
+        natural: per field, the narrowest type that holds its values; None where all are null.
+        beyond_double: the bigint fields with a value that a double would round.
+        count: how many rows.
+    """
+
+    natural: Mapping[str, str | None]
+    beyond_double: frozenset[str]
+    count: int
+
+    def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
+        """COPY's format and the rows in it, a column per field of `types`, in that order."""
+
+
+class RecordFrame:
+    """Records as Python objects: the way that takes whatever JSON there is."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+        self.count = len(records)
+        self.natural: Mapping[str, str | None] = natural_types(records, fields_of(records))
+        self.beyond_double = frozenset(beyond_double(records, self.natural))
+
+    def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
+        """Text format: what a record lacks is null."""
+        return "text", copy_text(self._records, types)
 
 
 def sort_out(

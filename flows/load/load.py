@@ -4,8 +4,8 @@ Where the pages come from is the caller's business; so is opening and closing th
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, time, timezone
 from typing import Any
@@ -15,14 +15,16 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from flows import declaration
-from flows.declaration import Disposition, Page, Partition, Record, Resource, Resume, Window
+from flows.declaration import Disposition, Page, Partition, Resource, Resume, Window
 from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
 from flows.load import ledger
-from flows.load.frames import Reject, is_suspect, sort_out
+from flows.load.ahead import ahead
+from flows.load.frames import Frame, RecordFrame, Reject, is_suspect, sort_out
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
-from flows.load.merge import Stage, Target
+from flows.load.merge import Published, Stage, Target
 from flows.load.names import column_name
+from flows.load.schema import Change
+from flows.load.tables import table_of
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +100,22 @@ def load(
             return ledger.entry(cursor, load_id)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one page came to: rows, rejects, its newest cursor value, and where to go on."""
+
+    frame: Frame | None
+    rejects: list[Reject]
+    newest_at: datetime | None
+    resume: Resume | None
+
+
 class Load:
-    """A load under way: what it read since the last checkpoint, and its stage."""
+    """A load under way: what it read since the last checkpoint, and its stage.
+
+    Three threads work at once: one fetches pages, one makes rows of them, and the caller's brings
+    the rows into Postgres.
+    """
 
     def __init__(
         self,
@@ -118,7 +134,8 @@ class Load:
         self._disposition: Disposition = "replace" if request.full_refresh else resource.writes
         self._own_fields = {name: partition.values[name] for name in resource.partition_columns}
         self._stage = Stage(_target(address, resource, self._own_fields))
-        self._records: list[Record] = []
+        self._goes_straight = self._disposition == "append"
+        self._frames: list[Frame] = []
         self._rejects: list[Reject] = []
         self._pages = 0
         self._staged = 0
@@ -132,34 +149,35 @@ class Load:
         self._seen_at = checkpoint.cursor_seen_at
         now = datetime.now(timezone.utc)
         window = window_to_read(self._resource, self._request, checkpoint, now)
-        with self._transaction() as cursor:
-            self._stage.create(cursor)
-        for page in pages(window, checkpoint.resume):
-            self._read(page)
-            if len(self._records) >= self._resource.checkpoint_rows:
-                with self._transaction() as cursor:
-                    self._copy(cursor)
-                    if not at_once:
-                        self._publish(cursor)
-                        self._remember(cursor, checkpoint.cursor_at, page.resume)
+        with _transaction(self._connection) as cursor:
+            is_new = self._stage.create(cursor)
+            self._goes_straight |= is_new and self._disposition == "merge"
+        with closing(
+            ahead(map(self._make_rows, ahead(pages(window, checkpoint.resume))))
+        ) as readings:
+            for reading in readings:
+                self._take(reading)
+                if sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows:
+                    with _transaction(self._connection) as cursor:
+                        self._store(cursor, publish=not at_once)
+                        if not at_once:
+                            self._remember(cursor, checkpoint.cursor_at, reading.resume)
         self._finish(checkpoint)
 
-    def _transaction(self) -> AbstractContextManager[Cursor]:
-        return _transaction(self._connection)
-
-    def _read(self, page: Page) -> None:
-        found = self._resource.records(page)
-        if self._own_fields:
-            found = [self._with_own_fields(record) for record in found]
+    def _make_rows(self, page: Page) -> Reading:
+        """Rows from a page; a thread of its own runs this, so it touches nothing of the load."""
+        cursor = self._resource.cursor
+        table = table_of(page, self._resource, self._own_fields)
+        if table is not None:
+            newest_at = newest_of(table.values(cursor.field)) if cursor else None
+            return Reading(table, [], newest_at, page.resume)
+        found = [self._with_own_fields(record) for record in self._resource.records(page)]
         good, rejects = sort_out(found, self._resource.key, is_suspect(page.body))
-        self._records += good
-        self._rejects += rejects
-        self._pages += 1
-        if self._resource.cursor is not None:
-            self._seen_at = newest(self._resource.cursor, good, self._seen_at)
+        newest_at = newest_of({record.get(cursor.field) for record in good}) if cursor else None
+        return Reading(RecordFrame(good) if good else None, rejects, newest_at, page.resume)
 
     def _with_own_fields(self, record: Any) -> Any:
-        if not isinstance(record, dict):
+        if not isinstance(record, dict) or not self._own_fields:
             return record
         for name in self._own_fields:
             if name in record:
@@ -169,28 +187,46 @@ class Load:
                 )
         return {**self._own_fields, **record}
 
-    def _copy(self, cursor: Cursor) -> None:
-        if self._records:
-            self._stage.add(cursor, self._records)
-        self._staged += len(self._records)
-        self._records = []
+    def _take(self, reading: Reading) -> None:
+        self._frames += [reading.frame] if reading.frame else []
+        self._rejects += reading.rejects
+        self._pages += 1
+        self._seen_at = max(filter(None, [self._seen_at, reading.newest_at]), default=None)
 
-    def _publish(self, cursor: Cursor) -> None:
-        """Bring what is staged into the raw table and into the ledger."""
-        published, changes = self._stage.publish(cursor, self._disposition, self._load_id)
+    def _store(self, cursor: Cursor, publish: bool) -> None:
+        """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
+        frames, self._frames = self._frames, []
+        count = sum(frame.count for frame in frames)
+        if self._goes_straight:
+            changes = self._stage.add_directly(cursor, frames, self._load_id)
+            if changes is not None:
+                self._account(cursor, count, Published(inserted=count), changes)
+                return
+            self._goes_straight = False
+        for frame in frames:
+            self._stage.add(cursor, frame)
+        self._staged += count
+        if publish:
+            published, changes = self._stage.publish(cursor, self._disposition, self._load_id)
+            self._account(cursor, self._staged, published, changes)
+            self._staged = 0
+
+    def _account(
+        self, cursor: Cursor, count: int, published: Published, changes: list[Change]
+    ) -> None:
         counts = Counts(
             pages=self._pages,
-            extracted=self._staged + len(self._rejects),
+            extracted=count + len(self._rejects),
             inserted=published.inserted,
             updated=published.updated,
-            unchanged=self._staged - published.inserted - published.updated,
+            unchanged=count - published.inserted - published.updated,
             rejected=len(self._rejects),
             deleted=published.deleted,
         )
         ledger.add(cursor, self._load_id, counts)
         ledger.add_rejects(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
-        self._staged, self._pages, self._rejects = 0, 0, []
+        self._pages, self._rejects = 0, []
 
     def _remember(self, cursor: Cursor, cursor_at: datetime | None, resume: Resume | None) -> None:
         seen_at = None if resume is None or self._request.by_hand else self._seen_at
@@ -199,9 +235,8 @@ class Load:
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         cursor_at = checkpoint.cursor_at
-        with self._transaction() as cursor:
-            self._copy(cursor)
-            self._publish(cursor)
+        with _transaction(self._connection) as cursor:
+            self._store(cursor, publish=True)
             rejected = ledger.entry(cursor, self._load_id).rejected
             fits = rejected <= self._resource.max_rejects
             if fits and self._seen_at is not None and not self._request.by_hand:
@@ -217,7 +252,7 @@ class Load:
             )
 
     def _first_reason(self) -> str:
-        with self._transaction() as cursor:
+        with _transaction(self._connection) as cursor:
             return ledger.first_reject(cursor, self._load_id)
 
 
@@ -242,12 +277,9 @@ def window_to_read(
     return Window(since, until)
 
 
-def newest(
-    cursor: declaration.Cursor, records: Sequence[Record], so_far: datetime | None
-) -> datetime | None:
-    """The newest cursor value among `records` and `so_far`; nulls do not count."""
-    values = {record.get(cursor.field) for record in records} - {None}
-    return max(filter(None, [so_far, *map(_as_time, values)]), default=None)
+def newest_of(values: set[Any]) -> datetime | None:
+    """The newest of a cursor field's values; nulls do not count."""
+    return max(map(_as_time, values - {None}), default=None)
 
 
 def _as_time(value: Any) -> datetime:

@@ -1,4 +1,4 @@
-"""Records into a raw table: COPY into a temporary table, then one set-based statement.
+"""Rows into a raw table: straight by COPY, or by COPY into a temporary table and one statement.
 
 The stage lives as long as the session's load. Rows that a merge finds identical are not rewritten.
 """
@@ -7,15 +7,17 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.declaration import Disposition, Record
-from flows.load.frames import beyond_double, copy_text, fields_of, natural_types
+from flows.declaration import Disposition
+from flows.load.frames import Frame
 from flows.load.names import column_names
 from flows.load.schema import Change, column_types, converted, create_table, evolve
 
 STAGE = sql.Identifier("pg_temp", "stage")
+COPY_BYTES = 1 << 18
 OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
 
 _MERGE = sql.SQL(
@@ -68,43 +70,88 @@ class Stage:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._pins = target.pins
         self._names: dict[str, str] = {}
         self._beyond_double: set[str] = set()
 
-    def create(self, cursor: Cursor) -> None:
-        """Make the stage, empty and without columns; one of an earlier load goes."""
+    def create(self, cursor: Cursor) -> bool:
+        """Make the stage, empty and without columns; say whether the raw table is still to come."""
+        self._pins = _as_postgres_says(cursor, self._target.pins)
         cursor.execute("drop table if exists pg_temp.stage")
         cursor.execute(
             "create temporary table stage (_ordinal bigint generated always as identity)"
         )
+        return not column_types(cursor, self._target.table)
 
-    def add(self, cursor: Cursor, records: Sequence[Record]) -> None:
-        """COPY records into the stage, which takes on the columns it lacks.
+    def add(self, cursor: Cursor, frame: Frame) -> None:
+        """COPY rows into the stage, which takes on the columns it lacks.
 
         Raises:
             ConfigurationError: when two fields meet in one column name.
         """
-        fields = fields_of(records)
-        self._names = column_names(dict.fromkeys([*self._names, *fields]))
-        names = {field: self._names[field] for field in fields}
-        natural = natural_types(records, names)
-        kinds = {names[field]: kind for field, kind in natural.items() if kind is not None}
-        wanted = {name: self._target.pins.get(name, kind) for name, kind in kinds.items()}
-        self._beyond_double |= {names[field] for field in beyond_double(records, natural)}
+        wanted = self._wanted(frame)
         self._evolve(cursor, STAGE, wanted)
-        if not wanted:
-            cursor.execute(_ADD_NULLS, [len(records)])
-            return
-        types = column_types(cursor, STAGE)
-        copied = {field: types[name] for field, name in names.items() if name in wanted}
-        columns = sql.SQL(", ").join(sql.Identifier(names[field]) for field in copied)
-        command = sql.SQL("copy pg_temp.stage ({}) from stdin").format(columns)
-        cursor.copy_expert(command, io.BytesIO(copy_text(records, copied)))
+        if wanted:
+            self._copy(cursor, STAGE, frame, column_types(cursor, STAGE))
+        else:
+            cursor.execute(_ADD_NULLS, [frame.count])
+
+    def add_directly(
+        self, cursor: Cursor, frames: Sequence[Frame], load_id: int
+    ) -> list[Change] | None:
+        """COPY rows straight into the raw table.
+
+        Returns None, and leaves the table as it was, when it has a row with the key of one of
+        them: such rows have to be merged by way of the stage.
+        """
+        cursor.execute("savepoint before_copy")
+        cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
+        try:
+            return self._copy_all(cursor, frames)
+        except psycopg2.errors.UniqueViolation:
+            cursor.execute("rollback to savepoint before_copy")
+            return None
+
+    def _copy_all(self, cursor: Cursor, frames: Sequence[Frame]) -> list[Change]:
+        changes: list[Change] = []
+        types: dict[str, str] = {}
+        shapes: set[object] = set()
+        for frame in frames:
+            wanted = self._wanted(frame)
+            shape = (frozenset(wanted.items()), len(self._names))
+            if shape not in shapes:
+                changes += self._shape(cursor, wanted)
+                types = column_types(cursor, self._target.table)
+                shapes.add(shape)
+            self._copy(cursor, self._target.table, frame, types)
+        return changes
+
+    def _wanted(self, frame: Frame) -> dict[str, str]:
+        """The frame's columns that hold any value, with their types; its other fields are noted."""
+        self._names = column_names(dict.fromkeys([*self._names, *frame.natural]))
+        self._beyond_double |= {self._names[field] for field in frame.beyond_double}
+        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
+        return {
+            name: self._pins.get(name, kind) for name, kind in kinds.items() if kind is not None
+        }
+
+    def _copy(
+        self, cursor: Cursor, table: sql.Identifier, frame: Frame, types: Mapping[str, str]
+    ) -> None:
+        """COPY the columns that hold a value; of the frame's fields the first one in any case."""
+        fields = [field for field, kind in frame.natural.items() if kind is not None]
+        fields = fields or list(frame.natural)[:1]
+        columns = sql.SQL(", ").join(sql.Identifier(self._names[field]) for field in fields)
+        form, rows = frame.copy_source({field: types[self._names[field]] for field in fields})
+        command = sql.SQL("copy {} ({}) from stdin (format {})")
+        cursor.copy_expert(
+            command.format(table, columns, sql.SQL(form)), io.BytesIO(rows), size=COPY_BYTES
+        )
 
     def _evolve(
         self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
     ) -> list[Change]:
-        pinned = frozenset(self._target.pins)
+        pinned = frozenset(self._pins)
         return evolve(cursor, table, wanted, pinned, frozenset(self._beyond_double))
 
     def publish(
@@ -128,7 +175,7 @@ class Stage:
         )
         if not self._names:
             return []
-        pins = self._target.pins
+        pins = self._pins
         seen = self._names.values()
         present = column_types(cursor, table)
         if present:
@@ -207,3 +254,16 @@ class Stage:
             present=comma.join(sql.SQL("present.{}").format(name) for name in columns),
             excluded=comma.join(sql.SQL("excluded.{}").format(name) for name in columns),
         )
+
+
+def _as_postgres_says(cursor: Cursor, pins: Mapping[str, str]) -> dict[str, str]:
+    """The pinned types by Postgres' own names: `timestamptz` is `timestamp with time zone`."""
+    if not pins:
+        return {}
+    definitions = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in pins.items()
+    )
+    cursor.execute(sql.SQL("create temporary table pins ({})").format(definitions))
+    types = column_types(cursor, sql.Identifier("pg_temp", "pins"))
+    cursor.execute("drop table pg_temp.pins")
+    return types

@@ -12,6 +12,10 @@ from psycopg2.extensions import cursor as Cursor
 from flows.load.views import without_dependent_views
 
 EXACT_DOUBLES_TO = 2**53
+OWN_COLUMN_DEFINITIONS = (
+    "_loaded_at timestamptz not null default now()",
+    "_load_id bigint not null default current_setting('elt.load_id')::bigint",
+)
 NATURAL = frozenset({"bigint", "double precision", "boolean", "text", "jsonb"})
 
 
@@ -37,9 +41,12 @@ def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
 def create_table(
     cursor: Cursor, table: sql.Identifier, types: Mapping[str, str], key: list[str]
 ) -> None:
-    """Create a raw table with the load's own two columns at its end."""
+    """Create a raw table with the load's own two columns at its end.
+
+    Their defaults serve rows that come straight by COPY; the setting is that of the transaction.
+    """
     columns: list[sql.Composable] = [_column(name, kind) for name, kind in types.items()]
-    columns += [sql.SQL("_loaded_at timestamptz not null"), sql.SQL("_load_id bigint not null")]
+    columns += [sql.SQL(definition) for definition in OWN_COLUMN_DEFINITIONS]
     if key:
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         columns.append(sql.SQL("primary key ({})").format(names))

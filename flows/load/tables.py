@@ -1,0 +1,129 @@
+"""A page as a table at once, by polars, where that is certain to be what `json.loads` would say.
+
+polars reads a page many times faster than Python objects can be made, and without holding the
+interpreter. But it makes one type of mixed values without a word. So the page's own bytes are
+counted: as many strings and booleans as the columns hold, every record with every field, or the
+page takes the slower way (`RecordFrame`). Nested values and escapes Postgres can't hold do as well.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from flows.declaration import Page, Record, Resource
+from flows.extract.records import RecordsAt
+from flows.load.frames import RecordFrame
+
+TYPES: Mapping[type[pl.DataType], str] = {
+    pl.Int64: "bigint",
+    pl.Float64: "double precision",
+    pl.String: "text",
+    pl.Boolean: "boolean",
+}
+EXACT_DOUBLES_TO = 2**53
+
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_BOOLEAN = re.compile(rb":\s*(?:true|false)\b")
+# COPY's end marker, which older servers see even inside a quoted value.
+_END_MARKER = b"\\\\."
+
+
+class TableFrame:
+    """The records of one page as a polars table."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        self._table = table
+        self.count = table.height
+        self.natural: Mapping[str, str | None] = {
+            name: TYPES.get(kind.base_type()) for name, kind in table.schema.items()
+        }
+        self.beyond_double = frozenset(
+            name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
+        )
+
+    def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
+        """CSV: strings are quoted, nulls are not. With a jsonb column, as `RecordFrame` does it."""
+        if "jsonb" in types.values():
+            return RecordFrame(self.records()).copy_source(types)
+        out = io.BytesIO()
+        self._table.select(list(types)).write_csv(
+            out, include_header=False, quote_style="non_numeric", null_value=""
+        )
+        return "csv", out.getvalue()
+
+    def records(self) -> list[Record]:
+        """The rows as Python objects."""
+        return self._table.to_dicts()
+
+    def values(self, field: str) -> set[Any]:
+        """The distinct values of a field, nulls left out."""
+        return set(self._table[field].drop_nulls().unique()) if field in self._table else set()
+
+
+def table_of(page: Page, resource: Resource, own_fields: Mapping[str, Any]) -> TableFrame | None:
+    """The page's records with the partition's own fields before theirs; None for the slower way."""
+    raw = resource.records.raw(page) if isinstance(resource.records, RecordsAt) else None
+    if raw is None or not raw.lstrip().startswith(b"[") or _needs_the_slower_way(raw):
+        return None
+    try:
+        table = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        return None
+    if table.is_empty() or not own_fields.keys().isdisjoint(table.columns):
+        return None
+    if not _is_certain(raw, table):
+        return None
+    own = [
+        pl.Series(name, [value]).new_from_index(0, table.height)
+        for name, value in own_fields.items()
+    ]
+    table = pl.DataFrame(own).hstack(table) if own else table
+    if any(field not in table or table[field].has_nulls() for field in resource.key):
+        return None
+    return TableFrame(table) if _has_plain_types(table) else None
+
+
+def _needs_the_slower_way(raw: bytes) -> bool:
+    return b"\\" in raw and (_END_MARKER in raw or _UNSTORABLE_ESCAPE.search(raw) is not None)
+
+
+def _has_plain_types(table: pl.DataFrame) -> bool:
+    """Whether there is a value at all, and all are of types that stand for one type of JSON's."""
+    kinds = {kind.base_type() for kind in table.dtypes}
+    return kinds <= {*TYPES, pl.Null} and kinds != {pl.Null}
+
+
+def _is_certain(raw: bytes, table: pl.DataFrame) -> bool:
+    """Whether the table holds every value of `raw` as what it is there.
+
+    A record without one of the fields, or a string column with a number among its strings, has
+    fewer quotes than the table's cells ask for; numbers with a boolean among them leave one over.
+    Whole numbers among fractions are exact up to 2^53.
+    """
+    if not _has_plain_types(table):
+        return False
+    bare = _ESCAPE.sub(b"", raw) if b"\\" in raw else raw
+    strings = _values_of(table, pl.String)
+    return (
+        bare.count(b'"') == 2 * (table.height * table.width + strings)
+        and _values_of(table, pl.Boolean) == _booleans_in(bare)
+        and not any(_beyond(column) for column in table.select(pl.col(pl.Float64)))
+    )
+
+
+def _booleans_in(bare: bytes) -> int:
+    """How many booleans there are; text that looks like one makes it too many, never too few."""
+    words = bare.count(b"true") + bare.count(b"false")
+    return len(_BOOLEAN.findall(bare)) if words else 0
+
+
+def _values_of(table: pl.DataFrame, kind: type[pl.DataType]) -> int:
+    return sum(column.len() - column.null_count() for column in table.select(pl.col(kind)))
+
+
+def _beyond(column: pl.Series) -> bool:
+    return bool((~column.is_between(-EXACT_DOUBLES_TO, EXACT_DOUBLES_TO, closed="none")).any())
