@@ -1,61 +1,89 @@
-"""Work ahead: an iterator that runs in a thread of its own, a few items before its reader."""
+"""Work ahead: an iterator that runs in a thread of its own, some bytes before its reader."""
 
 import contextvars
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import suppress
-from queue import Full, Queue
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-DEPTH = 4
-_LOOK_SECONDS = 0.1
+BUDGET_BYTES = 8 << 20
 
 
-class _End:
-    """What the thread says last; with the error that ended it, if one did."""
+def ahead(
+    items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int = BUDGET_BYTES
+) -> Generator[Item, None, None]:
+    """The items in their order, made in a thread that is at most `budget_bytes` ahead.
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-
-
-def ahead(items: Iterable[Item], depth: int = DEPTH) -> Generator[Item, None, None]:
-    """The items in their order, made in a thread at most `depth` items ahead.
-
-    An error in the thread is raised here, after the items before it. When the reader stops early,
-    the thread makes no further item; it is not waited for, since it may be waiting for an API.
+    One item is always allowed, however large. An error in the thread is raised here, after the
+    items before it. When the reader stops early, the thread ends after the item it is making; it is
+    not waited for, since it may be waiting for an API.
     """
-    made: Queue[Item | _End] = Queue(depth)
-    stopped = threading.Event()
+    line = _Line(items, size_bytes, budget_bytes)
     work = contextvars.copy_context().run
-    threading.Thread(target=work, args=(_make, items, made, stopped), daemon=True).start()
+    threading.Thread(target=work, args=(line.make,), daemon=True).start()
     try:
-        while True:
-            item = made.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
+        yield from iter(line.take, None)
     finally:
-        stopped.set()
+        line.stop()
 
 
-def _make(items: Iterable[Item], made: "Queue[Item | _End]", stopped: threading.Event) -> None:
-    end = _End()
-    try:
-        for item in items:
-            if not _put(made, item, stopped):
-                break
-    except BaseException as error:
-        end = _End(error)
-    _put(made, end, stopped)
+class _Line(Generic[Item]):
+    """Items that are made and not yet taken, under one lock."""
 
+    def __init__(
+        self, items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
+    ) -> None:
+        self._items = items
+        self._size_bytes = size_bytes
+        self._budget_bytes = budget_bytes
+        self._made: deque[Item] = deque()
+        self._made_bytes = 0
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._is_stopped = False
+        self._changed = threading.Condition()
 
-def _put(made: "Queue[Item | _End]", item: Item | _End, stopped: threading.Event) -> bool:
-    while not stopped.is_set():
-        with suppress(Full):
-            made.put(item, timeout=_LOOK_SECONDS)
-            return True
-    return False
+    def make(self) -> None:
+        """Make items until there are no more, one fails, or nobody wants them."""
+        error = None
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    break
+        except BaseException as raised:
+            error = raised
+        with self._changed:
+            self._error, self._is_over = error, True
+            self._changed.notify_all()
+
+    def _put(self, item: Item) -> bool:
+        with self._changed:
+            self._changed.wait_for(self._has_room)
+            self._made.append(item)
+            self._made_bytes += self._size_bytes(item)
+            self._changed.notify_all()
+            return not self._is_stopped
+
+    def _has_room(self) -> bool:
+        return self._is_stopped or not self._made or self._made_bytes < self._budget_bytes
+
+    def take(self) -> Item | None:
+        """The next item; None after the last one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._made or self._is_over)
+            if self._made:
+                item = self._made.popleft()
+                self._made_bytes -= self._size_bytes(item)
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def stop(self) -> None:
+        """Let the thread end as soon as it has made its current item."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()

@@ -109,6 +109,11 @@ class Reading:
     newest_at: datetime | None
     resume: Resume | None
 
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return self.frame.size_bytes if self.frame else 0
+
 
 class Load:
     """A load under way: what it read since the last checkpoint, and its stage.
@@ -152,9 +157,9 @@ class Load:
         with _transaction(self._connection) as cursor:
             is_new = self._stage.create(cursor)
             self._goes_straight |= is_new and self._disposition == "merge"
-        with closing(
-            ahead(map(self._make_rows, ahead(pages(window, checkpoint.resume))))
-        ) as readings:
+        read = ahead(pages(window, checkpoint.resume), lambda page: len(page.body))
+        made = ahead(map(self._make_rows, read), lambda reading: reading.size_bytes)
+        with closing(made) as readings:
             for reading in readings:
                 self._take(reading)
                 if sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows:
@@ -174,7 +179,9 @@ class Load:
         found = [self._with_own_fields(record) for record in self._resource.records(page)]
         good, rejects = sort_out(found, self._resource.key, is_suspect(page.body))
         newest_at = newest_of({record.get(cursor.field) for record in good}) if cursor else None
-        return Reading(RecordFrame(good) if good else None, rejects, newest_at, page.resume)
+        return Reading(
+            RecordFrame(good, len(page.body)) if good else None, rejects, newest_at, page.resume
+        )
 
     def _with_own_fields(self, record: Any) -> Any:
         if not isinstance(record, dict) or not self._own_fields:

@@ -45,15 +45,14 @@ class TableFrame:
             name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
         )
 
+        self._csv = _as_csv(table.select(n for n, kind in self.natural.items() if kind))
+        self.size_bytes = len(self._csv)
+
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
-        """CSV: strings are quoted, nulls are not. With a jsonb column, as `RecordFrame` does it."""
+        """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
         if "jsonb" in types.values():
-            return RecordFrame(self.records()).copy_source(types)
-        out = io.BytesIO()
-        self._table.select(list(types)).write_csv(
-            out, include_header=False, quote_style="non_numeric", null_value=""
-        )
-        return "csv", out.getvalue()
+            return RecordFrame(self.records(), self.size_bytes).copy_source(types)
+        return "csv", self._csv
 
     def records(self) -> list[Record]:
         """The rows as Python objects."""
@@ -85,6 +84,13 @@ def table_of(page: Page, resource: Resource, own_fields: Mapping[str, Any]) -> T
     if any(field not in table or table[field].has_nulls() for field in resource.key):
         return None
     return TableFrame(table) if _has_plain_types(table) else None
+
+
+def _as_csv(table: pl.DataFrame) -> bytes:
+    """Strings are quoted, nulls are not: COPY tells an empty string from a null by that."""
+    out = io.BytesIO()
+    table.write_csv(out, include_header=False, quote_style="non_numeric", null_value="")
+    return out.getvalue()
 
 
 def _needs_the_slower_way(raw: bytes) -> bool:
