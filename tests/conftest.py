@@ -16,7 +16,7 @@ os.environ.pop("PREFECT_API_URL", None)
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
@@ -26,7 +26,10 @@ _numbers = count(1)
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
-    """The embedded Postgres, one for all tests."""
+    """The embedded Postgres, one for all tests; or the one that TEST_POSTGRES_URL names."""
+    if named := os.environ.get("TEST_POSTGRES_URL"):
+        yield make_url(named)
+        return
     with postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
         _without_fsync(server)
         yield server
@@ -44,7 +47,7 @@ def _without_fsync(server: URL) -> None:
 @pytest.fixture
 def database(postgres_server: URL) -> URL:
     """An empty database of the test's own."""
-    return ensure_database(postgres_server, f"test_{next(_numbers)}")
+    return ensure_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}")
 
 
 @pytest.fixture

@@ -40,13 +40,11 @@ class Frame(Protocol):
         natural: per field, the narrowest type that holds its values; None where all are null.
         beyond_double: the bigint fields with a value that a double would round.
         count: how many rows.
-        size_bytes: about how much memory they take.
     """
 
     natural: Mapping[str, str | None]
     beyond_double: frozenset[str]
     count: int
-    size_bytes: int
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """COPY's format and the rows in it, a column per field of `types`, in that order."""
@@ -55,9 +53,8 @@ class Frame(Protocol):
 class RecordFrame:
     """Records as Python objects: the way that takes whatever JSON there is."""
 
-    def __init__(self, records: Sequence[Record], size_bytes: int = 0) -> None:
+    def __init__(self, records: Sequence[Record]) -> None:
         self._records = records
-        self.size_bytes = size_bytes
         self.count = len(records)
         self.natural: Mapping[str, str | None] = natural_types(records, fields_of(records))
         self.beyond_double = frozenset(beyond_double(records, self.natural))

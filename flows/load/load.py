@@ -4,7 +4,8 @@ Where the pages come from is the caller's business; so is opening and closing th
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, time, timezone
@@ -29,6 +30,7 @@ from flows.load.tables import table_of
 log = logging.getLogger(__name__)
 
 WHENEVER = Window()
+PARSING_THREADS = 2
 
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
 
@@ -109,17 +111,11 @@ class Reading:
     newest_at: datetime | None
     resume: Resume | None
 
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory it takes."""
-        return self.frame.size_bytes if self.frame else 0
-
 
 class Load:
     """A load under way: what it read since the last checkpoint, and its stage.
 
-    Three threads work at once: one fetches pages, one makes rows of them, and the caller's brings
-    the rows into Postgres.
+    One thread fetches pages, some make rows of them, and the caller's brings these into Postgres.
     """
 
     def __init__(
@@ -157,9 +153,7 @@ class Load:
         with _transaction(self._connection) as cursor:
             is_new = self._stage.create(cursor)
             self._goes_straight |= is_new and self._disposition == "merge"
-        read = ahead(pages(window, checkpoint.resume), lambda page: len(page.body))
-        made = ahead(map(self._make_rows, read), lambda reading: reading.size_bytes)
-        with closing(made) as readings:
+        with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
             for reading in readings:
                 self._take(reading)
                 if sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows:
@@ -168,6 +162,14 @@ class Load:
                         if not at_once:
                             self._remember(cursor, checkpoint.cursor_at, reading.resume)
         self._finish(checkpoint)
+
+    def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
+        """What each page came to, in order, while later ones are fetched and made into rows."""
+        with ThreadPoolExecutor(PARSING_THREADS) as pool:
+            made = ((len(page.body), pool.submit(self._make_rows, page)) for page in pages)
+            with closing(ahead(made, lambda item: item[0])) as items:
+                for _, reading in items:
+                    yield reading.result()
 
     def _make_rows(self, page: Page) -> Reading:
         """Rows from a page; a thread of its own runs this, so it touches nothing of the load."""
@@ -179,9 +181,7 @@ class Load:
         found = [self._with_own_fields(record) for record in self._resource.records(page)]
         good, rejects = sort_out(found, self._resource.key, is_suspect(page.body))
         newest_at = newest_of({record.get(cursor.field) for record in good}) if cursor else None
-        return Reading(
-            RecordFrame(good, len(page.body)) if good else None, rejects, newest_at, page.resume
-        )
+        return Reading(RecordFrame(good) if good else None, rejects, newest_at, page.resume)
 
     def _with_own_fields(self, record: Any) -> Any:
         if not isinstance(record, dict) or not self._own_fields:

@@ -46,12 +46,11 @@ class TableFrame:
         )
 
         self._csv = _as_csv(table.select(n for n, kind in self.natural.items() if kind))
-        self.size_bytes = len(self._csv)
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
         if "jsonb" in types.values():
-            return RecordFrame(self.records(), self.size_bytes).copy_source(types)
+            return RecordFrame(self.records()).copy_source(types)
         return "csv", self._csv
 
     def records(self) -> list[Record]:
