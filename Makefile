@@ -9,7 +9,7 @@ STARTED := $(shell date +%s)
 export SQL
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local psql test lint types check lock clean install install-dev
+.PHONY: help run-local psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,12 @@ lint: install-dev ## ruff and sqlfluff
 
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy
+
+test-chaos: install-dev ## kills at every step of a load, the long version
+	@CHAOS=full $(BIN)/python -m pytest tests/chaos
+
+bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
+	@$(BIN)/python -m tests.benchmark
 
 check: lint types test ## all that CI runs
 
@@ -52,9 +58,15 @@ install-dev: .venv/.installed-dev ## what the tests and linters need on top
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.txt
 	@touch $@
 
+.venv/.installed-bench: requirements-bench.txt .venv/.installed-dev
+	@echo "Installing what the benchmark compares with (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@touch $@
+
 lock: install-dev ## write requirements*.txt anew from requirements*.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-dev.in -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-bench.in -o requirements-bench.txt
 
 clean: ## remove what the other targets made, the local database too; .venv stays
 	@rm -rf .local dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,155 @@
+"""The measurements, each in a process and on a database of its own, and the check of each table."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from deployments.local.processes import child
+from tests.benchmark import flights, sums
+from tests.benchmark.tools import FIRST_LOAD, GROWTH, MERGE_CHANGED, PATHS, TOOLS, Task, Tool
+
+REFERENCE = "reference"
+
+
+class MeasurementError(Exception):
+    """A tool did not load the pages; the message ends with what it said."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement: wall clock seconds and the peak memory of the process that loaded."""
+
+    case: str
+    tool: str
+    rows: int
+    seconds: float
+    rows_per_second: float
+    peak_rss_mib: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Running services, the CSV file for plain COPY, and what every table has to hold in the end.
+
+    Attributes:
+        folder: for what the measurements leave behind; temporary.
+        served: how many rows, pages and bytes the API has.
+        expected: what the tables hold after each case.
+    """
+
+    folder: Path
+    server: URL
+    api: str
+    served: dict[str, int]
+    expected: dict[str, sums.Sums]
+
+    def measure(self, tool: Tool) -> Iterator[Result]:
+        """Its first load, then each merge on a copy of the database that the first load left."""
+        loaded = f"{tool.name}_{FIRST_LOAD}"
+        with self._database(loaded), self._state(loaded):
+            yield self._case(tool, FIRST_LOAD, loaded)
+            if tool.merges:
+                self._execute("vacuum (analyze)", database=loaded)
+            for case in tool.cases[1:]:
+                name = f"{tool.name}_{case}"
+                with self._database(name, template=loaded), self._state(name, template=loaded):
+                    yield self._case(tool, case, name)
+
+    def measure_growth(self, rows: int) -> Result:
+        """This project's first load of generated rows."""
+        tool, name = TOOLS["this"], f"{GROWTH}_{rows}"
+        with self._database(name), self._state(name):
+            path = f"generated/{rows // flights.ROWS_A_PAGE}/1"
+            result = self._run(tool, GROWTH, path, name, rows)
+            sums.check_generated(self._address(name), tool.table, rows)
+        return result
+
+    def refer(self) -> None:
+        """Fill in what is expected, by plain COPY, unmeasured; a change is made by SQL."""
+        tool = TOOLS["copy"]
+        with self._database(REFERENCE), self._state(REFERENCE):
+            self._run(tool, FIRST_LOAD, PATHS[FIRST_LOAD], REFERENCE, self.served["rows"])
+            for case in TOOLS["this"].cases:
+                self.expected[case] = sums.sums_of(self._address(REFERENCE), tool.table)
+            lengthen = "update {}.{} set {} = {} + 1"
+            names = [*tool.table, flights.CHANGED, flights.CHANGED]
+            self._execute(lengthen, *names, database=REFERENCE)
+            self.expected[MERGE_CHANGED] = sums.sums_of(self._address(REFERENCE), tool.table)
+
+    def settings(self, names: list[str]) -> dict[str, str]:
+        """The server's version and settings as it tells them."""
+        select = "select name, current_setting(name) from unnest(%s) as name"
+        with closing(psycopg2.connect(libpq(self.server))) as opened, opened.cursor() as cursor:
+            cursor.execute(select, [names])
+            return dict(cursor.fetchall())
+
+    def _case(self, tool: Tool, case: str, name: str) -> Result:
+        result = self._run(tool, case, PATHS[case], name, self.served["rows"])
+        found = sums.sums_of(self._address(name), tool.table)
+        sums.compare(found, self.expected[case], f"{case} by {tool.name}")
+        return result
+
+    def _run(self, tool: Tool, case: str, path: str, name: str, rows: int) -> Result:
+        """Run the measurement's process; the server has nothing left to write when it starts."""
+        self._execute("checkpoint")
+        csv, state = self.folder / "flights.csv", self.folder / name
+        task = Task(tool.name, self.api, path, self._address(name), str(csv), str(state))
+        task_file, answer_file = state / "task.json", state / "answer.json"
+        task_file.write_text(json.dumps(asdict(task)))
+        command = [sys.executable, "-m", "tests.benchmark.measurement"]
+        log = state / "measurement.log"
+        with child([*command, str(task_file), str(answer_file)], log, quiet(state)) as process:
+            if process.wait() != 0:
+                raise MeasurementError(f"{case} by {tool.name} failed:\n{log.read_text()[-3000:]}")
+        answer = json.loads(answer_file.read_text())
+        seconds, peak = answer["seconds"], answer["peak_rss_mib"]
+        return Result(
+            case, tool.name, rows, round(seconds, 3), round(rows / seconds), round(peak, 1)
+        )
+
+    @contextmanager
+    def _database(self, name: str, template: str = "template1") -> Iterator[None]:
+        self._execute("create database {} template {}", name, template)
+        try:
+            yield
+        finally:
+            self._execute("drop database {} with (force)", name)
+
+    @contextmanager
+    def _state(self, name: str, template: str | None = None) -> Iterator[None]:
+        folder = self.folder / name
+        if template is None:
+            folder.mkdir()
+        else:
+            shutil.copytree(self.folder / template, folder)
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder)
+
+    def _execute(self, statement: str, *names: str, database: str = "postgres") -> None:
+        with closing(psycopg2.connect(self._address(database))) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def _address(self, name: str) -> str:
+        return libpq(self.server.set(database=name))
+
+
+def quiet(state: Path) -> dict[str, str]:
+    """Keep dlt's files in the measurement's folder, and nobody informed about who runs this."""
+    return {
+        "DLT_DATA_DIR": str(state / "dlt"),
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+        "DO_NOT_TRACK": "1",
+    }

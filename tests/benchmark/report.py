@@ -1,0 +1,176 @@
+"""The results as tables: medians by case and tool, and how the load grows with its rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
+from textwrap import fill
+from typing import Any
+
+from tests.benchmark.bench import Result
+from tests.benchmark.tools import FIRST_LOAD, GROWTH, TOOLS
+
+HEAD = ("case", "tool", "seconds", "rows/s", "× plain COPY", "× dlt", "peak RSS MiB")
+GROWTH_HEAD = ("rows", "seconds", "seconds per million rows", "peak RSS MiB")
+NOTHING = "–"
+LEFT_COLUMNS = 2
+PAGE_WIDTH = 100
+
+PAGE = """# How fast is it?
+
+From HTTP to Postgres, beside what else one would use. Every single run is in
+[benchmark.json](benchmark.json).
+
+{medians}
+
+Medians of {runs}; the fastest and the slowest in brackets, where there is more than one. × plain
+COPY: rows per second, as a share of plain COPY's first load, which asks no API, reads no JSON and
+merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case.
+
+{growth}{machine}
+
+## How it is measured
+
+* {rows:,} real flights, 20 columns, {size:.0f} MB of JSON on {pages} pages, rendered once and
+  served from memory by a process on the same machine. Their key: {key}.
+* `first_load`: into an empty database. `merge_changed`: every row again, one number in each of them
+  changed. `merge_unchanged`: every row again as it is. Growth: generated rows, by this project.
+* Every measurement has a process and a database of its own: merges get a copy of what the tool's
+  own first load left, vacuumed and analysed. A checkpoint comes first. Tools take turns.
+* Seconds are wall clock, from before the first request to after the last commit, without imports.
+  Peak RSS is the loading process alone, without Postgres and the API.
+* Default settings for all. dlt pages with its REST client and merges by primary key; pandas appends
+  page by page, without a key; plain COPY finds its CSV file ready, its table has the same key.
+* After every load the row count, and of each column the number of values and their sum (of text:
+  of hashes), must be those that were served, or the benchmark fails.
+
+`make bench` measures it all again and writes this page. Parts of it, into `.local/`:
+`.venv/bin/python -m tests.benchmark --runs 1 --tools this,copy --rows ""`; `--quick` takes seconds.
+"""
+MACHINE = """Measured {measured_at} on {cpu_count} cores ({cpu_model}, {system}) with {memory_gib}
+GiB of memory, Python {python} and PostgreSQL {postgres} from the wheel with its own settings
+({settings}); {versions}."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first `left` columns are aligned left, the others right."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int
+
+    def text(self) -> str:
+        """For a terminal."""
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        return "\n".join(self._line(cells, widths) for cells in (self.head, *self.rows))
+
+    def markdown(self) -> str:
+        """For docs/benchmark.md."""
+        rule = ["---" if n < self.left else "--:" for n in range(len(self.head))]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows))
+
+    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        aligned = (
+            cell.ljust(width) if number < self.left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(aligned).rstrip()
+
+
+def tables(results: Sequence[Result]) -> list[Table]:
+    """The medians, and the growth where it was measured."""
+    cases = [result for result in results if result.case != GROWTH]
+    growth = [result for result in results if result.case == GROWTH]
+    return [table for table in (_medians(cases), _growth(growth)) if table.rows]
+
+
+def page(machine: dict[str, Any], results: Sequence[Result], key: Sequence[str]) -> str:
+    """docs/benchmark.md."""
+    medians, *growth = [table.markdown() for table in tables(results)]
+    served = machine["served"]
+    return PAGE.format(
+        medians=medians,
+        growth="".join(f"{table}\n\n" for table in growth),
+        machine=_about(machine),
+        runs=_number_of_runs(results),
+        key=", ".join(key),
+        rows=served["rows"],
+        pages=served["pages"],
+        size=served["size_bytes"] / 1e6,
+    )
+
+
+def _about(machine: dict[str, Any]) -> str:
+    text = MACHINE.format(
+        settings=_named(machine["postgres_settings"]),
+        versions=_named(machine["packages"]),
+        **machine,
+    )
+    return fill(text, PAGE_WIDTH, break_on_hyphens=False)
+
+
+def _number_of_runs(results: Sequence[Result]) -> str:
+    _, runs = _grouped(results, _case_and_tool)[0]
+    return "one run" if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _medians(results: Sequence[Result]) -> Table:
+    rates = {
+        group: median(result.rows_per_second for result in runs)
+        for group, runs in _grouped(results, _case_and_tool)
+    }
+    rows = [
+        (
+            case,
+            TOOLS[tool].title,
+            _spread([run.seconds for run in runs]),
+            f"{rates[case, tool]:,.0f}",
+            _ratio(rates[case, tool], rates.get((FIRST_LOAD, "copy"))),
+            _ratio(rates[case, tool], rates.get((case, "dlt"))),
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+        )
+        for (case, tool), runs in _grouped(results, _case_and_tool)
+    ]
+    return Table(HEAD, rows, LEFT_COLUMNS)
+
+
+def _growth(results: Sequence[Result]) -> Table:
+    rows = [
+        (
+            f"{count:,}",
+            _spread([run.seconds for run in runs]),
+            f"{median(run.seconds for run in runs) / count * 1e6:.2f}",
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+        )
+        for count, runs in _grouped(results, lambda result: result.rows)
+    ]
+    return Table(GROWTH_HEAD, rows, 0)
+
+
+def _case_and_tool(result: Result) -> tuple[str, str]:
+    return result.case, result.tool
+
+
+def _grouped(
+    results: Sequence[Result], by: Callable[[Result], Any]
+) -> list[tuple[Any, list[Result]]]:
+    """The results by what they have in common, in the order of the tools' table."""
+    order = list(TOOLS)
+    cases = list(dict.fromkeys(result.case for result in results))
+    ordered = sorted(results, key=lambda r: (cases.index(r.case), order.index(r.tool), r.rows))
+    return [(key, list(group)) for key, group in groupby(ordered, by)]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if len(seconds) == 1:
+        return f"{seconds[0]:.2f}"
+    return f"{median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
+
+
+def _ratio(rate: float, other: float | None) -> str:
+    return f"{rate / other:.2f}" if other else NOTHING
+
+
+def _named(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,46 @@
+"""What the measurements need: Postgres, the API with its pages, the CSV file. All ends with it."""
+
+import json
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.local.postgres import postgres
+from deployments.local.processes import child, free_port, wait_for
+from tests.benchmark import flights
+from tests.benchmark.bench import Bench
+
+RENDER_SECONDS = 120
+
+
+@contextmanager
+def running(limit: int | None) -> Iterator[Bench]:
+    """Start everything in a temporary folder, with the first `limit` flights or all of them."""
+    with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with postgres(folder / "postgres") as server, api(folder, limit) as url:
+            rows = flights.write_csv(folder / "flights.csv", limit)
+            with urllib.request.urlopen(url) as answer:  # noqa: S310 (ours)
+                served = json.load(answer)
+            if rows != served["rows"]:
+                raise ValueError(f"the API has {served['rows']} rows, the CSV file {rows}")
+            bench = Bench(folder, server, url, served, {})
+            bench.refer()
+            yield bench
+
+
+@contextmanager
+def api(folder: Path, limit: int | None) -> Iterator[str]:
+    """Run the API in a process of its own; yields its address once all pages are rendered."""
+    port, log = free_port(), folder / "server.log"
+    command = [sys.executable, "-m", "tests.benchmark.server", "--port", str(port)]
+    if limit is not None:
+        command += ["--limit", str(limit)]
+    with child(command, log) as process:
+        url = f"http://127.0.0.1:{port}/"
+        wait_for(url, process, log, RENDER_SECONDS)
+        yield url

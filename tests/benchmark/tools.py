@@ -1,0 +1,69 @@
+"""What is measured, and with what. Imports none of the tools: each runs in a process of its own."""
+
+from dataclasses import dataclass
+
+FIRST_LOAD = "first_load"
+MERGE_CHANGED = "merge_changed"
+MERGE_UNCHANGED = "merge_unchanged"
+GROWTH = "growth"
+
+PATHS = {FIRST_LOAD: "first/1", MERGE_CHANGED: "changed/1", MERGE_UNCHANGED: "first/1"}
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One way to load the pages.
+
+    Attributes:
+        module: the module of this package whose `load` takes a Task.
+        table: schema and name of the table it fills.
+        merges: whether it can load over existing rows; without, there is only a first load.
+        title: how the report calls it.
+    """
+
+    name: str
+    module: str
+    table: tuple[str, str]
+    merges: bool
+    title: str
+
+    @property
+    def cases(self) -> list[str]:
+        """The cases it takes part in, in order."""
+        return [FIRST_LOAD, MERGE_CHANGED, MERGE_UNCHANGED] if self.merges else [FIRST_LOAD]
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("this", "project", ("raw_nycflights", "flights"), True, "this project"),
+        Tool("copy", "plain_copy", ("public", "flights"), False, "plain COPY of a ready CSV file"),
+        Tool("dlt", "dlt_merge", ("flights", "flights"), True, "dlt"),
+        Tool("dlt_csv", "dlt_merge", ("flights", "flights"), True, "dlt, csv loader files"),
+        Tool("to_sql", "dataframes", ("public", "flights"), False, "pandas to_sql, append"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement, as its process gets it.
+
+    Attributes:
+        base_url: where the API is; the first page is `path` below it.
+        database: the address of the database to fill; libpq and SQLAlchemy both take it.
+        csv: the file for plain COPY.
+        state: a folder that goes on from the first load to the merge, e.g. for a pipeline's state.
+    """
+
+    tool: str
+    base_url: str
+    path: str
+    database: str
+    csv: str
+    state: str
+
+    @property
+    def url(self) -> str:
+        """The address of the first page."""
+        return f"{self.base_url}{self.path}"
