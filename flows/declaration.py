@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 import msgspec
 
@@ -90,6 +90,14 @@ class Page:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+@runtime_checkable
+class RawRecords(Protocol):
+    """A `records` function whose list of records can be cut out of a page unparsed."""
+
+    def raw(self, page: Page) -> bytes | None:
+        """The list's own bytes; None where there is no such list."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from flows.errors import EltError
 from flows.extract.client import Client
 from flows.extract.pages import read_pages
 from flows.load.ledger import Address, Entry
-from flows.load.load import Request, load
+from flows.load.load import load
+from flows.load.request import Request
 from flows.transform import transform as transform_flow
 
 LOADS_AT_ONCE = 4

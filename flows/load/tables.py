@@ -13,8 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.declaration import Page, Record, Resource
-from flows.extract.records import RecordsAt
+from flows.declaration import Page, RawRecords, Record, Resource
 from flows.load.frames import RecordFrame
 
 TYPES: Mapping[type[pl.DataType], str] = {
@@ -64,7 +63,7 @@ class TableFrame:
 
 def table_of(page: Page, resource: Resource, own_fields: Mapping[str, Any]) -> TableFrame | None:
     """The page's records with the partition's own fields before theirs; None for the slower way."""
-    raw = resource.records.raw(page) if isinstance(resource.records, RecordsAt) else None
+    raw = resource.records.raw(page) if isinstance(resource.records, RawRecords) else None
     if raw is None or not raw.lstrip().startswith(b"[") or _needs_the_slower_way(raw):
         return None
     try:

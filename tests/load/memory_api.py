@@ -11,7 +11,8 @@ from flows.declaration import Page, Partition, Resource, Resume, Window
 from flows.errors import UnavailableError
 from flows.extract.records import records_at
 from flows.load.ledger import Entry
-from flows.load.load import Request, load
+from flows.load.load import load
+from flows.load.request import Request
 
 EVERYTHING = Request()
 WHOLE = Partition()

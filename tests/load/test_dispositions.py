@@ -15,7 +15,7 @@ from deployments.local.postgres import libpq
 from flows.declaration import Partition
 from flows.errors import ConfigurationError
 from flows.load.ledger import Entry
-from flows.load.load import Request
+from flows.load.request import Request
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from flows.declaration import Cursor, Resource, Resume, Window
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.load.ledger import Checkpoint
-from flows.load.load import Request, window_to_read
+from flows.load.request import Request, window_to_read
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
