@@ -185,14 +185,31 @@ def test_one_sources_failure_does_not_stop_the_others_marts(
     assert ask("select to_regclass('marts.rpt_sales_vs_weather')") == [(None,)]
 
 
-def test_a_failed_dbt_test_fails_the_run_and_is_named(ask: Ask) -> None:
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (
+            "update raw_northwind.order_details set quantity = -1 where order_id = 10248",
+            "test accepted_range_fct_order_lines_quantity__1: Got",
+        ),
+        (
+            "update raw_northwind.orders set order_date = 'soon' where order_id = 10248",
+            'invalid input syntax for type date: "soon"',
+        ),
+    ],
+    ids=["a test fails", "a model breaks"],
+)
+def test_a_dbt_node_that_fails_is_named_and_fails_the_run(
+    damage: str, complaint: str, ask: Ask
+) -> None:
     assert run(source="northwind").is_completed()
-    ask("update raw_northwind.order_details set quantity = -1 where order_id = 10248")
+    ask(damage)
     state = transform(return_state=True)
     assert state.is_failed()
     assert isinstance(outcome(state), BuildError)
-    assert "test accepted_range_fct_order_lines_quantity__1: Got" in str(outcome(state))
+    assert complaint in str(outcome(state))
     assert "Mend the model or its data" in str(outcome(state))
+    assert ask("select count(*) from elt.builds") == [(0,)]
 
 
 def test_dbt_that_ends_before_its_first_node_is_a_failure(
