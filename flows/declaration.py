@@ -168,9 +168,14 @@ class Resource:
         """Refuse declarations that would lose or double rows."""
         if self.writes == "merge" and not self.key:
             raise ConfigurationError(f"{self.name}: merge needs a key.")
-        if self.writes == "append" and self.cursor and self.cursor.lookback:
+        if (
+            self.writes == "append"
+            and self.cursor
+            and (self.cursor.lookback or self.cursor.step is None)
+        ):
             raise ConfigurationError(
-                f"{self.name}: append with a lookback stores the same rows again; declare a key."
+                f"{self.name}: append with a cursor stores rows at its edge again. Declare a key, "
+                "or give the cursor a step and no lookback."
             )
         if len(self.partitions) > 1 and not self.partition_columns:
             raise ConfigurationError(

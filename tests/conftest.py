@@ -135,6 +135,7 @@ def serve() -> Iterator[Callable[[Callable[[str], Answer]], Server]]:
 
             class Handler(BaseHTTPRequestHandler):
                 protocol_version = "HTTP/1.1"
+                disable_nagle_algorithm = True
 
                 def do_GET(self) -> None:
                     asked.append(self.path)

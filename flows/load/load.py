@@ -123,12 +123,23 @@ class Load:
         with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
             for reading in readings:
                 self._take(reading)
-                if sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows:
-                    with _transaction(self._connection) as cursor:
-                        self._store(cursor, publish=not at_once)
-                        if not at_once:
-                            self._remember(cursor, checkpoint.cursor_at, reading.resume)
+                if not self._is_due(reading):
+                    continue
+                with _transaction(self._connection) as cursor:
+                    self._store(cursor, publish=not at_once)
+                    if not at_once:
+                        self._remember(cursor, checkpoint.cursor_at, reading.resume)
+        if self._disposition == "append" and window.until is not None:
+            self._seen_at = window.until
         self._finish(checkpoint)
+
+    def _is_due(self, reading: Reading) -> bool:
+        """Whether to make a checkpoint; after the last page it is the end of the load itself.
+
+        A checkpoint without a resume point would let the next load begin anew, and append twice.
+        """
+        rows = sum(frame.count for frame in self._frames)
+        return rows >= self._resource.checkpoint_rows and reading.resume is not None
 
     def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
         """What each page came to, in order, while later ones are fetched and made into rows."""
@@ -263,20 +274,20 @@ def _postgres_errors_of(address: Address) -> Iterator[None]:
     """Name what Postgres says by what the reader must do."""
     try:
         yield
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise UnavailableError(
-            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
-            "run it again; what was committed is kept."
-        ) from error
     except (psycopg2.DataError, psycopg2.IntegrityError) as error:
         raise ConfigurationError(
             f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
             "`columns`, `key` or `disposition`."
         ) from error
-    except psycopg2.ProgrammingError as error:
+    except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
         raise ConfigurationError(
             f"{address}: Postgres refused a statement: {_said(error)}. Check the role's privileges "
             f"on raw_{address.source} and elt, and the resource's `columns`."
+        ) from error
+    except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
+        raise UnavailableError(
+            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
+            "run it again; what was committed is kept."
         ) from error
 
 

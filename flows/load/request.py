@@ -53,12 +53,14 @@ def window_to_read(
     """What to ask the API for: the range named by hand, or from the cursor's lookback on.
 
     Starts fall on midnight UTC, so that a load that is repeated within a day asks the same.
+    `replace` reads everything.
     """
     cursor = resource.cursor
     if cursor is None:
         return Window()
     since = request.window.since
-    if since is None and checkpoint.cursor_at is not None and not request.full_refresh:
+    reads_all = request.full_refresh or resource.writes == "replace"
+    if since is None and checkpoint.cursor_at is not None and not reads_all:
         since = _midnight(checkpoint.cursor_at - cursor.lookback)
     since = max(filter(None, [since, None if request.by_hand else cursor.start]), default=None)
     since = since or cursor.start

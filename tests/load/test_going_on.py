@@ -233,3 +233,26 @@ def test_any_failure_closes_the_ledger_entry(connection: Connection, query: Quer
         ("failed", "page 1 ans", False),
         ("failed", "IndexError", False),
     ]
+
+
+def test_append_goes_on_where_its_last_window_ended(connection: Connection) -> None:
+    """Its cursor is the window's end: the newest row's own day would be appended again."""
+    stepped = items(key=(), cursor=Cursor("at", start=day("2024-03-01"), step=timedelta(days=5000)))
+    api = MemoryApi(PAGES)
+    load_api(connection, api, stepped)
+    load_api(connection, api, stepped)
+    first, second = (window for window, _ in api.asked)
+    assert (first.since, second.since) == (day("2024-03-01"), first.until)
+
+
+def test_append_by_a_cursor_alone_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="stores rows at its edge again"):
+        items(key=(), cursor=Cursor("at"))
+
+
+def test_replace_reads_everything_each_time() -> None:
+    cursor = Cursor("at", start=day("2024-03-01"))
+    for replacing in (items(disposition="replace", cursor=cursor), items(cursor=cursor)):
+        window = window_to_read(replacing, Request(), Checkpoint(day("2024-03-07")), NOW)
+        wanted = "2024-03-01" if replacing.writes == "replace" else "2024-03-07"
+        assert window.since == day(wanted)

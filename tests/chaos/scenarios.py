@@ -1,0 +1,176 @@
+"""What the chaos tests load: a small shop's API, the way it pages, and a load of it.
+
+The rows change their shape on the way: a column that begins with nulls, one that turns from whole
+numbers to fractions, one that comes late, objects, and a key that is sent twice.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import (
+    Cursor,
+    Disposition,
+    Page,
+    Params,
+    Partition,
+    Resource,
+    Resume,
+    Source,
+    Window,
+)
+from flows.extract.client import Client
+from flows.extract.pages import read_pages
+from flows.extract.pagination import next_url
+from flows.extract.records import records_at
+from flows.load import load as loading
+from flows.load.ledger import Entry
+
+Paging = Literal["next url", "steps", "one page"]
+Edition = Literal["old", "new"]
+
+FIRST_DAY = datetime(2024, 3, 1, tzinfo=timezone.utc)
+NOW = datetime(2024, 3, 5, 15, tzinfo=timezone.utc)
+PAGES_PER_DAY = (2, 1, 3, 1)
+ROWS_PER_PAGE = 5
+CHECKPOINT_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to load: `loaded_before` begins with the old edition's rows in the table.
+
+    With `pages` even, the last page ends with a checkpoint.
+    """
+
+    writes: Disposition
+    paging: Paging = "next url"
+    pages: int = 7
+    loaded_before: bool = False
+
+    @property
+    def resource(self) -> Resource:
+        """What is loaded, declared as a source would; append goes without a key."""
+        has_key = self.writes != "append"
+        in_steps = self.paging == "steps"
+        lookback = timedelta(days=10 if has_key else 0)
+        return Resource(
+            name="items",
+            path="items",
+            records=records_at("records"),
+            params=_day if in_steps else {},
+            paging=None if self.paging == "one page" else next_url("next"),
+            key=("id",) if has_key else (),
+            disposition=self.writes,
+            cursor=Cursor("at", lookback, FIRST_DAY, timedelta(days=1)) if in_steps else None,
+            checkpoint_rows=CHECKPOINT_ROWS,
+        )
+
+    def site(self, edition: Edition = "new") -> dict[str, bytes]:
+        """The API's answers by path and query, in the order in which a load asks for them."""
+        if self.paging == "steps":
+            days = [FIRST_DAY + timedelta(days=number) for number in range(len(PAGES_PER_DAY))]
+            firsts = [
+                f"/{edition}/items?"
+                + urlencode(
+                    _day(Partition(), Window(day, day + timedelta(days=1))), quote_via=quote
+                )
+                for day in days
+            ]
+            chains = list(zip(firsts, PAGES_PER_DAY, strict=True))
+        else:
+            chains = [(f"/{edition}/items", self.pages)]
+        paths = [
+            [first, *(_with_page(first, number) for number in range(2, count + 1))]
+            for first, count in chains
+        ]
+        numbers = iter(range(sum(map(len, paths))))
+        return {
+            path: _body(_records(next(numbers), edition), following)
+            for chain in paths
+            for path, following in zip(chain, [*chain[1:], None], strict=True)
+        }
+
+    def load(
+        self,
+        connection: Connection,
+        api_url: str,
+        edition: Edition = "new",
+        asked: list[str] | None = None,
+    ) -> Entry:
+        """Load an edition at noon of the fifth day; `asked` takes the addresses it asks for."""
+        source = Source("shop", f"{api_url}{edition}", (self.resource,), max_wait_seconds=0)
+
+        def pages(window: Window, resume: Resume | None) -> Iterator[Page]:
+            found = read_pages(client, source, self.resource, Partition(), window, resume)
+            for page in found:
+                if asked is not None:
+                    asked.append(page.url.removeprefix(api_url.rstrip("/")))
+                yield page
+
+        with Client(source) as client, _Noon():
+            return loading.load(connection, source.name, self.resource, Partition(), pages)
+
+
+@dataclass
+class _Noon:
+    """Stops the load's clock: the last step of a window would move with it."""
+
+    real: Callable[..., Window] = field(default=loading.window_to_read)
+
+    def __enter__(self) -> None:
+        loading.window_to_read = lambda *arguments: self.real(*arguments[:-1], NOW)
+
+    def __exit__(self, *_: object) -> None:
+        loading.window_to_read = self.real
+
+
+def _day(_: Partition, window: Window) -> Params:
+    since, until = window.since, window.until
+    assert since is not None
+    assert until is not None
+    return {"since": since.date().isoformat(), "until": until.date().isoformat()}
+
+
+def _with_page(path: str, number: int) -> str:
+    return f"{path}{'&' if '?' in path else '?'}page={number}"
+
+
+def _body(records: list[dict[str, Any]], following: str | None) -> bytes:
+    return json.dumps({"records": records, "next": following}).encode()
+
+
+def _records(page: int, edition: Edition) -> list[dict[str, Any]]:
+    """Half of the rows differ between the editions; each has one that the other lacks."""
+    numbers = range(page * ROWS_PER_PAGE, (page + 1) * ROWS_PER_PAGE)
+    records = [_record(number, page, edition) for number in numbers]
+    if page == 0:
+        records[3]["id"] = -1 if edition == "old" else -2
+    if page == 5:
+        records[2]["id"] = 1
+    return records
+
+
+def _record(number: int, page: int, edition: Edition) -> dict[str, Any]:
+    day = next(
+        day for day in range(len(PAGES_PER_DAY)) if page < sum(PAGES_PER_DAY[: day + 1]) or day == 3
+    )
+    version = edition if number % 2 else "both"
+    record: dict[str, Any] = {
+        "id": number,
+        "at": (FIRST_DAY + timedelta(days=day, minutes=number)).isoformat(),
+        "name": f'{version} "{number}",\té\n\\.',
+        "amount": number if page < 4 else number + 0.25,
+        "note": None if page < 2 else f"note {number}",
+        "isOpen": number % 3 == 0,
+    }
+    if page == 4:
+        record["extra"] = {"tags": [version, number]}
+    if page > 4 and edition == "new":
+        record["late"] = number
+    return record
