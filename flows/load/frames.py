@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flows.declaration import Record
 
 BIGINT_BOUNDS = range(-(2**63), 2**63)
+EXACT_DOUBLES_TO = 2**53
 NULL = "\\N"
 
 _SPECIAL = re.compile(r"[\\\t\n\r]")
@@ -148,7 +149,7 @@ def natural_type(values: Sequence[Any]) -> str | None:
 
 
 def _exact_as_double(value: float | None) -> bool:
-    return value is None or isinstance(value, float) or abs(value) <= 2**53
+    return value is None or isinstance(value, float) or abs(value) <= EXACT_DOUBLES_TO
 
 
 def copy_text(records: Sequence[Record], types: Mapping[str, str]) -> bytes:

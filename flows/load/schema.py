@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.load.frames import EXACT_DOUBLES_TO
 from flows.load.views import without_dependent_views
 
-EXACT_DOUBLES_TO = 2**53
 OWN_COLUMN_DEFINITIONS = (
     "_loaded_at timestamptz not null default now()",
     "_load_id bigint not null default current_setting('elt.load_id')::bigint",

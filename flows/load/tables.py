@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from flows.declaration import Page, RawRecords, Record, Resource
-from flows.load.frames import RecordFrame
+from flows.load.frames import EXACT_DOUBLES_TO, RecordFrame
 
 TYPES: Mapping[type[pl.DataType], str] = {
     pl.Int64: "bigint",
@@ -22,7 +22,6 @@ TYPES: Mapping[type[pl.DataType], str] = {
     pl.String: "text",
     pl.Boolean: "boolean",
 }
-EXACT_DOUBLES_TO = 2**53
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -43,7 +42,6 @@ class TableFrame:
         self.beyond_double = frozenset(
             name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
         )
-
         self._csv = _as_csv(table.select(n for n, kind in self.natural.items() if kind))
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
