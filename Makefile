@@ -3,13 +3,14 @@ PYTHON ?= python3
 API ?= sample
 SCALE ?= 1
 SQL ?=
+URL ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
-export SQL
+export SQL URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -17,11 +18,20 @@ help: ## this list
 run-local: install ## the whole pipeline once on this machine (API=live, SCALE=100)
 	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
+replay: install ## load again what was set aside (elt.rejects), after a fix
+	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
+
+new-source: install ## begin a source: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
+	@$(BIN)/python -m deployments.local.new_source --name "$(NAME)" --url "$$URL" --records "$(RECORDS)" --key "$(KEY)" --login "$(LOGIN)"
+
+preview: install ## first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"], nothing written
+	@$(BIN)/python -m deployments.local.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
+
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: install-dev ## ruff and sqlfluff
 	@$(BIN)/ruff check --quiet .

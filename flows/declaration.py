@@ -4,10 +4,12 @@ Declarations only: nothing here opens a connection or parses a body.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import product as combinations
 from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 import msgspec
@@ -17,6 +19,8 @@ from flows.errors import BadPayloadError, ConfigurationError
 Record = dict[str, Any]
 Params = Mapping[str, str]
 Disposition = Literal["merge", "append", "replace"]
+Contract = Literal["evolve", "freeze", "quarantine"]
+Method = Literal["GET", "POST"]
 
 
 @dataclass(frozen=True)
@@ -38,30 +42,91 @@ class Partition:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
+def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
+    """Every combination of one partition of each axis, e.g. of cities and variables."""
+    return tuple(
+        Partition(
+            "/".join(partition.name for partition in combination),
+            {name: value for part in combination for name, value in part.values.items()},
+        )
+        for combination in combinations(*axes)
+    )
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """One request, without the login: that is added when it is sent, and kept nowhere.
+
+    Attributes:
+        url: absolute, with its query.
+        body: sent as JSON; None for no body.
+    """
+
+    url: str
+    method: Method = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+    def __str__(self) -> str:
+        """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
+        words: list[str] = [] if self.method == "GET" else [self.method]
+        words += [self.url, *(f"{name}: {value}" for name, value in self.headers.items())]
+        return " ".join(words + ([] if self.body is None else [json.dumps(self.body)]))
+
+
 @dataclass(frozen=True)
 class Resume:
     """Where a load goes on after its last checkpoint.
 
     Attributes:
-        first_url: the whole load's first request. A load that would begin with another one (its
-            declaration or its window changed) does not go on from here but starts anew.
-        url: the next request; None for the first one of the slice at `since`.
+        first_url: the whole load's first request, as text. A load that would begin with another
+            one (its declaration or its window changed) does not go on from here but starts anew.
+        url: of the next request; None for the first one of the slice at `since`.
         since: the start of the slice of the window that is being read.
+        headers: of the next request, where paging has a word in them.
+        body: of the next request, where paging has a word in it.
     """
 
     first_url: str
     url: str | None
     since: datetime | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
 
 
 @dataclass
 class Page:
-    """One HTTP response body; `resume` is None on the last page of a load."""
+    """One HTTP response body; `resume` is None on the last page of a load.
+
+    Attributes:
+        request: what was asked for it.
+        headers: of the response; names in any case.
+        find: the resource's `records`.
+        is_empty: the source's rules say that this answer means no records, whatever its body.
+        is_last: the source's rules say that nothing follows this answer.
+    """
 
     body: bytes
     url: str
     content_type: str = "application/json"
     resume: Resume | None = None
+    request: HttpRequest | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    find: Callable[["Page"], list[Any]] | None = None
+    is_empty: bool = False
+    is_last: bool = False
+
+    @cached_property
+    def rows(self) -> list[Any]:
+        """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
+        if self.is_empty or self.find is None:
+            return []
+        if isinstance(self.find, RawRecords):
+            try:
+                return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return self.find(self)
+        return self.find(self)
 
     @cached_property
     def members(self) -> Mapping[str, msgspec.Raw] | None:
@@ -126,15 +191,90 @@ class Cursor:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What an answer means that is not what its status says.
+
+    Attributes:
+        then: `retry` as if the API were busy; `ignore`: it has no records, and its slice ends;
+            `stop`: the same, and nothing more is read; `fail` with the message.
+        status: the answer's status; None for any.
+        body: a regular expression that is searched for in its body; empty for any.
+    """
+
+    then: Literal["retry", "ignore", "stop", "fail"]
+    status: int | None = None
+    body: str = ""
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that fits every answer, or no text at all."""
+        if self.status is None and not self.body:
+            raise ConfigurationError(f"{self} fits every answer: give it a status or a body.")
+        try:
+            re.compile(self.body)
+        except re.error as error:
+            raise ConfigurationError(f"{self.body!r} is no regular expression: {error}.") from error
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """Partitions made of another resource's rows, one per distinct row of the columns named.
+
+    Attributes:
+        resource: the parent, of the same source; it is loaded before.
+        columns: what a partition's values are called, and the column of the parent's raw table that
+            each comes from, e.g. `{"order_id": "id"}`.
+    """
+
+    resource: str
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often an API may be called: at most `requests` in any `seconds`."""
+
+    requests: int
+    seconds: float = 1
+
+    def __post_init__(self) -> None:
+        """Refuse rates at which nothing could ever be read."""
+        if self.requests < 1 or self.seconds <= 0:
+            raise ConfigurationError(f"{self} allows no requests: give it at least one.")
+
+
+class Login(Protocol):
+    """How a request shows who asks (`flows.extract.auth`)."""
+
+    @property
+    def secret(self) -> str:
+        """The name under which its secret is kept (`blocks.secrets`)."""
+
+    @property
+    def param(self) -> str:
+        """The query parameter that holds the secret; empty where none does."""
+
+    def sign(self, request: Any, value: str) -> None:
+        """Add the secret's value to a request that is about to be sent."""
+
+
+@dataclass(frozen=True)
 class Resource:
     """One endpoint of an API and the raw table it fills.
 
     Attributes:
         name: the raw table's name.
-        path: appended to the source's base URL.
+        path: appended to the source's base URL; `{name}` stands for a value of the partition.
         records: finds the records in a page (`flows.extract.records`, or a function of your own).
         params: query parameters, or a function of the partition and the window that returns them.
-        paging: the next page's URL, or None after the last page (`flows.extract.pagination`).
+        paging: the next request, or only its URL, or None after the last page
+            (`flows.extract.pagination`, or a function of your own).
+        method: POST for APIs that are asked so.
+        headers: sent with each request; no secrets: those belong to the source's login.
+        body: what to POST as JSON, or a function of the partition and the window that returns it.
+        is_repeatable: whether a POST may be sent again after a failure; a GET may always.
+        max_pages: reading ends after as many pages, even if there are more.
+        rules: what certain answers mean; the first that fits counts.
         key: the fields that identify a record, as the API names them.
         disposition: by default `merge` where there is a key and `append` where there is none.
         columns: Postgres types by column name, where JSON's own type is not wanted.
@@ -142,6 +282,10 @@ class Resource:
         partitions: the slices that are fetched, locked and resumed on their own.
         partition_columns: the partition values that are stored with each record.
         checkpoint_rows: rows after which a load commits and can go on from there.
+        checkpoint_seconds: the same by time, for APIs that are slow.
+        contract: once a load of it has succeeded, what becomes of records that the raw table would
+            have to change for: `evolve` changes it, `freeze` fails the load with the difference,
+            `quarantine` sets them aside as rejects.
         max_rejects: a load that had to set more records aside than this ends as failed.
     """
 
@@ -149,14 +293,22 @@ class Resource:
     path: str
     records: Callable[[Page], list[Any]]
     params: Params | Callable[[Partition, Window], Params] = field(default_factory=dict)
-    paging: Callable[[Page], str | None] | None = None
+    paging: Callable[[Page], HttpRequest | str | None] | None = None
+    method: Method = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    is_repeatable: bool = False
+    max_pages: int | None = None
+    rules: tuple[Rule, ...] = ()
     key: tuple[str, ...] = ()
     disposition: Disposition | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     cursor: Cursor | None = None
-    partitions: tuple[Partition, ...] = (Partition(),)
+    partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()
-    checkpoint_rows: int = 20_000
+    checkpoint_rows: int = 50_000
+    checkpoint_seconds: float = 60
+    contract: Contract = "evolve"
     max_rejects: int = 0
 
     @property
@@ -177,13 +329,20 @@ class Resource:
                 f"{self.name}: append with a cursor stores rows at its edge again. Declare a key, "
                 "or give the cursor a step and no lookback."
             )
+        if self.body is not None and self.method == "GET":
+            raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
+        if isinstance(self.partitions, RowsOf):
+            if self.writes != "merge" and not self.partition_columns:
+                raise ConfigurationError(_NO_PARTITION_COLUMNS.format(self.name))
+            return
         if len(self.partitions) > 1 and not self.partition_columns:
-            raise ConfigurationError(
-                f"{self.name}: name the partition_columns, so that rows can be told apart."
-            )
+            raise ConfigurationError(_NO_PARTITION_COLUMNS.format(self.name))
         names = [partition.name for partition in self.partitions]
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{self.name}: needs partitions, each with a name of its own.")
+
+
+_NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."
 
 
 @dataclass(frozen=True)
@@ -192,17 +351,27 @@ class Source:
 
     Attributes:
         base_url: where the API lives; resource paths are appended to it.
+        login: how requests show who asks (`flows.extract.auth`).
+        hosts: other hosts that links and redirects may lead to, with the login.
+        rate: how often the API may be called, by all loads together.
         connect_timeout_seconds: how long a connection may take to open.
         read_timeout_seconds: how long the server may be silent while it answers.
+        answer_timeout_seconds: how long one answer may take in all, however slowly it drips.
         max_wait_seconds: how long one load may wait in all for an API that is down or busy.
+        max_body_bytes: the largest answer that is read, after it was unpacked.
     """
 
     name: str
     base_url: str
     resources: tuple[Resource, ...]
+    login: Login | None = None
+    hosts: tuple[str, ...] = ()
+    rate: Rate | None = None
     connect_timeout_seconds: float = 10
     read_timeout_seconds: float = 60
+    answer_timeout_seconds: float = 300
     max_wait_seconds: float = 300
+    max_body_bytes: int = 256 << 20
 
     def resource(self, name: str) -> Resource:
         """The resource of that name.

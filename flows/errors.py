@@ -4,9 +4,32 @@ Knows nothing of HTTP, Postgres or Prefect, so that every layer can raise and ca
 types. A message names the thing, the value and the remedy: it is shown to people as it is.
 """
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an API said before it was given up.
+
+    Attributes:
+        url: without secrets.
+        status: None where there was no answer.
+        start: the beginning of the body.
+        attempts: how often it was asked.
+    """
+
+    url: str
+    status: int | None
+    start: str
+    attempts: int
+
 
 class EltError(Exception):
     """A load or a build that did not succeed; use one of the kinds below."""
+
+    def __init__(self, message: str, answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class UnavailableError(EltError):
@@ -21,8 +44,20 @@ class RefusedLoginError(ConfigurationError):
     """Fix the credentials: the other side knows us not, or does not let us in."""
 
 
+class NotFoundError(ConfigurationError):
+    """Fix the address: there is nothing there (any more)."""
+
+
+class BadRequestError(ConfigurationError):
+    """Fix the request: the API does not understand it."""
+
+
 class BadPayloadError(EltError):
     """Ask the API's owner: the answer is not what the API promises."""
+
+
+class PayloadTooLargeError(BadPayloadError):
+    """Ask for smaller pages, or raise the source's `max_body_bytes`."""
 
 
 class BuildError(EltError):

@@ -1,14 +1,17 @@
 """Real services for the tests: Postgres, HTTP servers on loopback, the whole local stack."""
 
+import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from ssl import SSLContext
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="elt-tests-prefect-")
 os.environ.pop("PREFECT_API_URL", None)
@@ -109,55 +112,103 @@ def rows(url: URL, statement: str, *values: object) -> list[tuple]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a test's server says: `body` as it is, `declared_length` to cut it short."""
+    """What a test's server says: `body` as it is, `declared_length` to cut it short.
+
+    `wire` is sent instead of all that, piece by piece; then the connection is closed.
+    """
 
     body: bytes = b"[]"
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     declared_length: int | None = None
+    wire: Iterable[bytes] | None = None
+
+
+class Asked(str):
+    """What a test's server was asked for: the path with its query, and what came with it."""
+
+    method: str
+    headers: Message
+    body: bytes
 
 
 @dataclass
 class Server:
-    """A test's HTTP server on loopback; `asked` lists the paths with their queries, in order."""
+    """A test's HTTP server on loopback; `asked` lists what it was asked for, in order."""
 
     url: str
-    asked: list[str]
+    asked: list[Asked]
+
+
+Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Callable[[str], Answer]], Server]]:
-    """Start HTTP servers that answer GET with what a function of the path returns."""
+def serve() -> Iterator[Serve]:
+    """Start HTTP servers that answer what a function of the path returns; with TLS, if wanted."""
     with ExitStack() as servers:
 
-        def start(answer: Callable[[str], Answer]) -> Server:
-            asked: list[str] = []
-
-            class Handler(BaseHTTPRequestHandler):
-                protocol_version = "HTTP/1.1"
-                disable_nagle_algorithm = True
-
-                def do_GET(self) -> None:
-                    asked.append(self.path)
-                    said = answer(self.path)
-                    self.send_response(said.status)
-                    for name, value in said.headers.items():
-                        self.send_header(name, value)
-                    length = said.declared_length or len(said.body)
-                    self.send_header("Content-Length", str(length))
-                    self.end_headers()
-                    self.wfile.write(said.body)
-                    self.close_connection = length != len(said.body)
-
-                def log_message(self, *_: object) -> None:
-                    """Say nothing."""
-
-            http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-            thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        def start(answer: Callable[[Asked], Answer], tls: SSLContext | None = None) -> Server:
+            asked: list[Asked] = []
+            http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(answer, asked))
+            if tls is not None:
+                http.socket = tls.wrap_socket(http.socket, server_side=True)
+            thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.002})
             thread.start()
             servers.callback(http.server_close)
             servers.callback(thread.join)
             servers.callback(http.shutdown)
-            return Server(f"http://127.0.0.1:{http.server_port}/", asked)
+            return Server(f"http{'s' if tls else ''}://127.0.0.1:{http.server_port}/", asked)
 
         yield start
+
+
+def _handler(answer: Callable[[Asked], Answer], asked: list[Asked]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def handle(self) -> None:
+            # Who asks may be gone before all is said.
+            with contextlib.suppress(ConnectionError):
+                super().handle()
+
+        def do_GET(self) -> None:
+            request = Asked(self.path)
+            request.method, request.headers = self.command, self.headers
+            request.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append(request)
+            self.say(answer(request))
+
+        do_POST = do_GET  # noqa: N815 (the base class looks for this name)
+
+        def say(self, said: Answer) -> None:
+            if said.wire is not None:
+                self.close_connection = True
+                for piece in said.wire:
+                    self.wfile.write(piece)
+                return
+            self.send_response(said.status)
+            for name, value in said.headers.items():
+                self.send_header(name, value)
+            length = said.declared_length or len(said.body)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(said.body)
+            self.close_connection = length != len(said.body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    return Handler
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one process, what shares a service or a folder.
+
+    Everything that runs dbt in this checkout is one group: dbt writes to dbt_project/target. The
+    others are grouped by file, so that each file's services are started once.
+    """
+    for item in items:
+        runs_dbt = "stack" in getattr(item, "fixturenames", ()) or "run_local" in item.path.stem
+        item.add_marker(pytest.mark.xdist_group("dbt" if runs_dbt else str(item.path)))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ from marts.rpt_sales_vs_weather order by sales_month limit 6
 """
 
 
-def main(begun_at: float, install_seconds: float, log: Path) -> int:
+def main(begun_at: float, install_seconds: float, log: Path, replay: bool = False) -> int:
     """Wait for a line that says the services are up, then run the flows; 0 when all went well.
 
     Args:
         begun_at: when the services began to start, as a Unix time.
         install_seconds: how long the installation took before.
         log: the file for all that Prefect and the flows log.
+        replay: load what was set aside instead of asking the APIs.
     """
     if not sys.stdin.readline():
         return 1
@@ -48,7 +50,8 @@ def main(begun_at: float, install_seconds: float, log: Path) -> int:
     problems: list[str] = []
     say("\n" + heading())
     with _timed(seconds, "load"), watch(dsn, say) as totals, ThreadPoolExecutor() as pool:
-        for name, state in zip(names(), pool.map(_load, names()), strict=True):
+        load = partial(_load, replay=replay)
+        for name, state in zip(names(), pool.map(load, names()), strict=True):
             _note(problems, name, state)
     say(_what_changed(totals))
     say("\nBuilding and testing with dbt ...")
@@ -62,8 +65,8 @@ def main(begun_at: float, install_seconds: float, log: Path) -> int:
     return 1 if problems else 0
 
 
-def _load(source: str) -> State[Any]:
-    return elt(source=source, transform=False, return_state=True)
+def _load(source: str, replay: bool) -> State[Any]:
+    return elt(source=source, replay=replay, transform=False, return_state=True)
 
 
 def say(text: str) -> None:
@@ -138,4 +141,4 @@ def _where_next(log: Path, failed: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(float(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), len(sys.argv) > 4))

@@ -15,6 +15,7 @@ from deployments.local.stack import Stack, running
 HOME = Path(__file__).resolve().parents[2] / ".local"
 SAMPLE = "sample"
 LIVE = "live"
+REPLAY = "Loading again what earlier loads set aside.\n\nStarting Postgres and a Prefect server ..."
 
 
 def main() -> int:
@@ -23,18 +24,20 @@ def main() -> int:
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1, help="times 830 sample orders")
     parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
+    parser.add_argument("--replay", action="store_true", help="load what was set aside, again")
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make began")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     begun_at = time.time()
     install_seconds = max(0.0, begun_at - arguments.started_at)
     scale = arguments.scale if arguments.api == SAMPLE else None
-    print(_what_it_asks(scale), flush=True)
+    print(REPLAY if arguments.replay else _what_it_asks(scale), flush=True)
     database = database_name(arguments.api, arguments.scale)
     try:
         with running(arguments.home, database, scale) as stack:
             log = arguments.home / "run.log"
-            return _run(stack, [str(begun_at), str(install_seconds), str(log)])
+            replay = ["replay"] if arguments.replay else []
+            return _run(stack, [str(begun_at), str(install_seconds), str(log), *replay])
     except StartError as error:
         print(f"\nFAILED: {error}")
         return 1

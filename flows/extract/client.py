@@ -1,32 +1,66 @@
-"""One session to one API: timeouts, retries under a total wait, errors named by recovery."""
+"""One client of one API: login, pace, redirects, retries under a total wait, named errors.
+
+Redirects are followed here, so that the login goes only to addresses that may see it.
+"""
 
 import logging
 import random
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from time import sleep
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from time import monotonic, sleep
 from types import TracebackType
 
-import requests
+from requests import PreparedRequest
 from typing_extensions import Self
 
-from flows.declaration import Page, Source
-from flows.errors import ConfigurationError, EltError, RefusedLoginError, UnavailableError
+from flows.declaration import HttpRequest, Page, Rule, Source
+from flows.errors import (
+    Answer,
+    BadPayloadError,
+    BadRequestError,
+    ConfigurationError,
+    EltError,
+    NotFoundError,
+    RefusedLoginError,
+    UnavailableError,
+)
+from flows.extract import addresses
+from flows.extract.answers import Said
+from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
+from flows.extract.connection import Connection, NoAnswerError
+from flows.extract.masks import Mask
+from flows.extract.pace import pace_of
 
 log = logging.getLogger(__name__)
 
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
+MOST_REDIRECTS = 10
+# They repeat a POST as it is (RFC 9110, 15.4.8 and 15.4.9); others make a GET of it.
+KEEPING_REDIRECTS = frozenset({307, 308})
 
 
 class Client:
-    """Fetches pages for one load; its waits add up against the source's `max_wait_seconds`."""
+    """Fetches pages for one load; what it waits adds up against the source's `max_wait_seconds`.
 
-    def __init__(self, source: Source) -> None:
+    Attributes:
+        mask: hides the source's secrets.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        read_secret: ReadSecret = secret_from_environment,
+        turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`turn` is called before each request, besides the source's own rate."""
         self._source = source
-        self._session = requests.Session()
-        self._session.headers.update({"Accept": "application/json", "User-Agent": "elt-pipeline"})
+        self.mask = Mask()
+        self._connection = Connection(source, self.mask)
+        self._credentials = Credentials(source.login, read_secret, self._connection, self.mask)
+        self._pace = pace_of(source.name, source.rate) if source.rate else None
+        self._turn = turn
         self._waited_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -39,91 +73,174 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the session's connections."""
-        self._session.close()
+        """Close the connections."""
+        self._connection.close()
 
-    def get(self, url: str) -> Page:
+    def get(
+        self,
+        wanted: HttpRequest | str,
+        rules: Iterable[Rule] = (),
+        is_repeatable: bool = True,
+    ) -> Page:
         """Fetch one page, trying again while that can help.
 
         Raises:
             UnavailableError: the API did not answer well within the wait that is allowed.
-            RefusedLoginError: status 401 or 403.
-            ConfigurationError: any other status that a retry does not mend, or no usable address.
+            RefusedLoginError: status 401 or 403, also with a new token.
+            NotFoundError: status 404 or 410.
+            BadRequestError: any other status that a retry does not mend.
+            ConfigurationError: an address that can't or may not be asked.
+            PayloadTooLargeError: the body is larger than `max_body_bytes`.
+            BadPayloadError: the body can't be unpacked.
         """
-        attempt = 0
-        while True:
-            attempt += 1
+        request = wanted if isinstance(wanted, HttpRequest) else HttpRequest(wanted)
+        rules = tuple(rules)
+        for attempt in count(1):
+            began_at = monotonic()
             try:
-                response = self._send(url)
-            except requests.RequestException as error:
-                self._wait(attempt, url, _connection_problem(url, error), None)
-                continue
-            if response.status_code in RETRIED_STATUSES:
-                self._wait(attempt, url, _answer(response), _retry_after_seconds(response))
-                continue
-            if not response.ok:
-                raise _refusal(response, self._source.name)
-            return Page(response.content, url, response.headers.get("Content-Type", "no type"))
+                outcome = self._attempt(request, rules)
+                if isinstance(outcome, Page):
+                    return outcome
+                self._waited_seconds += monotonic() - began_at
+                self._wait(attempt, request, outcome, is_repeatable)
+            except EltError as error:
+                answer = error.answer or Answer(request.url, None, "", attempt)
+                error.answer = replace(answer, attempts=attempt)
+                self.mask.hide_in(error)
+                raise
+        raise AssertionError("count never ends")
 
-    def _send(self, url: str) -> requests.Response:
-        timeouts = (self._source.connect_timeout_seconds, self._source.read_timeout_seconds)
-        return self._session.get(url, timeout=timeouts)
+    def admit(self, request: HttpRequest) -> HttpRequest:
+        """A request that the API led to, without the login that it may repeat there.
 
-    def _wait(self, attempt: int, url: str, problem: str, asked_seconds: float | None) -> None:
-        """Sleep before the next attempt: as long as the server asks, else with full jitter.
-
-        A server that asks for no wait at all gets the jitter too, or this would never end.
+        Raises:
+            ConfigurationError: when it leads to an address that may not be asked.
+            BadPayloadError: when the login can't be taken out of it.
         """
+        request = self._credentials.unsigned(request)
+        addresses.check(request.url, self._source)
+        return request
+
+    def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoAnswerError:
+        """The page, or why to ask again."""
+        try:
+            return self._judge(request, self._ask(request), rules)
+        except NoAnswerError as error:
+            return error
+
+    def _ask(self, request: HttpRequest) -> Said:
+        """The answer; where a token was refused, the one with a new token."""
+        within_seconds = self._source.answer_timeout_seconds
+        self._credentials.prepare(within_seconds)
+        said = self._send(request, within_seconds)
+        if said.status == 401 and self._credentials.renew():
+            self._credentials.prepare(within_seconds)
+            said = self._send(request, within_seconds)
+        return said
+
+    def _send(self, request: HttpRequest, left_seconds: float) -> Said:
+        """Send, and follow redirects."""
+        hop = request
+        for _ in range(MOST_REDIRECTS + 1):
+            self._turn()
+            if self._pace is not None:
+                self._pace.wait()
+            began_at = monotonic()
+            said = self._connection.send(hop, self._sign, left_seconds)
+            if said.location is None:
+                return said
+            hop = self._redirected(hop, said)
+            left_seconds -= monotonic() - began_at
+        raise ConfigurationError(
+            f"{request.url} is redirected more than {MOST_REDIRECTS} times. Correct the source's "
+            "address."
+        )
+
+    def _sign(self, request: PreparedRequest) -> PreparedRequest:
+        addresses.check(str(request.url), self._source)
+        return self._credentials(request)
+
+    def _redirected(self, request: HttpRequest, said: Said) -> HttpRequest:
+        following = replace(request, url=addresses.joined(request.url, said.location or ""))
+        if request.method == "POST" and said.status not in KEEPING_REDIRECTS:
+            raise ConfigurationError(
+                f"{request.url} answers a POST with a redirect ({said.status}) to {following.url}. "
+                "Correct the source's address."
+            )
+        return self._credentials.unsigned(following)
+
+    def _judge(self, request: HttpRequest, said: Said, rules: Sequence[Rule]) -> Page:
+        """What an answer means."""
+        rule = next((rule for rule in rules if said.fits(rule)), None)
+        if rule is None:
+            if said.is_passing:
+                raise NoAnswerError(str(said), said=said)
+            if not said.is_good:
+                raise self._refusal(request, said)
+            return _page(request, said, is_empty=said.status == 204)
+        if rule.then == "retry":
+            raise NoAnswerError(str(said), said=said)
+        if rule.then == "fail":
+            kind = BadPayloadError if said.status < 400 else type(self._refusal(request, said))
+            message = rule.message or "A rule of the source says that this is a failure."
+            raise _error(kind, request, f"{said}. {message}", said)
+        return _page(request, said, is_empty=True, is_last=rule.then == "stop")
+
+    def _refusal(self, request: HttpRequest, said: Said) -> EltError:
+        kind, remedy = _REMEDIES.get(said.status, _OTHER_REMEDY)
+        text = f"{said}. {remedy.format(source=self._source.name)}"
+        return _error(kind, request, text, said)
+
+    def _wait(
+        self, attempt: int, request: HttpRequest, failure: NoAnswerError, is_repeatable: bool
+    ) -> None:
+        """Sleep before the next attempt: as long as the API asks, else with full jitter.
+
+        One that asks for no wait at all gets the jitter too, or this would never end.
+        """
+        said = failure.said
+        if failure.was_sent and not is_repeatable:
+            remedy = "A POST is not sent again unless the resource says is_repeatable=True."
+            raise _error(UnavailableError, request, f"{failure}. {remedy}", said)
+        asked_seconds = said.asked_seconds if said else None
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
         seconds = asked_seconds or random.SystemRandom().uniform(0, ceiling)
         if self._waited_seconds + seconds > self._source.max_wait_seconds:
             asked = "" if not asked_seconds else f" It asks to wait {asked_seconds:.0f} s."
-            raise UnavailableError(
-                f"{url}: {problem} (attempt {attempt}, waited {self._waited_seconds:.0f} s of at "
-                f"most {self._source.max_wait_seconds:.0f} s).{asked} Run it again later: what was "
+            message = (
+                f"{failure} (attempt {attempt}, waited {self._waited_seconds:.0f} s of at most "
+                f"{self._source.max_wait_seconds:.0f} s).{asked} Run it again later: what was "
                 "committed is kept."
             )
-        log.warning("%s: %s; attempt %d follows in %.1f s", url, problem, attempt + 1, seconds)
+            raise _error(UnavailableError, request, message, said)
+        shown = self.mask(f"{request.url}: {failure}")
+        log.warning("%s; attempt %d follows in %.1f s", shown, attempt + 1, seconds)
         self._waited_seconds += seconds
         sleep(seconds)
 
 
-def _connection_problem(url: str, error: requests.RequestException) -> str:
-    """What to say of a failed attempt; raises at once what no further attempt mends."""
-    hopeless = (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.InvalidSchema,
-        requests.exceptions.MissingSchema,
-        requests.TooManyRedirects,
+def _page(request: HttpRequest, said: Said, is_empty: bool = False, is_last: bool = False) -> Page:
+    return Page(
+        said.body,
+        said.url,
+        said.headers.get("Content-Type", "no type"),
+        request=request,
+        headers=said.headers,
+        is_empty=is_empty,
+        is_last=is_last,
     )
-    if isinstance(error, hopeless):
-        raise ConfigurationError(f"{url} can't be asked: {error}. Correct the source's address.")
-    kind = "no answer in time" if isinstance(error, requests.Timeout) else "the connection failed"
-    return f"{kind} ({type(error).__name__})"
 
 
-def _answer(response: requests.Response) -> str:
-    start = " ".join(response.content[:200].decode(errors="replace").split())
-    return f"answered {response.status_code} {response.reason}: {start!r}"
+def _error(kind: type[EltError], request: HttpRequest, text: str, said: Said | None) -> EltError:
+    url, status, start = (said.url, said.status, said.start) if said else (request.url, None, "")
+    return kind(f"{request.url}: {text}", Answer(url, status, start, 1))
 
 
-def _refusal(response: requests.Response, source: str) -> EltError:
-    said = f"{response.url} {_answer(response)}."
-    if response.status_code in {401, 403}:
-        return RefusedLoginError(f"{said} Correct the credentials of source {source!r}.")
-    if response.status_code in {404, 410}:
-        return ConfigurationError(f"{said} Correct the base URL or path of source {source!r}.")
-    return ConfigurationError(f"{said} Correct the request that source {source!r} makes.")
-
-
-def _retry_after_seconds(response: requests.Response) -> float | None:
-    """Retry-After as seconds or as an HTTP date (RFC 9110, 10.2.3); None when it says nothing."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
-    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
+_REMEDIES: Mapping[int, tuple[type[EltError], str]] = {
+    401: (RefusedLoginError, "Correct the credentials of source {source!r}."),
+    403: (RefusedLoginError, "Correct the credentials of source {source!r}."),
+    404: (NotFoundError, "Correct the base URL or path of source {source!r}."),
+    410: (NotFoundError, "Correct the base URL or path of source {source!r}."),
+    413: (BadRequestError, "Let source {source!r} ask for less at a time."),
+}
+_OTHER_REMEDY = (BadRequestError, "Correct the request that source {source!r} makes.")

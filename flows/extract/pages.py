@@ -1,21 +1,74 @@
 """The pages of one resource partition, in order, each with the point from which to go on."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from flows.declaration import Page, Partition, Resource, Resume, Source, Window
-from flows.errors import BadPayloadError
+import msgspec
+
+from flows.declaration import HttpRequest, Page, Partition, Resource, Resume, Source, Window
+from flows.errors import BadPayloadError, ConfigurationError, EltError
+from flows.extract import addresses
 from flows.extract.client import Client
+from flows.extract.records import check_type
+
+# As a segment of a path, they stand for another place than the one that is named.
+_NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
-def first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:
-    """The first request of a window. Spaces become %20: not every server reads + as a space."""
-    params = resource.params
-    if callable(params):
-        params = params(partition, window)
-    url = f"{source.base_url.rstrip('/')}/{resource.path.lstrip('/')}"
-    return f"{url}?{urlencode(params, quote_via=quote)}" if params else url
+def first_request(
+    source: Source, resource: Resource, partition: Partition, window: Window
+) -> HttpRequest:
+    """The first request of a window. Spaces become %20: not every server reads + as a space.
+
+    Raises:
+        ConfigurationError: when the partition has no such values, or the body is no JSON.
+    """
+    url = _url(source.base_url, _path(resource, partition.values))
+    query = urlencode(_made(resource.params, partition, window), quote_via=quote)
+    mark = "&" if "?" in url else "?"
+    body = _made(resource.body, partition, window)
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{resource.name}: its body is no JSON: {error}.") from error
+    return HttpRequest(
+        f"{url}{mark}{query}" if query else url, resource.method, resource.headers, body
+    )
+
+
+def _made(declared: Any, partition: Partition, window: Window) -> Any:
+    return declared(partition, window) if callable(declared) else declared
+
+
+def _url(base_url: str, path: str) -> str:
+    return f"{base_url.rstrip('/')}/{path.lstrip('/')}" if path else base_url
+
+
+def _path(resource: Resource, values: Mapping[str, Any]) -> str:
+    """The path with the partition's values in it, each percent-encoded as one segment."""
+    try:
+        parts = string.Formatter().parse(resource.path)
+        names = [name for _, name, _, _ in parts if name is not None]
+        texts = {name: str(values[name]) for name in names}
+        path = resource.path.format(**{name: quote(text, safe="") for name, text in texts.items()})
+    except (LookupError, ValueError) as error:
+        raise ConfigurationError(
+            f"{resource.name}: the path {resource.path!r} wants {error}, which its partitions "
+            f"don't have. They have: {', '.join(values) or 'no values'}."
+        ) from error
+    for name, text in texts.items():
+        if text in _NO_SEGMENTS:
+            raise ConfigurationError(
+                f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
+                f"{name!r}: it would lead somewhere else. Leave that partition out."
+            )
+    return path
 
 
 def read_pages(
@@ -31,22 +84,46 @@ def read_pages(
     With `resume`, the pages before that point are not fetched again.
 
     Raises:
-        BadPayloadError: when the API sends a next page that was read already.
+        BadPayloadError: when the API sends a page, or the way to one, that was read already.
+        EltError: as `Client.get` does.
     """
     slices = list(_slices(window, resource))
-    first = first_url(source, resource, partition, slices[0]) if slices else ""
+    starts = [first_request(source, resource, partition, part) for part in slices]
+    first = str(starts[0]) if starts else ""
     if resume is not None and resume.first_url != first:
         resume = None
-    for number, part in enumerate(slices):
+    for number, page in enumerate(_read_slices(client, resource, slices, starts, resume), start=1):
+        if number == resource.max_pages:
+            page.resume = None
+            yield page
+            return
+        yield page
+
+
+def _read_slices(
+    client: Client,
+    resource: Resource,
+    slices: list[Window],
+    starts: list[HttpRequest],
+    resume: Resume | None,
+) -> Iterator[Page]:
+    for number, (part, request) in enumerate(zip(slices, starts, strict=True)):
         if resume is not None and _is_before(part, resume):
             continue
-        url = first_url(source, resource, partition, part)
         if resume is not None and resume.url is not None and part.since == resume.since:
-            url = resume.url
+            request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
         more = number + 1 < len(slices)
+        first = str(starts[0])
         after = Resume(first, None, slices[number + 1].since) if more else None
-        for page, link in _follow(client, resource, url):
-            page.resume = Resume(first, link, part.since) if link else after
+        for page, following in _follow(client, resource, request):
+            if page.is_last:
+                yield page
+                return
+            page.resume = after
+            if following is not None:
+                page.resume = Resume(
+                    first, following.url, part.since, following.headers, following.body
+                )
             yield page
 
 
@@ -54,20 +131,84 @@ def _is_before(part: Window, resume: Resume) -> bool:
     return part.since is not None and resume.since is not None and part.since < resume.since
 
 
-def _follow(client: Client, resource: Resource, url: str) -> Iterator[tuple[Page, str | None]]:
-    """Each page with the URL of the next one."""
-    asked: set[str] = set()
-    link: str | None = url
-    while link is not None:
-        asked.add(link)
-        page = client.get(link)
-        link = resource.paging(page) if resource.paging else None
-        if link in asked:
-            raise BadPayloadError(
-                f"{page.url} names {link} as its next page, which was read before: the paging runs "
-                "in a circle. Ask the API's owner."
-            )
-        yield page, link
+def _follow(
+    client: Client, resource: Resource, request: HttpRequest
+) -> Iterator[tuple[Page, HttpRequest | None]]:
+    """Each page with the request for the next one."""
+    trail = _Trail()
+    is_repeatable = resource.method == "GET" or resource.is_repeatable
+    following: HttpRequest | None = request
+    while following is not None:
+        page = client.get(following, resource.rules, is_repeatable)
+        page.find = resource.records
+        try:
+            following = None if page.is_empty else _next(client, resource, trail, following, page)
+        except EltError as error:
+            client.mask.hide_in(error)
+            raise
+        yield page, following
+
+
+def _next(
+    client: Client, resource: Resource, trail: "_Trail", request: HttpRequest, page: Page
+) -> HttpRequest | None:
+    check_type(page, resource.records, client.mask)
+    found = resource.paging(page) if resource.paging else None
+    trail.add(request, page)
+    if not found:
+        return None
+    following = found if isinstance(found, HttpRequest) else replace(request, url=found)
+    following = client.admit(replace(following, url=addresses.joined(page.url, following.url)))
+    trail.check(request, following)
+    return following
+
+
+class _Trail:
+    """What was asked and answered so far, to notice when an API leads in a circle."""
+
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+        self._answered: dict[bytes, HttpRequest] = {}
+
+    def add(self, request: HttpRequest, page: Page) -> None:
+        """Take note of an answer; one without records may come again.
+
+        Raises:
+            BadPayloadError: when another request had the same one.
+        """
+        self._asked.add(str(request))
+        earlier = self._answered.setdefault(_digest(page), request)
+        if earlier is not request and page.rows:
+            raise _circle(f"{request} has the same answer as {earlier}")
+
+    def check(self, request: HttpRequest, following: HttpRequest) -> None:
+        """Refuse to go back.
+
+        Raises:
+            BadPayloadError: when the next request is one that was answered already.
+        """
+        if str(following) in self._asked:
+            raise _circle(f"{request} leads back to {following}")
+
+
+def _digest(page: Page) -> bytes:
+    """What is the same when a page comes again: its records, or its body where that is cheaper.
+
+    Paging that asks by number has cut the records out; a body may hold the time of day as well.
+    """
+    if "rows" not in vars(page):
+        return hashlib.sha256(page.body).digest()
+    digest = hashlib.sha256()
+    for row in page.rows:
+        digest.update(bytes(row) if isinstance(row, msgspec.Raw) else repr(row).encode())
+    return digest.digest()
+
+
+def _circle(what: str) -> BadPayloadError:
+    return BadPayloadError(
+        f"The paging runs in a circle: {what}. Correct the resource's `paging`, or ask the API's "
+        "owner."
+    )
 
 
 def _slices(window: Window, resource: Resource) -> Iterator[Window]:

@@ -1,13 +1,40 @@
-"""Where the records are in a page's JSON document."""
+"""Where the records are in a page: in JSON at a path, in lines of JSON, in CSV."""
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from flows.declaration import Page, Record
 from flows.errors import BadPayloadError
+from flows.extract.masks import Mask
+
+# Content types that say nothing about what is in them; some servers send all they have so.
+ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
+
+# The body's own limit counts (`max_body_bytes`), not the csv module's of 128 KiB a value.
+csv.field_size_limit(2**31 - 1)
+
+
+def check_type(page: Page, records: Callable[[Page], list[Any]], mask: Mask) -> None:
+    """Compare what the API says it sends with what the resource declares.
+
+    Functions of a source's own declare nothing, unless they have a `types` of their own.
+
+    Raises:
+        BadPayloadError: when they disagree.
+    """
+    types: tuple[str, ...] = getattr(records, "types", ())
+    said = page.content_type.lower()
+    if types and not any(word in said for word in (*types, *ANY_TYPE)):
+        raise BadPayloadError(
+            f"{page.url} answered {page.content_type} where the source declares {types[0]}; it "
+            f"begins {mask.start_of(page.body)!r}. Correct `records` or the address, or ask the "
+            "API's owner."
+        )
 
 
 @dataclass(frozen=True)
@@ -15,6 +42,7 @@ class RecordsAt:
     """A list of records under `path`; the load layer may read it without this function's help."""
 
     path: str
+    types: ClassVar[tuple[str, ...]] = ("json", "javascript")
 
     def __call__(self, page: Page) -> list[Any]:
         """The records as Python objects."""
@@ -37,27 +65,128 @@ def records_at(path: str = "") -> RecordsAt:
     return RecordsAt(path)
 
 
-def columns_at(path: str) -> Callable[[Page], list[Record]]:
-    """Records from one array per field, e.g. `{"time": [...], "temperature": [...]}`.
+@dataclass(frozen=True)
+class RecordAt:
+    """One record under `path`: the page is about a single thing."""
 
-    All arrays must be of one length: a shorter one would shift values between records.
-    """
+    path: str
+    types: ClassVar[tuple[str, ...]] = RecordsAt.types
 
-    def read(page: Page) -> list[Record]:
-        found = _at(page, path)
+    def __call__(self, page: Page) -> list[Any]:
+        """The record, in a list of its own."""
+        found = _at(page, self.path)
+        if not isinstance(found, dict):
+            raise _unexpected(page, self.path, "an object", found)
+        return [found]
+
+
+def record_at(path: str = "") -> RecordAt:
+    """The one record under `path`; without a path, the document itself."""
+    return RecordAt(path)
+
+
+@dataclass(frozen=True)
+class ColumnsAt:
+    """Records from one array per field, e.g. `{"time": [...], "temperature": [...]}`."""
+
+    path: str
+    types: ClassVar[tuple[str, ...]] = RecordsAt.types
+
+    def __call__(self, page: Page) -> list[Record]:
+        """The records; all arrays must be of one length, or values would move to other records."""
+        found = _at(page, self.path)
         if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
-            raise _unexpected(page, path, "an object of arrays", found)
+            raise _unexpected(page, self.path, "an object of arrays", found)
         lengths = {name: len(values) for name, values in found.items()}
         if len(set(lengths.values())) > 1:
             raise BadPayloadError(
-                f"{page.url} has arrays of different lengths under {path!r}: {lengths}. "
+                f"{page.url} has arrays of different lengths under {self.path!r}: {lengths}. "
                 "Ask the API's owner."
             )
         return [
             dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)
         ]
 
-    return read
+
+def columns_at(path: str) -> ColumnsAt:
+    """Records from the arrays under `path`, one array per field."""
+    return ColumnsAt(path)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One JSON value a line (https://github.com/ndjson/ndjson-spec)."""
+
+    types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl", "json")
+
+    def __call__(self, page: Page) -> list[Any]:
+        """The records as Python objects."""
+        return [_line(page, number, line) for number, line in enumerate(_lines(page), start=1)]
+
+    def raw(self, page: Page) -> bytes | None:
+        """The lines as one JSON list; None where one of them is no JSON value of its own."""
+        lines = _lines(page)
+        joined = b"[" + b",".join(lines) + b"]"
+        try:
+            values = msgspec.json.decode(joined, type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return joined if list(map(bytes, values)) == lines else None
+
+
+def ndjson() -> Lines:
+    """One record a line, as JSON."""
+    return Lines()
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Lines of values under a line of names (RFC 4180)."""
+
+    delimiter: str
+    types: ClassVar[tuple[str, ...]] = ("csv", "tab-separated", "excel")
+
+    def __call__(self, page: Page) -> list[Record]:
+        """The records; all values are text, an empty one is null; empty lines are passed over."""
+        try:
+            text = io.StringIO(page.body.decode("utf-8-sig"), newline="")
+            lines = csv.reader(text, delimiter=self.delimiter, strict=True)
+            names, *rows = [row for row in lines if row] or [[]]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _no_csv(page, str(error)) from error
+        if names and names[0].startswith("<"):
+            raise _no_csv(page, f"its first line is {','.join(names)[:80]!r}, as of a web page")
+        if len(set(names)) < len(names):
+            raise _no_csv(page, f"a name stands twice in its first line, {names}")
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(names):
+                raise _no_csv(page, f"row {number} has {len(row)} values for {len(names)} names")
+        return [
+            {name: value or None for name, value in zip(names, row, strict=True)} for row in rows
+        ]
+
+
+def csv_rows(delimiter: str = ",") -> Csv:
+    """The rows of a CSV body in UTF-8, named by its first line."""
+    return Csv(delimiter)
+
+
+def _lines(page: Page) -> list[bytes]:
+    return [line for line in map(bytes.strip, page.body.split(b"\n")) if line]
+
+
+def _line(page: Page, number: int, line: bytes) -> Any:
+    try:
+        return Page(line, page.url, page.content_type).document
+    except BadPayloadError as error:
+        raise BadPayloadError(f"Line {number} of what follows is not JSON. {error}") from error
+
+
+def _no_csv(page: Page, problem: str) -> BadPayloadError:
+    return BadPayloadError(
+        f"{page.url} answered {page.content_type} that is not CSV as declared: {problem}. Correct "
+        "`records` in the source, or ask the API's owner."
+    )
 
 
 def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:

@@ -7,16 +7,25 @@ between rows, `\N` for null (https://www.postgresql.org/docs/current/sql-copy.ht
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 from flows.declaration import Record
 
+Texts = Callable[[], Sequence[str] | None]
+
 BIGINT_BOUNDS = range(-(2**63), 2**63)
 EXACT_DOUBLES_TO = 2**53
 NULL = "\\N"
+
+# A row of a B-tree takes 2,704 bytes: its header, and per column the value, its length and padding.
+MAX_KEY_BYTES = 2690
+KEY_COLUMN_BYTES = 20
+# What a nested key takes as jsonb, per byte of its text: each number has a header of its own.
+NESTED_KEY_FACTOR = 5
 
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -24,13 +33,18 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SUSPECT = re.compile(
     rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{3}|[0-9]{200}|\x00|\xed[\xa0-\xbf]"
 )
+_STRING_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
+
+
+class MisfitError(Exception):
+    """Rows that can't be stored as they are; the message goes on after "the record"."""
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that can't be stored as it is, and why."""
+    """A record that can't be stored as it is, as JSON text, and why."""
 
-    record: Any
+    record: str
     reason: str
 
 
@@ -50,39 +64,74 @@ class Frame(Protocol):
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """COPY's format and the rows in it, a column per field of `types`, in that order."""
 
+    def records(self) -> Sequence[Record]:
+        """The rows as Python objects."""
+
+    def texts(self) -> Sequence[str] | None:
+        """The rows as the API wrote them; None where that can't be told."""
+
 
 class RecordFrame:
     """Records as Python objects: the way that takes whatever JSON there is."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], texts: Texts = lambda: None) -> None:
         self._records = records
+        self._texts = texts
         self.count = len(records)
         self.natural: Mapping[str, str | None] = natural_types(records, fields_of(records))
         self.beyond_double = frozenset(beyond_double(records, self.natural))
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
-        """Text format: what a record lacks is null."""
-        return "text", copy_text(self._records, types)
+        """Text format: what a record lacks is null.
+
+        Raises:
+            MisfitError: when a value is nested too deeply for Python to write it.
+        """
+        try:
+            return "text", copy_text(self._records, types)
+        except RecursionError as error:
+            raise MisfitError("is nested too deeply") from error
+
+    def records(self) -> Sequence[Record]:
+        """The rows as they came."""
+        return self._records
+
+    def texts(self) -> Sequence[str] | None:
+        """The rows as the API wrote them; None where that can't be told."""
+        return self._texts()
+
+
+def halves(frame: Frame) -> Iterator[RecordFrame]:
+    """Two frames of a frame's rows, for finding the one that is refused."""
+    records, texts = frame.records(), frame.texts()
+    middle = len(records) // 2
+    for half in (slice(middle), slice(middle, None)):
+        part = None if texts is None else texts[half]
+        yield RecordFrame(records[half], partial(_itself, part))
+
+
+def _itself(texts: Sequence[str] | None) -> Sequence[str] | None:
+    return texts
 
 
 def sort_out(
     records: Iterable[Any], key: Sequence[str], suspect: bool
-) -> tuple[list[Record], list[Reject]]:
-    """Part the records that can be stored from those that can't.
+) -> tuple[list[Record], dict[int, str]]:
+    """The records that can be stored, and by position the reason why others can't.
 
     With `suspect`, every value is looked at; without, only the key (see `is_suspect`).
     """
     good: list[Record] = []
-    rejects: list[Reject] = []
-    for record in records:
+    reasons: dict[int, str] = {}
+    for position, record in enumerate(records):
         reason = _misfit(record, key)
-        if reason is None and suspect and not _storable(record):
+        if reason is None and suspect and not _is_storable(record):
             reason = "has a NUL character, half a surrogate pair, or a number beyond double"
         if reason is None:
             good.append(record)
         else:
-            rejects.append(Reject(record, reason))
-    return good, rejects
+            reasons[position] = reason
+    return good, reasons
 
 
 def is_suspect(body: bytes) -> bool:
@@ -98,19 +147,51 @@ def _misfit(record: Any, key: Sequence[str]) -> str | None:
         return f"is {json.dumps(record)[:50]}, not an object"
     if not record:
         return "is an empty object"
-    missing = [field for field in key if record.get(field) is None]
-    return f"has no {', '.join(missing)}, which is its key" if missing else None
+    values = [record.get(field) for field in key]
+    if None in values:
+        missing = [field for field in key if record.get(field) is None]
+        return f"has no {', '.join(missing)}, which is its key"
+    try:
+        size_bytes = sum(map(_key_bytes, values))
+    except RecursionError:
+        return "has a key that is nested too deeply"
+    if size_bytes > MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key):
+        return f"has a key of {size_bytes} bytes, too many for an index"
+    return None
 
 
-def _storable(value: Any) -> bool:
+def _key_bytes(value: Any) -> int:
+    """At most how many bytes an index needs for the value."""
+    if isinstance(value, dict | list):
+        return NESTED_KEY_FACTOR * len(json_text(value))
+    return len(str(value).encode(errors="replace"))
+
+
+def _is_storable(value: Any) -> bool:
     """Whether Postgres can hold every string and number in `value`, however deep."""
-    if isinstance(value, str):
-        return _UNSTORABLE.search(value) is None
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_storable, value)) and all(map(_storable, value.values()))
-    return all(map(_storable, value)) if isinstance(value, list) else True
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            left += [*found, *found.values()]
+        elif isinstance(found, list):
+            left += found
+        elif isinstance(found, str):
+            if _UNSTORABLE.search(found):
+                return False
+        elif isinstance(found, float) and not math.isfinite(found):
+            return False
+    return True
+
+
+def json_text(record: Any) -> str:
+    """The record as JSON; an infinite number, which JSON does not have, as 1e999.
+
+    Raises:
+        RecursionError: when it is nested too deeply for Python to write it.
+    """
+    text = json.dumps(record)
+    return _STRING_OR_INFINITY.sub(lambda m: m[0] if m[0][0] == '"' else "1e999", text)
 
 
 def fields_of(records: Sequence[Record]) -> list[str]:
@@ -163,12 +244,13 @@ def copy_text(records: Sequence[Record], types: Mapping[str, str]) -> bytes:
 def _texts(values: Sequence[Any], kind: str) -> list[str]:
     if kind == "bigint" and set(map(type, values)) <= {int, type(None)}:
         return [NULL if v is None else str(v) for v in values]
+    return _escaped([None if v is None else text_in(v, kind) for v in values])
+
+
+def text_in(value: Any, kind: str) -> str:
+    """What a value that is not null is written as, for a column of that type."""
     if kind == "jsonb":
-        return _escaped([None if v is None else json.dumps(v, ensure_ascii=False) for v in values])
-    return _escaped([None if v is None else _text(v) for v in values])
-
-
-def _text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -4,11 +4,13 @@ Every function works inside the caller's transaction, so that rows, cursor and l
 committed together.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
@@ -24,6 +26,7 @@ _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
     from elt.loads
+    where replays is null
     order by source, resource, partition, load_id desc
 ),
 
@@ -118,11 +121,13 @@ class Checkpoint:
     Attributes:
         cursor_at: the newest cursor value of the last complete load.
         cursor_seen_at: the newest one of a load that is not complete.
+        window_until: the end of the window which that load has begun to read.
     """
 
     cursor_at: datetime | None = None
     cursor_seen_at: datetime | None = None
     resume: Resume | None = None
+    window_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -151,26 +156,50 @@ class Entry:
 
 
 def prepare(cursor: Cursor, schema: str) -> None:
-    """Create the ledger and a raw schema where they are missing; safe to call at the same time."""
-    cursor.execute("select to_regclass('elt.builds'), to_regnamespace(quote_ident(%s))", [schema])
-    if None not in (cursor.fetchone() or [None]):
+    """Create or complete the ledger and a raw schema; safe to call at the same time.
+
+    The schema's comment says which version of the ledger it holds. Schemas that are there are not
+    created: Postgres would ask for the right to do so even then.
+    """
+    tables = _TABLES.read_text()
+    version = f"The ledger of all loads, version {hashlib.sha256(tables.encode()).hexdigest()[:8]}."
+    if _is_there(cursor, schema) and _ledger_version(cursor) == version:
         return
     cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
-    cursor.execute(_TABLES.read_text())
-    cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+    for name in ("elt", schema):
+        if not _is_there(cursor, name):
+            cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
+    if _ledger_version(cursor) != version:
+        cursor.execute(tables)
+        cursor.execute("comment on schema elt is %s", [version])
 
 
-def lock(cursor: Cursor, address: Address) -> None:
+def _is_there(cursor: Cursor, schema: str) -> bool:
+    cursor.execute("select to_regnamespace(quote_ident(%s)) is not null", [schema])
+    return bool(cursor.fetchall()[0][0])
+
+
+def _ledger_version(cursor: Cursor) -> str | None:
+    cursor.execute("select obj_description(to_regnamespace('elt'), 'pg_namespace')")
+    version: str | None = cursor.fetchall()[0][0]
+    return version
+
+
+def lock(cursor: Cursor, address: Address, waits: bool = False) -> None:
     """Let nobody else load this partition until the session ends or `unlock` is called.
 
     Raises:
-        UnavailableError: when another load of it is at work.
+        UnavailableError: when another load of it is at work, and this one is not to wait for it.
     """
+    if waits:
+        cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [f"elt:{address}"])
+        return
     cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:{address}"])
     row = cursor.fetchone()
     if not (row and row[0]):
         raise UnavailableError(
-            f"{address} is being loaded by another run. Wait for it to end, then run this again."
+            f"{address} is being loaded by another run. Wait for it to end, then run this again; "
+            "or run it with `wait`."
         )
 
 
@@ -179,7 +208,7 @@ def unlock(cursor: Cursor, address: Address) -> None:
     cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [f"elt:{address}"])
 
 
-def begin(cursor: Cursor, address: Address, run_id: str | None) -> int:
+def begin(cursor: Cursor, address: Address, run_id: str | None, replays: int | None = None) -> int:
     """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one."""
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
@@ -188,32 +217,48 @@ def begin(cursor: Cursor, address: Address, run_id: str | None) -> int:
         [address.source, address.resource, address.partition],
     )
     cursor.execute(
-        "insert into elt.loads (source, resource, partition, run_id, state)"
-        " values (%s, %s, %s, %s, 'running') returning load_id",
-        [address.source, address.resource, address.partition, run_id],
+        "insert into elt.loads (source, resource, partition, run_id, replays, state)"
+        " values (%s, %s, %s, %s, %s, 'running') returning load_id",
+        [address.source, address.resource, address.partition, run_id, replays],
     )
     row = cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-def read_checkpoint(cursor: Cursor, address: Address) -> Checkpoint:
-    """The partition's checkpoint; a resume point over twelve hours old is left out.
+def has_loaded(cursor: Cursor, address: Address) -> bool:
+    """Whether a load of the resource, of whatever partition, has succeeded with any record."""
+    cursor.execute(
+        "select exists (select from elt.loads where (source, resource, state) = (%s, %s, %s)"
+        " and extracted > rejected)",
+        [address.source, address.resource, "succeeded"],
+    )
+    return bool(cursor.fetchall()[0][0])
 
-    Pages shift and tokens expire: after that time, reading from the cursor is the safer way.
+
+def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> Checkpoint:
+    """The partition's checkpoint; a resume point over twelve hours old is left out if it `expires`.
+
+    Pages shift and tokens expire: after that time, reading from the cursor is the safer way, unless
+    it would store rows twice.
     """
     cursor.execute(
         "select cursor_at, cursor_seen_at,"
-        " case when saved_at > clock_timestamp() - interval '12 hours' then resume end"
+        " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
+        " window_until"
         " from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
-        [address.source, address.resource, address.partition],
+        [expires, address.source, address.resource, address.partition],
     )
     row = cursor.fetchone()
     if row is None:
         return Checkpoint()
     resume = row[2] and Resume(
-        row[2]["first_url"], row[2]["url"], row[2]["since"] and _time(row[2]["since"])
+        **{**row[2], "since": row[2]["since"] and _time(row[2]["since"])},
     )
-    return Checkpoint(row[0], row[1], resume)
+    return Checkpoint(row[0], row[1], resume, row[3])
+
+
+def _as_json(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _time(text: str) -> datetime:
@@ -224,15 +269,17 @@ def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: 
     """Remember where to go on."""
     cursor.execute(
         "insert into elt.checkpoints as c (source, resource, partition, cursor_at, cursor_seen_at,"
-        " resume, load_id) values (%s, %s, %s, %s, %s, %s, %s)"
+        " resume, window_until, load_id) values (%s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
         " cursor_seen_at = excluded.cursor_seen_at, resume = excluded.resume,"
-        " load_id = excluded.load_id, saved_at = clock_timestamp()",
+        " window_until = excluded.window_until, load_id = excluded.load_id,"
+        " saved_at = clock_timestamp()",
         [
             *asdict(address).values(),
             checkpoint.cursor_at,
             checkpoint.cursor_seen_at,
-            checkpoint.resume and json.dumps(asdict(checkpoint.resume), default=str),
+            checkpoint.resume and json.dumps(vars(checkpoint.resume), default=_as_json),
+            checkpoint.window_until,
             load_id,
         ],
     )
@@ -250,9 +297,54 @@ def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
 
 
 def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
-    """Keep records that could not be stored, as JSON text, with the reason."""
-    rows = [(load_id, reject.reason, json.dumps(reject.record)) for reject in rejects]
+    """Keep records that could not be stored, with the reason."""
+    rows = [(load_id, reject.reason, reject.record) for reject in rejects]
     execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
+
+
+def open_rejects(cursor: Cursor, address: Address) -> list[int]:
+    """The loads of a partition that set records aside which are not replayed yet, oldest first.
+
+    What a replay set aside again counts as its first load's.
+    """
+    cursor.execute(
+        "select distinct coalesce(replays, load_id) from elt.rejects join elt.loads using (load_id)"
+        " where replayed_by is null and (source, resource, partition) = (%s, %s, %s) order by 1",
+        [address.source, address.resource, address.partition],
+    )
+    return [load_id for (load_id,) in cursor]
+
+
+def rejects(cursor: Cursor, load_id: int, after: int, limit: int) -> list[tuple[int, str]]:
+    """Numbers and records of what a load set aside and nobody replayed yet, after a number."""
+    cursor.execute(
+        "select reject_id, record from elt.rejects join elt.loads using (load_id)"
+        " where coalesce(replays, load_id) = %s and replayed_by is null and state <> 'running'"
+        " and reject_id > %s order by reject_id limit %s",
+        [load_id, after, limit],
+    )
+    return cursor.fetchall()
+
+
+def mark_replayed(cursor: Cursor, load_id: int, replay: int, upto: int | None) -> None:
+    """Note which load took a load's rejects up again; `upto` None means all of them."""
+    cursor.execute(
+        "update elt.rejects set replayed_by = %(replay)s from elt.loads"
+        " where loads.load_id = rejects.load_id and rejects.load_id <> %(replay)s"
+        " and coalesce(loads.replays, loads.load_id) = %(load_id)s and replayed_by is null"
+        " and (%(upto)s::bigint is null or reject_id <= %(upto)s)",
+        {"load_id": load_id, "replay": replay, "upto": upto},
+    )
+
+
+def supersede_rejects(cursor: Cursor, address: Address, load_id: int) -> None:
+    """Close what earlier loads of a partition set aside: this one read everything anew."""
+    cursor.execute(
+        "update elt.rejects set replayed_by = %s from elt.loads"
+        " where loads.load_id = rejects.load_id and replayed_by is null and loads.load_id < %s"
+        " and (source, resource, partition) = (%s, %s, %s)",
+        [load_id, load_id, address.source, address.resource, address.partition],
+    )
 
 
 def first_reject(cursor: Cursor, load_id: int) -> str:

@@ -1,5 +1,3 @@
-create schema if not exists elt;
-
 create table if not exists elt.loads (
     load_id bigint generated always as identity primary key,
     source text not null,
@@ -25,6 +23,11 @@ create index if not exists loads_of_a_resource on elt.loads (source, resource, p
 comment on table elt.loads is
 'What every load extracted and what became of it; one row per run of one resource partition.';
 
+alter table elt.loads add column if not exists replays bigint references elt.loads;
+
+comment on column elt.loads.replays is
+'The load whose rejects this one loaded again; null where it read the API.';
+
 create table if not exists elt.checkpoints (
     source text not null,
     resource text not null,
@@ -37,6 +40,11 @@ create table if not exists elt.checkpoints (
     primary key (source, resource, partition)
 );
 
+alter table elt.checkpoints add column if not exists window_until timestamptz;
+
+comment on column elt.checkpoints.window_until is
+'Where the window ends that a load has begun to read; null where none is to go on.';
+
 comment on table elt.checkpoints is
 'From where the next load goes on; one row per resource partition.';
 
@@ -48,8 +56,15 @@ create table if not exists elt.rejects (
     record text not null
 );
 
+alter table elt.rejects add column if not exists replayed_by bigint references elt.loads;
+
+create index if not exists rejects_of_a_load on elt.rejects (load_id, reject_id);
+
 comment on table elt.rejects is
 'Records that could not be stored, as JSON text; one row per record and load.';
+
+comment on column elt.rejects.replayed_by is
+'The load that took the record up again or read all anew; null while it is still set aside.';
 
 create table if not exists elt.schema_changes (
     schema_change_id bigint generated always as identity primary key,

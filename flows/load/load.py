@@ -4,26 +4,45 @@ Where the pages come from is the caller's business; so is opening and closing th
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from time import monotonic
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from flows.declaration import Disposition, Page, Partition, Resource, Resume, Window
+from flows.declaration import (
+    Disposition,
+    Page,
+    Partition,
+    Resource,
+    Resume,
+    Window,
+)
 from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
 from flows.load import ledger
 from flows.load.ahead import ahead
-from flows.load.frames import Frame, RecordFrame, Reject, is_suspect, sort_out
+from flows.load.frames import (
+    Frame,
+    MisfitError,
+    RecordFrame,
+    Reject,
+    halves,
+    is_suspect,
+    json_text,
+    sort_out,
+)
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
-from flows.load.merge import Published, Stage, Target
+from flows.load.merge import REFUSALS, Published, Stage, Target
 from flows.load.names import column_name
+from flows.load.originals import Originals, originals_of, read
 from flows.load.request import EVERYTHING_NEW, Request, newest_of, window_to_read
 from flows.load.schema import Change
 from flows.load.tables import table_of
@@ -31,6 +50,9 @@ from flows.load.tables import table_of
 log = logging.getLogger(__name__)
 
 PARSING_THREADS = 2
+CHECKPOINT_BYTES = 32 << 20
+MISFITS = 100
+JSON_TYPES = (str, int, float, dict, list, type(None))
 
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
 
@@ -45,8 +67,8 @@ def load(
 ) -> Entry:
     """Load one resource partition and return its ledger entry.
 
-    Every `checkpoint_rows` rows, the rows, the resume point and the ledger entry are committed in
-    one transaction; the next load goes on from there. The cursor moves when a load is complete.
+    At each checkpoint the rows, the resume point and the ledger entry are committed in one
+    transaction; the next load goes on from there. The cursor moves when a load is complete.
     `replace` and `full_refresh` commit once, at the end: readers see the old rows or the new ones.
 
     Raises:
@@ -56,10 +78,11 @@ def load(
             `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
     """
     address = Address(source, resource.name, partition.name)
-    with _postgres_errors_of(address), _locked(connection, address):
+    with _postgres_errors_of(address), _locked(connection, address, request.waits):
         with _transaction(connection) as cursor:
-            load_id = ledger.begin(cursor, address, request.run_id)
-            checkpoint = ledger.read_checkpoint(cursor, address)
+            load_id = ledger.begin(cursor, address, request.run_id, request.replays)
+            expires = resource.writes != "append"
+            checkpoint = ledger.read_checkpoint(cursor, address, expires)
         try:
             Load(connection, address, resource, partition, load_id, request).run(pages, checkpoint)
         except BaseException as error:
@@ -69,10 +92,23 @@ def load(
             return ledger.entry(cursor, load_id)
 
 
+def open_rejects(connection: Connection, address: Address) -> list[int]:
+    """The loads of a partition that set records aside which are not replayed yet, oldest first.
+
+    Raises:
+        UnavailableError: Postgres is away.
+        ConfigurationError: the role lacks a privilege.
+    """
+    with _postgres_errors_of(address), _transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{address.source}")
+        return ledger.open_rejects(cursor, address)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one page came to: rows, rejects, its newest cursor value, and where to go on."""
 
+    size_bytes: int
     frame: Frame | None
     rejects: list[Reject]
     newest_at: datetime | None
@@ -100,11 +136,17 @@ class Load:
         self._load_id = load_id
         self._request = request
         self._disposition: Disposition = "replace" if request.full_refresh else resource.writes
-        self._own_fields = {name: partition.values[name] for name in resource.partition_columns}
-        self._stage = Stage(_target(address, resource, self._own_fields))
+        self._own_fields = {
+            name: _as_json(partition.values[name]) for name in resource.partition_columns
+        }
+        self._target = _target(address, resource, self._own_fields)
+        self._stage = Stage(self._target)
         self._goes_straight = self._disposition == "append"
         self._frames: list[Frame] = []
         self._rejects: list[Reject] = []
+        self._misfits = 0
+        self._held_bytes = 0
+        self._kept_at = monotonic()
         self._pages = 0
         self._staged = 0
         self._seen_at: datetime | None = None
@@ -118,6 +160,8 @@ class Load:
         now = datetime.now(timezone.utc)
         window = window_to_read(self._resource, self._request, checkpoint, now)
         with _transaction(self._connection) as cursor:
+            if not ledger.has_loaded(cursor, self._address):
+                self._stage = Stage(replace(self._target, contract="evolve"))
             is_new = self._stage.create(cursor)
             self._goes_straight |= is_new and self._disposition == "merge"
         with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
@@ -128,8 +172,9 @@ class Load:
                 with _transaction(self._connection) as cursor:
                     self._store(cursor, publish=not at_once)
                     if not at_once:
-                        self._remember(cursor, checkpoint.cursor_at, reading.resume)
-        if self._disposition == "append" and window.until is not None:
+                        self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
+                self._held_bytes, self._kept_at = 0, monotonic()
+        if self._resource.writes == "append" and window.until is not None:
             self._seen_at = window.until
         self._finish(checkpoint)
 
@@ -138,8 +183,12 @@ class Load:
 
         A checkpoint without a resume point would let the next load begin anew, and append twice.
         """
-        rows = sum(frame.count for frame in self._frames)
-        return rows >= self._resource.checkpoint_rows and reading.resume is not None
+        is_full = (
+            sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows
+            or self._held_bytes >= CHECKPOINT_BYTES
+            or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
+        )
+        return is_full and reading.resume is not None
 
     def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
         """What each page came to, in order, while later ones are fetched and made into rows."""
@@ -152,17 +201,34 @@ class Load:
     def _make_rows(self, page: Page) -> Reading:
         """Rows from a page; a thread of its own runs this, so it touches nothing of the load."""
         cursor = self._resource.cursor
+        size_bytes = len(page.body)
+        if page.is_empty:
+            return Reading(size_bytes, None, [], None, page.resume)
         table = table_of(page, self._resource, self._own_fields)
         if table is not None:
             newest_at = newest_of(table.values(cursor.field)) if cursor else None
-            return Reading(table, [], newest_at, page.resume)
-        found = [self._with_own_fields(record) for record in self._resource.records(page)]
-        good, rejects = sort_out(found, self._resource.key, is_suspect(page.body))
-        newest_at = newest_of({record.get(cursor.field) for record in good}) if cursor else None
-        return Reading(RecordFrame(good) if good else None, rejects, newest_at, page.resume)
+            return Reading(size_bytes, table, [], newest_at, page.resume)
+        found, unreadable = read(page, self._resource.records)
+        completed = [self._with_own_fields(record) for record in found]
+        good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body))
+        reasons |= unreadable
+        rejects = self._rejects_of(page, found, reasons) if reasons else []
+        newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
+        frame = RecordFrame(good, Originals(page, self._resource.records, reasons))
+        return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
+
+    def _rejects_of(
+        self, page: Page, found: Sequence[Any], reasons: Mapping[int, str]
+    ) -> list[Reject]:
+        """The records with a reason against them, as the API wrote them where that can be told."""
+        texts = originals_of(page, self._resource.records)
+        return [
+            Reject(texts[position] if texts else self._json_text(found[position]), reason)
+            for position, reason in reasons.items()
+        ]
 
     def _with_own_fields(self, record: Any) -> Any:
-        if not isinstance(record, dict) or not self._own_fields:
+        if not isinstance(record, dict) or not record or not self._own_fields:
             return record
         for name in self._own_fields:
             if name in record:
@@ -175,6 +241,7 @@ class Load:
     def _take(self, reading: Reading) -> None:
         self._frames += [reading.frame] if reading.frame else []
         self._rejects += reading.rejects
+        self._held_bytes += reading.size_bytes
         self._pages += 1
         self._seen_at = max(filter(None, [self._seen_at, reading.newest_at]), default=None)
 
@@ -189,12 +256,61 @@ class Load:
                 return
             self._goes_straight = False
         for frame in frames:
-            self._stage.add(cursor, frame)
-        self._staged += count
+            self._add(cursor, frame)
         if publish:
-            published, changes = self._stage.publish(cursor, self._disposition, self._load_id)
+            published, changes = self._stage.publish(
+                cursor, self._disposition, self._load_id, self._request.replays
+            )
             self._account(cursor, self._staged, published, changes)
             self._staged = 0
+
+    def _add(self, cursor: Cursor, frame: Frame) -> None:
+        """Stage a frame; where something in it is refused, halve it until that stands alone."""
+        try:
+            self._stage.add(cursor, frame)
+        except MisfitError as misfit:
+            if frame.count == 1:
+                self._set_aside(frame, str(misfit))
+                return
+            for half in halves(frame):
+                self._add(cursor, half)
+        else:
+            self._staged += frame.count
+
+    def _text_of(self, frame: Frame) -> str:
+        """The only record of a frame as it was sent."""
+        texts = frame.texts()
+        if texts:
+            return texts[0]
+        [record] = frame.records()
+        return self._json_text(
+            {name: value for name, value in record.items() if name not in self._own_fields}
+        )
+
+    def _json_text(self, record: Any) -> str:
+        try:
+            return json_text(record)
+        except RecursionError as error:
+            raise BadPayloadError(
+                f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
+                "in the source's `records` function."
+            ) from error
+
+    def _set_aside(self, frame: Frame, reason: str) -> None:
+        """Keep a record that only Postgres, its table or its contract did not take.
+
+        Raises:
+            ConfigurationError: when they are so many that the declaration must be wrong.
+        """
+        text = self._text_of(frame)
+        self._rejects.append(Reject(text, reason))
+        self._misfits += 1
+        if self._misfits > max(MISFITS, self._resource.max_rejects):
+            raise ConfigurationError(
+                f"{self._address}: {self._misfits} records can't be stored, the last one because "
+                f"it {reason}: {text[:200]}. Correct the resource's `columns`, `key`, `records` or "
+                "`contract`, or raise max_rejects."
+            )
 
     def _account(
         self, cursor: Cursor, count: int, published: Published, changes: list[Change]
@@ -213,9 +329,21 @@ class Load:
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
         self._pages, self._rejects = 0, []
 
-    def _remember(self, cursor: Cursor, cursor_at: datetime | None, resume: Resume | None) -> None:
-        seen_at = None if resume is None or self._request.by_hand else self._seen_at
-        checkpoint = Checkpoint(cursor_at, seen_at, resume)
+    def _remember(
+        self,
+        cursor: Cursor,
+        cursor_at: datetime | None,
+        resume: Resume | None = None,
+        window_until: datetime | None = None,
+    ) -> None:
+        """Keep where to go on: the next request, or up to which reject a replay has come."""
+        if self._request.replays is not None:
+            upto = int(resume.url or 0) if resume else None
+            ledger.mark_replayed(cursor, self._request.replays, self._load_id, upto)
+            return
+        checkpoint = Checkpoint(cursor_at, None, resume)
+        if resume is not None and not self._request.by_hand:
+            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until)
         ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
 
     def _finish(self, checkpoint: Checkpoint) -> None:
@@ -224,21 +352,29 @@ class Load:
             self._store(cursor, publish=True)
             rejected = ledger.entry(cursor, self._load_id).rejected
             fits = rejected <= self._resource.max_rejects
-            if fits and self._seen_at is not None and not self._request.by_hand:
+            moves = fits or self._resource.writes == "append"
+            if moves and self._seen_at is not None and not self._request.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
-            self._remember(cursor, cursor_at, None)
+            self._remember(cursor, cursor_at)
+            if self._disposition == "replace":
+                ledger.supersede_rejects(cursor, self._address, self._load_id)
             if fits:
                 ledger.end(cursor, self._load_id, "succeeded")
         if not fits:
             raise BadPayloadError(
                 f"{self._address}: {rejected} records could not be stored, {self._first_reason()}. "
-                "All others are loaded. See elt.rejects where load_id = "
-                f"{self._load_id}; ask the API's owner, or raise max_rejects."
+                f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
+                "declaration and replay them, ask the API's owner, or raise max_rejects."
             )
 
     def _first_reason(self) -> str:
         with _transaction(self._connection) as cursor:
             return ledger.first_reject(cursor, self._load_id)
+
+
+def _as_json(value: Any) -> Any:
+    """A partition's value as JSON has it: a parent's rows may hold dates and exact numbers."""
+    return value if isinstance(value, JSON_TYPES) else str(value)
 
 
 def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
@@ -247,6 +383,7 @@ def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any])
         key=tuple(map(column_name, resource.key)),
         pins=resource.columns,
         scope={column_name(name): value for name, value in own_fields.items()},
+        contract=resource.contract,
     )
 
 
@@ -257,10 +394,11 @@ def _transaction(connection: Connection) -> Iterator[Cursor]:
 
 
 @contextmanager
-def _locked(connection: Connection, address: Address) -> Iterator[None]:
+def _locked(connection: Connection, address: Address, waits: bool) -> Iterator[None]:
     with _transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
-        ledger.lock(cursor, address)
+    with _transaction(connection) as cursor:
+        ledger.lock(cursor, address, waits)
     try:
         yield
     finally:
@@ -274,15 +412,21 @@ def _postgres_errors_of(address: Address) -> Iterator[None]:
     """Name what Postgres says by what the reader must do."""
     try:
         yield
-    except (psycopg2.DataError, psycopg2.IntegrityError) as error:
+    except (psycopg2.IntegrityError, *REFUSALS) as error:
         raise ConfigurationError(
             f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
-            "`columns`, `key` or `disposition`."
+            "`columns`, `key` or `disposition`, or what was added to its raw table by hand."
+        ) from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"{address}: Postgres did not let the role do something: {_said(error)}. It has to own "
+            f"the schemas elt and raw_{address.source} with all that is in them, and the views on "
+            "their tables; docs/loading.md lists the grants."
         ) from error
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
         raise ConfigurationError(
-            f"{address}: Postgres refused a statement: {_said(error)}. Check the role's privileges "
-            f"on raw_{address.source} and elt, and the resource's `columns`."
+            f"{address}: Postgres refused a statement: {_said(error)}. Correct the resource's "
+            "`columns` or `key`."
         ) from error
     except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
         raise UnavailableError(
@@ -298,6 +442,7 @@ def _said(error: psycopg2.Error) -> str:
 def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
     """Close the entry as failed; where Postgres is away, the next load marks it abandoned."""
     message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
+    message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     try:
         with _transaction(connection) as cursor:
             ledger.end(cursor, load_id, "failed", message)

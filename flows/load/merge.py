@@ -4,36 +4,72 @@ The stage lives as long as the session's load. Rows that a merge finds identical
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.declaration import Disposition
-from flows.load.frames import Frame
-from flows.load.names import column_names
-from flows.load.schema import Change, column_types, converted, create_table, evolve
+from flows.declaration import Contract, Disposition
+from flows.errors import BadPayloadError
+from flows.load.frames import Frame, MisfitError, text_in
+from flows.load.names import OWN_COLUMNS, column_names
+from flows.load.schema import (
+    NATURAL,
+    Change,
+    apply,
+    changes_for,
+    column_types,
+    converted,
+    create_table,
+    used_columns,
+)
+
+Ids = Mapping[str, int | None]
 
 STAGE = sql.Identifier("pg_temp", "stage")
+TRIAL = sql.Identifier("pg_temp", "trial")
 COPY_BYTES = 1 << 18
-OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
+# https://www.postgresql.org/docs/current/limits.html
+MAX_COLUMNS = 1600
+# A row has 8,160 bytes of room, and a value that is stored elsewhere takes up to 24 of them.
+WIDE_COLUMNS = 300
+REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.errors.ProgramLimitExceeded,
+    psycopg2.errors.StatementTooComplex,
+    psycopg2.errors.TooManyColumns,
+)
 
-_MERGE = sql.SQL(
-    "with latest as ("
-    " select distinct on ({key}) * from {stage} order by {key}, _ordinal desc"
-    "), merged as ("
-    " insert into {table} as present ({columns}) select {values} from latest"
-    " on conflict ({key}) {on_conflict}"
-    " returning (xmax = 0) as is_new"
-    ") select count(*) filter (where is_new), count(*) filter (where not is_new) from merged"
+_DROP_EARLIER = sql.SQL(
+    "delete from {stage} as staged using ("
+    " select {key}, max(_ordinal) as _ordinal from {stage} group by {key} having count(*) > 1"
+    ") as latest where ({staged_key}) = ({latest_key}) and staged._ordinal < latest._ordinal"
+)
+# Rows are looked up by the key's index: hashing the whole table costs more, the larger it is.
+_LOOK_UP = (
+    "select set_config('enable_hashjoin', %(joins)s, true),"
+    " set_config('enable_mergejoin', %(joins)s, true)"
 )
 _UPDATE = sql.SQL(
-    "do update set {assignments}, _loaded_at = excluded._loaded_at, _load_id = excluded._load_id"
-    " where ({present}) is distinct from ({excluded})"
+    "update {table} as present set {assignments} from (select {values} from {stage}) as latest"
+    " where {same_key} and row({present}) is distinct from row({latest})"
+    " and (%(replays)s::bigint is null or %(replays)s >= coalesce("
+    "  (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
+    "  present._load_id"
+    " ))"
+)
+_INSERT = sql.SQL(
+    "insert into {table} ({columns}) select {values} from {stage} on conflict ({key}) do nothing"
 )
 _APPEND = sql.SQL("insert into {table} ({columns}) select {values} from {stage} order by _ordinal")
+_TRY = sql.SQL(
+    "insert into {table} ({columns}) select {values} from ("
+    " select * from {stage} order by _ordinal desc limit %(count)s"
+    ") as newest"
+)
 _ADD_NULLS = "insert into pg_temp.stage select from generate_series(1, %s)"
 _DELETE_MISSING = sql.SQL(
     "delete from {table} as present where {scope}"
@@ -57,12 +93,14 @@ class Target:
 
     Attributes:
         scope: the columns and values that mark the rows of this load's partition.
+        contract: what becomes of records that the table would have to change for.
     """
 
     table: sql.Identifier
     key: tuple[str, ...]
     pins: Mapping[str, str]
     scope: Mapping[str, object]
+    contract: Contract = "evolve"
 
 
 class Stage:
@@ -72,29 +110,67 @@ class Stage:
         self._target = target
         self._pins = target.pins
         self._names: dict[str, str] = {}
-        self._beyond_double: set[str] = set()
+        self._beyond_double: frozenset[str] = frozenset()
+        self._present: dict[str, str] = {}
+        self._room = 0
 
     def create(self, cursor: Cursor) -> bool:
         """Make the stage, empty and without columns; say whether the raw table is still to come."""
-        self._pins = _as_postgres_says(cursor, self._target.pins)
+        self._present = column_types(cursor, self._target.table)
+        self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
+        self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
         cursor.execute("drop table if exists pg_temp.stage")
         cursor.execute(
             "create temporary table stage (_ordinal bigint generated always as identity)"
         )
-        return not column_types(cursor, self._target.table)
+        return not self._present
 
     def add(self, cursor: Cursor, frame: Frame) -> None:
         """COPY rows into the stage, which takes on the columns it lacks.
 
         Raises:
-            ConfigurationError: when two fields meet in one column name.
+            MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
+            BadPayloadError: when the table is frozen and they don't fit.
         """
+        before = self._names, self._beyond_double
+        cursor.execute("savepoint before_frame")
+        try:
+            self._add(cursor, frame)
+        except (MisfitError, *REFUSALS) as error:
+            cursor.execute("rollback to savepoint before_frame")
+            self._names, self._beyond_double = before
+            raise error if isinstance(error, MisfitError) else _refused(error) from error
+        cursor.execute("release savepoint before_frame")
+
+    def _add(self, cursor: Cursor, frame: Frame) -> None:
         wanted = self._wanted(frame)
+        self._hold_to_contract(cursor, frame)
         self._evolve(cursor, STAGE, wanted)
         if wanted:
             self._copy(cursor, STAGE, frame, column_types(cursor, STAGE))
         else:
             cursor.execute(_ADD_NULLS, [frame.count])
+        if len(wanted) > WIDE_COLUMNS:
+            self._try(cursor, frame.count)
+
+    def _try(self, cursor: Cursor, count: int) -> None:
+        """See whether the newest rows of the stage would have room in the raw table.
+
+        Its rows may be larger than the stage's: more columns, and wider types of some.
+        """
+        staged = column_types(cursor, STAGE)
+        del staged["_ordinal"]
+        present = column_types(cursor, self._target.table)
+        if present:
+            changes = self._changes(cursor, self._target.table, present, staged)
+            like = sql.SQL("create temporary table trial (like {})").format(self._target.table)
+            cursor.execute(like)
+            apply(cursor, TRIAL, changes)
+        else:
+            create_table(cursor, TRIAL, staged, [])
+        parts = self._parts(cursor, staged, TRIAL)
+        cursor.execute(_TRY.format(**parts), {"load_id": 0, "count": count})
+        cursor.execute("drop table pg_temp.trial")
 
     def add_directly(
         self, cursor: Cursor, frames: Sequence[Frame], load_id: int
@@ -102,14 +178,16 @@ class Stage:
         """COPY rows straight into the raw table.
 
         Returns None, and leaves the table as it was, when it has a row with the key of one of
-        them: such rows have to be merged by way of the stage.
+        them, or Postgres refuses one: then they have to go by way of the stage.
         """
+        before = self._names, self._beyond_double
         cursor.execute("savepoint before_copy")
         cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
         try:
             return self._copy_all(cursor, frames)
-        except psycopg2.errors.UniqueViolation:
+        except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
             cursor.execute("rollback to savepoint before_copy")
+            self._names, self._beyond_double = before
             return None
 
     def _copy_all(self, cursor: Cursor, frames: Sequence[Frame]) -> list[Change]:
@@ -118,6 +196,7 @@ class Stage:
         shapes: set[object] = set()
         for frame in frames:
             wanted = self._wanted(frame)
+            self._hold_to_contract(cursor, frame)
             shape = (frozenset(wanted.items()), len(self._names))
             if shape not in shapes:
                 changes += self._shape(cursor, wanted)
@@ -129,11 +208,37 @@ class Stage:
     def _wanted(self, frame: Frame) -> dict[str, str]:
         """The frame's columns that hold any value, with their types; its other fields are noted."""
         self._names = column_names(dict.fromkeys([*self._names, *frame.natural]))
+        new = {*self._names.values()} - self._present.keys()
+        if len(new) > self._room:
+            raise MisfitError(
+                f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
+                f"takes {MAX_COLUMNS} with those that were dropped"
+            )
         self._beyond_double |= {self._names[field] for field in frame.beyond_double}
         kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
         return {
             name: self._pins.get(name, kind) for name, kind in kinds.items() if kind is not None
         }
+
+    def _hold_to_contract(self, cursor: Cursor, frame: Frame) -> None:
+        """Refuse a frame that a table with a contract would have to change for."""
+        if self._target.contract == "evolve" or not self._present:
+            return
+        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
+        wanted = {
+            name: self._pins.get(name, kind) if kind else None for name, kind in kinds.items()
+        }
+        changes = self._changes(cursor, self._target.table, self._present, wanted)
+        if not changes:
+            return
+        differences = ", ".join(map(str, changes))
+        if self._target.contract == "quarantine":
+            raise MisfitError(f"would need {differences}")
+        raise BadPayloadError(
+            f"{self._target.table.as_string(cursor)} is frozen, and the API's records would need "
+            f"{differences}. Ask the API's owner; to accept it, alter the table, or load once with "
+            "the contract `evolve`."
+        )
 
     def _copy(
         self, cursor: Cursor, table: sql.Identifier, frame: Frame, types: Mapping[str, str]
@@ -151,19 +256,35 @@ class Stage:
     def _evolve(
         self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
     ) -> list[Change]:
+        changes = self._changes(cursor, table, column_types(cursor, table), wanted)
+        apply(cursor, table, changes)
+        return changes
+
+    def _changes(
+        self,
+        cursor: Cursor,
+        table: sql.Identifier,
+        present: Mapping[str, str],
+        wanted: Mapping[str, str | None],
+    ) -> list[Change]:
         pinned = frozenset(self._pins)
-        return evolve(cursor, table, wanted, pinned, frozenset(self._beyond_double))
+        return changes_for(cursor, table, present, wanted, pinned, self._beyond_double)
 
     def publish(
-        self, cursor: Cursor, disposition: Disposition, load_id: int
+        self, cursor: Cursor, disposition: Disposition, load_id: int, replays: int | None = None
     ) -> tuple[Published, list[Change]]:
-        """Bring the staged rows into the raw table and empty the stage."""
+        """Bring the staged rows into the raw table and empty the stage.
+
+        Rows that a load after `replays` wrote are newer than what is replayed: they stay. What a
+        replay wrote is as old as the load that it replayed.
+        """
         staged = column_types(cursor, STAGE)
         changes = self._shape(cursor, staged)
         published = Published()
         if column_types(cursor, self._target.table):
             write = {"merge": self._merge, "append": self._append, "replace": self._replace}
-            published = write[disposition](cursor, staged, load_id)
+            ids = {"load_id": load_id, "replays": replays}
+            published = write[disposition](cursor, staged, ids)
         cursor.execute("truncate pg_temp.stage")
         return published, changes
 
@@ -188,26 +309,27 @@ class Stage:
         create_table(cursor, table, types, list(self._target.key))
         return []
 
-    def _merge(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+    def _merge(self, cursor: Cursor, staged: Mapping[str, str], ids: Ids) -> Published:
         """Insert and update; as every record has its key, no column of it means no record."""
         if not staged.keys() >= set(self._target.key):
             return Published()
-        query = _MERGE.format(**self._parts(cursor, staged), on_conflict=self._on_conflict(cursor))
-        cursor.execute(query, {"load_id": load_id})
-        inserted, updated = cursor.fetchall()[0]
-        return Published(inserted, updated)
+        parts = self._merge_parts(cursor, staged)
+        cursor.execute(_DROP_EARLIER.format(**parts))
+        cursor.execute(_LOOK_UP, {"joins": "off"})
+        cursor.execute(_UPDATE.format(**parts), ids)
+        updated = cursor.rowcount
+        cursor.execute(_LOOK_UP, {"joins": "on"})
+        cursor.execute(_INSERT.format(**parts), ids)
+        return Published(cursor.rowcount, updated)
 
-    def _append(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
-        cursor.execute(_APPEND.format(**self._parts(cursor, staged)), {"load_id": load_id})
+    def _append(self, cursor: Cursor, staged: Mapping[str, str], ids: Ids) -> Published:
+        cursor.execute(_APPEND.format(**self._parts(cursor, staged, self._target.table)), ids)
         return Published(cursor.rowcount)
 
-    def _replace(self, cursor: Cursor, staged: Mapping[str, str], load_id: int) -> Published:
+    def _replace(self, cursor: Cursor, staged: Mapping[str, str], ids: Ids) -> Published:
         """Merge and remove what was not sent; without a key, remove all and insert all."""
-        scope = [
-            sql.SQL("present.{} = {}").format(sql.Identifier(name), sql.Literal(value))
-            for name, value in self._target.scope.items()
-        ]
         types = column_types(cursor, self._target.table)
+        scope = [_holds(name, types[name], value) for name, value in self._target.scope.items()]
         same_key = [
             sql.SQL("present.{} = {}").format(
                 sql.Identifier(name), converted(name, staged[name], types[name])
@@ -224,36 +346,79 @@ class Stage:
         cursor.execute((_DELETE_MISSING if same_key else _DELETE).format(**names))
         deleted = cursor.rowcount
         write = self._merge if same_key else self._append
-        published = write(cursor, staged, load_id)
+        published = write(cursor, staged, ids)
         return Published(published.inserted, published.updated, deleted)
 
-    def _parts(self, cursor: Cursor, staged: Mapping[str, str]) -> dict[str, sql.Composable]:
-        types = column_types(cursor, self._target.table)
+    def _parts(
+        self, cursor: Cursor, staged: Mapping[str, str], table: sql.Identifier
+    ) -> dict[str, sql.Composable]:
+        types = column_types(cursor, table)
         columns = [name for name in staged if name not in OWN_COLUMNS]
         values = [converted(name, staged[name], types[name]) for name in columns]
         return {
-            "table": self._target.table,
+            "table": table,
             "stage": STAGE,
-            "key": sql.SQL(", ").join(map(sql.Identifier, self._target.key)),
-            "columns": sql.SQL(", ").join(
-                map(sql.Identifier, [*columns, "_loaded_at", "_load_id"])
-            ),
+            "columns": _listed("{}", [*columns, "_loaded_at", "_load_id"]),
             "values": sql.SQL(", ").join([*values, sql.SQL("now()"), sql.SQL("%(load_id)s")]),
         }
 
-    def _on_conflict(self, cursor: Cursor) -> sql.Composable:
-        """Compare and set all columns: a field that a record lacks is null, whoever else has it."""
+    def _merge_parts(self, cursor: Cursor, staged: Mapping[str, str]) -> dict[str, sql.Composable]:
+        """All columns are compared and set: a field that a record lacks is null, as it says."""
         types = column_types(cursor, self._target.table)
-        rest = [name for name in types if name not in {*self._target.key, *OWN_COLUMNS}]
-        if not rest:
-            return sql.SQL("do nothing")
-        columns = [sql.Identifier(name) for name in rest]
-        comma = sql.SQL(", ")
-        return _UPDATE.format(
-            assignments=comma.join(sql.SQL("{0} = excluded.{0}").format(name) for name in columns),
-            present=comma.join(sql.SQL("present.{}").format(name) for name in columns),
-            excluded=comma.join(sql.SQL("excluded.{}").format(name) for name in columns),
-        )
+        key = self._target.key
+        rest = [name for name in types if name not in {*key, *OWN_COLUMNS}]
+        values = [
+            sql.SQL("{} as {}").format(
+                converted(name, staged[name], types[name])
+                if name in staged
+                else sql.SQL("null::{}").format(sql.SQL(types[name])),
+                sql.Identifier(name),
+            )
+            for name in [*key, *rest]
+        ]
+        own = [sql.SQL("now() as _loaded_at"), sql.SQL("%(load_id)s::bigint as _load_id")]
+        written = [*rest, "_loaded_at", "_load_id"]
+        return {
+            "table": self._target.table,
+            "stage": STAGE,
+            "key": _listed("{}", key),
+            "staged_key": _listed("staged.{}", key),
+            "latest_key": _listed("latest.{}", key),
+            "values": sql.SQL(", ").join([*values, *own]),
+            "columns": _listed("{}", [*key, *written]),
+            "same_key": _listed("present.{0} = latest.{0}", key, " and "),
+            "present": _listed("present.{}", rest),
+            "latest": _listed("latest.{}", rest),
+            "assignments": _listed("{0} = latest.{0}", written),
+        }
+
+
+def _listed(template: str, names: Iterable[str], separator: str = ", ") -> sql.Composed:
+    parts = [sql.SQL(template).format(sql.Identifier(name)) for name in names]
+    return sql.SQL(separator).join(parts)
+
+
+def _holds(name: str, kind: str, value: object) -> sql.Composed:
+    """The condition that a column has the value: compared as what it is stored as."""
+    column = sql.Identifier(name)
+    if value is None:
+        return sql.SQL("present.{} is null").format(column)
+    text = sql.Literal(text_in(value, kind))
+    return sql.SQL("present.{} = {}::{}").format(column, text, sql.SQL(kind))
+
+
+def _refused(error: psycopg2.Error) -> MisfitError:
+    said = error.diag.message_primary or str(error)
+    return MisfitError(f"was refused by Postgres: {' '.join(said.split())}")
+
+
+def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
+    """The table's columns of types that no load chose: altered by hand, or pinned formerly."""
+    return {
+        name: kind
+        for name, kind in present.items()
+        if kind not in NATURAL and name not in OWN_COLUMNS
+    }
 
 
 def _as_postgres_says(cursor: Cursor, pins: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What a load was asked for, and the slice of time that comes of it and of the cursor."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, time, timezone
 from typing import Any
@@ -18,11 +20,15 @@ class Request:
     Attributes:
         window: a range to load by hand; the cursor then stays where it is.
         full_refresh: read everything anew, and delete what the API no longer sends.
+        replays: the load whose rejects are read instead of the API (`flows.load.replay`).
+        waits: wait for another load of the partition instead of failing.
         run_id: what the ledger calls the run that loads.
     """
 
     window: Window = WHENEVER
     full_refresh: bool = False
+    replays: int | None = None
+    waits: bool = False
     run_id: str | None = None
 
     @property
@@ -53,7 +59,11 @@ def window_to_read(
     """What to ask the API for: the range named by hand, or from the cursor's lookback on.
 
     Starts fall on midnight UTC, so that a load that is repeated within a day asks the same.
-    `replace` reads everything.
+    `replace` reads everything. An append that was begun is read up to where it was to end then, or
+    it would not go on but begin anew, and store its first rows twice.
+
+    Raises:
+        ConfigurationError: when a range is named by hand while an append is not complete.
     """
     cursor = resource.cursor
     if cursor is None:
@@ -66,13 +76,27 @@ def window_to_read(
     since = since or cursor.start
     until = request.window.until
     if cursor.step is not None:
-        until = until or _midnight(now)
+        begun = _end_of_begun_append(resource, request, checkpoint)
+        until = until or begun or _midnight(now)
     return Window(since, until)
 
 
-def newest_of(values: set[Any]) -> datetime | None:
+def _end_of_begun_append(
+    resource: Resource, request: Request, checkpoint: Checkpoint
+) -> datetime | None:
+    begun = checkpoint.window_until if resource.writes == "append" else None
+    if begun and request.by_hand:
+        raise ConfigurationError(
+            f"{resource.name}: its last load is not complete, and would not go on after a range "
+            "that is loaded by hand. Load it without since and until first."
+        )
+    return begun
+
+
+def newest_of(values: Iterable[Any]) -> datetime | None:
     """The newest of a cursor field's values; nulls do not count."""
-    return max(map(_as_time, values - {None}), default=None)
+    texts = {value if isinstance(value, str) else json.dumps(value) for value in values}
+    return max(map(_as_time, texts - {"null"}), default=None)
 
 
 def _as_time(value: Any) -> datetime:

@@ -3,7 +3,7 @@
 Every function works inside the caller's transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -27,6 +27,12 @@ class Change:
     old_type: str | None
     new_type: str
 
+    def __str__(self) -> str:
+        """`the new column "size" (text)`, or `"size" from bigint to text`."""
+        if self.old_type is None:
+            return f'the new column "{self.column}" ({self.new_type})'
+        return f'"{self.column}" from {self.old_type} to {self.new_type}'
+
 
 def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
     """Column names and types, in order; empty when there is no such table."""
@@ -36,6 +42,15 @@ def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
         [table.as_string(cursor)],
     )
     return dict(cursor.fetchall())
+
+
+def used_columns(cursor: Cursor, table: sql.Identifier) -> int:
+    """How many of Postgres' columns a table uses up, dropped ones too; a new one our own two."""
+    cursor.execute(
+        "select greatest(max(attnum), %s) from pg_attribute where attrelid = to_regclass(%s)",
+        [len(OWN_COLUMN_DEFINITIONS), table.as_string(cursor)],
+    )
+    return int(cursor.fetchall()[0][0])
 
 
 def create_table(
@@ -54,20 +69,20 @@ def create_table(
     cursor.execute(sql.SQL("create table {} ({})").format(table, body))
 
 
-def evolve(
+def changes_for(
     cursor: Cursor,
     table: sql.Identifier,
+    present: Mapping[str, str],
     wanted: Mapping[str, str | None],
     pinned: frozenset[str],
     beyond_double: frozenset[str],
 ) -> list[Change]:
-    """Give an existing table room for columns of the `wanted` types.
+    """What would give a table with the columns `present` room for the `wanted` types.
 
     A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
     type as it is; the others the narrowest type that holds what is there and what comes. Columns in
     `beyond_double` are to hold integers that a double would round.
     """
-    present = column_types(cursor, table)
     changes = []
     for name, kind in wanted.items():
         old = present.get(name)
@@ -81,6 +96,15 @@ def evolve(
             new = _widest(cursor, table, name, old, kind, name not in beyond_double)
         if new != old:
             changes.append(Change(name, old, new))
+    return changes
+
+
+def apply(cursor: Cursor, table: sql.Identifier, changes: Sequence[Change]) -> None:
+    """Add and widen columns; views on the table survive it.
+
+    Raises:
+        ConfigurationError: when a materialized view stands in the way.
+    """
     added = [change for change in changes if change.old_type is None]
     widened = [change for change in changes if change.old_type is not None]
     if added:
@@ -92,7 +116,6 @@ def evolve(
     if widened:
         with without_dependent_views(cursor, table):
             _alter(cursor, table, [_retype(change) for change in widened])
-    return changes
 
 
 def _alter(cursor: Cursor, table: sql.Identifier, clauses: list[sql.Composed]) -> None:

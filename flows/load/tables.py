@@ -8,13 +8,15 @@ page takes the slower way (`RecordFrame`). Nested values and escapes Postgres ca
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from flows.declaration import Page, RawRecords, Record, Resource
-from flows.load.frames import EXACT_DOUBLES_TO, RecordFrame
+from flows.load.frames import EXACT_DOUBLES_TO, KEY_COLUMN_BYTES, MAX_KEY_BYTES, RecordFrame, Texts
+from flows.load.originals import Originals
 
 TYPES: Mapping[type[pl.DataType], str] = {
     pl.Int64: "bigint",
@@ -26,6 +28,7 @@ TYPES: Mapping[type[pl.DataType], str] = {
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _BOOLEAN = re.compile(rb":\s*(?:true|false)\b")
+_NESTED = re.compile(rb":\s*[\[{]")
 # COPY's end marker, which older servers see even inside a quoted value.
 _END_MARKER = b"\\\\."
 
@@ -33,8 +36,9 @@ _END_MARKER = b"\\\\."
 class TableFrame:
     """The records of one page as a polars table."""
 
-    def __init__(self, table: pl.DataFrame) -> None:
+    def __init__(self, table: pl.DataFrame, texts: Texts = lambda: None) -> None:
         self._table = table
+        self._texts = texts
         self.count = table.height
         self.natural: Mapping[str, str | None] = {
             name: TYPES.get(kind.base_type()) for name, kind in table.schema.items()
@@ -42,7 +46,9 @@ class TableFrame:
         self.beyond_double = frozenset(
             name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
         )
-        self._csv = _as_csv(table.select(n for n, kind in self.natural.items() if kind))
+        # Not by `select`, which takes names like * and ^a$ for patterns.
+        valued = [table.get_column(name) for name, kind in self.natural.items() if kind]
+        self._csv = _as_csv(pl.DataFrame(valued))
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
@@ -54,6 +60,10 @@ class TableFrame:
         """The rows as Python objects."""
         return self._table.to_dicts()
 
+    def texts(self) -> Sequence[str] | None:
+        """The rows as the API wrote them."""
+        return self._texts()
+
     def values(self, field: str) -> set[Any]:
         """The distinct values of a field, nulls left out."""
         return set(self._table[field].drop_nulls().unique()) if field in self._table else set()
@@ -62,7 +72,9 @@ class TableFrame:
 def table_of(page: Page, resource: Resource, own_fields: Mapping[str, Any]) -> TableFrame | None:
     """The page's records with the partition's own fields before theirs; None for the slower way."""
     raw = resource.records.raw(page) if isinstance(resource.records, RawRecords) else None
-    if raw is None or not raw.lstrip().startswith(b"[") or _needs_the_slower_way(raw):
+    if raw is None or not raw.lstrip().startswith(b"["):
+        return None
+    if _needs_the_slower_way(raw) or _is_nested(raw):
         return None
     try:
         table = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
@@ -77,9 +89,18 @@ def table_of(page: Page, resource: Resource, own_fields: Mapping[str, Any]) -> T
         for name, value in own_fields.items()
     ]
     table = pl.DataFrame(own).hstack(table) if own else table
-    if any(field not in table or table[field].has_nulls() for field in resource.key):
+    if not _has_keys(table, resource.key):
         return None
-    return TableFrame(table) if _has_plain_types(table) else None
+    return TableFrame(table, Originals(page, resource.records)) if _has_plain_types(table) else None
+
+
+def _has_keys(table: pl.DataFrame, key: Sequence[str]) -> bool:
+    """Whether every row has a key that fits into an index, for sure."""
+    if any(field not in table or table[field].has_nulls() for field in key):
+        return False
+    texts = [table[field] for field in key if table.schema[field] == pl.String]
+    longest: list[Any] = [column.str.len_bytes().max() for column in texts]
+    return bool(sum(longest) < MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key))
 
 
 def _as_csv(table: pl.DataFrame) -> bytes:
@@ -91,6 +112,17 @@ def _as_csv(table: pl.DataFrame) -> bytes:
 
 def _needs_the_slower_way(raw: bytes) -> bool:
     return b"\\" in raw and (_END_MARKER in raw or _UNSTORABLE_ESCAPE.search(raw) is not None)
+
+
+def _is_nested(raw: bytes) -> bool:
+    """Whether a record has an object or an array in it; a deep one would take polars minutes."""
+    if _NESTED.search(raw) is None:
+        return False
+    try:
+        rows = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
+    return any(memoryview(value)[0] in b"[{" for row in rows for value in row.values())
 
 
 def _has_plain_types(table: pl.DataFrame) -> bool:
@@ -128,4 +160,7 @@ def _values_of(table: pl.DataFrame, kind: type[pl.DataType]) -> int:
 
 
 def _beyond(column: pl.Series) -> bool:
-    return bool((~column.is_between(-EXACT_DOUBLES_TO, EXACT_DOUBLES_TO, closed="none")).any())
+    """Whether a number could be one that a double can't tell from its neighbours."""
+    low: Any = column.min()
+    high: Any = column.max()
+    return low is not None and (low <= -EXACT_DOUBLES_TO or high >= EXACT_DOUBLES_TO)

@@ -84,11 +84,13 @@ def measured(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def one_run(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
-    """Every tool once, then the growth."""
+    """Every tool once, then the growth and the reading of pages."""
     for name in arguments.tools:
         yield from bench.measure(TOOLS[name])
     for rows in arguments.rows:
         yield bench.measure_growth(rows)
+    if arguments.rows:
+        yield from bench.measure_reading()
 
 
 def introduction(bench: Bench) -> str:

@@ -15,7 +15,18 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from deployments.local.processes import child
 from tests.benchmark import flights, sums
-from tests.benchmark.tools import FIRST_LOAD, GROWTH, MERGE_CHANGED, PATHS, TOOLS, Task, Tool
+from tests.benchmark.tools import (
+    FIRST_LOAD,
+    GROWTH,
+    MERGE_CHANGED,
+    PATHS,
+    READERS,
+    READING,
+    READING_PAGES,
+    TOOLS,
+    Task,
+    Tool,
+)
 
 REFERENCE = "reference"
 
@@ -73,6 +84,14 @@ class Bench:
             sums.check_generated(self._address(name), tool.table, rows)
         return result
 
+    def measure_reading(self) -> Iterator[Result]:
+        """Pages read and thrown away, by this project and by requests alone."""
+        rows = READING_PAGES * flights.ROWS_A_PAGE
+        for tool in READERS.values():
+            name = f"{READING}_{tool.name}"
+            with self._state(name):
+                yield self._run(tool, READING, f"generated/{READING_PAGES}/1", name, rows)
+
     def refer(self) -> None:
         """Fill in what is expected, by plain COPY, unmeasured; a change is made by SQL."""
         tool = TOOLS["copy"]
@@ -102,7 +121,9 @@ class Bench:
         """Run the measurement's process; the server has nothing left to write when it starts."""
         self._execute("checkpoint")
         csv, state = self.folder / "flights.csv", self.folder / name
-        task = Task(tool.name, self.api, path, self._address(name), str(csv), str(state))
+        task = Task(
+            tool.name, tool.module, self.api, path, self._address(name), str(csv), str(state)
+        )
         task_file, answer_file = state / "task.json", state / "answer.json"
         task_file.write_text(json.dumps(asdict(task)))
         command = [sys.executable, "-m", "tests.benchmark.measurement"]

@@ -8,10 +8,11 @@ from textwrap import fill
 from typing import Any
 
 from tests.benchmark.bench import Result
-from tests.benchmark.tools import FIRST_LOAD, GROWTH, TOOLS
+from tests.benchmark.tools import FIRST_LOAD, GROWTH, READERS, READING, READING_PAGES, TOOLS
 
 HEAD = ("case", "tool", "seconds", "rows/s", "× plain COPY", "× dlt", "peak RSS MiB")
 GROWTH_HEAD = ("rows", "seconds", "seconds per million rows", "peak RSS MiB")
+READING_HEAD = (f"reading {READING_PAGES:,} pages", "seconds", "× requests alone", "peak RSS MiB")
 NOTHING = "–"
 LEFT_COLUMNS = 2
 PAGE_WIDTH = 100
@@ -27,7 +28,7 @@ Medians of {runs}; the fastest and the slowest in brackets, where there is more 
 COPY: rows per second, as a share of plain COPY's first load, which asks no API, reads no JSON and
 merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case.
 
-{growth}{machine}
+{others}{machine}
 
 ## How it is measured
 
@@ -35,6 +36,8 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
   served from memory by a process on the same machine. Their key: {key}.
 * `first_load`: into an empty database. `merge_changed`: every row again, one number in each of them
   changed. `merge_unchanged`: every row again as it is. Growth: generated rows, by this project.
+* Reading: pages fetched and thrown away. requests alone knows all addresses beforehand; this
+  project finds the next page in each, and looks for circles.
 * Every measurement has a process and a database of its own: merges get a copy of what the tool's
   own first load left, vacuumed and analysed. A checkpoint comes first. Tools take turns.
 * Seconds are wall clock, from before the first request to after the last commit, without imports.
@@ -80,18 +83,20 @@ class Table:
 
 def tables(results: Sequence[Result]) -> list[Table]:
     """The medians, and the growth where it was measured."""
-    cases = [result for result in results if result.case != GROWTH]
+    cases = [result for result in results if result.case not in {GROWTH, READING}]
     growth = [result for result in results if result.case == GROWTH]
-    return [table for table in (_medians(cases), _growth(growth)) if table.rows]
+    reading = [result for result in results if result.case == READING]
+    found = (_medians(cases), _growth(growth), _reading(reading))
+    return [table for table in found if table.rows]
 
 
 def page(machine: dict[str, Any], results: Sequence[Result], key: Sequence[str]) -> str:
     """docs/benchmark.md."""
-    medians, *growth = [table.markdown() for table in tables(results)]
+    medians, *others = [table.markdown() for table in tables(results)]
     served = machine["served"]
     return PAGE.format(
         medians=medians,
-        growth="".join(f"{table}\n\n" for table in growth),
+        others="".join(f"{table}\n\n" for table in others),
         machine=_about(machine),
         runs=_number_of_runs(results),
         key=", ".join(key),
@@ -148,6 +153,23 @@ def _growth(results: Sequence[Result]) -> Table:
     return Table(GROWTH_HEAD, rows, 0)
 
 
+def _reading(results: Sequence[Result]) -> Table:
+    seconds = {
+        tool: median(run.seconds for run in runs)
+        for tool, runs in _grouped(results, lambda result: result.tool)
+    }
+    rows = [
+        (
+            READERS[tool].title,
+            _spread([run.seconds for run in runs]),
+            _ratio(seconds[tool], seconds.get("requests")),
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+        )
+        for tool, runs in _grouped(results, lambda result: result.tool)
+    ]
+    return Table(READING_HEAD, rows, 1)
+
+
 def _case_and_tool(result: Result) -> tuple[str, str]:
     return result.case, result.tool
 
@@ -156,7 +178,7 @@ def _grouped(
     results: Sequence[Result], by: Callable[[Result], Any]
 ) -> list[tuple[Any, list[Result]]]:
     """The results by what they have in common, in the order of the tools' table."""
-    order = list(TOOLS)
+    order = [*TOOLS, *READERS]
     cases = list(dict.fromkeys(result.case for result in results))
     ordered = sorted(results, key=lambda r: (cases.index(r.case), order.index(r.tool), r.rows))
     return [(key, list(group)) for key, group in groupby(ordered, by)]

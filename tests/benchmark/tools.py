@@ -6,6 +6,8 @@ FIRST_LOAD = "first_load"
 MERGE_CHANGED = "merge_changed"
 MERGE_UNCHANGED = "merge_unchanged"
 GROWTH = "growth"
+READING = "read_pages"
+READING_PAGES = 1000
 
 PATHS = {FIRST_LOAD: "first/1", MERGE_CHANGED: "changed/1", MERGE_UNCHANGED: "first/1"}
 
@@ -45,11 +47,21 @@ TOOLS = {
 }
 
 
+READERS = {
+    tool.name: tool
+    for tool in (
+        Tool("this", "reading", ("", ""), False, "this project"),
+        Tool("requests", "reading", ("", ""), False, "requests alone"),
+    )
+}
+
+
 @dataclass(frozen=True)
 class Task:
     """One measurement, as its process gets it.
 
     Attributes:
+        module: the module of this package whose `load` takes this task.
         base_url: where the API is; the first page is `path` below it.
         database: the address of the database to fill; libpq and SQLAlchemy both take it.
         csv: the file for plain COPY.
@@ -57,6 +69,7 @@ class Task:
     """
 
     tool: str
+    module: str
     base_url: str
     path: str
     database: str

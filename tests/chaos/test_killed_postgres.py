@@ -54,8 +54,14 @@ class Server:
         return psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
 
     def kill_backend(self, connection: Connection) -> None:
-        """Kill the process of one session; Postgres then ends all and recovers by itself."""
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        """Kill the process of one session; Postgres then ends all and recovers by itself.
+
+        That it has begun to shows in another session, which does not end before.
+        """
+        with closing(psycopg2.connect(libpq(self.url))) as witness, witness.cursor() as cursor:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            with suppress(psycopg2.OperationalError):
+                cursor.execute("select pg_sleep(%s)", [DEADLINE_SECONDS])
 
     def stop_at_once(self, _: Connection) -> None:
         """`pg_ctl stop -m immediate`: no session is told goodbye, nothing is flushed."""

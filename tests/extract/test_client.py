@@ -1,19 +1,30 @@
 """Promises of the HTTP client: what is retried, for how long, and what each failure is called."""
 
+import json
+import pickle
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from time import time
+from typing import Any
 
+import cloudpickle
 import pytest
-from conftest import Answer, Server
+from conftest import Answer, Asked, Serve
 
-from flows.declaration import Page, Source
-from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
+from flows.declaration import HttpRequest, Page, Rule, Source
+from flows.errors import (
+    BadPayloadError,
+    BadRequestError,
+    ConfigurationError,
+    EltError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RefusedLoginError,
+    UnavailableError,
+)
 from flows.extract.client import Client
-
-Serve = Callable[[Callable[[str], Answer]], Server]
 
 GOOD = Answer(b'[{"id": 1}]')
 CUT = Answer(b'[{"id": 1}', declared_length=500)
@@ -28,18 +39,18 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def answers(*said: Answer) -> Callable[[str], Answer]:
+def answers(*said: Answer) -> Callable[[Asked], Answer]:
     """One answer after the other; the last one again and again, but not for ever."""
     left = [*said, *[said[-1]] * 200]
     return lambda _: left.pop(0)
 
 
-def get(url: str, **changes: float) -> Page:
+def get(url: str, *rules: Rule, **changes: Any) -> Page:
     with Client(Source("shop", url, (), **changes)) as client:
-        return client.get(url)
+        return client.get(url, rules)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 520, 529])
 def test_a_passing_failure_is_tried_again(serve: Serve, slept: list[float], status: int) -> None:
     server = serve(answers(Answer(status=status), Answer(status=status), GOOD))
     assert get(server.url).body == GOOD.body
@@ -127,22 +138,250 @@ def test_a_refused_connection_is_unavailable() -> None:
             get(url, max_wait_seconds=5)
 
 
-@pytest.fixture
-def never() -> Iterator[threading.Event]:
-    """Never set during a test: to wait for it is to be silent."""
-    event = threading.Event()
-    yield event
-    event.set()
+def reset(name: str, value: float, status: int = 429) -> Answer:
+    return Answer(status=status, headers={name: f"{value:.0f}"})
 
 
-def test_a_silent_server_is_unavailable(serve: Serve, never: threading.Event) -> None:
-    def keep_silent(_: str) -> Answer:
-        never.wait(20)
-        return GOOD
+@pytest.mark.parametrize(
+    ("limited", "seconds"),
+    [
+        (reset("RateLimit-Reset", 42), 42),
+        (reset("X-RateLimit-Reset", 42), 42),
+        (Answer(status=429, headers={"X-RateLimit-Reset": "12.5"}), 12.5),
+        (reset("RateLimit-Reset", 42, status=503), 42),
+        (Answer(status=429, headers={"Retry-After": "7", "RateLimit-Reset": "42"}), 7),
+        (Answer(status=429, headers={"Retry-After": "soon", "RateLimit-Reset": "42"}), 42),
+        (Answer(status=403, headers={"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9"}), 9),
+        (Answer(status=403, headers={"RateLimit-Remaining": "0", "RateLimit-Reset": "9"}), 9),
+        (Answer(status=403, headers={"Retry-After": "9"}), 9),
+    ],
+    ids=[
+        "seconds",
+        "seconds, by its old name",
+        "a part of a second",
+        "of a busy server",
+        "Retry-After counts more",
+        "Retry-After that says nothing",
+        "403 for too many requests",
+        "403, by the new name",
+        "403 with Retry-After",
+    ],
+)
+def test_the_end_of_a_limit_is_waited_for_in_full(
+    serve: Serve, slept: list[float], limited: Answer, seconds: float
+) -> None:
+    get(serve(answers(limited, GOOD)).url)
+    assert slept == [seconds]
 
-    server = serve(keep_silent)
-    with pytest.raises(UnavailableError, match=r"no answer in time \(ReadTimeout\)"):
-        get(server.url, read_timeout_seconds=0.05, max_wait_seconds=0)
+
+@pytest.mark.parametrize("name", ["RateLimit-Reset", "X-RateLimit-Reset", "x-ratelimit-reset"])
+def test_the_end_of_a_limit_may_be_a_moment(serve: Serve, slept: list[float], name: str) -> None:
+    get(serve(answers(reset(name, time() + 100), GOOD)).url)
+    assert slept == [pytest.approx(100, abs=5)]
+
+
+@pytest.mark.parametrize("said", ["never", "", "-5", "1e3", "٣"], ids=repr)
+def test_an_end_of_a_limit_that_says_nothing_is_passed_over(
+    serve: Serve, slept: list[float], said: str
+) -> None:
+    limited = Answer(status=429, headers={"RateLimit-Reset": said.encode().decode("latin-1")})
+    get(serve(answers(limited, GOOD)).url)
+    assert slept[0] <= 1
+
+
+def test_a_server_error_is_not_waited_for_as_a_limit(serve: Serve, slept: list[float]) -> None:
+    """APIs send the limit's end with every answer; a 500 has nothing to do with it."""
+    get(serve(answers(reset("X-RateLimit-Reset", 250, status=500), GOOD)).url)
+    assert slept[0] <= 1
+
+
+def test_time_lost_in_failed_attempts_counts_as_waiting(
+    serve: Serve, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a server that lets every request hang would hold a load for hours."""
+    clock = [0.0]
+    monkeypatch.setattr("flows.extract.client.monotonic", lambda: clock[0])
+
+    def hang(_: Asked) -> Answer:
+        clock[0] += 60
+        return Answer(status=504)
+
+    server = serve(hang)
+    with pytest.raises(UnavailableError, match=r"waited \d{3} s of at most 300 s"):
+        get(server.url, max_wait_seconds=300)
+    assert len(server.asked) <= 5
+    assert sum(slept) < 60
+
+
+def post(url: str, is_repeatable: bool, **changes: Any) -> Page:
+    with Client(Source("shop", url, (), **changes)) as client:
+        return client.get(HttpRequest(url, "POST", body={"a": 1}), is_repeatable=is_repeatable)
+
+
+@pytest.mark.parametrize("failure", [Answer(status=503), Answer(status=429), CUT], ids=str)
+def test_a_post_is_not_sent_again_unless_that_is_declared(
+    serve: Serve, slept: list[float], failure: Answer
+) -> None:
+    server = serve(answers(failure, GOOD))
+    with pytest.raises(UnavailableError, match=r"not sent again unless .* is_repeatable=True"):
+        post(server.url, is_repeatable=False)
+    assert (len(server.asked), slept) == (1, [])
+
+
+def test_a_post_that_is_repeatable_is_sent_again_as_it_was(serve: Serve) -> None:
+    server = serve(answers(Answer(status=503), GOOD))
+    assert post(server.url, is_repeatable=True).body == GOOD.body
+    assert [(asked.method, json.loads(asked.body)) for asked in server.asked] == [
+        ("POST", {"a": 1})
+    ] * 2
+
+
+def test_a_post_that_was_never_sent_may_be_sent_again(slept: list[float]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(UnavailableError, match=r"attempt [2-9]"):
+            post(f"http://127.0.0.1:{unused.getsockname()[1]}/", False, max_wait_seconds=5)
+    assert slept
+
+
+def test_a_request_is_sent_with_its_headers(serve: Serve) -> None:
+    server = serve(answers(GOOD))
+    with Client(Source("shop", server.url, ())) as client:
+        client.get(HttpRequest(server.url, headers={"X-Version": "2", "Accept": "text/csv"}))
+    (asked,) = server.asked
+    assert (asked.method, asked.headers["X-Version"]) == ("GET", "2")
+    assert asked.headers["Accept"] == "text/csv"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-A": "line\nbreak"}, {"X-A": "\u20ac"}, {"X-A\n": "1"}], ids=repr
+)
+def test_headers_that_cannot_be_sent_are_a_configuration_error(
+    serve: Serve, slept: list[float], headers: dict[str, str]
+) -> None:
+    server = serve(answers(GOOD))
+    with (
+        Client(Source("shop", server.url, ())) as client,
+        pytest.raises(ConfigurationError, match="can't be asked"),
+    ):
+        client.get(HttpRequest(server.url, headers=headers))
+    assert (server.asked, slept) == ([], [])
+
+
+BUSY = Answer(b'{"error": "please come back later"}')
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("retry", status=200),
+        Rule("retry", body="come (back|again)"),
+        Rule("retry", 200, "back"),
+    ],
+    ids=["by status", "by body", "by both"],
+)
+def test_a_rule_has_an_answer_asked_for_again(serve: Serve, rule: Rule) -> None:
+    server = serve(answers(BUSY, BUSY))
+    with pytest.raises(UnavailableError, match=r"answered 200 OK: .*come back later"):
+        get(server.url, rule, max_wait_seconds=5)
+    assert len(server.asked) > 1
+
+
+@pytest.mark.parametrize("then", ["ignore", "stop"])
+def test_a_rule_makes_an_answer_an_empty_page(serve: Serve, then: Any) -> None:
+    page = get(serve(answers(Answer(b"none", status=404))).url, Rule(then, status=404))
+    assert (page.is_empty, page.is_last, page.rows) == (True, then == "stop", [])
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, BadPayloadError),
+        (404, NotFoundError),
+        (401, RefusedLoginError),
+        (503, BadRequestError),
+    ],
+)
+def test_a_rule_fails_with_its_message(serve: Serve, status: int, kind: type[EltError]) -> None:
+    server = serve(answers(Answer(b"moved house", status=status)))
+    rule = Rule("fail", body="moved", message="Call them.")
+    with pytest.raises(kind, match=rf"answered {status} .*'moved house'\. Call them\.") as failure:
+        get(server.url, rule)
+    assert type(failure.value) is kind
+    assert len(server.asked) == 1
+
+
+def test_the_first_rule_that_fits_counts_and_no_other(serve: Serve) -> None:
+    rules = [Rule("stop", status=404), Rule("ignore", body="none"), Rule("stop", body="none")]
+    page = get(serve(answers(Answer(b"none"))).url, *rules)
+    assert (page.is_empty, page.is_last) == (True, False)
+    assert get(serve(answers(GOOD)).url, *rules).body == GOOD.body
+
+
+def test_rules_may_be_any_iterable(serve: Serve) -> None:
+    server = serve(answers(BUSY, Answer(b"none", status=404)))
+    with Client(Source("shop", server.url, ())) as client:
+        rules = iter([Rule("retry", body="back"), Rule("ignore", status=404)])
+        assert client.get(server.url, rules).is_empty
+
+
+FAILURES: dict[str, tuple[Answer, dict[str, Any], type[EltError], int | None, str]] = {
+    "unavailable": (Answer(b"busy", 503), {"max_wait_seconds": 0}, UnavailableError, 503, "busy"),
+    "cut": (CUT, {"max_wait_seconds": 0}, UnavailableError, None, ""),
+    "refused login": (Answer(b"who?", 401), {}, RefusedLoginError, 401, "who?"),
+    "not found": (Answer(b"gone", 410), {}, NotFoundError, 410, "gone"),
+    "bad request": (Answer(b"what?", 422), {}, BadRequestError, 422, "what?"),
+    "not implemented": (Answer(b"what?", 501), {}, BadRequestError, 501, "what?"),
+    "redirected nowhere": (Answer(b"", 304), {}, BadRequestError, 304, ""),
+    "bad payload": (
+        Answer(b"text", headers={"Content-Encoding": "gzip"}),
+        {},
+        BadPayloadError,
+        200,
+        "",
+    ),
+    "too large": (Answer(b"x" * 99), {"max_body_bytes": 9}, PayloadTooLargeError, 200, ""),
+    "elsewhere": (
+        Answer(b"", 302, {"Location": "http://other.test/"}),
+        {},
+        ConfigurationError,
+        None,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "changes", "kind", "status", "start"), FAILURES.values(), ids=FAILURES
+)
+@pytest.mark.parametrize("copied", [pickle, cloudpickle], ids=["pickle", "cloudpickle"])
+def test_an_error_keeps_what_the_api_said_wherever_it_is_sent(
+    serve: Serve,
+    said: Answer,
+    changes: dict[str, Any],
+    kind: type[EltError],
+    status: int | None,
+    start: str,
+    copied: Any,
+) -> None:
+    """Prefect sends errors from process to process."""
+    server = serve(answers(said))
+    with pytest.raises(EltError) as failure:
+        get(server.url, **changes)
+    copy = copied.loads(copied.dumps(failure.value))
+    assert type(copy) is kind
+    assert str(copy) == str(failure.value)
+    answer = copy.answer
+    assert (answer.url, answer.status, answer.start) == (server.url, status, start)
+    assert answer.attempts == len(server.asked) == 1
+
+
+def test_an_error_counts_its_attempts(serve: Serve) -> None:
+    server = serve(answers(Answer(status=503), Answer(status=503), Answer(status=404)))
+    with pytest.raises(NotFoundError) as failure:
+        get(server.url)
+    assert failure.value.answer is not None
+    assert failure.value.answer.attempts == 3
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -175,9 +414,3 @@ def test_an_address_that_is_none_is_a_configuration_error(url: str, slept: list[
     with pytest.raises(ConfigurationError, match="Correct the source's address"):
         get(url)
     assert slept == []
-
-
-def test_a_redirect_in_a_circle_is_a_configuration_error(serve: Serve) -> None:
-    server = serve(answers(Answer(b"", status=302, headers={"Location": "/"})))
-    with pytest.raises(ConfigurationError, match="Correct the source's address"):
-        get(server.url)

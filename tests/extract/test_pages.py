@@ -1,32 +1,37 @@
-"""Promises of records, pagination and pages: what is read of an API, in which order, until when."""
+"""Promises of pages: what an API is asked for, in which order, and where reading goes on."""
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from conftest import Answer, Server
+from conftest import Answer, Asked, Serve, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.declaration import Cursor, Page, Params, Partition, Resource, Resume, Source, Window
-from flows.errors import BadPayloadError
+from flows.declaration import (
+    Cursor,
+    HttpRequest,
+    Page,
+    Params,
+    Partition,
+    Resource,
+    Resume,
+    Rule,
+    Source,
+    Window,
+)
+from flows.errors import ConfigurationError
 from flows.extract.client import Client
-from flows.extract.pages import _slices, first_url, read_pages
+from flows.extract.pages import _slices, first_request, read_pages
 from flows.extract.pagination import next_url
-from flows.extract.records import columns_at, records_at
-
-Serve = Callable[[Callable[[str], Answer]], Server]
+from flows.extract.records import records_at
+from tests.extract import reading
+from tests.extract.reading import ANY_TIME, rows, stored
 
 JANUARY_1 = datetime(2024, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
-ANY_TIME = Window()
 WEEK = Window(JANUARY_1, JANUARY_1 + 7 * DAY)
-
-
-def page(document: Any, url: str = "http://api/v1/orders?page=1") -> Page:
-    return Page(json.dumps(document).encode(), url)
 
 
 def days(_: Partition, window: Window) -> Params:
@@ -41,16 +46,14 @@ def resource(**changes: Any) -> Resource:
 def read(
     server: Server, orders: Resource, window: Window = ANY_TIME, resume: Resume | None = None
 ) -> list[Page]:
-    source = Source("shop", server.url, (orders,))
-    with Client(source) as client:
-        return list(read_pages(client, source, orders, Partition(), window, resume))
+    return reading.read(server.url, orders, resume=resume, window=window)
 
 
-def linked(links: dict[str, str | None]) -> Callable[[str], Answer]:
+def linked(links: dict[str, str | None]) -> reading.Api:
     """An API whose pages are paths, each with the link to the next one; each is there once."""
     left = dict(links)
 
-    def answer(path: str) -> Answer:
+    def answer(path: Asked) -> Answer:
         if path not in left:
             return Answer(status=404)
         return Answer(json.dumps({"value": [path], "next": left.pop(path)}).encode())
@@ -58,105 +61,82 @@ def linked(links: dict[str, str | None]) -> Callable[[str], Answer]:
     return answer
 
 
-@pytest.mark.parametrize(
-    ("path", "document"),
-    [("", [1, 2]), ("value", {"value": [1, 2]}), ("data.items", {"data": {"items": [1, 2]}})],
-)
-def test_records_are_found_at_the_root_or_below(path: str, document: Any) -> None:
-    assert records_at(path)(page(document)) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("path", "document", "said"),
-    [
-        ("", {"value": []}, "a list of records at 'its root', but there is ['value']"),
-        ("value", {"value": {"a": 1}}, "a list of records at 'value', but there is ['a']"),
-        ("value", {"value": None}, "but there is NoneType"),
-        ("value", {"error": "busy"}, "the field 'value' at 'value', but there is ['error']"),
-        ("data.items", {"data": [1]}, "the field 'items' at 'data.items', but there is list"),
-    ],
-)
-def test_records_at_another_place_are_an_error_that_says_what_is_there(
-    path: str, document: Any, said: str
-) -> None:
-    with pytest.raises(BadPayloadError) as failure:
-        records_at(path)(page(document))
-    assert said in str(failure.value)
-
-
-def test_columns_become_records_with_their_nulls() -> None:
-    daily = {"time": ["2024-01-01", "2024-01-02"], "rain": [None, 1.5]}
-    assert columns_at("daily")(page({"daily": daily})) == [
-        {"time": "2024-01-01", "rain": None},
-        {"time": "2024-01-02", "rain": 1.5},
-    ]
-
-
-@pytest.mark.parametrize("daily", [{}, {"time": [], "rain": []}])
-def test_columns_without_values_are_no_records(daily: dict[str, Any]) -> None:
-    assert columns_at("daily")(page({"daily": daily})) == []
-
-
-@pytest.mark.parametrize(
-    ("daily", "said"),
-    [
-        ({"time": [1, 2], "rain": [1]}, "different lengths under 'daily': {'time': 2, 'rain': 1}"),
-        ({"time": [1], "rain": None}, "an object of arrays"),
-        ([1], "an object of arrays"),
-    ],
-)
-def test_columns_that_can_shift_are_an_error(daily: Any, said: str) -> None:
-    with pytest.raises(BadPayloadError) as failure:
-        columns_at("daily")(page({"daily": daily}))
-    assert said in str(failure.value)
-
-
-@pytest.mark.parametrize(
-    ("link", "url"),
-    [
-        ("http://other/x?y=1", "http://other/x?y=1"),
-        ("orders?page=2", "http://api/v1/orders?page=2"),
-        ("/orders?page=2", "http://api/orders?page=2"),
-        ("?page=2", "http://api/v1/orders?page=2"),
-    ],
-)
-def test_the_next_page_is_absolute_or_relative_to_the_page(link: str, url: str) -> None:
-    assert next_url("@next")(page({"@next": link})) == url
-
-
-@pytest.mark.parametrize("document", [{}, {"next": None}, {"next": ""}, []])
-def test_the_last_page_names_no_next_one(document: Any) -> None:
-    assert next_url("next")(page(document)) is None
-
-
-def test_a_next_page_that_is_no_url_is_an_error() -> None:
-    with pytest.raises(BadPayloadError, match="has 2 as its next page under 'next'"):
-        next_url("next")(page({"next": 2}))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html><body>Please log in</body></html>",
-        b'[{"id": 1}, {"id"',
-        b'[{"id": NaN}]',
-        b"[-Infinity]",
-        b"",
-        b"[" * 100_000,
-    ],
-    ids=["HTML", "cut", "NaN", "Infinity", "empty", "too deep"],
-)
-def test_a_body_that_is_not_json_is_an_error_that_shows_its_start(body: bytes) -> None:
-    with pytest.raises(BadPayloadError) as failure:
-        _ = Page(body, "http://api/orders", "text/html").document
-    assert "http://api/orders answered" in str(failure.value)
-    assert f"they begin {body[:200].decode()!r}" in str(failure.value)
+def first(
+    orders: Resource, values: dict[str, Any] | None = None, base: str = "http://api/v1"
+) -> HttpRequest:
+    shop = Source("shop", base, (orders,))
+    return first_request(shop, orders, Partition("", values or {}), WEEK)
 
 
 def test_spaces_in_parameters_are_percent_encoded() -> None:
     orders = resource(params={"$filter": "id gt 1"})
-    url = first_url(Source("shop", "http://api/v1", (orders,)), orders, Partition(), ANY_TIME)
-    assert url == "http://api/v1/orders?%24filter=id%20gt%201"
+    assert first(orders).url == "http://api/v1/orders?%24filter=id%20gt%201"
+
+
+def test_parameters_come_after_those_of_the_path() -> None:
+    orders = resource(path="orders?state=open&state=late", params={"limit": "2"})
+    assert first(orders).url == "http://api/v1/orders?state=open&state=late&limit=2"
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "url"),
+    [
+        ("http://api/v1", "orders", "http://api/v1/orders"),
+        ("http://api/v1/", "/orders/", "http://api/v1/orders/"),
+        ("http://api/v1/orders", "", "http://api/v1/orders"),
+        ("http://api/v1/orders.csv", "", "http://api/v1/orders.csv"),
+    ],
+)
+def test_a_path_is_appended_to_the_base_url(base: str, path: str, url: str) -> None:
+    assert first(resource(path=path), base=base).url == url
+
+
+@pytest.mark.parametrize(
+    ("value", "segment"),
+    [
+        (7, "7"),
+        ("a/b", "a%2Fb"),
+        ("é ?#%", "%C3%A9%20%3F%23%25"),
+        ("{x}", "%7Bx%7D"),
+        ("..a", "..a"),
+    ],
+)
+def test_a_partitions_value_is_one_segment_of_the_path(value: Any, segment: str) -> None:
+    lines = resource(path="orders/{order}/lines")
+    assert first(lines, {"order": value, "other": 1}).url == f"http://api/v1/orders/{segment}/lines"
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_a_value_that_leads_to_another_path_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="would lead somewhere else"):
+        first(resource(path="orders/{order}/lines"), {"order": value})
+
+
+@pytest.mark.parametrize("path", ["orders/{order}", "orders/{}", "orders/{0}", "orders/{id", "a}"])
+def test_a_path_that_cannot_be_filled_is_an_error_that_lists_the_values(path: str) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        first(resource(path=path), {"id": 1})
+    assert repr(path) in str(failure.value)
+    assert "They have: id." in str(failure.value)
+
+
+def test_a_post_asks_with_its_body_and_headers(serve: Serve) -> None:
+    def days_wanted(_: Partition, window: Window) -> dict[str, Any]:
+        return {"from": f"{window.since:%d}", "note": "ü"}
+
+    server = serve(lambda _: Answer(b'{"value": []}'))
+    declared = {"method": "POST", "headers": {"X-Version": "2"}, "body": days_wanted}
+    read(server, resource(**declared), WEEK)
+    (asked,) = server.asked
+    assert (asked.method, asked.headers["X-Version"]) == ("POST", "2")
+    assert asked.headers["Content-Type"] == "application/json"
+    assert json.loads(asked.body) == {"from": "01", "note": "ü"}
+
+
+@pytest.mark.parametrize("body", [{"at": JANUARY_1}, {"limit": float("nan")}], ids=["time", "NaN"])
+def test_a_body_that_is_no_json_is_a_configuration_error(body: Any) -> None:
+    with pytest.raises(ConfigurationError, match="orders: its body is no JSON"):
+        first(resource(method="POST", body=body))
 
 
 def test_pages_are_fetched_when_asked_for(serve: Serve) -> None:
@@ -167,13 +147,6 @@ def test_pages_are_fetched_when_asked_for(serve: Serve) -> None:
         assert server.asked == []
         next(pages)
         assert server.asked == ["/orders"]
-
-
-def test_paging_in_a_circle_is_an_error(serve: Serve) -> None:
-    server = serve(linked({"/orders": "/b", "/b": "/orders"}))
-    with pytest.raises(BadPayloadError, match="circle"):
-        read(server, resource())
-    assert server.asked == ["/orders", "/b"]
 
 
 def test_all_pages_but_the_last_have_a_point_to_go_on_from(serve: Serve) -> None:
@@ -206,7 +179,7 @@ def test_an_empty_window_asks_for_nothing(serve: Serve) -> None:
     assert read(server, stepped, Window(JANUARY_1, JANUARY_1)) == []
 
 
-def paged(path: str) -> Answer:
+def paged(path: Asked) -> Answer:
     """Two pages for every slice."""
     more = None if path.endswith("page=2") else f"{path}&page=2"
     return Answer(json.dumps({"value": [path], "next": more}).encode())
@@ -243,7 +216,7 @@ def test_reading_goes_on_after_any_page(serve: Serve, orders: Resource, window: 
     assert len(whole) > 1
     for number, done in enumerate(pages[:-1], start=1):
         server.asked.clear()
-        rest = read(server, orders, window, done.resume)
+        rest = read(server, orders, window, stored(done.resume))
         assert server.asked == whole[number:]
         assert [p.resume for p in rest] == [p.resume for p in pages[number:]]
     assert pages[-1].resume is None
@@ -278,3 +251,19 @@ def test_a_resume_point_of_another_first_request_is_passed_over(
     server.asked.clear()
     assert [p.url for p in resumed] == [p.url for p in read(server, orders, window)]
     assert asked == server.asked
+
+
+@pytest.mark.parametrize(("then", "left"), [("ignore", 4), ("stop", 0)])
+def test_a_rule_ends_a_slice_or_everything(serve: Serve, then: Any, left: int) -> None:
+    """The first slice of three is not there; each of the others has two pages."""
+
+    def answer(path: Asked) -> Answer:
+        return Answer(status=404) if "from=01" in path else paged(path)
+
+    server = serve(answer)
+    rules = (Rule(then, status=404),)
+    stepped = resource(params=days, cursor=STEPPED.cursor, rules=rules)
+    pages = read(server, stepped, WEEK)
+    assert (pages[0].is_empty, pages[0].rows) == (True, [])
+    assert (pages[0].resume is None) == (left == 0)
+    assert rows(pages[1:]) == server.asked[1:] == ALL_STEPS[2 : 2 + left]

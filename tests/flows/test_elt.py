@@ -24,7 +24,7 @@ from flows.errors import (
 )
 from flows.extract import client
 from flows.load.ledger import RawTable
-from flows.transform import NOTHING, Selection, select, transform
+from flows.transform import NOTHING, Selection, raw_tables, select, transform
 
 Ask = Callable[..., list[tuple]]
 
@@ -183,6 +183,26 @@ def test_one_sources_failure_does_not_stop_the_others_marts(
     assert run(source="open_meteo", transform=True).is_completed()
     assert ask("select count(*) > 10000 from marts.fct_daily_weather") == [(True,)]
     assert ask("select to_regclass('marts.rpt_sales_vs_weather')") == [(None,)]
+
+
+def test_the_load_history_is_part_of_every_build_and_as_new_as_the_ledger(ask: Ask) -> None:
+    assert run(source="northwind", resources=["shippers"]).is_completed()
+    ask(
+        "insert into elt.loads (source, resource, partition, state)"
+        " values ('northwind', 'orders', '', 'running')"
+    )
+    assert ", 0 warned, 0 failed, 0 skipped" in transform()
+    assert transform(only_stale=True) == NOTHING
+    assert run(source="northwind", resources=["categories"]).is_completed()
+
+    history = ask("select resource, last_state, is_complete from marts.rpt_load_history order by 1")
+    assert history == [
+        ("categories", "succeeded", True),
+        ("orders", "running", False),
+        ("shippers", "succeeded", True),
+    ]
+    complete = [table.resource for table in raw_tables(warehouse.load()) if table.is_complete]
+    assert sorted(complete) == [resource for resource, _, is_complete in history if is_complete]
 
 
 @pytest.mark.parametrize(

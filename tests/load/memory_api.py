@@ -18,6 +18,14 @@ EVERYTHING = Request()
 WHOLE = Partition()
 
 
+def in_python(page: Page) -> list[Any]:
+    """A source's own `records` function, which can't be cut out of a page: no fast way."""
+    return list(page.document)
+
+
+WAYS = {"fast": records_at(), "slow": in_python}
+
+
 @dataclass
 class MemoryApi:
     """Pages of records (or bodies as they are); `asked` lists the windows and resume points.

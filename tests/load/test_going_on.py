@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from itertools import count
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from flows.declaration import Cursor, Resource, Resume, Window
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.load import load as loading
 from flows.load.ledger import Checkpoint
 from flows.load.request import Request, window_to_read
 
@@ -256,3 +258,109 @@ def test_replace_reads_everything_each_time() -> None:
         window = window_to_read(replacing, Request(), Checkpoint(day("2024-03-07")), NOW)
         wanted = "2024-03-01" if replacing.writes == "replace" else "2024-03-07"
         assert window.since == day(wanted)
+
+
+CHECKPOINTS = (
+    "select array_agg(id order by id) from raw_shop.items group by _loaded_at order by _loaded_at"
+)
+SEVEN = [[{"id": number}] for number in range(1, 8)]
+
+
+def test_a_load_that_is_slow_makes_a_checkpoint_when_its_seconds_are_over(
+    connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on by ten seconds whenever it is looked at: once at each page."""
+    clock = count(step=10)
+    monkeypatch.setattr(loading, "monotonic", lambda: next(clock))
+    load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100, checkpoint_seconds=25))
+    assert query(CHECKPOINTS) == [([1, 2, 3],), ([4, 5, 6],), ([7],)]
+
+
+def test_a_load_of_large_pages_makes_a_checkpoint_when_it_holds_too_many_bytes(
+    connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "CHECKPOINT_BYTES", 2 * len(b'[{"id": 1}]'))
+    load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100))
+    assert query(CHECKPOINTS) == [([1, 2],), ([3, 4],), ([5, 6],), ([7],)]
+
+
+def test_a_replace_of_large_pages_holds_no_more_of_them_and_commits_once(
+    connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It brings them into its stage."""
+    held: list[int] = []
+    store = loading.Load._store
+
+    def watched(load: Any, cursor: Any, publish: bool) -> None:
+        held.append(len(load._frames))
+        store(load, cursor, publish)
+
+    monkeypatch.setattr(loading.Load, "_store", watched)
+    monkeypatch.setattr(loading, "CHECKPOINT_BYTES", 2 * len(b'[{"id": 1}]'))
+    load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100, disposition="replace"))
+    assert held == [2, 2, 2, 1]
+    assert query(CHECKPOINTS) == [([1, 2, 3, 4, 5, 6, 7],)]
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_an_append_goes_on_from_a_checkpoint_by_time(
+    connection: Connection, query: Query, pages: int
+) -> None:
+    resource = items(key=(), checkpoint_rows=100, checkpoint_seconds=0)
+    load_until_failure(connection, pages, resource)
+    load_api(connection, MemoryApi(PAGES), resource)
+    assert query(IDS) == [(1,), (2,), (3,)]
+
+
+STEPPED = items(key=(), cursor=Cursor("at", start=day("2024-03-01"), step=timedelta(days=5000)))
+
+
+def test_an_append_goes_on_however_late_and_reads_up_to_where_it_was_to_end(
+    connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To begin anew would store its first rows twice, and with another end it would begin anew."""
+    windows = [day("2024-03-10T15:00:00"), day("2024-03-12T15:00:00"), day("2024-03-12T16:00:00")]
+    real = loading.window_to_read
+    monkeypatch.setattr(loading, "window_to_read", lambda *given: real(*given[:-1], windows.pop(0)))
+    load_until_failure(connection, 1, STEPPED)
+    query("update elt.checkpoints set saved_at = now() - interval '3 days'")
+    api = MemoryApi(PAGES)
+    load_api(connection, api, STEPPED)
+    first = Window(day("2024-03-01"), day("2024-03-10"))
+    assert api.asked == [(first, Resume("0", "1", first.since))]
+    assert query(IDS) == [(1,), (2,), (3,)]
+    load_api(connection, api, STEPPED)
+    assert api.asked[-1] == (Window(day("2024-03-10"), day("2024-03-12")), None)
+
+
+def test_a_range_by_hand_does_not_cut_in_on_an_append(connection: Connection, query: Query) -> None:
+    """Its resume point would be lost, and its rows stored twice."""
+    load_until_failure(connection, 1, STEPPED)
+    with pytest.raises(ConfigurationError, match="its last load is not complete"):
+        load_api(connection, MemoryApi(PAGES), STEPPED, Request(MARCH))
+    load_api(connection, MemoryApi(PAGES), STEPPED)
+    assert query(IDS) == [(1,), (2,), (3,)]
+    load_api(connection, MemoryApi([]), STEPPED, Request(MARCH))
+
+
+def test_a_range_by_hand_that_failed_holds_up_no_append(connection: Connection) -> None:
+    load_until_failure(connection, 1, STEPPED, Request(MARCH))
+    api = MemoryApi(PAGES)
+    load_api(connection, api, STEPPED)
+    assert api.asked[0][0].until != MARCH.until
+    load_api(connection, MemoryApi([]), STEPPED, Request(MARCH))
+
+
+@pytest.mark.parametrize("rejects", [0, 1], ids=["", "with too many rejects"])
+def test_an_append_goes_on_where_its_full_refresh_ended(
+    connection: Connection, rejects: int
+) -> None:
+    """The newest row's own day would be appended again."""
+    api = MemoryApi([*PAGES, ["reject"] * rejects])
+    try:
+        load_api(connection, api, STEPPED, Request(full_refresh=True))
+    except BadPayloadError:
+        assert rejects
+    load_api(connection, api, items(**vars(STEPPED) | {"max_rejects": 9}))
+    (first, _), (second, _) = api.asked
+    assert second.since == first.until

@@ -19,6 +19,8 @@ from flows.errors import UnavailableError
 from flows.load import ledger
 from flows.load.ledger import Address
 from flows.load.load import load
+from flows.load.replay import replay
+from flows.load.request import Request
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -47,6 +49,71 @@ def test_a_second_load_of_a_partition_at_once_is_unavailable(
     assert query(STATES) == [("succeeded",)]
     with closing(connect()) as other:
         load_pages(other, *PAGES)
+
+
+def wait_for_the_waiting(query: Query) -> None:
+    """Return when some session waits for a lock that a load holds."""
+    deadline = time.monotonic() + 10
+    while query(
+        "select count(*) from pg_locks join pg_stat_activity using (pid)"
+        " where not granted and locktype = 'advisory' and datname = current_database()"
+    ) != [(1,)]:
+        assert time.monotonic() < deadline, "nobody waits"
+
+
+def test_a_load_that_is_to_wait_waits_for_another_and_then_runs(
+    connection: Connection, connect: Callable[[], Connection], query: Query
+) -> None:
+    api = MemoryApi(PAGES)
+
+    def second() -> tuple[str, int]:
+        with closing(connect()) as other:
+            entry = load_pages(other, *PAGES, request=Request(waits=True))
+            return entry.state, entry.unchanged
+
+    with ThreadPoolExecutor(1) as thread:
+        seconds = []
+
+        def meddled(window: Window, resume: Resume | None) -> Iterator[Page]:
+            for number, page in enumerate(api(window, resume)):
+                if number == 1:
+                    seconds.append(thread.submit(second))
+                    wait_for_the_waiting(query)
+                    assert query("select count(*) from elt.loads") == [(1,)]
+                yield page
+
+        load(connection, "shop", items(), Partition(), meddled)
+        assert seconds[0].result(10) == ("succeeded", 3)
+    assert query(STATES) == [("succeeded",), ("succeeded",)]
+
+
+def test_a_replay_that_is_to_wait_waits_too(
+    connection: Connection, connect: Callable[[], Connection], query: Query
+) -> None:
+    load_pages(connection, [{"id": 1, "v": "soon"}], columns={"v": "date"}, max_rejects=1)
+    with closing(connect()) as holder, ThreadPoolExecutor(1) as thread:
+        with holder, holder.cursor() as cursor:
+            ledger.lock(cursor, Address("shop", "items", ""))
+        waiting = thread.submit(replay, connect, "shop", items(), Partition(), Request(waits=True))
+        wait_for_the_waiting(query)
+        holder.close()
+        [entry] = waiting.result(10)
+    assert entry.inserted == 1
+
+
+def test_a_load_that_waits_in_vain_is_unavailable(
+    connection: Connection, connect: Callable[[], Connection], query: Query
+) -> None:
+    load_pages(connection, *PAGES)
+    with closing(connect()) as holder:
+        with holder, holder.cursor() as cursor:
+            ledger.lock(cursor, Address("shop", "items", ""))
+        with connection, connection.cursor() as cursor:
+            cursor.execute("set lock_timeout = '20ms'")
+        with pytest.raises(UnavailableError, match="lock timeout"):
+            load_pages(connection, *PAGES, request=Request(waits=True))
+    assert query(STATES) == [("succeeded",)]
+    assert load_pages(connection, *PAGES).state == "succeeded"
 
 
 def test_a_load_that_failed_lets_others_load(

@@ -8,7 +8,7 @@ import pytest
 from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.errors import ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -97,15 +97,23 @@ def test_a_pin_that_is_added_later_changes_the_column(connection: Connection, qu
         ("varchar(1)", "ab"),
     ],
 )
-def test_a_value_that_a_pin_has_no_room_for_is_a_configuration_error(
+def test_a_record_with_a_value_that_a_pin_has_no_room_for_is_set_aside(
     connection: Connection, query: Query, pin: str, value: Any
 ) -> None:
     """The line break would begin a row of its own if the value were not escaped."""
     load_pages(connection, [{"id": 1}])
+    with pytest.raises(BadPayloadError, match=r"1 records could not be stored.*was refused"):
+        load_pages(connection, [{"id": 4}, {"id": 5, "v": value}, {"id": 6}], columns={"v": pin})
+    assert query("select id from raw_shop.items order by id") == [(1,), (4,), (6,)]
+    assert query("select record::jsonb -> 'v' from elt.rejects") == [(value,)]
+
+
+def test_a_pin_that_fits_no_record_is_a_configuration_error(
+    connection: Connection, query: Query
+) -> None:
     with pytest.raises(ConfigurationError, match="Correct the resource's `columns`"):
-        load_pages(connection, [{"id": 5, "v": value}], columns={"v": pin})
-    assert query("select id from raw_shop.items") == [(1,)]
-    assert query("select state from elt.loads order by load_id") == [("succeeded",), ("failed",)]
+        load_pages(connection, [{"id": n, "v": "x"} for n in range(300)], columns={"v": "date"})
+    assert query("select count(*) from elt.rejects") == [(0,)]
 
 
 def test_an_unknown_pin_is_a_configuration_error(connection: Connection) -> None:
@@ -168,7 +176,7 @@ def test_changes_of_shape_are_noted_with_their_load(connection: Connection, quer
 
 def test_a_load_that_fails_leaves_the_shape_as_it_was(connection: Connection, query: Query) -> None:
     load_pages(connection, [{"id": 1, "v": 1}])
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(BadPayloadError):
         load_pages(connection, [{"id": 2, "v": "a", "d": "soon"}], columns={"d": "date"})
     assert type_of(query) == "bigint"
     assert query(CHANGES) == []
@@ -177,7 +185,7 @@ def test_a_load_that_fails_leaves_the_shape_as_it_was(connection: Connection, qu
 @pytest.fixture
 def role(query: Query) -> str:
     """A role that exists for all databases of the server."""
-    if not query("select from pg_roles where rolname = 'reader'"):
+    if not query("select 1 from pg_roles where rolname = 'reader'"):
         query("create role reader")
     return "reader"
 

@@ -127,6 +127,15 @@ def test_what_polars_would_change_takes_the_slow_way(records: str, why: str) -> 
     assert table_of(page_of(records), ITEMS, {}) is None, why
 
 
+@pytest.mark.parametrize("name", ["*", "^.*$", "^b$", "", "a.b", '"'])
+def test_a_name_that_means_something_elsewhere_is_a_name(name: str) -> None:
+    table = table_of(page_of(json.dumps([{"id": 1, name: 2, "b": "x"}])), ITEMS, {})
+    assert table is not None
+    assert table.natural == {"id": "bigint", name: "bigint", "b": "text"}
+    types = {field: str(kind) for field, kind in table.natural.items()}
+    assert table.copy_source(types) == ("csv", b'1,2,"x"\n')
+
+
 def test_the_partitions_fields_come_first_and_clash_with_none() -> None:
     page = page_of('[{"id": 1}, {"id": 2}]')
     table = table_of(page, ITEMS, {"city": "London", "zone": 5})

@@ -1,0 +1,64 @@
+"""Secrets by name: from the environment, or from the Prefect block of that name.
+
+`shop-token` (or `shop_token`) is the variable SHOP_TOKEN, or the Secret block `shop-token`. Values
+are read when a run needs them, and kept nowhere else.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from prefect.blocks.system import Secret
+
+from flows import sources
+from flows.errors import RefusedLoginError, UnavailableError
+from flows.extract.auth import variable
+
+
+def block(name: str) -> str:
+    """The Prefect block of a secret; Prefect takes lower case, digits and dashes only."""
+    return variable(name).lower().replace("_", "-")
+
+
+def read(name: str) -> str:
+    """The value of a secret, as it was stored: Prefect's own `get` makes `null` of "null".
+
+    Raises:
+        RefusedLoginError: when neither the environment nor Prefect has it.
+        UnavailableError: when the environment has it not, and Prefect does not answer.
+    """
+    if value := os.environ.get(variable(name)):
+        return value
+    try:
+        found: Any = Secret.load(block(name))
+    except ValueError as error:
+        raise RefusedLoginError(
+            f"The secret {name!r} is missing. Set {variable(name)}, or keep it in Prefect: set the "
+            "variable and run `python -m blocks.secrets`."
+        ) from error
+    except httpx.HTTPError as error:
+        raise UnavailableError(
+            f"Prefect does not answer ({type(error).__name__}), so the secret {name!r} can't be "
+            f"read. Start its server, or set {variable(name)}; then run this again."
+        ) from error
+    value = found.value.get_secret_value()
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def save(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Create or update the blocks of all secrets that the sources name and the environment has.
+
+    Returns the names of those that were saved.
+    """
+    logins = [sources.find(name).login for name in sources.names()]
+    names = sorted({login.secret for login in logins if login is not None})
+    saved = [name for name in names if environment.get(variable(name))]
+    for name in saved:
+        Secret(value=environment[variable(name)]).save(block(name), overwrite=True)
+    return saved
+
+
+if __name__ == "__main__":
+    save()

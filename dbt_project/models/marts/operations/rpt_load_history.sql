@@ -1,0 +1,79 @@
+with loads as (
+    select * from {{ ref('fct_loads') }}
+),
+
+last_loads as (
+    select distinct on (source, resource) *
+    from loads
+    where replays_load_id is null
+    order by source asc, resource asc, load_id desc
+),
+
+last_errors as (
+    select distinct on (source, resource) *
+    from loads
+    where error is not null
+    order by source asc, resource asc, load_id desc
+),
+
+totals as (
+    select
+        source,
+        resource,
+        count(*) as loads,
+        count(*) filter (where state = 'running') as running,
+        count(*) filter (where state = 'succeeded') as succeeded,
+        count(*) filter (where state = 'failed') as failed,
+        count(*) filter (where state = 'abandoned') as abandoned,
+        count(replays_load_id) as replays,
+        cast(sum(extracted) as bigint) as extracted,
+        cast(sum(inserted) as bigint) as inserted,
+        cast(sum(updated) as bigint) as updated,
+        cast(sum(deleted) as bigint) as deleted,
+        cast(sum(open_rejects) as bigint) as open_rejects,
+        cast(sum(schema_changes) as bigint) as schema_changes,
+        percentile_cont(0.5) within group (order by duration_seconds)
+        filter (where state = 'succeeded' and replays_load_id is null) as median_duration_seconds,
+        bool_and(state = 'succeeded') filter (where is_last_of_partition) as is_complete,
+        max(ended_at)
+        filter (where state = 'succeeded' and replays_load_id is null) as last_succeeded_at
+    from loads
+    group by source, resource
+),
+
+final as (
+    select
+        totals.source,
+        totals.resource,
+
+        last_loads.state as last_state,
+        last_errors.error as last_error,
+
+        totals.loads,
+        totals.running,
+        totals.succeeded,
+        totals.failed,
+        totals.abandoned,
+        totals.replays,
+        totals.extracted,
+        totals.inserted,
+        totals.updated,
+        totals.deleted,
+        totals.open_rejects,
+        totals.schema_changes,
+        round(cast(totals.median_duration_seconds as numeric), 3) as median_duration_seconds,
+        last_loads.duration_seconds as last_duration_seconds,
+        last_loads.records_per_second as last_records_per_second,
+
+        totals.is_complete,
+
+        totals.last_succeeded_at,
+        last_errors.ended_at as last_failed_at
+    from totals
+    inner join last_loads
+        on totals.source = last_loads.source and totals.resource = last_loads.resource
+    left join last_errors
+        on totals.source = last_errors.source and totals.resource = last_errors.resource
+)
+
+select * from final

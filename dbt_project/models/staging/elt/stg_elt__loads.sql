@@ -1,0 +1,34 @@
+with source as (
+    select * from {{ source('elt', 'loads') }}
+),
+
+renamed as (
+    select
+        load_id,
+        replays as replays_load_id,
+        run_id,
+
+        source,
+        resource,
+        partition,
+        state,
+        error,
+
+        pages,
+        extracted,
+        inserted,
+        updated,
+        unchanged,
+        rejected,
+        deleted,
+
+        started_at,
+        ended_at
+    from source
+),
+
+final as (
+    select * from renamed
+)
+
+select * from final

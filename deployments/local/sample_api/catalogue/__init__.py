@@ -1,0 +1,1 @@
+"""The catalogue: one small list in every paging style, body format and login that APIs have."""

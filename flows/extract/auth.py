@@ -1,0 +1,232 @@
+"""Ways to log in: what a source declares, and how a request then shows who asks.
+
+A declaration names its secret; the value is read when the first request is made, and stays here.
+"""
+
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from requests import PreparedRequest
+
+from flows.declaration import HttpRequest, Login
+from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLoginError
+from flows.extract import addresses
+from flows.extract.answers import Said
+from flows.extract.connection import Connection, NoAnswerError
+from flows.extract.masks import Mask
+
+ReadSecret = Callable[[str], str]
+
+# RFC 9110, 5.5: what a header may hold.
+_HEADER_VALUE = re.compile(r"[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a secret: SHOP_TOKEN for `shop-token`."""
+    return re.sub("[^A-Z0-9]", "_", name.upper())
+
+
+def secret_from_environment(name: str) -> str:
+    """The value of a secret.
+
+    Raises:
+        RefusedLoginError: when its variable is not set.
+    """
+    value = os.environ.get(variable(name), "")
+    if not value:
+        raise RefusedLoginError(f"The secret {name!r} is missing: set {variable(name)}.")
+    return value
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key in a header or in a query parameter; `secret` is the name under which it is kept."""
+
+    secret: str
+    header: str = ""
+    param: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that would be sent nowhere, or twice."""
+        if bool(self.header) == bool(self.param):
+            raise ConfigurationError("ApiKey needs either a header or a param.")
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Put the key where the API looks for it."""
+        if self.param:
+            request.url = addresses.with_param(str(request.url), self.param, value)
+        else:
+            request.headers[self.header] = value
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """A token in the Authorization header (RFC 6750); `secret` is the name under which it is kept.
+
+    Attributes:
+        scheme: what stands before the token: some APIs want `Token` or `Bot`.
+    """
+
+    secret: str
+    scheme: str = "Bearer"
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Set the Authorization header."""
+        request.headers["Authorization"] = f"{self.scheme} {value}"
+
+
+@dataclass(frozen=True)
+class Basic:
+    """A user and a password (RFC 7617); `secret` is the name under which the password is kept."""
+
+    user: str
+    secret: str
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Set the Authorization header."""
+        request.headers["Authorization"] = _basic(self.user, value)
+
+
+@dataclass(frozen=True)
+class OAuth2:
+    """Client credentials (RFC 6749, 4.4): a token is fetched first, and again when it is refused.
+
+    Attributes:
+        token_url: absolute; where tokens are given out.
+        secret: the name under which the client secret is kept.
+    """
+
+    token_url: str
+    client_id: str
+    secret: str
+    scope: str = ""
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Set the Authorization header to a token."""
+        request.headers["Authorization"] = f"Bearer {value}"
+
+    def form(self) -> dict[str, str]:
+        """What asks for a token, besides the client's own login."""
+        scope = {"scope": self.scope} if self.scope else {}
+        return {"grant_type": "client_credentials", **scope}
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+class Credentials:
+    """A source's login with its value: signs requests."""
+
+    def __init__(
+        self, login: Login | None, read_secret: ReadSecret, connection: Connection, mask: Mask
+    ) -> None:
+        self._login = login
+        self._read_secret = read_secret
+        self._connection = connection
+        self._mask = mask
+        self._value: str | None = None
+
+    def prepare(self, within_seconds: float) -> None:
+        """Read the secret, and fetch the token, unless they are there already.
+
+        Raises:
+            NoAnswerError: the server that gives out tokens is away or busy.
+            RefusedLoginError: there is no such secret, or no token for it.
+        """
+        if self._login is None or self._value is not None:
+            return
+        value = self._mask.add(self._read_secret(self._login.secret))
+        if isinstance(self._login, OAuth2):
+            value = self._mask.add(self._fetch_token(self._login, value, within_seconds))
+        self._value = value
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Sign a request; without a login, leave it as it is.
+
+        Raises:
+            RefusedLoginError: when the secret can't stand in a header.
+        """
+        if self._login is not None and self._value is not None:
+            before = dict(request.headers)
+            self._login.sign(request, self._value)
+            for name, value in request.headers.items():
+                if value != before.get(name):
+                    self._check_header(self._login, str(value))
+        return request
+
+    def _check_header(self, login: Login, value: str) -> None:
+        self._mask.add(value.rpartition(" ")[2])
+        if _HEADER_VALUE.fullmatch(value) is None:
+            raise RefusedLoginError(
+                f"The secret {login.secret!r} has a line break or a letter in it that can't be "
+                "sent in a header. Store it again without."
+            )
+
+    def renew(self) -> bool:
+        """Forget a token that was refused; False where there is no way to get another one."""
+        self._value = None
+        return isinstance(self._login, OAuth2)
+
+    def unsigned(self, request: HttpRequest) -> HttpRequest:
+        """A request that an API led to, as it may be kept: without the login, if it is repeated.
+
+        Raises:
+            BadPayloadError: when it stands elsewhere than in a query parameter of its own.
+        """
+        param = self._login.param if self._login else ""
+        url = addresses.without_params(
+            request.url,
+            lambda name, value: (bool(param) and name == param) or self._mask.is_secret(value),
+        )
+        request = replace(request, url=url)
+        if self._mask.shows_secret(str(request)):
+            raise BadPayloadError(
+                f"The API leads to {request}, with the login in it, which would be stored there. "
+                "Give the resource a `paging` of its own that leaves it out."
+            )
+        return request
+
+    def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> str:
+        said = self._ask_for_token(login, client_secret, within_seconds)
+        if said.is_passing:
+            raise NoAnswerError(f"no token from {login.token_url}: it {said}", False, said)
+        token = _token(said)
+        if token is None:
+            # A success may hold a token that could not be read: it is not quoted.
+            told, start = (f"answered {said.status}", "") if said.is_good else (said, said.start)
+            raise RefusedLoginError(
+                f"{login.token_url} gave client {login.client_id!r} no token: it {told}. Correct "
+                f"the client or its secret {login.secret!r}.",
+                Answer(login.token_url, said.status, start, 1),
+            )
+        return token
+
+    def _ask_for_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Said:
+        def sign(request: PreparedRequest) -> PreparedRequest:
+            addresses.check_any(str(request.url), has_login=True)
+            request.headers["Authorization"] = _basic(login.client_id, client_secret)
+            self._mask.add(request.headers["Authorization"].rpartition(" ")[2])
+            return request
+
+        request = HttpRequest(login.token_url, "POST")
+        try:
+            return self._connection.send(request, sign, within_seconds, login.form())
+        except NoAnswerError as error:
+            raise NoAnswerError(f"no token from {login.token_url}: {error}", False) from error
+
+
+def _token(said: Said) -> str | None:
+    """The access token, where there is one (RFC 6749, 5.1)."""
+    try:
+        token = json.loads(said.body)["access_token"] if said.is_good else None
+    except (ValueError, LookupError, TypeError):
+        return None
+    return token if isinstance(token, str) and token else None

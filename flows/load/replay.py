@@ -1,0 +1,89 @@
+"""Load again what earlier loads set aside: `elt.rejects` in the place of the API."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import Page, Partition, Resource, Resume, Window
+from flows.errors import BadPayloadError, ConfigurationError, EltError
+from flows.load import ledger
+from flows.load.ledger import Address, Entry
+from flows.load.load import load, open_rejects
+from flows.load.request import EVERYTHING_NEW, Request
+
+REJECTS_A_PAGE = 1000
+
+
+def replay(
+    connect: Callable[[], Connection],
+    source: str,
+    resource: Resource,
+    partition: Partition,
+    request: Request = EVERYTHING_NEW,
+) -> list[Entry]:
+    """Load the rejects of a resource partition again: a load, and its entry, per load they are of.
+
+    Records are stored as today's declaration says. A row that a later load wrote stays as it is.
+    What is rejected again stays in `elt.rejects`, with its new reason; it keeps nothing else from
+    being replayed.
+
+    Raises:
+        EltError: as `flows.load.load.load` does; where several loads' rejects could not all be
+            stored, the first such error, after all were tried.
+    """
+    as_sent = replace(
+        resource,
+        records=_Whole(),
+        paging=None,
+        cursor=None,
+        disposition="merge" if resource.key else "append",
+    )
+    address = Address(source, resource.name, partition.name)
+    entries: list[Entry] = []
+    errors: list[EltError] = []
+    with closing(connect()) as connection, closing(connect()) as reading:
+        for load_id in open_rejects(connection, address):
+            pages = _Rejects(reading, load_id)
+            once = replace(request, replays=load_id)
+            try:
+                entries.append(load(connection, source, as_sent, partition, pages, once))
+            except (BadPayloadError, ConfigurationError) as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return entries
+
+
+class _Whole:
+    """All of a page is its list of records."""
+
+    def __call__(self, page: Page) -> list[Any]:
+        records: list[Any] = page.document
+        return records
+
+    def raw(self, page: Page) -> bytes:
+        return page.body
+
+
+class _Rejects:
+    """What a load set aside, in pages."""
+
+    def __init__(self, connection: Connection, load_id: int) -> None:
+        self._connection = connection
+        self._load_id = load_id
+
+    def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:
+        """A page's resume point is the number of its last reject."""
+        last = 0
+        while rows := self._after(last):
+            last = rows[-1][0]
+            body = f"[{','.join(record for _, record in rows)}]"
+            resume = Resume("", str(last), None)
+            yield Page(body.encode(), f"elt.rejects of load {self._load_id}", resume=resume)
+
+    def _after(self, last: int) -> list[tuple[int, str]]:
+        with self._connection, self._connection.cursor() as cursor:
+            return ledger.rejects(cursor, self._load_id, last, REJECTS_A_PAGE)

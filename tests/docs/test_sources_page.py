@@ -1,0 +1,105 @@
+"""Every example in docs/sources.md loads what it says, as it stands there."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from deployments.local.sample_api.misbehaving.server import misbehaving
+from flows.declaration import Resource, Source
+from flows.extract import auth, pagination, records
+from flows.extract.client import Client
+from flows.extract.pages import read_pages
+from flows.load.load import load
+from flows.load.partitions import partitions_of
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SECRETS = {
+    "SHOP_KEY": "sample-api-key",
+    "SHOP_TOKEN": "sample-bearer-token",
+    "SHOP_PASSWORD": "sample-password",
+    "SHOP_CLIENT_SECRET": "sample-client-secret",
+}
+ALL_ITEMS = 25
+OTHERS = {"by_size": 2 * (25 + 17), "parents": 5, "single": 1, "own_records": 17}
+
+
+def examples() -> dict[str, Any]:
+    """All that the page's code defines, block after block."""
+    defined: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(block, defined)  # noqa: S102 (our own page)
+    return defined
+
+
+DEFINED = examples()
+RESOURCES = [value for value in DEFINED.values() if isinstance(value, Resource)]
+SOURCES = {name: value for name, value in DEFINED.items() if isinstance(value, Source)}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[str]:
+    with misbehaving() as url:
+        yield f"{url}/"
+
+
+def loaded(database: URL, source: Source, resource: Resource) -> int:
+    """Load all partitions of a resource and count the rows of its raw table."""
+    with Client(source) as client, closing(psycopg2.connect(libpq(database))) as connection:
+        for partition in partitions_of(connection, source.name, resource):
+            pages = partial(read_pages, client, source, resource, partition)
+            load(connection, source.name, resource, partition, pages)
+        with connection.cursor() as cursor:
+            cursor.execute(f"select count(*) from raw_{source.name}.{resource.name}")  # noqa: S608
+            return int(cursor.fetchall()[0][0])
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.name)
+def test_a_resource_of_the_page_reads_every_row(
+    database: URL, api: str, resource: Resource
+) -> None:
+    source = Source("shop", api, tuple(RESOURCES))
+    if resource.name == "children":
+        loaded(database, source, source.resource("parents"))
+    for _ in range(2):
+        assert loaded(database, source, resource) == OTHERS.get(resource.name, ALL_ITEMS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_of_the_page_logs_in(
+    database: URL, api: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in SECRETS.items():
+        monkeypatch.setenv(variable, value)
+    source = SOURCES[name]
+    moved = replace(source, base_url=source.base_url.replace(DEFINED["API"], api))
+    if isinstance(moved.login, auth.OAuth2):
+        token_url = moved.login.token_url.replace(DEFINED["API"], api)
+        moved = replace(moved, login=replace(moved.login, token_url=token_url))
+    assert loaded(database, moved, moved.resources[0]) == ALL_ITEMS
+
+
+def test_the_page_has_an_example_of_every_style_login_and_body() -> None:
+    """As flows/extract offers them: a new one needs an example."""
+    for module in (pagination, records):
+        offered = {
+            name
+            for name, value in vars(module).items()
+            if callable(value)
+            and getattr(value, "__module__", "") == module.__name__
+            and re.fullmatch(r"[a-z][a-z_]+", name)
+            and name not in {"check_type", "with_param"}
+        }
+        assert len(offered) >= 5
+        assert [name for name in offered if f"{name}(" not in PAGE] == []
+    logins = {type(source.login).__name__ for source in SOURCES.values()}
+    assert logins == {"ApiKey", "Basic", "Bearer", "OAuth2", "NoneType"}

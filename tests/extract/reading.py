@@ -1,0 +1,73 @@
+"""Reading an API that is a function, with the real client: over loopback, or without a socket."""
+
+import json
+from collections.abc import Callable
+from email.message import Message
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from conftest import Answer, Asked
+from requests.structures import CaseInsensitiveDict
+
+from flows.declaration import HttpRequest, Page, Partition, Resource, Resume, Source, Window
+from flows.extract.answers import Said
+from flows.extract.client import Client
+from flows.extract.pages import read_pages
+from flows.load import ledger
+
+Api = Callable[[Asked], Answer]
+
+ANY_TIME = Window()
+
+
+class MemoryClient(Client):
+    """A client whose requests are answered by a function."""
+
+    def __init__(self, source: Source, api: Api) -> None:
+        super().__init__(source)
+        self._api = api
+
+    def _send(self, request: HttpRequest, left_seconds: float) -> Said:
+        parts = urlsplit(request.url)
+        asked = Asked(f"{parts.path}?{parts.query}" if parts.query else parts.path)
+        asked.method, asked.headers = request.method, Message()
+        asked.body = b"" if request.body is None else json.dumps(request.body).encode()
+        for name, value in {"Host": parts.netloc, **request.headers}.items():
+            asked.headers[name] = value
+        answer = self._api(asked)
+        headers = CaseInsensitiveDict(answer.headers)
+        return Said(request.url, answer.status, "", headers, answer.body, None, self.mask)
+
+
+def read(
+    url: str,
+    resource: Resource,
+    api: Api | None = None,
+    resume: Resume | None = None,
+    window: Window = ANY_TIME,
+) -> list[Page]:
+    """All pages of a resource below the URL, where `api` answers, or else who listens there."""
+    source = Source("shop", url, (resource,))
+    with MemoryClient(source, api) if api else Client(source) as client:
+        return list(read_pages(client, source, resource, Partition(), window, resume))
+
+
+def rows(pages: list[Page]) -> list[Any]:
+    """The records of pages, as the load layer finds them."""
+    return [row for page in pages if page.find is not None for row in page.find(page)]
+
+
+def stored(resume: Resume | None) -> Resume | None:
+    """A resume point as the ledger gives it back: as `jsonb`, which sorts names."""
+    if resume is None:
+        return None
+    text = json.dumps(vars(resume), default=ledger._as_json, sort_keys=True)
+    fields = json.loads(text)
+    return Resume(**{**fields, "since": fields["since"] and ledger._time(fields["since"])})
+
+
+def asked_params(asked: Asked) -> dict[str, str]:
+    """The query of a request; each name is there once."""
+    pairs = parse_qsl(urlsplit(asked).query, keep_blank_values=True)
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)

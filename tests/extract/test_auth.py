@@ -1,0 +1,347 @@
+"""Promises of logins: what a request shows, when a token is renewed, and what is no login."""
+
+import json
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import pytest
+from conftest import Answer, Asked, Serve, Server
+from requests import PreparedRequest
+
+from flows.declaration import HttpRequest, Page, Source
+from flows.errors import (
+    ConfigurationError,
+    PayloadTooLargeError,
+    RefusedLoginError,
+    UnavailableError,
+)
+from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, secret_from_environment
+from flows.extract.client import Client
+
+GOOD = Answer(b'[{"id": 1}]')
+SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)
+PLAIN = "s3cret-k3y/+="
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the client would have slept, in order."""
+    seconds: list[float] = []
+    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
+    return seconds
+
+
+def client(url: str, login: Any, secret: str = PLAIN, **changes: Any) -> Client:
+    return Client(Source("shop", url, (), login=login, **changes), lambda _: secret)
+
+
+def get(url: str, login: Any, secret: str = PLAIN, **changes: Any) -> Page:
+    with client(url, login, secret, **changes) as opened:
+        return opened.get(url)
+
+
+def header(serve: Serve, login: Any, secret: str = PLAIN, name: str = "Authorization") -> str:
+    """The header that a login sends."""
+    server = serve(lambda _: GOOD)
+    get(server.url, login, secret)
+    return str(server.asked[0].headers[name])
+
+
+def test_a_key_is_sent_in_its_header(serve: Serve) -> None:
+    assert header(serve, ApiKey("shop-key", header="X-Api-Key"), name="x-api-key") == PLAIN
+
+
+@pytest.mark.parametrize("secret", [PLAIN, SECRET], ids=["plain", "any letters"])
+@pytest.mark.parametrize("path", ["orders", "orders?a=1&a=2%20", "orders?key=wrong&a=1"])
+def test_a_key_is_sent_in_its_parameter_once(serve: Serve, secret: str, path: str) -> None:
+    server = serve(lambda _: GOOD)
+    with client(server.url, ApiKey("shop-key", param="key"), secret) as opened:
+        page = opened.get(f"{server.url}{path}")
+    assert parse_qs(urlsplit(server.asked[0]).query)["key"] == [secret]
+    others = [pair for pair in parse_qsl(urlsplit(server.asked[0]).query) if pair[0] == "a"]
+    assert others == [pair for pair in parse_qsl(urlsplit(path).query) if pair[0] == "a"]
+    assert page.url == f"{server.url}{path}"
+
+
+def test_a_bearer_token_is_sent_with_its_scheme(serve: Serve) -> None:
+    assert header(serve, Bearer("shop-token")) == f"Bearer {PLAIN}"
+    assert header(serve, Bearer("shop-token", scheme="Token")) == f"Token {PLAIN}"
+
+
+def test_a_user_and_a_password_are_sent_in_utf_8(serve: Serve) -> None:
+    scheme, _, sent = header(serve, Basic("j\xf6rg", "shop-password"), SECRET).partition(" ")
+    assert (scheme, b64decode(sent).decode()) == ("Basic", f"j\xf6rg:{SECRET}")
+
+
+def test_a_login_of_ones_own_signs_each_request(serve: Serve) -> None:
+    class Signed:
+        secret, param = "shop-key", ""
+
+        def sign(self, request: PreparedRequest, value: str) -> None:
+            request.headers["X-Signature"] = f"{value}:{len(str(request.url))}"
+
+    server = serve(lambda _: GOOD)
+    with client(server.url, Signed()) as opened:
+        opened.get(server.url)
+        opened.get(f"{server.url}abc")
+    signatures = [asked.headers["X-Signature"] for asked in server.asked]
+    assert signatures == [f"{PLAIN}:{len(server.url)}", f"{PLAIN}:{len(server.url) + 3}"]
+
+
+@pytest.mark.parametrize("secret", ["two\nlines", "end\n", "end ", "\u20ac", "nul\0"], ids=repr)
+@pytest.mark.parametrize("login", [Bearer("shop-key"), ApiKey("shop-key", header="X-Key")])
+def test_a_secret_that_no_header_can_hold_is_named_and_not_shown(
+    serve: Serve, login: Any, secret: str
+) -> None:
+    server = serve(lambda _: GOOD)
+    with pytest.raises(
+        RefusedLoginError, match="'shop-key' has a line break or a letter"
+    ) as failure:
+        get(server.url, login, secret)
+    assert secret not in str(failure.value)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("login", [{}, {"header": "X-Key", "param": "key"}], ids=["none", "two"])
+def test_a_key_has_one_place(login: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="either a header or a param"):
+        ApiKey("shop-key", **login)
+
+
+def test_a_secret_is_read_when_it_is_needed_and_once(serve: Serve) -> None:
+    read: list[str] = []
+
+    def read_secret(name: str) -> str:
+        read.append(name)
+        return PLAIN
+
+    server = serve(lambda _: GOOD)
+    with Client(Source("shop", server.url, (), login=Bearer("shop-token")), read_secret) as opened:
+        assert read == []
+        opened.get(server.url)
+        opened.get(server.url)
+    assert read == ["shop-token"]
+
+
+def test_a_secret_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", PLAIN)
+    assert secret_from_environment("shop-token") == PLAIN
+    monkeypatch.setenv("SHOP_TOKEN", "")
+    with pytest.raises(RefusedLoginError, match="'shop-token' is missing: set SHOP_TOKEN"):
+        secret_from_environment("shop-token")
+
+
+def test_a_missing_secret_is_a_refused_login(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    server = serve(lambda _: GOOD)
+    source = Source("shop", server.url, (), login=Bearer("shop-token"))
+    with pytest.raises(RefusedLoginError, match="set SHOP_TOKEN"), Client(source) as opened:
+        opened.get(server.url)
+    assert server.asked == []
+
+
+Tokens = Callable[..., Server]
+TOKEN = "t0ken-"  # noqa: S105 (made up)
+
+
+@pytest.fixture
+def tokens(serve: Serve) -> Tokens:
+    """A server that gives out t0ken-1, t0ken-2, …; or says these instead, one after the other."""
+
+    def start(*said: Answer) -> Server:
+        left = [*said]
+
+        def answer(_: Asked) -> Answer:
+            if left:
+                return left.pop(0)
+            given = f"{TOKEN}{len(server.asked)}"
+            return Answer(json.dumps({"access_token": given, "expires_in": 60}).encode())
+
+        server = serve(answer)
+        return server
+
+    return start
+
+
+def oauth2(server: Server, **changes: Any) -> OAuth2:
+    return OAuth2(f"{server.url}token", "shop client", "shop-client-secret", **changes)
+
+
+def accepts(*numbers: int) -> Callable[[Asked], Answer]:
+    """An API that lets these tokens in."""
+    known = [f"Bearer {TOKEN}{number}" for number in numbers]
+    return lambda asked: GOOD if asked.headers["Authorization"] in known else Answer(status=401)
+
+
+def test_a_token_is_fetched_once_for_all_requests(serve: Serve, tokens: Tokens) -> None:
+    api, login = serve(accepts(1)), tokens()
+    with client(api.url, oauth2(login, scope="orders read")) as opened:
+        for _ in range(3):
+            opened.get(api.url)
+    (asked,) = login.asked
+    assert (asked, asked.method) == ("/token", "POST")
+    assert dict(parse_qsl(asked.body.decode())) == {
+        "grant_type": "client_credentials",
+        "scope": "orders read",
+    }
+    user = b64decode(asked.headers["Authorization"].removeprefix("Basic ")).decode()
+    assert user == f"shop client:{PLAIN}"
+
+
+def test_a_client_secret_may_have_any_letters(serve: Serve, tokens: Tokens) -> None:
+    api, login = serve(accepts(1)), tokens()
+    get(api.url, oauth2(login), SECRET)
+    sent = login.asked[0].headers["Authorization"].removeprefix("Basic ")
+    assert b64decode(sent).decode() == f"shop client:{SECRET}"
+    assert dict(parse_qsl(login.asked[0].body.decode())) == {"grant_type": "client_credentials"}
+
+
+def test_an_expired_token_is_renewed_and_the_request_repeated(
+    serve: Serve, tokens: Tokens, slept: list[float]
+) -> None:
+    login = tokens()
+    allowed = [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    with client(api.url, oauth2(login)) as opened:
+        opened.get(api.url)
+        allowed[0] = 2
+        assert opened.get(f"{api.url}b").body == GOOD.body
+        opened.get(f"{api.url}c")
+    assert api.asked == ["/", "/b", "/b", "/c"]
+    assert (len(login.asked), slept) == (2, [])
+
+
+def test_a_new_token_that_is_refused_is_a_refused_login(serve: Serve, tokens: Tokens) -> None:
+    api, login = serve(accepts()), tokens()
+    with pytest.raises(RefusedLoginError, match="answered 401"):
+        get(api.url, oauth2(login))
+    assert (len(api.asked), len(login.asked)) == (2, 2)
+
+
+def test_a_fixed_secret_that_is_refused_is_not_sent_again(serve: Serve) -> None:
+    api = serve(accepts())
+    with pytest.raises(RefusedLoginError, match="answered 401"):
+        get(api.url, Bearer("shop-token"))
+    assert len(api.asked) == 1
+
+
+def test_a_post_is_repeated_with_a_new_token(serve: Serve, tokens: Tokens) -> None:
+    """It was refused, so nothing was done."""
+    api, login = serve(accepts(2)), tokens()
+    with client(api.url, oauth2(login)) as opened:
+        request = HttpRequest(api.url, "POST", body={"a": 1})
+        assert opened.get(request, is_repeatable=False).body == GOOD.body
+    assert [json.loads(asked.body) for asked in api.asked] == [{"a": 1}] * 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Answer(b"oops", 500), Answer(b"slow down", 429), Answer(b"{", declared_length=99)],
+    ids=["server error", "too many", "cut"],
+)
+def test_a_token_server_that_is_down_is_asked_again(
+    serve: Serve, tokens: Tokens, slept: list[float], failure: Answer
+) -> None:
+    api, login = serve(accepts(2)), tokens(failure)
+    assert get(api.url, oauth2(login)).body == GOOD.body
+    assert (len(slept), len(api.asked), len(login.asked)) == (1, 1, 2)
+
+
+def test_a_token_server_that_stays_down_is_unavailable(serve: Serve, tokens: Tokens) -> None:
+    api = serve(accepts())
+    login = tokens(*[Answer(b"down for repairs", 503, {"Retry-After": "40"})] * 9)
+    with pytest.raises(UnavailableError) as failure:
+        get(api.url, oauth2(login), max_wait_seconds=100)
+    said = (
+        f"no token from {login.url}token: it answered 503 Service Unavailable: 'down for repairs'"
+    )
+    assert said in str(failure.value)
+    answer = failure.value.answer
+    assert answer is not None
+    assert (answer.url, answer.status, answer.start) == (
+        f"{login.url}token",
+        503,
+        "down for repairs",
+    )
+    assert (answer.attempts, len(login.asked), api.asked) == (3, 3, [])
+
+
+def test_a_post_waits_for_its_token(serve: Serve, tokens: Tokens) -> None:
+    """It was not sent yet, so that is no repetition."""
+    api, login = serve(accepts(2)), tokens(Answer(status=503))
+    with client(api.url, oauth2(login)) as opened:
+        assert opened.get(HttpRequest(api.url, "POST"), is_repeatable=False).body == GOOD.body
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Answer(b'{"error": "invalid_client"}', 401),
+        Answer(b'{"error": "invalid_scope"}', 400),
+        Answer(b'{"token": "x"}'),
+        Answer(b'{"access_token": ""}'),
+        Answer(b'{"access_token": null}'),
+        Answer(b'["access_token"]'),
+        Answer(b"<html>"),
+        Answer(b"", 302, {"Location": "/elsewhere"}),
+        Answer(b"", 308, {"Location": "http://169.254.169.254/"}),
+    ],
+    ids=[
+        "unknown client",
+        "unknown scope",
+        "another name",
+        "empty",
+        "null",
+        "a list",
+        "HTML",
+        "redirect",
+        "redirect that keeps the method",
+    ],
+)
+def test_an_answer_without_a_token_is_a_refused_login(
+    serve: Serve, tokens: Tokens, said: Answer
+) -> None:
+    """Also a redirect: the client's secret is sent nowhere else."""
+    api, login = serve(accepts()), tokens(said)
+    with pytest.raises(RefusedLoginError) as failure:
+        get(api.url, oauth2(login))
+    assert "gave client 'shop client' no token: it answered" in str(failure.value)
+    assert "Correct the client or its secret 'shop-client-secret'" in str(failure.value)
+    assert failure.value.answer is not None
+    assert failure.value.answer.status == said.status
+    assert (len(login.asked), api.asked) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("token_url", "said"),
+    [
+        ("http://203.0.113.7/token", "in clear text"),
+        ("http://169.254.169.254/token", "link-local"),
+        ("https://me:pa55word@203.0.113.7/token", "has a user or a password in it"),
+        ("file:///token", "no HTTP address"),
+        ("/token", "can't be asked"),
+    ],
+)
+def test_a_token_is_not_asked_for_where_the_secret_would_be_seen(
+    serve: Serve, token_url: str, said: str
+) -> None:
+    api = serve(accepts())
+    with pytest.raises(ConfigurationError, match=said) as failure:
+        get(api.url, OAuth2(token_url, "client", "shop-client-secret"))
+    assert "pa55word" not in str(failure.value)
+    assert api.asked == []
+
+
+def test_a_token_answer_has_the_limits_of_any_other(serve: Serve, tokens: Tokens) -> None:
+    api, login = serve(accepts()), tokens(Answer(b" " * 10_000))
+    with pytest.raises(PayloadTooLargeError, match="more than 1,000 bytes"):
+        get(api.url, oauth2(login), max_body_bytes=1000)
+
+
+def test_a_token_with_a_line_break_is_refused(serve: Serve, tokens: Tokens) -> None:
+    api, login = serve(accepts()), tokens(Answer(b'{"access_token": "a\\r\\nX-Admin: yes"}'))
+    with pytest.raises(RefusedLoginError, match="has a line break or a letter in it"):
+        get(api.url, oauth2(login))
+    assert api.asked == []

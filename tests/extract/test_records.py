@@ -1,0 +1,367 @@
+"""Promises of records: where they are found in a body, and what is no body of that kind."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import Answer, Serve
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from flows.declaration import Page, Resource
+from flows.errors import BadPayloadError
+from flows.extract.records import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.load.tables import table_of
+from tests.extract.reading import read, rows
+
+Records = Callable[[Page], list[Any]]
+
+BOM = b"\xef\xbb\xbf"
+JSON = "application/json"
+HTML = b"<html>\n<body>Please log in</body>\n</html>"
+
+KINDS: dict[str, tuple[Records, bytes, str]] = {
+    "JSON": (records_at("items"), b'{"items": [{"id": 1}, {"id": 2}]}', JSON),
+    "one object": (record_at("item"), b'{"item": {"id": 1}}', JSON),
+    "columns": (columns_at("items"), b'{"items": {"id": [1, 2]}}', JSON),
+    "NDJSON": (ndjson(), b'{"id": 1}\n{"id": 2}\n', "application/x-ndjson"),
+    "CSV": (csv_rows(), b"id\n1\n2\n", "text/csv; charset=utf-8"),
+}
+every_kind = pytest.mark.parametrize(("records", "body", "kind"), KINDS.values(), ids=KINDS)
+
+
+def page(body: bytes | Any, content_type: str = JSON) -> Page:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Page(raw, "http://api/orders", content_type)
+
+
+def found(serve: Serve, records: Records, answer: Answer) -> list[Any]:
+    """The records that are read of a server with one answer."""
+    return rows(read(serve(lambda _: answer).url, Resource("orders", "orders", records)))
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [("", [1, 2]), ("value", {"value": [1, 2]}), ("data.items", {"data": {"items": [1, 2]}})],
+)
+def test_records_are_found_at_the_root_or_below(path: str, document: Any) -> None:
+    assert records_at(path)(page(document)) == [1, 2]
+    assert json.loads(records_at(path).raw(page(document)) or b"") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "said"),
+    [
+        ("", {"value": []}, "a list of records at 'its root', but there is ['value']"),
+        ("value", {"value": {"a": 1}}, "a list of records at 'value', but there is ['a']"),
+        ("value", {"value": None}, "but there is NoneType"),
+        ("value", {"error": "busy"}, "the field 'value' at 'value', but there is ['error']"),
+        ("data.items", {"data": [1]}, "the field 'items' at 'data.items', but there is list"),
+    ],
+)
+def test_records_at_another_place_are_an_error_that_says_what_is_there(
+    path: str, document: Any, said: str
+) -> None:
+    with pytest.raises(BadPayloadError) as failure:
+        records_at(path)(page(document))
+    assert said in str(failure.value)
+
+
+@pytest.mark.parametrize(("path", "document"), [("", {"a": 1}), ("b.c", {"b": {"c": {"a": 1}}})])
+def test_a_single_object_is_one_record(path: str, document: Any) -> None:
+    assert record_at(path)(page(document)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("document", [[{"a": 1}], None, 1, "a"], ids=repr)
+def test_a_single_object_that_is_none_is_an_error(document: Any) -> None:
+    with pytest.raises(BadPayloadError, match="should have an object at"):
+        record_at()(page(document))
+
+
+def test_columns_become_records_with_their_nulls() -> None:
+    daily = {"time": ["2024-01-01", "2024-01-02"], "rain": [None, 1.5]}
+    assert columns_at("daily")(page({"daily": daily})) == [
+        {"time": "2024-01-01", "rain": None},
+        {"time": "2024-01-02", "rain": 1.5},
+    ]
+
+
+@pytest.mark.parametrize("daily", [{}, {"time": [], "rain": []}])
+def test_columns_without_values_are_no_records(daily: dict[str, Any]) -> None:
+    assert columns_at("daily")(page({"daily": daily})) == []
+
+
+@pytest.mark.parametrize(
+    ("daily", "said"),
+    [
+        ({"time": [1, 2], "rain": [1]}, "different lengths under 'daily': {'time': 2, 'rain': 1}"),
+        ({"time": [1], "rain": None}, "an object of arrays"),
+        ([1], "an object of arrays"),
+    ],
+)
+def test_columns_that_can_shift_are_an_error(daily: Any, said: str) -> None:
+    with pytest.raises(BadPayloadError) as failure:
+        columns_at("daily")(page({"daily": daily}))
+    assert said in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        HTML,
+        b'[{"id": 1}, {"id"',
+        b'[{"id": NaN}]',
+        b"[-Infinity]",
+        b"",
+        b"[" * 100_000,
+    ],
+    ids=["HTML", "cut", "NaN", "Infinity", "empty", "too deep"],
+)
+def test_a_body_that_is_not_json_is_an_error_that_shows_its_start(body: bytes) -> None:
+    with pytest.raises(BadPayloadError) as failure:
+        _ = page(body, "text/html").document
+    assert "http://api/orders answered" in str(failure.value)
+    assert f"they begin {body[:200].decode()!r}" in str(failure.value)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@settings(database=None, deadline=None)
+@given(
+    st.lists(json_values, max_size=5),
+    st.sampled_from(["\n", "\r\n", "\n\n", " \n\t"]),
+    st.booleans(),
+)
+def test_lines_of_json_are_the_values_that_were_written(
+    values: list[Any], line_end: str, is_ascii: bool
+) -> None:
+    body = "".join(json.dumps(value, ensure_ascii=is_ascii) + line_end for value in values)
+    lines = page(body.encode(errors="replace"), "application/x-ndjson")
+    assert ndjson()(lines) == [json.loads(line) for line in body.split("\n") if line.strip()]
+
+
+@settings(database=None, deadline=None, max_examples=500)
+@given(st.text(alphabet='[]{},:"\\ \n1ae', max_size=14))
+@pytest.mark.parametrize("last_line", ["", '{"a": 1}'], ids=["alone", "before another"])
+def test_lines_are_cut_out_as_they_are_or_not_at_all(last_line: str, text: str) -> None:
+    """Lines that are no JSON, but would be if they were joined, are not joined."""
+    lines = page(f"{text}\n{last_line}".encode(), "application/x-ndjson")
+    raw = ndjson().raw(lines)
+    if raw is not None:
+        assert json.loads(raw) == ndjson()(lines)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1},{"a": 2}',
+        b'{"a": [1\n2]},{"a": 3}',
+        b'{"a": "one\ntwo"}',
+        b'{"a": 1} {"a": 2}',
+        b'{"a":\n1}',
+        b'{"a": 1}\n{"a"',
+        b'{"a": NaN}',
+    ],
+    ids=[
+        "two a line",
+        "a list over two lines",
+        "text over two lines",
+        "two without a comma",
+        "one over two lines",
+        "cut",
+        "NaN",
+    ],
+)
+def test_a_line_that_is_not_one_value_is_an_error_that_names_it(body: bytes) -> None:
+    with pytest.raises(BadPayloadError, match=r"Line \d of what follows is not JSON"):
+        ndjson()(page(body, "application/x-ndjson"))
+    assert ndjson().raw(page(body)) is None
+
+
+def test_lines_of_json_become_a_table_as_fast_as_a_list_does() -> None:
+    """And the same table: they don't go through Python objects."""
+    records = [{"id": n, "name": f"n{n}", "price": n / 4, "is_new": n % 2 == 0} for n in range(9)]
+    lines = page("\n".join(map(json.dumps, records)).encode(), "application/x-ndjson")
+    fast = table_of(lines, Resource("orders", "orders", ndjson()), {})
+    as_list = table_of(page(records), Resource("orders", "orders", records_at()), {})
+    assert fast is not None
+    assert as_list is not None
+    assert fast.records() == as_list.records() == ndjson()(lines)
+    assert fast.natural == as_list.natural
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_record() -> None:
+    assert ndjson()(page(BOM + b'{"a": 1}\n{"a": 2}')) == [{"a": 1}, {"a": 2}]
+    assert records_at()(page(BOM + b'[{"a": 1}]')) == [{"a": 1}]
+    assert csv_rows()(page(BOM + b"a\n1\n")) == [{"a": "1"}]
+
+
+values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+
+
+@settings(database=None, deadline=None)
+@given(
+    st.integers(2, 4).flatmap(
+        lambda width: st.lists(st.lists(values, min_size=width, max_size=width), max_size=4)
+    ),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+)
+def test_csv_rows_are_the_values_that_were_written(
+    cells: list[list[str]], delimiter: str, line_end: str, quoting: Any
+) -> None:
+    """With quotes, line breaks and delimiters in them; an empty one is null."""
+    # csv.writer leaves a bare carriage return without its quotes.
+    assume(quoting == csv.QUOTE_ALL or "\r" not in "".join(map("".join, cells)))
+    names = [f"column {number}" for number in range(len(cells[0]) if cells else 1)]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
+    writer.writerows([names, *cells])
+    wanted = [
+        {name: value or None for name, value in zip(names, row, strict=True)} for row in cells
+    ]
+    assert csv_rows(delimiter)(page(out.getvalue().encode(), "text/csv")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("body", "records"),
+    [
+        (b"", []),
+        (b"a,b\n", []),
+        (b"a,b\r\n1,2", [{"a": "1", "b": "2"}]),
+        (b"a,b\r1,2\r", [{"a": "1", "b": "2"}]),
+        (b"\na,b\n\n1,2\n\n", [{"a": "1", "b": "2"}]),
+        (b'a,b\n"",x\n', [{"a": None, "b": "x"}]),
+        (b'a,b\n5" pipe,x\n', [{"a": '5" pipe', "b": "x"}]),
+        (b"a,b\n1," + b"x" * 200_000, [{"a": "1", "b": "x" * 200_000}]),
+    ],
+    ids=[
+        "nothing",
+        "only names",
+        "no line end at the end",
+        "line ends of old",
+        "empty lines",
+        "an empty value in quotes",
+        "a quote within a value",
+        "a long value",
+    ],
+)
+def test_csv_is_read_as_it_is_found(body: bytes, records: list[Any]) -> None:
+    assert csv_rows()(page(body, "text/csv")) == records
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"a,b\n1,2\n3\n", "row 2 has 1 values for 2 names"),
+        (b"a,b\n1,2,3\n", "row 1 has 3 values for 2 names"),
+        (b"a,b,a\n1,2,3\n", "a name stands twice in its first line"),
+        (b'a,b\n1,"2\n3,4\n', "unexpected end of data"),
+        (b'a,b\n"1"x,2\n', "',' expected after '\"'"),
+        (b"a,b\n\xff,2\n", "can't decode byte 0xff"),
+    ],
+    ids=["short row", "long row", "doubled name", "open quote", "text after a quote", "Latin-1"],
+)
+def test_csv_that_would_shift_values_is_an_error(body: bytes, said: str) -> None:
+    with pytest.raises(BadPayloadError) as failure:
+        csv_rows()(page(body, "text/csv"))
+    assert said in str(failure.value)
+    assert "http://api/orders answered text/csv that is not CSV as declared" in str(failure.value)
+
+
+@every_kind
+def test_a_body_of_the_declared_kind_is_read(
+    serve: Serve, records: Records, body: bytes, kind: str
+) -> None:
+    wanted = records(page(body))
+    assert wanted
+    assert found(serve, records, Answer(body, headers={"Content-Type": kind})) == wanted
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "said", ["text/plain", "application/octet-stream", "Application/GZIP", None], ids=str
+)
+def test_a_content_type_that_says_nothing_is_passed_over(
+    serve: Serve, records: Records, body: bytes, kind: str, said: str | None
+) -> None:
+    headers = {"Content-Type": said} if said else {}
+    assert found(serve, records, Answer(body, headers=headers)) == records(page(body))
+
+
+@every_kind
+@pytest.mark.parametrize("said", ["text/html; charset=utf-8", "application/xml", "image/png"])
+def test_another_content_type_is_an_error_that_shows_the_body(
+    serve: Serve, records: Records, body: bytes, kind: str, said: str
+) -> None:
+    with pytest.raises(BadPayloadError) as failure:
+        found(serve, records, Answer(HTML, headers={"Content-Type": said}))
+    assert f"answered {said} where the source declares" in str(failure.value)
+    assert "<html> <body>Please log in" in str(failure.value)
+
+
+@every_kind
+def test_a_login_page_that_is_called_records_is_an_error(
+    serve: Serve, records: Records, body: bytes, kind: str
+) -> None:
+    with pytest.raises(BadPayloadError, match=r"<html>"):
+        found(serve, records, Answer(HTML, headers={"Content-Type": kind}))
+
+
+def test_a_function_of_ones_own_takes_any_content_type(serve: Serve) -> None:
+    assert found(serve, lambda page: [{"size": len(page.body)}], Answer(b"%PDF", headers={})) == [
+        {"size": 4}
+    ]
+
+
+@every_kind
+def test_no_content_is_no_records(serve: Serve, records: Records, body: bytes, kind: str) -> None:
+    server = serve(lambda _: Answer(b"", status=204, headers={}))
+    pages = read(server.url, Resource("orders", "orders", records))
+    assert [(page.is_empty, page.rows, page.resume) for page in pages] == [(True, [], None)]
+
+
+@pytest.mark.parametrize("kind", ["NDJSON", "CSV"])
+def test_an_empty_body_is_no_lines(serve: Serve, kind: str) -> None:
+    records, _, content_type = KINDS[kind]
+    assert found(serve, records, Answer(b"", headers={"Content-Type": content_type})) == []
+
+
+@every_kind
+@pytest.mark.parametrize("how", ["as an encoding", "as a file", "as both"])
+def test_a_packed_body_is_unpacked(
+    serve: Serve, records: Records, body: bytes, kind: str, how: str
+) -> None:
+    packed = gzip.compress(body)
+    answers = {
+        "as an encoding": Answer(
+            packed, headers={"Content-Type": kind, "Content-Encoding": "gzip"}
+        ),
+        "as a file": Answer(packed, headers={"Content-Type": "application/gzip"}),
+        "as both": Answer(
+            gzip.compress(packed),
+            headers={"Content-Type": "application/gzip", "Content-Encoding": "gzip"},
+        ),
+    }
+    assert found(serve, records, answers[how]) == records(page(body))
+
+
+def test_records_are_cut_out_of_a_page_as_they_were_written() -> None:
+    lines = page(b'{"a": 1.50}\n{"a":2}\n', "application/x-ndjson")
+    lines.find = ndjson()
+    assert lines.rows == [msgspec.Raw(b'{"a": 1.50}'), msgspec.Raw(b'{"a":2}')]

@@ -1,0 +1,45 @@
+"""httpbin, which answers as its path says (https://httpbin.org); it echoes what it was asked."""
+
+from flows.declaration import Page, Record, Resource, Source
+from flows.extract.records import ndjson, record_at, records_at
+
+
+def size(page: Page) -> list[Record]:
+    """One record about a body that has no records in it."""
+    return [{"path": page.url.split("?")[0], "size_bytes": len(page.body)}]
+
+
+def echo(name: str, path: str) -> Resource:
+    """An answer about its own request, one record by the address that gave it."""
+    return Resource(name, path, record_at(), key=("url",))
+
+
+SOURCE = Source(
+    name="httpbin_org",
+    base_url="https://httpbin.org/",
+    resources=(
+        Resource("slides", "json", records_at("slideshow.slides"), key=("title",)),
+        Resource("lines", "stream/25", ndjson(), key=("id",)),
+        Resource("gzipped", "gzip", record_at(), key=("origin",)),
+        Resource("deflated", "deflate", record_at(), key=("origin",)),
+        echo("redirected", "redirect/3"),
+        echo("redirected_by_full_address", "absolute-redirect/2"),
+        echo("delayed", "delay/0.3"),
+        Resource(
+            name="posted",
+            path="anything/orders",
+            method="POST",
+            headers={"X-Shop": "north"},
+            body={"query": "{orders}", "first": 2, "names": ["Ä", None]},
+            records=record_at(),
+            key=("url",),
+        ),
+        Resource(
+            name="dripped",
+            path="drip",
+            params={"numbytes": "6", "duration": "0.3", "delay": "0"},
+            records=size,
+            key=("path",),
+        ),
+    ),
+)

@@ -1,0 +1,56 @@
+"""A shop's tables as json-server 0.17 serves them (https://github.com/typicode/json-server/tree/v0).
+
+Keyless. Asked with `_page`, it sends the header `Link`; past the last page it answers `[]`.
+"""
+
+from flows.declaration import Cursor, Params, Partition, Resource, RowsOf, Source, Window
+from flows.extract.pagination import next_link, offset, page_number
+from flows.extract.records import records_at
+
+ROWS_A_PAGE = {"_limit": "10"}
+
+
+def changed_orders(_: Partition, window: Window) -> Params:
+    """Oldest first; times are text to the server, so they are compared as they are written."""
+    since = {"updated_at_gte": f"{window.since:%Y-%m-%dT%H:%M:%SZ}"} if window.since else {}
+    return {"_page": "1", **ROWS_A_PAGE, "_sort": "updated_at,id", **since}
+
+
+SOURCE = Source(
+    name="json_server",
+    base_url="http://localhost:3000/",
+    resources=(
+        Resource(
+            name="orders",
+            path="orders",
+            params=changed_orders,
+            records=records_at(),
+            paging=next_link(),
+            key=("id",),
+            cursor=Cursor("updated_at"),
+        ),
+        Resource(
+            name="order_lines",
+            path="orders/{order_id}/lines",
+            records=records_at(),
+            key=("id",),
+            partitions=RowsOf("orders", {"order_id": "id"}),
+        ),
+        Resource(
+            name="customers",
+            path="customers",
+            params=ROWS_A_PAGE,
+            records=records_at(),
+            paging=page_number("_page"),
+            key=("id",),
+        ),
+        Resource(
+            name="products",
+            path="products",
+            params=ROWS_A_PAGE,
+            records=records_at(),
+            paging=offset("_start"),
+            key=("sku",),
+        ),
+    ),
+)
