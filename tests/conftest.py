@@ -48,9 +48,19 @@ def _without_fsync(server: URL) -> None:
 
 
 @pytest.fixture
-def database(postgres_server: URL) -> URL:
-    """An empty database of the test's own."""
-    return ensure_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}")
+def database(postgres_server: URL) -> Iterator[URL]:
+    """An empty database of the test's own, gone after it: thousands of them fill a disk."""
+    with _empty_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _empty_database(server: URL, name: str) -> Iterator[URL]:
+    yield ensure_database(server, name)
+    with closing(psycopg2.connect(libpq(server))) as opened:
+        opened.autocommit = True
+        with opened.cursor() as cursor:
+            cursor.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture
@@ -88,13 +98,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def warehouse_url(stack: Stack) -> URL:
+def warehouse_url(stack: Stack) -> Iterator[URL]:
     """An empty warehouse of the test's own, which the `warehouse` block points to."""
     from blocks import warehouse
 
-    url = ensure_database(stack.warehouse, f"warehouse_{next(_numbers)}")
-    warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
-    return url
+    with _empty_database(stack.warehouse, f"warehouse_{next(_numbers)}") as url:
+        warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
+        yield url
 
 
 @pytest.fixture
