@@ -213,8 +213,11 @@ def _handler(answer: Callable[[Asked], Answer], asked: list[Asked]) -> type[Base
     return Handler
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, in one process, what shares a service or a folder.
+
+    Before xdist's own hook, which looks for these marks.
 
     Everything that runs dbt in this checkout is one group: dbt writes to dbt_project/target. The
     others are grouped by file, so that each file's services are started once.
