@@ -120,6 +120,14 @@ def rows(url: URL, statement: str, *values: object) -> list[tuple]:
         return cursor.fetchall() if cursor.description else []
 
 
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the client would have slept, in order."""
+    seconds: list[float] = []
+    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
+    return seconds
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a test's server says: `body` as it is, `declared_length` to cut it short.

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from requests.utils import parse_header_links
-
 from flows.declaration import Page
 from flows.errors import ConfigurationError
-from flows.extract.pagination import value_at
+from flows.extract.pagination import next_link, value_at
 from flows.load.frames import RecordFrame
 from flows.load.names import column_name
 
@@ -88,14 +86,10 @@ def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
 
 def paging(page: Page) -> str | None:
     """The call of `flows.extract.pagination` that follows this page's own next link, if any."""
-    if not page.members:
-        links = parse_header_links(page.headers.get("Link", ""))
-    else:
-        for field in NEXT_FIELDS:
-            if isinstance(value_at(page, field), str):
-                return f'next_url("{field}")'
-        links = parse_header_links(page.headers.get("Link", ""))
-    return "next_link()" if any(link.get("rel") == "next" for link in links) else None
+    for field in NEXT_FIELDS if page.members else ():
+        if isinstance(value_at(page, field), str):
+            return f'next_url("{field}")'
+    return "next_link()" if next_link()(page) else None
 
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:

@@ -92,7 +92,8 @@ def read_pages(
     first = str(starts[0]) if starts else ""
     if resume is not None and resume.first_url != first:
         resume = None
-    for number, page in enumerate(_read_slices(client, resource, slices, starts, resume), start=1):
+    pages = _read_slices(client, resource, slices, starts, first, resume)
+    for number, page in enumerate(pages, start=1):
         if number == resource.max_pages:
             page.resume = None
             yield page
@@ -105,6 +106,7 @@ def _read_slices(
     resource: Resource,
     slices: list[Window],
     starts: list[HttpRequest],
+    first: str,
     resume: Resume | None,
 ) -> Iterator[Page]:
     for number, (part, request) in enumerate(zip(slices, starts, strict=True)):
@@ -113,7 +115,6 @@ def _read_slices(
         if resume is not None and resume.url is not None and part.since == resume.since:
             request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
         more = number + 1 < len(slices)
-        first = str(starts[0])
         after = Resume(first, None, slices[number + 1].since) if more else None
         for page, following in _follow(client, resource, request):
             if page.is_last:

@@ -110,13 +110,14 @@ def offset(
 
     Reading ends with an empty page, or when the body's `total` is reached or its `more` says so.
     """
-    put = _place("" if body_field else param, "", body_field)
+    param = "" if body_field else param
+    put = _place(param, "", body_field)
 
     def find(page: Page) -> HttpRequest | None:
         if not page.rows or _is_over(page, more):
             return None
         request = _request(page)
-        following = _number(request, "" if body_field else param, body_field, 0) + len(page.rows)
+        following = _number(request, param, body_field, 0) + len(page.rows)
         return None if _is_reached(page, total, following) else put(request, following)
 
     return find
@@ -134,13 +135,14 @@ def page_number(
 
     Reading ends with an empty page, after the body's `total_pages`, or when its `more` says so.
     """
-    put = _place("" if body_field else param, "", body_field)
+    param = "" if body_field else param
+    put = _place(param, "", body_field)
 
     def find(page: Page) -> HttpRequest | None:
         if not page.rows or _is_over(page, more):
             return None
         request = _request(page)
-        number = _number(request, "" if body_field else param, body_field, first)
+        number = _number(request, param, body_field, first)
         if _is_reached(page, total_pages, number - first + 1):
             return None
         return put(request, number + 1)

@@ -21,7 +21,8 @@ from flows.errors import UnavailableError
 from flows.load.frames import Reject
 from flows.load.schema import Change
 
-_TABLES = Path(__file__).with_suffix(".sql")
+_TABLES = Path(__file__).with_suffix(".sql").read_text()
+_VERSION = f"The ledger of all loads, version {hashlib.sha256(_TABLES.encode()).hexdigest()[:8]}."
 _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
@@ -161,17 +162,15 @@ def prepare(cursor: Cursor, schema: str) -> None:
     The schema's comment says which version of the ledger it holds. Schemas that are there are not
     created: Postgres would ask for the right to do so even then.
     """
-    tables = _TABLES.read_text()
-    version = f"The ledger of all loads, version {hashlib.sha256(tables.encode()).hexdigest()[:8]}."
-    if _is_there(cursor, schema) and _ledger_version(cursor) == version:
+    if _is_there(cursor, schema) and _ledger_version(cursor) == _VERSION:
         return
     cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
     for name in ("elt", schema):
         if not _is_there(cursor, name):
             cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
-    if _ledger_version(cursor) != version:
-        cursor.execute(tables)
-        cursor.execute("comment on schema elt is %s", [version])
+    if _ledger_version(cursor) != _VERSION:
+        cursor.execute(_TABLES)
+        cursor.execute("comment on schema elt is %s", [_VERSION])
 
 
 def _is_there(cursor: Cursor, schema: str) -> bool:

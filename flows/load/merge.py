@@ -215,20 +215,18 @@ class Stage:
                 f"takes {MAX_COLUMNS} with those that were dropped"
             )
         self._beyond_double |= {self._names[field] for field in frame.beyond_double}
+        return {name: kind for name, kind in self._types(frame).items() if kind is not None}
+
+    def _types(self, frame: Frame) -> dict[str, str | None]:
+        """What the frame's columns are to be; None for those that hold nulls alone."""
         kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
-        return {
-            name: self._pins.get(name, kind) for name, kind in kinds.items() if kind is not None
-        }
+        return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
 
     def _hold_to_contract(self, cursor: Cursor, frame: Frame) -> None:
         """Refuse a frame that a table with a contract would have to change for."""
         if self._target.contract == "evolve" or not self._present:
             return
-        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
-        wanted = {
-            name: self._pins.get(name, kind) if kind else None for name, kind in kinds.items()
-        }
-        changes = self._changes(cursor, self._target.table, self._present, wanted)
+        changes = self._changes(cursor, self._target.table, self._present, self._types(frame))
         if not changes:
             return
         differences = ", ".join(map(str, changes))

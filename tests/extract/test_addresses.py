@@ -32,12 +32,7 @@ NAMES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept, in order."""
-    seconds: list[float] = []
-    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
-    return seconds
+pytestmark = pytest.mark.usefixtures("slept")
 
 
 @pytest.fixture

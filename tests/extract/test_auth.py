@@ -25,12 +25,7 @@ SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)
 PLAIN = "s3cret-k3y/+="
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept, in order."""
-    seconds: list[float] = []
-    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
-    return seconds
+pytestmark = pytest.mark.usefixtures("slept")
 
 
 def client(url: str, login: Any, secret: str = PLAIN, **changes: Any) -> Client:

@@ -31,12 +31,7 @@ CUT = Answer(b'[{"id": 1}', declared_length=500)
 LONG_AGO = "Mon, 01 Jan 2001 00:00:00 GMT"
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept, in order."""
-    seconds: list[float] = []
-    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
-    return seconds
+pytestmark = pytest.mark.usefixtures("slept")
 
 
 def answers(*said: Answer) -> Callable[[Asked], Answer]:

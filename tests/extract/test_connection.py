@@ -35,12 +35,7 @@ JSON = "Content-Type: application/json\r\n"
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept, in order."""
-    seconds: list[float] = []
-    monkeypatch.setattr("flows.extract.client.sleep", seconds.append)
-    return seconds
+pytestmark = pytest.mark.usefixtures("slept")
 
 
 def get(url: str, **changes: Any) -> Page:

@@ -65,9 +65,7 @@ every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 Echo = Callable[[Asked, str], Answer]
 
 
-@pytest.fixture(autouse=True)
-def slept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.extract.client.sleep", lambda _: None)
+pytestmark = pytest.mark.usefixtures("slept")
 
 
 @pytest.fixture
