@@ -10,7 +10,7 @@ STARTED := $(shell date +%s)
 export SQL URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview deploy deploy-plan up psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,15 @@ new-source: install ## begin a source: NAME=github URL=https://… [RECORDS=item
 preview: install ## first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"], nothing written
 	@$(BIN)/python -m deployments.local.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
+up: install-dev ## the whole system on this machine: UI, schedules, worker; until Ctrl-C
+	@$(BIN)/python -m deployments.local.up
+
+deploy: install ## blocks, work pool, deployments, automations: the server as the files say
+	@$(BIN)/python -m deployments.deploy
+
+deploy-plan: install ## what `make deploy` would change on the server, which stays as it is
+	@$(BIN)/python -m deployments.deploy --plan
+
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
 
@@ -41,8 +50,8 @@ lint: install-dev ## ruff and sqlfluff
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
-test-chaos: install-dev ## kills at every step of a load, the long version
-	@CHAOS=full $(BIN)/python -m pytest tests/chaos
+test-chaos: install-dev ## kills at every step of a load, and every fault of an API: the long version
+	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving
 
 bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

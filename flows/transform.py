@@ -9,17 +9,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect import flow, get_run_logger
 from prefect_dbt import PrefectDbtSettings
 
 from blocks import warehouse
@@ -28,6 +24,7 @@ from flows import sources
 from flows.errors import BuildError
 from flows.load import ledger
 from flows.load.ledger import RawTable
+from flows.nodes import Lineage, counted, failed, node_of, show_summary
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +32,6 @@ PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 DBT = [sys.executable, "-c", "from dbt.cli.main import cli; cli()"]
 NOTHING = "nothing to build"
 LEDGER = "source:elt+"  # every load changes it: it is part of every build, and no cause of one
-OUTCOMES = {
-    "success": "passed",
-    "pass": "passed",
-    "warn": "warned",
-    "error": "failed",
-    "fail": "failed",
-    "runtime error": "failed",
-    "skipped": "skipped",
-    "no-op": "skipped",
-}
 
 
 @dataclass(frozen=True)
@@ -53,15 +40,6 @@ class Selection:
 
     built: tuple[RawTable, ...]
     left_out: tuple[RawTable, ...]
-
-
-@dataclass(frozen=True)
-class Node:
-    """A dbt node that has ended: pass, success, warn, fail, error, skipped."""
-
-    name: str
-    status: str
-    message: str
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -127,15 +105,16 @@ def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
     command += ["--full-refresh"] if full_refresh else []
     results = PROJECT / "target" / "run_results.json"
     results.unlink(missing_ok=True)
+    lineage = Lineage(PROJECT / "target" / "manifest.json")
     errors: list[str] = []
     for event in _dbt_events(command, database.dbt_environment()):
         if event["info"]["name"] == "NodeFinished":
-            node = _node(event["data"])
+            node = node_of(event["data"])
             log.debug("%s: %s", node.name, node.status)
-            mirror.with_options(task_run_name=node.name)(node, return_state=True)
+            lineage.show(node)
         elif event["info"]["level"] == "error":
             errors.append(event["info"]["msg"])
-    return _verdict(results, errors)
+    return _verdict(results, errors, ", ".join(map(str, selection.built)))
 
 
 @contextmanager
@@ -178,42 +157,16 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else _event("")
 
 
-def _node(data: dict[str, Any]) -> Node:
-    info, result = data["node_info"], data["run_result"]
-    return Node(
-        name=f"{info['resource_type']} {info['node_name']}",
-        status=result["status"],
-        message=" ".join(result["message"].split()),
-    )
-
-
-@task(name="dbt-node", cache_policy=NO_CACHE, retries=0)
-def mirror(node: Node) -> State[Any]:
-    """One dbt node, after it has ended, as a task run with dbt's own status and message."""
-    if OUTCOMES.get(node.status) == "failed":
-        return Failed(name=node.status.title(), message=node.message)
-    return Completed(name=node.status.title(), message=node.message)
-
-
-def _verdict(results: Path, errors: Sequence[str]) -> str:
+def _verdict(results: Path, errors: Sequence[str], built: str) -> str:
     if not results.exists():
         said = "\n".join(errors[-20:]) or "it said nothing"
         raise BuildError(f"dbt ended before it built anything: {said}")
     nodes = json.loads(results.read_text())["results"]
-    counts = Counter(OUTCOMES.get(node["status"], node["status"]) for node in nodes)
-    summary = ", ".join(
-        f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values())
-    )
-    bad = [node for node in nodes if OUTCOMES.get(node["status"]) == "failed"]
-    if bad:
+    show_summary(nodes, built)
+    if bad := failed(nodes):
         raise BuildError(
-            f"dbt nodes: {summary}. What failed:\n"
-            + "\n".join(map(_complaint, bad[:10]))
+            f"dbt nodes: {counted(nodes)}. What failed:\n"
+            + "\n".join(f"  {complaint}" for complaint in bad)
             + "\nMend the model or its data, then run this again."
         )
-    return summary
-
-
-def _complaint(node: dict[str, Any]) -> str:
-    kind, _, name = node["unique_id"].split(".")[:3]
-    return f"  {kind} {name}: {' '.join((node['message'] or '').split())}"
+    return counted(nodes)

@@ -25,6 +25,7 @@ from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 
 _numbers = count(1)
+RUN_DBT = ("test_run_local", "test_up")  # beside the tests that use the fixture `stack`
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +165,13 @@ Serve = Callable[..., Server]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Start HTTP servers that answer what a function of the path returns; with TLS, if wanted."""
+    with serving() as start:
+        yield start
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Serve]:
+    """The same as the fixture `serve`, for servers that outlive a test."""
     with ExitStack() as servers:
 
         def start(answer: Callable[[Asked], Answer], tls: SSLContext | None = None) -> Server:
@@ -231,5 +239,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others are grouped by file, so that each file's services are started once.
     """
     for item in items:
-        runs_dbt = "stack" in getattr(item, "fixturenames", ()) or "run_local" in item.path.stem
+        runs_dbt = "stack" in getattr(item, "fixturenames", ()) or item.path.stem in RUN_DBT
         item.add_marker(pytest.mark.xdist_group("dbt" if runs_dbt else str(item.path)))

@@ -6,7 +6,7 @@ committed together.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
     from elt.loads
-    where replays is null
+    where replays is null and not is_backfill
     order by source, resource, partition, load_id desc
 ),
 
@@ -207,7 +207,13 @@ def unlock(cursor: Cursor, address: Address) -> None:
     cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [f"elt:{address}"])
 
 
-def begin(cursor: Cursor, address: Address, run_id: str | None, replays: int | None = None) -> int:
+def begin(
+    cursor: Cursor,
+    address: Address,
+    run_id: str | None,
+    replays: int | None = None,
+    is_backfill: bool = False,
+) -> int:
     """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one."""
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
@@ -216,12 +222,30 @@ def begin(cursor: Cursor, address: Address, run_id: str | None, replays: int | N
         [address.source, address.resource, address.partition],
     )
     cursor.execute(
-        "insert into elt.loads (source, resource, partition, run_id, replays, state)"
-        " values (%s, %s, %s, %s, %s, 'running') returning load_id",
-        [address.source, address.resource, address.partition, run_id, replays],
+        "insert into elt.loads"
+        " (source, resource, partition, run_id, replays, is_backfill, state)"
+        " values (%s, %s, %s, %s, %s, %s, 'running') returning load_id",
+        [
+            address.source,
+            address.resource,
+            address.partition,
+            run_id,
+            replays,
+            is_backfill,
+        ],
     )
     row = cursor.fetchone()
     return int(row[0]) if row else 0
+
+
+def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
+    """The windows of a resource that a backfill has loaded, by the name of their partition."""
+    cursor.execute(
+        "select distinct partition from elt.loads"
+        " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill",
+        [source, resource],
+    )
+    return {partition for (partition,) in cursor}
 
 
 def has_loaded(cursor: Cursor, address: Address) -> bool:
@@ -396,6 +420,26 @@ def entry(cursor: Cursor, load_id: int) -> Entry:
     """One ledger entry."""
     cursor.execute(_ENTRIES + "where load_id = %s", [load_id])
     return Entry(*cursor.fetchall()[0])
+
+
+def entries_of_run(cursor: Cursor, run_id: str | None) -> list[Entry]:
+    """All loads that a run began, in that order."""
+    cursor.execute(_ENTRIES + "where run_id = %s order by load_id", [run_id])
+    return [Entry(*row) for row in cursor]
+
+
+def schema_changes(cursor: Cursor, loads: Sequence[int]) -> dict[int, list[str]]:
+    """What loads changed in their tables, by load, e.g. `note: text -> jsonb`."""
+    cursor.execute(
+        "select load_id, column_name, old_type, new_type from elt.schema_changes"
+        " where load_id = any(%s) order by schema_change_id",
+        [list(loads)],
+    )
+    changes: dict[int, list[str]] = {}
+    for load_id, column, old_type, new_type in cursor:
+        change = f"{column}: {old_type} -> {new_type}" if old_type else f"{column}: {new_type}"
+        changes.setdefault(load_id, []).append(change)
+    return changes
 
 
 def tables(cursor: Cursor) -> list[RawTable]:

@@ -25,6 +25,11 @@ comment on table elt.loads is
 
 alter table elt.loads add column if not exists replays bigint references elt.loads;
 
+alter table elt.loads add column if not exists is_backfill boolean not null default false;
+
+comment on column elt.loads.is_backfill is
+'Whether it loaded a window of a backfill, which is named in partition, and no more.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null where it read the API.';
 

@@ -80,7 +80,9 @@ def load(
     address = Address(source, resource.name, partition.name)
     with _postgres_errors_of(address), _locked(connection, address, request.waits):
         with _transaction(connection) as cursor:
-            load_id = ledger.begin(cursor, address, request.run_id, request.replays)
+            load_id = ledger.begin(
+                cursor, address, request.run_id, request.replays, request.is_backfill
+            )
             expires = resource.writes != "append"
             checkpoint = ledger.read_checkpoint(cursor, address, expires)
         try:

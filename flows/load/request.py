@@ -23,6 +23,8 @@ class Request:
         replays: the load whose rejects are read instead of the API (`flows.load.replay`).
         waits: wait for another load of the partition instead of failing.
         run_id: what the ledger calls the run that loads.
+        is_backfill: the partition is a window of a backfill; whether it can be loaded says nothing
+            about whether the table is complete.
     """
 
     window: Window = WHENEVER
@@ -30,6 +32,7 @@ class Request:
     replays: int | None = None
     waits: bool = False
     run_id: str | None = None
+    is_backfill: bool = False
 
     @property
     def by_hand(self) -> bool:

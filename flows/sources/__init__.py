@@ -14,6 +14,11 @@ def names() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
+def resource_names() -> list[str]:
+    """The names of all sources' resources, each once, in alphabetical order."""
+    return sorted({resource.name for name in names() for resource in find(name).resources})
+
+
 def find(name: str) -> Source:
     """The source of that name; `<NAME>_BASE_URL` in the environment moves it to another address.
 

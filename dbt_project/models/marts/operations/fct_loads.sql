@@ -59,8 +59,14 @@ final as (
         timed_loads.duration_seconds,
         round(loads.extracted / nullif(timed_loads.duration_seconds, 0), 1) as records_per_second,
 
-        loads.load_id = max(loads.load_id) filter (where loads.replays_load_id is null) over (
-            partition by loads.source, loads.resource, loads.partition
+        loads.is_backfill,
+        coalesce(
+            loads.load_id = max(loads.load_id) filter (
+                where loads.replays_load_id is null and loads.is_backfill is not true
+            ) over (
+                partition by loads.source, loads.resource, loads.partition
+            ),
+            false
         ) as is_last_of_partition,
 
         loads.started_at,

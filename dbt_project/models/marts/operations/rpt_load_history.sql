@@ -65,7 +65,7 @@ final as (
         last_loads.duration_seconds as last_duration_seconds,
         last_loads.records_per_second as last_records_per_second,
 
-        totals.is_complete,
+        coalesce(totals.is_complete, false) as is_complete,
 
         totals.last_succeeded_at,
         last_errors.ended_at as last_failed_at

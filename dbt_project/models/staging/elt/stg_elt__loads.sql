@@ -22,6 +22,8 @@ renamed as (
         rejected,
         deleted,
 
+        is_backfill,
+
         started_at,
         ended_at
     from source

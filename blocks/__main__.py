@@ -1,0 +1,31 @@
+"""`python -m blocks`: create or update every block for which the environment has the values."""
+
+import os
+from collections.abc import Mapping
+
+from prefect.blocks.system import Secret
+
+from blocks import notifications, secrets, warehouse
+
+GIT_TOKEN = "git-token"  # noqa: S105 (the block's name)
+
+
+def save(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Save all blocks, and return what Prefect calls them, e.g. `secret/shop-token`.
+
+    The Git token is saved empty where there is none: runs that clone a public repository ask for it
+    all the same.
+
+    Raises:
+        ConfigurationError: when a value is missing or wrong.
+    """
+    warehouse.save(environment)
+    saved = [f"sqlalchemy-connector/{warehouse.BLOCK}"]
+    saved += [f"secret/{secrets.block(name)}" for name in secrets.save(environment)]
+    Secret(value=environment.get("GIT_TOKEN", "")).save(GIT_TOKEN, overwrite=True)
+    return [*saved, f"secret/{GIT_TOKEN}", *notifications.save(environment)]
+
+
+if __name__ == "__main__":
+    for name in save():
+        print(name)

@@ -1,0 +1,285 @@
+"""Loads as Prefect tasks, and how a run of them ends: what `elt` and `backfill` share.
+
+Knows how Prefect names, repeats and shows a load; how it loads is the business of `flows.load`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from datetime import date, datetime, time, timezone
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from prefect import get_client, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.assets import Asset, materialize
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import rate_limit
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.runtime import deployment, flow_run
+from prefect.settings import get_current_settings
+from prefect.states import Completed
+from prefect.tasks import Task
+from pydantic import BaseModel, Field
+
+from blocks import secrets
+from blocks.warehouse import Warehouse
+from flows import sources
+from flows.declaration import Partition, Resource, RowsOf, Source
+from flows.errors import EltError, UnavailableError
+from flows.extract.client import Client
+from flows.extract.pages import read_pages
+from flows.load import ledger
+from flows.load.ledger import Address, Entry
+from flows.load.load import load
+from flows.load.partitions import partitions_of
+from flows.load.replay import replay as replay_rejects
+from flows.load.request import Request
+from flows.transform import transform as build
+
+COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "deleted")
+
+# Drop-downs in Prefect's forms. A wrong name is told by the source itself, in words.
+SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]
+ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
+
+Outcome = TypeVar("Outcome")
+
+
+class Retry(BaseModel):
+    """How often, and after how long, a load is tried again where its API or Postgres was away.
+
+    A wrong configuration, a refused login and an answer that is not what the API promises are
+    never tried again: they would end the same way.
+    """
+
+    attempts: int = Field(0, ge=0, le=10, title="Retries", description="after the first try")
+    delay_seconds: float = Field(
+        30, ge=0, le=3600, title="First delay (seconds)", description="doubled before each retry"
+    )
+    jitter: float = Field(
+        0.3, ge=0, le=1, title="Jitter", description="random part of a delay, of its length"
+    )
+
+    def delays(self) -> list[float]:
+        """Seconds to wait before each retry, without their jitter."""
+        return [self.delay_seconds * 2**retry for retry in range(self.attempts)]
+
+
+def submit_loads(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    request: Request,
+    retry: Retry,
+    replay: bool = False,
+) -> list[PrefectFuture[list[Entry]]]:
+    """A task per partition that is declared; one for all those that are rows of a parent."""
+    if isinstance(resource.partitions, RowsOf):
+        with closing(database.connect()) as connection:
+            found = partitions_of(connection, source.name, resource)
+        name = f"{Address(source.name, resource.name, '')} ({len(found)} partitions)"
+        shares = {name: found}
+    else:
+        shares = {
+            str(Address(source.name, resource.name, partition.name)): (partition,)
+            for partition in resource.partitions
+        }
+    loading = replay_partitions if replay else load_partitions
+    return [
+        as_task(loading, source, resource, retry, name).submit(
+            database, source, resource, partitions, request
+        )
+        for name, partitions in shares.items()
+    ]
+
+
+def as_task(
+    function: Callable[..., Outcome], source: Source, resource: Resource, retry: Retry, name: str
+) -> Task[..., Outcome]:
+    """The function as a task that makes the raw table, so that Prefect shows its lineage."""
+    return materialize(
+        raw_asset(source.name, resource.name),
+        name=function.__name__,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        retries=retry.attempts,
+        retry_delay_seconds=retry.delays(),
+        retry_jitter_factor=retry.jitter,
+        retry_condition_fn=is_worth_retrying,
+    )(function)
+
+
+def raw_asset(source: str, resource: str) -> Asset:
+    """What Prefect calls a raw table."""
+    return Asset(key=f"postgres://warehouse/raw_{source}/{resource}")
+
+
+def is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether the other side was only away."""
+    return isinstance(state.result(raise_on_failure=False), UnavailableError)
+
+
+def load_partitions(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    request: Request,
+) -> list[Entry]:
+    """Load partitions of a resource one after the other, with a connection of their own.
+
+    One that fails lets the others be loaded, unless the API is down.
+    """
+    turn = _turn(source)
+    with (
+        Client(source, secrets.read, turn) as client,
+        closing(database.connect()) as connection,
+    ):
+        entries: list[Entry] = []
+        errors: list[Exception] = []
+        for partition in partitions:
+            pages = partial(read_pages, client, source, resource, partition)
+            try:
+                entries.append(load(connection, source.name, resource, partition, pages, request))
+            except EltError as error:
+                errors.append(error)
+                if isinstance(error, UnavailableError):
+                    break
+    _tell(entries)
+    if errors:
+        raise together(errors, len(partitions))
+    return entries
+
+
+def replay_partitions(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    request: Request,
+) -> list[Entry]:
+    """Load again what the loads of some partitions set aside."""
+    entries = [
+        entry
+        for partition in partitions
+        for entry in replay_rejects(database.connect, source.name, resource, partition, request)
+    ]
+    _tell(entries)
+    return entries
+
+
+def _turn(source: Source) -> Callable[[], None]:
+    """What waits for a turn among all workers, where Prefect has a limit of the source's name."""
+    if source.rate is None:
+        return lambda: None
+    with get_client(sync_client=True) as prefect:
+        try:
+            prefect.read_global_concurrency_limit_by_name(source.name)
+        except ObjectNotFound:
+            return lambda: None
+    return partial(rate_limit, source.name)
+
+
+def _tell(entries: Sequence[Entry]) -> None:
+    """The numbers of a task's loads, in one line."""
+    totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
+    said = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
+    seconds = sum(entry.seconds for entry in entries)
+    get_run_logger().info("%d loads: %s in %.1f s", len(entries), said, seconds)
+
+
+def conclude(
+    database: Warehouse, source: str, errors: Sequence[Exception], loads: int, transform: bool
+) -> State[Any]:
+    """What a run comes to when all its loads are over: their table, the build, the run's state.
+
+    Where a load went well, what it changed is built, also if others did not.
+
+    Raises:
+        EltError: when anything went wrong, in the loads or in their build.
+    """
+    problems = list(errors)
+    summary = ""
+    try:
+        summary = show_loads(database, source, flow_run.id)
+    except UnavailableError as error:
+        problems.append(error)
+    if transform and len(errors) < loads:
+        state = build(only_stale=True, return_state=True)
+        if not state.is_completed():
+            problems.append(_as_error(state.result(raise_on_failure=False)))
+    if problems:
+        raise together(problems, loads)
+    return Completed(message=summary)
+
+
+def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
+    """Show what the ledger says of the run's loads as a table artifact; returns it in a line.
+
+    Loads that failed are in it with their error, and so are the tries before a retry.
+    """
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        ledger.prepare(cursor, f"raw_{source}")
+        entries = ledger.entries_of_run(cursor, run_id)
+        changes = ledger.schema_changes(cursor, [entry.load_id for entry in entries])
+    create_table_artifact(
+        key=f"loads-{source.replace('_', '-')}",
+        table=[_row(entry, changes.get(entry.load_id, [])) for entry in entries],
+        description=f"What this run loaded from {source}.{_other_runs()}",
+    )
+    totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
+    said = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
+    return f"{len(entries)} loads: {said or 'no records'}"
+
+
+def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "load": str(entry.address),
+        "state": entry.state,
+        "seconds": round(entry.seconds, 1),
+        **{name: getattr(entry, name) for name in COUNTED},
+        "schema changes": "; ".join(changes),
+        "error": entry.error or "",
+    }
+
+
+def _other_runs() -> str:
+    """A link to the deployment's runs in Prefect's UI, where the run has a deployment."""
+    ui = get_current_settings().ui_url
+    if not (deployment.id and ui):
+        return ""
+    return f" [Other runs of it]({ui}/deployments/deployment/{deployment.id}?tab=Runs)"
+
+
+def midnight(day: date | None) -> datetime | None:
+    """The beginning of the day in UTC."""
+    return None if day is None else datetime.combine(day, time(), timezone.utc)
+
+
+def errors_of(futures: Iterable[PrefectFuture[list[Entry]]]) -> list[Exception]:
+    """Wait for all loads, and return what went wrong."""
+    outcomes = [future.result(raise_on_failure=False) for future in futures]
+    return [_as_error(outcome) for outcome in outcomes if not isinstance(outcome, list)]
+
+
+def _as_error(outcome: object) -> Exception:
+    """What a run ended with instead of a result, as an error."""
+    return outcome if isinstance(outcome, Exception) else EltError(str(outcome))
+
+
+def together(errors: Sequence[Exception], loads: int) -> Exception:
+    """One error that says it all.
+
+    It is of the errors' own kind where they are all of one, and worth a retry where one of them is:
+    what can't succeed fails again, and what was loaded is not loaded twice.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else EltError
+    if any(isinstance(error, UnavailableError) for error in errors):
+        kind = UnavailableError
+    lines = "\n".join(f"  {error}" for error in errors)
+    return kind(f"{len(errors)} things went wrong in {loads} loads and their build:\n{lines}")

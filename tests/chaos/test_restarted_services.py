@@ -1,0 +1,167 @@
+"""Prefect's server restarted, and a worker killed, while a run is at work: nothing is lost.
+
+Tried with CHAOS=full, on services of the test's own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from conftest import Answer, Serve, rows
+
+from deployments.local.processes import child
+from deployments.local.stack import Stack, running
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEADLINE_SECONDS = 180
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="only with CHAOS=full"),
+    pytest.mark.xdist_group("dbt"),
+]
+
+
+@dataclass
+class System:
+    """A server with everything deployed, and an API whose answers can be held back."""
+
+    stack: Stack
+    environment: dict[str, str]
+    logs: Path
+    is_held: threading.Event
+    go_on: threading.Event
+
+    def prefect(self, *arguments: str) -> str:
+        """Run Prefect's command line against the server; returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self) -> str:
+        """Begin a run that loads one resource; returns its id when its API is asked."""
+        self.is_held.clear()
+        self.go_on.clear()
+        parameters = ['--param=resources=["shippers"]', "--param=transform=false"]
+        said = self.prefect("deployment", "run", "elt/northwind", *parameters)
+        assert self.is_held.wait(DEADLINE_SECONDS)
+        return next(line.split()[-1] for line in said.splitlines() if "UUID" in line)
+
+    def state(self, run_id: str) -> str:
+        """What the server says of a run; nothing while it is away."""
+        try:
+            said = requests.get(f"{self.api}/flow_runs/{run_id}", timeout=10).json()
+        except requests.ConnectionError:
+            return ""
+        return str(said["state"]["type"])
+
+    @property
+    def api(self) -> str:
+        """The address of the server's API."""
+        return self.stack.environment["PREFECT_API_URL"]
+
+    def worker(self) -> Any:
+        """A worker, for a while."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "elt"]
+        return child(command, self.logs / "worker.log", self.environment)
+
+
+@pytest.fixture
+def system(tmp_path: Path, serve: Serve) -> Iterator[System]:
+    is_held, go_on = threading.Event(), threading.Event()
+    with running(tmp_path / "home", "warehouse", sample_scale=1) as stack:
+        base = stack.environment["NORTHWIND_BASE_URL"]
+
+        def answer(path: str) -> Answer:
+            is_held.set()
+            go_on.wait(DEADLINE_SECONDS)
+            return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+        stack.wait()
+        environment = {
+            **os.environ,
+            **stack.environment,
+            "NORTHWIND_BASE_URL": serve(answer).url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PWD": str(REPOSITORY),
+        }
+        found = System(stack, environment, tmp_path, is_held, go_on)
+        found.prefect("work-pool", "create", "elt", "--type", "process", "--overwrite")
+        subprocess.run(
+            [sys.executable, "-m", "blocks"],
+            cwd=REPOSITORY,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=DEADLINE_SECONDS,
+        )
+        found.prefect("deploy", "--all")
+        yield found
+        go_on.set()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Ask again and again, until it is so."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def shippers(system: System) -> list[tuple[Any, ...]]:
+    """How the loads ended, and how many rows there are."""
+    return rows(
+        system.stack.warehouse,
+        "select (select string_agg(state, ' ' order by load_id) from elt.loads), count(*)"
+        " from raw_northwind.shippers",
+    )
+
+
+def test_a_server_that_is_restarted_in_mid_run_costs_the_run_nothing(system: System) -> None:
+    with system.worker():
+        run_id = system.start()
+        [server] = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if {"server", "start"} <= set(process.cmdline())
+        ]
+        command, environment = server.cmdline(), server.environ()
+        server.send_signal(signal.SIGKILL)
+        wait_until(lambda: system.state(run_id) == "")
+        with child(command, system.logs / "server.log", environment):
+            wait_until(lambda: system.state(run_id) == "RUNNING")
+            system.go_on.set()
+            wait_until(lambda: system.state(run_id) == "COMPLETED")
+    assert shippers(system) == [("succeeded", 3)]
+
+
+def test_after_a_killed_worker_the_next_one_goes_on(system: System) -> None:
+    with system.worker() as worker:
+        run_id = system.start()
+        psutil.Process(worker.pid).send_signal(signal.SIGKILL)
+        worker.wait(DEADLINE_SECONDS)
+        system.go_on.set()
+        wait_until(lambda: system.state(run_id) in ("COMPLETED", "CRASHED"))
+    with system.worker():
+        next_id = system.start()
+        system.go_on.set()
+        wait_until(lambda: system.state(next_id) == "COMPLETED")
+    states, count = shippers(system)[0]
+    assert count == 3
+    assert states.split()[-1] == "succeeded"

@@ -1,0 +1,145 @@
+"""A long range of days in windows: side by side, each once, and apart from the regular loads."""
+
+import threading
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+import requests
+from conftest import Answer, Asked, Server
+from prefect.client.schemas.objects import State
+
+from blocks import warehouse
+from deployments.local.stack import Stack
+from flows.backfill import backfill, split
+from flows.elt import elt
+from flows.errors import ConfigurationError, UnavailableError
+from flows.transform import raw_tables
+
+Ask = Callable[..., list[tuple]]
+Serve = Callable[[Callable[[Asked], Answer]], Server]
+
+AWAY = Answer(status=503, headers={"Retry-After": "999999"})
+RANGE = {"source": "open_meteo", "since": date(2020, 1, 1), "until": date(2020, 4, 1)}
+WINDOWS = [
+    "London 2020-01-01..2020-02-01",
+    "London 2020-02-01..2020-03-03",
+    "London 2020-03-03..2020-04-01",
+]
+
+
+def run(**parameters: Any) -> State[Any]:
+    """Run `backfill` without its build, unless asked for."""
+    state: State[Any] = backfill(**{**RANGE, "transform": False, **parameters}, return_state=True)
+    return state
+
+
+@pytest.fixture
+def weather(
+    stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Callable[[], Answer | None]]:
+    """The sample weather behind a proxy; what is put in here by first day is asked before."""
+    base = stack.environment["OPEN_METEO_BASE_URL"]
+    first: dict[str, Callable[[], Answer | None]] = {}
+
+    def answer(path: Asked) -> Answer:
+        for day, say in first.items():
+            if f"start_date={day}" in path and (said := say()):
+                return said
+        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+    monkeypatch.setenv("OPEN_METEO_BASE_URL", serve(answer).url)
+    return first
+
+
+def loaded(ask: Ask) -> list[tuple]:
+    """The windows in the ledger and how they ended, in order of their days."""
+    return ask("select partition, state, is_backfill from elt.loads order by partition, load_id")
+
+
+def test_every_day_of_the_range_is_loaded_and_the_regular_cursor_stays(ask: Ask) -> None:
+    assert run().is_completed()
+    assert loaded(ask) == [(window, "succeeded", True) for window in WINDOWS]
+    assert ask("select count(*), min(time), max(time) from raw_open_meteo.daily_weather") == [
+        (91, "2020-01-01", "2020-03-31")
+    ]
+    assert ask("select count(*) from elt.checkpoints where cursor_at is not null") == [(0,)]
+
+
+def test_after_a_failure_only_what_is_missing_is_loaded(
+    ask: Ask, weather: dict[str, Callable[[], Answer | None]]
+) -> None:
+    weather["2020-02-01"] = lambda: AWAY
+    error = run().result(raise_on_failure=False)
+    assert isinstance(error, UnavailableError)
+    assert "start_date=2020-02-01" in str(error)
+    weather.clear()
+    assert run().is_completed()
+    assert loaded(ask) == [
+        (WINDOWS[0], "succeeded", True),
+        (WINDOWS[1], "failed", True),
+        (WINDOWS[1], "succeeded", True),
+        (WINDOWS[2], "succeeded", True),
+    ]
+    assert ask("select count(*) from raw_open_meteo.daily_weather") == [(91,)]
+    assert run(again=True).is_completed()
+    assert ask("select count(*), sum(unchanged) from elt.loads where load_id > 4") == [(3, 91)]
+
+
+def test_windows_are_loaded_side_by_side_up_to_the_limit(
+    ask: Ask, weather: dict[str, Callable[[], Answer | None]]
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def meet() -> None:
+        both.wait()
+
+    weather["2020-01-01"] = weather["2020-02-01"] = meet
+    assert run(at_once=2).is_completed()
+    most = ask(
+        "select max((select count(*) from elt.loads as other"
+        " where other.started_at <= one.started_at and other.ended_at > one.started_at))"
+        " from elt.loads as one"
+    )
+    assert most == [(2,)]
+
+
+def test_a_window_that_fails_takes_no_table_out_of_the_builds(
+    ask: Ask, weather: dict[str, Callable[[], Answer | None]]
+) -> None:
+    weather["2020-02-01"] = lambda: AWAY
+    days = {"since": date(2021, 1, 1), "until": date(2021, 1, 3)}
+    assert elt(source="open_meteo", transform=False, **days, return_state=True).is_completed()
+    assert run().is_failed()
+    [table] = [table for table in raw_tables(warehouse.load()) if table.resource == "daily_weather"]
+    assert table.is_complete
+    assert table.is_stale
+
+
+def test_each_day_is_in_one_window() -> None:
+    windows = split(date(2020, 1, 1), date(2020, 4, 1), 31)
+    assert windows[0].since is not None
+    assert [one.until for one in windows[:-1]] == [other.since for other in windows[1:]]
+    assert [(one.until - one.since).days for one in windows] == [31, 31, 29]
+    assert len(split(date(2020, 1, 1), date(2020, 1, 2), 31)) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"until": date(2020, 1, 1)}, ["2020-01-01", "before"]),
+        ({"source": "northwind", "resources": ("shippers",)}, ["shippers", "cursor", "elt"]),
+        ({"source": "nortwind"}, ["'nortwind'", "northwind"]),
+        ({"at_once": 0}, ["at_once", "greater than or equal to 1"]),
+    ],
+)
+def test_what_can_not_be_asked_for_is_refused_before_anything_is_read(
+    warehouse_url: object, parameters: dict[str, Any], words: list[str]
+) -> None:
+    state = run(**parameters)
+    assert state.is_failed()
+    if "at_once" not in parameters:
+        assert isinstance(state.result(raise_on_failure=False), ConfigurationError)
+    for word in words:
+        assert word in str(state.message)

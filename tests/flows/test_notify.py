@@ -1,0 +1,125 @@
+"""What `notify` says, through what, and what becomes of what nobody could be told."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Answer, Asked, Server
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+
+from blocks import notifications
+from flows.elt import elt
+from flows.errors import ConfigurationError
+from flows.notify import RECOVERED, incident, notify
+
+FAILED = "prefect.flow-run.Failed"
+WEBHOOK = "custom-webhook/webhook"
+
+Serve = Callable[[Callable[[Asked], Answer]], Server]
+Ask = Callable[..., list[tuple]]
+
+
+@pytest.fixture
+def server(stack: object) -> Iterator[SyncPrefectClient]:
+    """Prefect's server, on which no incident is known before or after."""
+    with get_client(sync_client=True) as client:
+        yield client
+        for variable in client.read_variables():
+            client.delete_variable_by_name(variable.name)
+
+
+@pytest.fixture
+def run(server: SyncPrefectClient, ask: Ask) -> FlowRun:
+    """A run that loaded three rows."""
+    state: State[Any] = elt(
+        source="northwind", resources=("shippers",), transform=False, return_state=True
+    )
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    return server.read_flow_run(run_id)
+
+
+def told(run: FlowRun, event: str, *blocks: str, **parameters: Any) -> State[Any]:
+    """Run `notify` about a run."""
+    state: State[Any] = notify(
+        flow_run_id=run.id,
+        event=event,
+        said="it broke",
+        blocks=blocks,
+        return_state=True,
+        **parameters,
+    )
+    return state
+
+
+def test_a_message_names_the_run_what_was_said_and_what_was_loaded(
+    run: FlowRun, serve: Serve
+) -> None:
+    hook = serve(lambda _: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    assert told(run, FAILED, WEBHOOK).is_completed()
+    [asked] = hook.asked
+    for words in ("northwind failed", "flow: elt", str(run.id), "it broke"):
+        assert words.encode() in asked.body
+    assert b"northwind.shippers succeeded: 3 extracted, 3 inserted, 0 updated" in asked.body
+
+
+def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: Serve) -> None:
+    hook = serve(lambda _: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    events = [RECOVERED, FAILED, FAILED, RECOVERED, RECOVERED, FAILED]
+    messages = [told(run, event, WEBHOOK).message for event in events]
+    assert messages == [
+        "nothing to tell",
+        "northwind failed",
+        "nothing to tell",
+        "northwind works again",
+        "nothing to tell",
+        "northwind failed",
+    ]
+    assert len(hook.asked) == 3
+
+
+def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
+    run: FlowRun, serve: Serve, server: SyncPrefectClient
+) -> None:
+    answers = [Answer(status=500), Answer(status=500), Answer()]
+    hook = serve(lambda _: answers.pop(0))
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    once_more = {"attempts": 1, "delay_seconds": 0}
+    assert told(run, FAILED, WEBHOOK, retry=once_more).is_failed()
+    assert len(hook.asked) == 2
+    assert server.read_variable_by_name(incident(run)) is None
+    assert told(run, FAILED, WEBHOOK, retry=once_more).is_completed()
+    assert len(hook.asked) == 3
+
+
+def test_one_channel_that_fails_does_not_silence_the_others(run: FlowRun, serve: Serve) -> None:
+    hook = serve(lambda _: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    state = told(run, FAILED, "apprise/nobody", WEBHOOK, retry={"attempts": 3})
+    assert len(hook.asked) == 1
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, ConfigurationError), "and it is not tried again for 90 seconds"
+    assert "'apprise/nobody' is missing" in str(error)
+
+
+def test_a_block_that_sends_nothing_is_refused(run: FlowRun) -> None:
+    Secret(value="x").save("no-channel", overwrite=True)
+    error = told(run, FAILED, "secret/no-channel").result(raise_on_failure=False)
+    assert isinstance(error, ConfigurationError)
+    assert "'secret/no-channel' is none that sends messages" in str(error)
+
+
+def test_without_a_block_nothing_is_silently_lost(run: FlowRun) -> None:
+    error = told(run, FAILED).result(raise_on_failure=False)
+    assert isinstance(error, ConfigurationError)
+    assert "name `blocks` in prefect.yaml" in str(error)
+
+
+def test_an_address_that_can_not_be_sent_to_is_refused_and_not_shown(stack: object) -> None:
+    with pytest.raises(ConfigurationError, match="NOTIFY_EMAIL_URL") as refused:
+        notifications.save({"NOTIFY_EMAIL_URL": "smpt://user:hunter2@example.com"})
+    assert "hunter2" not in str(refused.value)

@@ -1,0 +1,148 @@
+"""What a person sees of a run in Prefect: its message, tables, lineage, and few log lines."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+import requests
+from conftest import Answer, Asked, Server
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, State
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.types._datetime import DateTime, now
+
+from deployments.local.stack import Stack
+from flows.backfill import backfill
+from flows.elt import elt
+from flows.transform import transform
+
+Ask = Callable[..., list[tuple]]
+Serve = Callable[[Callable[[Asked], Answer]], Server]
+
+
+def artifacts(state: State[Any]) -> list[Artifact]:
+    """What the run left to look at."""
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    with get_client(sync_client=True) as server:
+        return server.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+        )
+
+
+def lineage(since: DateTime) -> dict[str, set[str]]:
+    """Of which tables each table was made, by the assets that Prefect was told of since then."""
+    EventsWorker.drain_all()
+    wanted = {
+        "occurred": {"since": since.isoformat(), "until": now("UTC").isoformat()},
+        "event": {"name": ["prefect.asset.materialization.succeeded"]},
+    }
+    with get_client(sync_client=True) as server:
+        answer = server.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
+    return {
+        event["resource"]["prefect.resource.id"].removeprefix("postgres://warehouse/"): {
+            related["prefect.resource.id"].removeprefix("postgres://warehouse/")
+            for related in event["related"]
+            if related["prefect.resource.role"] == "asset"
+        }
+        for event in answer.json()["events"]
+    }
+
+
+def test_the_run_says_what_it_loaded_and_a_table_shows_each_load(ask: Ask) -> None:
+    state = elt(
+        source="northwind",
+        resources=("shippers", "suppliers"),
+        transform=False,
+        return_state=True,
+    )
+    assert state.message == "2 loads: 32 extracted, 32 inserted"
+    [table] = artifacts(state)
+    assert (table.type, table.key) == ("table", "loads-northwind")
+    rows = {row["load"]: row for row in json.loads(str(table.data))}
+    assert set(rows) == {"northwind.shippers", "northwind.suppliers"}
+    assert rows["northwind.shippers"]["inserted"] == 3
+    assert rows["northwind.shippers"]["schema changes"] == ""
+
+    ask("alter table raw_northwind.shippers drop column phone")
+    state = elt(source="northwind", resources=("shippers",), transform=False, return_state=True)
+    [row] = json.loads(str(artifacts(state)[0].data))
+    assert (row["updated"], row["schema changes"]) == (3, "phone: text")
+
+
+def test_a_load_that_failed_is_in_the_table_with_its_error(
+    stack: Stack, serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = stack.environment["NORTHWIND_BASE_URL"]
+
+    def answer(path: Asked) -> Answer:
+        if path.startswith("/Suppliers"):
+            return Answer(status=401)
+        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+    monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
+    state = elt(
+        source="northwind",
+        resources=("shippers", "suppliers"),
+        transform=False,
+        return_state=True,
+    )
+    assert state.is_failed()
+    rows = {row["load"]: row for row in json.loads(str(artifacts(state)[0].data))}
+    assert rows["northwind.shippers"]["state"] == "succeeded"
+    assert rows["northwind.suppliers"]["state"] == "failed"
+    assert "401" in rows["northwind.suppliers"]["error"]
+
+
+def test_raw_tables_and_models_are_a_lineage(ask: Ask) -> None:
+    begun_at = now("UTC")
+    elt(source="northwind", resources=("shippers",))
+    made = lineage(begun_at)
+    assert made["raw_northwind/shippers"] == set()
+    assert made["staging/stg_northwind__shippers"] == {"raw_northwind/shippers"}
+
+
+def test_the_build_has_a_summary_with_what_failed(ask: Ask) -> None:
+    assert elt(source="northwind", transform=False, return_state=True).is_completed()
+    ask("update raw_northwind.orders set order_date = 'soon' where order_id = 10248")
+    state = transform(return_state=True)
+    assert state.is_failed()
+    [summary] = [artifact for artifact in artifacts(state) if artifact.key == "dbt-build"]
+    assert "northwind.orders" in str(summary.data)
+    assert "**failed** model" in str(summary.data)
+    assert 'invalid input syntax for type date: "soon"' in str(summary.data)
+
+
+def test_a_backfill_shows_how_far_it_is(ask: Ask) -> None:
+    state = backfill(
+        source="open_meteo",
+        since=date(2020, 1, 1),
+        until=date(2020, 3, 1),
+        transform=False,
+        return_state=True,
+    )
+    [progress] = [artifact for artifact in artifacts(state) if artifact.type == "progress"]
+    assert float(str(progress.data)) == 100
+
+
+def test_a_load_logs_no_line_a_page(ask: Ask) -> None:
+    """29 pages of order lines, and as few lines as one page has."""
+    state = elt(
+        source="northwind", resources=("order_details",), transform=False, return_state=True
+    )
+    APILogWorker.drain_all()
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    assert ask("select pages > 4 from elt.loads") == [(True,)]
+    with get_client(sync_client=True) as server:
+        lines = server.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
+    assert 1 <= len(lines) <= 5, [line.message for line in lines]
