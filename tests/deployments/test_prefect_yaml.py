@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
+from blocks.__main__ import save
 from deployments.local.processes import child
 from deployments.local.stack import Stack
 from flows import sources
@@ -27,7 +27,7 @@ def prefect(stack: Stack, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, **stack.environment},
+        env={**os.environ, **stack.environment, "PWD": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -40,26 +40,20 @@ def prefect(stack: Stack, *arguments: str) -> str:
 def deployed(stack: Stack) -> SyncPrefectClient:
     """A client of the server after `prefect deploy --all`."""
     prefect(stack, "work-pool", "create", "elt", "--type", "process", "--overwrite")
+    save(stack.environment)
     prefect(stack, "deploy", "--all")
     return get_client(sync_client=True)
 
 
-def test_every_source_has_a_deployment_of_its_name() -> None:
-    names = {entry["name"]: entry for entry in DECLARED["deployments"]}
+def test_every_source_has_a_deployment_of_its_name_that_is_watched() -> None:
+    entries = {entry["name"]: entry for entry in DECLARED["deployments"]}
     assert sources.names()
     for name in sources.names():
-        assert names[name]["parameters"] == {"source": name}
-    assert set(names) == {*sources.names(), "transform"}
-
-
-def test_no_key_is_unknown_to_prefect() -> None:
-    known = PrefectYamlModel.model_fields
-    unknown = set(DECLARED) - {field.alias or name for name, field in known.items()} - set(known)
-    assert unknown == {"definitions"}
-    deployment = PrefectYamlModel.model_validate(DECLARED).deployments[0]
-    for entry in DECLARED["deployments"]:
-        assert set(entry) <= set(type(deployment).model_fields)
-        assert set(entry["work_pool"]) <= {"name", "work_queue_name", "job_variables"}
+        assert entries[name]["parameters"]["source"] == name
+        assert entries[name]["parameters"]["retry"]["attempts"] > 0
+        assert entries[name]["tags"] == ["elt", "watched"]
+    assert set(entries) == {*sources.names(), "transform", "backfill", "notify"}
+    assert entries["notify"]["tags"] == ["elt"], "or it would tell of itself, without end"
 
 
 def test_every_schedule_is_on_the_server_with_its_time_zone(deployed: SyncPrefectClient) -> None:
@@ -72,8 +66,70 @@ def test_every_schedule_is_on_the_server_with_its_time_zone(deployed: SyncPrefec
                 for schedule in found.schedules
             ] == [
                 (wanted["slug"], wanted["cron"], wanted["timezone"])
-                for wanted in entry["schedules"]
+                for wanted in entry.get("schedules", [])
             ]
+
+
+RUN_PULL_STEPS = """
+import asyncio, os, sys, yaml
+from pathlib import Path
+from prefect.deployments.steps.core import run_steps
+asyncio.run(run_steps(yaml.safe_load(Path(sys.argv[1]).read_text())["pull"]))
+print(os.getcwd())
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A Git repository with one file on its branch `main`, and another one on `next`."""
+    folder = tmp_path / "origin"
+    git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    folder.mkdir()
+    for branch in ("main", "next"):
+        (folder / branch).touch()
+        first = [["init", "--quiet"]] if branch == "main" else []
+        for command in [*first, ["checkout", "-qb", branch], ["add", "."], ["commit", "-qm", "x"]]:
+            subprocess.run([*git, *command], check=True, timeout=30)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("code", "ref", "files"),
+    [
+        ("", "", {"prefect.yaml", "flows"}),
+        ("{repository}", "", {"main", "next", ".git"}),
+        ("file://{repository}", "", {"main", ".git"}),
+        ("file://{repository}", "next", {"main", "next", ".git"}),
+    ],
+    ids=["this tree", "a folder", "a clone", "a branch"],
+)
+def test_a_run_finds_its_code_where_elt_code_says(
+    stack: Stack,
+    deployed: SyncPrefectClient,
+    repository: Path,
+    tmp_path: Path,
+    code: str,
+    ref: str,
+    files: set[str],
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_PULL_STEPS, str(REPOSITORY / "prefect.yaml")],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            **stack.environment,
+            "PWD": str(REPOSITORY),
+            "ELT_CODE": code.format(repository=repository),
+            "ELT_REF": ref,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {entry.name for entry in Path(done.stdout.splitlines()[-1]).iterdir()}
+    assert files <= found
+    assert code == "" or files == found
 
 
 def watch(stack: Stack, source: str) -> None:

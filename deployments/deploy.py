@@ -1,0 +1,262 @@
+"""`make deploy`: the server has what prefect.yaml and automations.yaml declare, and no more.
+
+`make deploy-plan` says what that would change, and changes nothing. Both check the files first.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from dotenv import dotenv_values
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import get_current_settings
+
+from blocks.__main__ import save
+from deployments import declared, server
+from deployments.declared import Declared
+from deployments.plan import Change, Plan, compare
+from flows.errors import (
+    ConfigurationError,
+    EltError,
+    RefusedLoginError,
+    UnavailableError,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTHING = "Nothing to change."
+POOL_TYPE = "ELT_WORK_POOL_TYPE"
+Say = Callable[[str], None]
+
+
+def main() -> int:
+    """Deploy, or only plan; 0 when all of it went well."""
+    parser = argparse.ArgumentParser(prog="make deploy", description=__doc__)
+    parser.add_argument("--plan", action="store_true", help="only say what would change")
+    arguments = parser.parse_args()
+    read_environment(ROOT / ".env")
+    try:
+        with connected() as client, inside(ROOT):
+            (plan if arguments.plan else deploy)(client, ROOT, print)
+    except EltError as error:
+        print(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+def read_environment(file: Path) -> None:
+    """Set what the file says and the environment does not; empty is the same as not there."""
+    for name, value in dotenv_values(file, interpolate=False).items():
+        if value and name not in os.environ:
+            os.environ[name] = value
+
+
+@contextmanager
+def connected() -> Iterator[SyncPrefectClient]:
+    """A client of the server that Prefect's settings name.
+
+    Raises:
+        ConfigurationError: when they name none: Prefect would start one, and deploy to that.
+        RefusedLoginError: when the server does not let us in.
+        UnavailableError: when it does not answer.
+    """
+    url = get_current_settings().api.url
+    if not url:
+        raise ConfigurationError(
+            "PREFECT_API_URL is not set: name your server in .env, or `prefect cloud login`."
+        )
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except PrefectHTTPStatusError as error:
+        raise _refusal(url, error) from error
+    except httpx.TransportError as error:
+        raise UnavailableError(
+            f"{url} does not answer ({type(error).__name__}). Start the server, or correct "
+            "PREFECT_API_URL in .env."
+        ) from error
+
+
+def _refusal(url: str, error: PrefectHTTPStatusError) -> EltError:
+    status = error.response.status_code
+    if status in (401, 403):
+        return RefusedLoginError(f"{url} answers {status}: correct PREFECT_API_KEY in .env.")
+    said = f"{error.request.method} {error.request.url.path} with {status}: {error.response.text}"
+    return ConfigurationError(f"{url} refused {said[:500]}. Correct what it names, deploy again.")
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in a folder, as a shell would: Prefect finds entrypoints and Git from there."""
+    before, said = Path.cwd(), os.environ.get("PWD")
+    os.chdir(folder)
+    os.environ["PWD"] = str(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        os.environ["PWD"] = said or str(before)
+
+
+def plan(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
+    """Say what `deploy` would change.
+
+    Raises:
+        ConfigurationError: when it would refuse to.
+    """
+    project = declared.read(root)
+    found = compare(client, project)
+    _refuse_missing(found.missing_blocks, os.environ)
+    lines = [f"create block {slug}" for slug in found.missing_blocks]
+    _tell(found, lines, say)
+    return found
+
+
+def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
+    """Make the server so, and say what was changed.
+
+    Raises:
+        ConfigurationError: when the files, the environment or the server refuse it.
+    """
+    project = declared.read(root)
+    saved = save(os.environ)
+    first = compare(client, project)
+    _refuse_missing(first.missing_blocks, {})
+    say(f"Blocks saved from the environment: {', '.join(saved)}")
+    if first.changes:
+        _make_pools(first)
+        _deploy_changed(client, project, first)
+        _settle(client, compare(client, project, first.disabled))
+        _prove(compare(client, project, first.disabled))
+    _tell(first, [], say)
+    _say_next(client, say)
+    return first
+
+
+def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise when a block is not there, and no variable that it can be made of."""
+    variables = {slug: _variable(slug) for slug in slugs}
+    lost = {slug: name for slug, name in variables.items() if not environment.get(name)}
+    if lost:
+        lines = "\n".join(f"  {slug}: set {name} in .env" for slug, name in lost.items())
+        raise ConfigurationError(
+            f"Messages are to be sent through blocks that are not there:\n{lines}\nor take them "
+            "out of notify's `blocks` in prefect.yaml and out of deployments/automations.yaml."
+        )
+
+
+def _variable(slug: str) -> str:
+    """`apprise/email` is made of NOTIFY_EMAIL_URL."""
+    return f"NOTIFY_{slug.partition('/')[2].upper().replace('-', '_')}_URL"
+
+
+def _tell(found: Plan, lines: Sequence[str], say: Say) -> None:
+    for line in [*lines, *map(str, found.changes)]:
+        say(line)
+    if not found.changes and not lines:
+        say(NOTHING)
+    for name in found.paused:
+        say(f"{name} was paused by hand, and stays so.")
+    for name in sorted(found.disabled):
+        say(f"automation {name} was disabled by hand, and stays so.")
+
+
+def _say_next(client: SyncPrefectClient, say: Say) -> None:
+    """Where to look, and how to start a worker where a pool has none."""
+    say(f"See {get_current_settings().ui_url}/deployments")
+    pool = get_current_settings().deployments.default_work_pool_name
+    if not pool or not server.has_pool(client, pool):
+        return
+    found = client.read_work_pool(pool)
+    online = client.read_workers_for_work_pool(
+        pool,
+        worker_filter=WorkerFilter(status=WorkerFilterStatus(any_=[WorkerStatus.ONLINE])),
+    )
+    if not (online or found.is_push_pool or found.is_managed_pool):
+        say(f"Nothing runs yet: start a worker with `prefect worker start --pool {pool}`.")
+
+
+def _make_pools(found: Plan) -> None:
+    for change in found.of("work pool", "create"):
+        kind = os.environ.get(POOL_TYPE) or "process"
+        _prefect("work-pool", "create", change.name, "--type", kind)
+
+
+def _deploy_changed(client: SyncPrefectClient, project: Declared, found: Plan) -> None:
+    """Let Prefect deploy what changed; a deployment that was paused by hand is paused again."""
+    changed = {
+        change.name
+        for change in [*found.of("deployment"), *found.of("schedule")]
+        if change.verb != "remove"
+    }
+    if not changed:
+        return
+    if len(changed) == len(project.deployments):
+        _prefect("deploy", "--all")
+    else:
+        named = [word for name in sorted(changed) for word in ("--name", name.partition("/")[2])]
+        _prefect("deploy", *named)
+    for name in changed & set(found.paused):
+        client.pause_deployment(found.paused[name])
+
+
+def _prove(found: Plan) -> None:
+    """Raise when the server is not as it should be after all: somebody else may deploy as well."""
+    if found.changes:
+        lines = "\n  ".join(map(str, found.changes))
+        raise UnavailableError(f"The server is not as it should be; to do:\n  {lines}\nTry again.")
+
+
+def _settle(client: SyncPrefectClient, found: Plan) -> None:
+    """What `prefect deploy` leaves undone: automations, and whatever is to be removed."""
+    for change in found.of("schedule"):
+        _settle_schedule(client, change)
+    for change in found.of("automation"):
+        _settle_automation(client, change)
+    for change in found.of("deployment", "remove"):
+        client.delete_resource_owned_automations(f"prefect.deployment.{change.ids[0]}")
+        client.delete_deployment(change.ids[0])
+
+
+def _settle_schedule(client: SyncPrefectClient, change: Change) -> None:
+    if change.verb == "remove":
+        client.delete_deployment_schedule(*change.ids)
+    elif change.verb == "update":
+        deployment, schedule = change.ids
+        parameters = change.body["parameters"]
+        client.update_deployment_schedule(deployment, schedule, parameters=parameters)
+
+
+def _settle_automation(client: SyncPrefectClient, change: Change) -> None:
+    if change.verb == "create":
+        client.create_automation(change.body)
+    elif change.verb == "remove":
+        client.delete_automation(change.ids[0])
+    else:
+        body = change.body.model_dump(exclude={"owner_resource"})
+        client.update_automation(change.ids[0], AutomationCore.model_validate(body))
+
+
+def _prefect(*words: str) -> None:
+    """Run Prefect's command line in the current folder; its output counts only when it fails.
+
+    Raises:
+        ConfigurationError: when it fails.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = f"{done.stdout}{done.stderr}".strip()
+        raise ConfigurationError(f"`prefect {' '.join(words)}` failed:\n{said}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

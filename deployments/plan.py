@@ -1,0 +1,253 @@
+"""What would have to change on the server, so that it has what the files declare, and no more.
+
+Only reads. What carries the project's tag is this project's: of that, what the files do not have is
+to be removed. What a person paused or disabled in Prefect's UI stays so, unless the file says
+otherwise.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.schemas.automations import Automation, AutomationCore
+
+from deployments import automations, server, wanted
+from deployments.declared import Declared
+from deployments.differences import differences, plain
+from deployments.wanted import Wanted
+
+Kind = Literal["work pool", "deployment", "schedule", "automation"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing to change on the server.
+
+    Attributes:
+        verb: create, update or remove.
+        name: a schedule's is that of its deployment.
+        details: the fields that change, old -> new.
+        slug: of a schedule.
+        ids: what it is on the server: a deployment's, or a deployment's and its schedule's.
+        body: what it should be.
+    """
+
+    verb: Literal["create", "update", "remove"]
+    kind: Kind
+    name: str
+    details: tuple[str, ...] = ()
+    slug: str = ""
+    ids: tuple[UUID, ...] = ()
+    body: Any = None
+
+    def __str__(self) -> str:
+        """`update schedule daily of elt/northwind: cron '0 5 * * *' -> '0 6 * * *'`."""
+        what = f"{self.slug} of {self.name}" if self.slug else self.name
+        details = f": {'; '.join(self.details)}" if self.details else ""
+        return f"{self.verb} {self.kind} {what}{details}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All changes, and what a person did on the server that stays.
+
+    Attributes:
+        paused: deployments that were paused by hand, by name.
+        disabled: automations that were disabled by hand.
+        missing_blocks: blocks that messages are to be sent through, and that are not there.
+    """
+
+    changes: Sequence[Change]
+    paused: Mapping[str, UUID]
+    disabled: frozenset[str]
+    missing_blocks: Sequence[str]
+
+    def of(self, kind: Kind, *verbs: str) -> list[Change]:
+        """The changes of a kind, of all verbs if none is named."""
+        return [
+            each for each in self.changes if each.kind == kind and (not verbs or each.verb in verbs)
+        ]
+
+
+def compare(
+    client: SyncPrefectClient, declared: Declared, disabled: frozenset[str] = frozenset()
+) -> Plan:
+    """The server, compared with the files.
+
+    Args:
+        client: of the server.
+        declared: the files, checked.
+        disabled: automations to be disabled though they are not (any more): deploying a deployment
+            makes those of its triggers anew.
+    """
+    all_wanted = wanted.deployments(declared)
+    found = server.deployments(client, declared.project, [each.name for each in all_wanted])
+    named = {each.name for each in all_wanted}
+    pools = sorted({each.pool for each in all_wanted})
+    changes = [
+        Change("create", "work pool", pool) for pool in pools if not server.has_pool(client, pool)
+    ]
+    for each in all_wanted:
+        changes += _deployment(each, found.get(each.name))
+    ids = {name: response.id for name, response in found.items()}
+    autos, kept = _automations(client, declared, all_wanted, ids, disabled)
+    changes += autos
+    changes += [
+        Change("remove", "deployment", name, ids=(response.id,))
+        for name, response in sorted(found.items())
+        if name not in named
+    ]
+    paused = {
+        each.name: found[each.name].id
+        for each in all_wanted
+        if each.name in found and found[each.name].paused and "paused" not in each.fields
+    }
+    return Plan(changes, paused, kept, _missing_blocks(client, declared))
+
+
+def _deployment(each: Wanted, found: DeploymentResponse | None) -> Iterator[Change]:
+    if found is None:
+        times = [f"schedule {slug} {_when(fields)}" for slug, fields in each.schedules.items()]
+        yield Change("create", "deployment", each.name, tuple(times))
+        return
+    if details := differences(_fields(found, each.fields), _normal(each.fields)):
+        yield Change("update", "deployment", each.name, tuple(details), ids=(found.id,))
+    yield from _schedules(each, found)
+
+
+def _fields(found: DeploymentResponse, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The server's deployment, in the fields that are compared."""
+    fields = {name: getattr(found, name) for name in like if name != "concurrency_limit"}
+    limit = found.global_concurrency_limit
+    fields["concurrency_limit"] = limit.limit if limit else None
+    return _normal(fields)
+
+
+def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields in one form, where the server answers in another than it was asked in."""
+    known: dict[str, Any] = plain(fields)
+    options = known["concurrency_options"] or {}
+    return {
+        **known,
+        "tags": sorted(known["tags"]),
+        "description": known["description"] or "",
+        "pull_steps": known["pull_steps"] or [],
+        "work_queue_name": known["work_queue_name"] or "default",
+        "concurrency_options": {key: value for key, value in options.items() if value is not None},
+    }
+
+
+def _schedules(each: Wanted, found: DeploymentResponse) -> Iterator[Change]:
+    there = {schedule.slug or "": schedule for schedule in found.schedules}
+    change = partial(Change, kind="schedule", name=each.name)
+    for slug, fields in each.schedules.items():
+        schedule = there.get(slug)
+        if schedule is None:
+            yield change("create", details=(_when(fields),), slug=slug)
+            continue
+        has = {
+            **wanted.schedule_fields(schedule.schedule, schedule.parameters),
+            "active": schedule.active,
+        }
+        old = {name: has.get(name) for name in fields}
+        if details := differences(old, dict(fields)):
+            ids = (found.id, schedule.id)
+            yield change("update", details=tuple(details), slug=slug, ids=ids, body=fields)
+    for schedule in found.schedules:
+        if schedule.slug not in each.schedules:
+            fields = wanted.schedule_fields(schedule.schedule, {})
+            slug = schedule.slug or "without slug"
+            ids = (found.id, schedule.id)
+            yield change("remove", details=(_when(fields),), slug=slug, ids=ids)
+
+
+def _when(fields: Mapping[str, Any]) -> str:
+    """`30 5 * * * Europe/London`."""
+    time = fields.get("cron") or fields.get("rrule") or f"every {fields.get('interval')}"
+    return f"{time} {fields['timezone']}"
+
+
+def _automations(
+    client: SyncPrefectClient,
+    declared: Declared,
+    all_wanted: Sequence[Wanted],
+    ids: Mapping[str, UUID],
+    disabled: frozenset[str],
+) -> tuple[list[Change], frozenset[str]]:
+    """The changes of automations, and the names of those that are disabled by hand."""
+    there = server.automations(client)
+    changes: list[Change] = []
+    kept, off = set(), set(disabled)
+    for core, says_enabled in _cores(client, declared, all_wanted, ids):
+        found = [each for each in there if _is_same(each, core, declared.project)]
+        kept |= {each.id for each in found[:1]}
+        if not says_enabled and found and not found[0].enabled:
+            off.add(core.name)
+        body = (
+            core.model_copy(update={"enabled": core.name not in off}) if not says_enabled else core
+        )
+        changes += _automation(body, found[0] if found else None)
+    changes += [
+        Change("remove", "automation", each.name, ids=(each.id,))
+        for each in there
+        if declared.project in each.tags and each.id not in kept
+    ]
+    return changes, frozenset(off)
+
+
+def _cores(
+    client: SyncPrefectClient,
+    declared: Declared,
+    all_wanted: Sequence[Wanted],
+    ids: Mapping[str, UUID],
+) -> Iterator[tuple[AutomationCore, bool]]:
+    """What automations.yaml and the triggers ask for, and whether they say if it is enabled."""
+    for each in all_wanted:
+        for trigger, says_enabled in each.triggers:
+            trigger.set_deployment_id(ids.get(each.name, automations.UNKNOWN))
+            core = trigger.as_automation()
+            yield core.model_copy(update={"tags": [declared.project]}), says_enabled
+    find = partial(_find, client, ids)
+    pools = {"work_pool": {"name": all_wanted[0].pool}} if all_wanted else {}
+    for spec in declared.automations:
+        core = automations.core(spec, declared.project, find, pools)
+        yield core, "enabled" in spec
+
+
+def _find(client: SyncPrefectClient, ids: Mapping[str, UUID], kind: str, name: str) -> UUID:
+    """The id of a block or a deployment; of one that is not there yet, one that none has."""
+    if kind == "deployment":
+        other = None if name in ids else server.deployment(client, name)
+        return other.id if other else ids.get(name, automations.UNKNOWN)
+    return server.block(client, name) or automations.UNKNOWN
+
+
+def _missing_blocks(client: SyncPrefectClient, declared: Declared) -> list[str]:
+    named = {block for spec in declared.automations for block in automations.blocks(spec)}
+    for entry in declared.deployments:
+        named |= set((entry.get("parameters") or {}).get("blocks") or [])
+    return [slug for slug in sorted(named) if server.block(client, slug) is None]
+
+
+def _is_same(there: Automation, core: AutomationCore, project: str) -> bool:
+    """Whether an automation is the one of that name: ours, or just made by `prefect deploy`."""
+    if there.name != core.name:
+        return False
+    runs = {getattr(action, "deployment_id", None) for action in there.actions}
+    return project in there.tags or f"{core.owner_resource}" in {
+        f"prefect.deployment.{run}" for run in runs
+    }
+
+
+def _automation(body: AutomationCore, found: Automation | None) -> Iterator[Change]:
+    if found is None:
+        yield Change("create", "automation", body.name, body=body)
+        return
+    ignored = {"owner_resource", "name"}
+    old = plain(AutomationCore(**found.model_dump(exclude={"id"})).model_dump(exclude=ignored))
+    if details := differences(old, plain(body.model_dump(exclude=ignored))):
+        yield Change("update", "automation", body.name, tuple(details), ids=(found.id,), body=body)

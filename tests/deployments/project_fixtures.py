@@ -1,0 +1,52 @@
+"""A project of a test's own, for the tests of deploying."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME, temporary_settings
+
+from deployments import server
+from deployments.local.stack import Stack
+from tests.deployments.project import Project
+
+FLOWS = """
+from prefect import flow
+
+@flow(name="{project} load")
+def load(days: int = 1):
+    "Load it."
+
+@flow(name="{project} tell")
+def tell(run_id: str, blocks: tuple[str, ...] = ()):
+    "Tell it."
+"""
+_numbers = count(1)
+
+
+@pytest.fixture
+def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
+    """A project with two flows, of which the server has nothing before, and nothing after."""
+    name = f"project{os.getpid()}x{next(_numbers)}"
+    (tmp_path / "deployments").mkdir()
+    (tmp_path / "jobs.py").write_text(FLOWS.replace("{project}", name))
+    pool = {PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME: name}
+    with (
+        temporary_settings(pool),
+        get_client(sync_client=True) as client,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME", name)
+        patch.delenv("NOTIFY_WEBHOOK_URL", raising=False)
+        project = Project(tmp_path, name, client)
+        yield project
+        project.write("  []\n")
+        project.deploy()
+        if server.has_pool(client, name):
+            client.delete_work_pool(name)
+        for flow in client.read_flows():
+            if flow.name.startswith(f"{name} "):
+                client.delete_flow(flow.id)

@@ -1,0 +1,215 @@
+"""Promises of automations.yaml: what no worker can tell is told or mended by the server alone."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect import states
+from prefect.client.schemas.objects import FlowRun, State, WorkPoolStatus
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+
+from blocks import notifications
+from tests.conftest import Answer, Serve, Server
+from tests.deployments.project import Project
+
+pytest_plugins = ["tests.deployments.project_fixtures"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TEXT = (REPOSITORY / "deployments" / "automations.yaml").read_text()
+DECLARED: list[dict[str, Any]] = yaml.safe_load(TEXT)["automations"]
+DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+SECONDS = 60
+RUN_EVENTS = {
+    f"prefect.flow-run.{name}"
+    for name in (
+        "Late",
+        "heartbeat",
+        "Completed",
+        "Failed",
+        "TimedOut",
+        "Crashed",
+        "Cancelled",
+        "Paused",
+        "Suspended",
+    )
+}
+POOL_EVENTS = {
+    f"prefect.work-pool.{status.value.lower().replace('_', '-')}" for status in WorkPoolStatus
+}
+JOBS = """
+  - {name: load, entrypoint: "jobs.py:load", tags: [TAG, watched-by-TAG]}
+  - {name: notify, entrypoint: "jobs.py:tell", tags: [TAG]}
+"""
+
+
+def test_every_scheduled_deployment_is_missed_when_it_falls_silent() -> None:
+    scheduled = {entry["name"] for entry in DEPLOYMENTS if entry.get("schedules")}
+    silent = {
+        spec["trigger"]["match_related"]["prefect.resource.name"]: spec["trigger"]
+        for spec in DECLARED
+        if spec["name"].endswith("is silent")
+    }
+    assert scheduled
+    assert set(silent) == scheduled
+    for trigger in silent.values():
+        assert trigger["posture"] == "Proactive"
+        assert trigger["expect"] == ["prefect.flow-run.Completed"]
+        assert trigger["within"] == timedelta(hours=26).total_seconds()
+
+
+def test_every_event_is_one_that_prefect_has() -> None:
+    assert DECLARED
+    for spec in DECLARED:
+        trigger = spec["trigger"]
+        assert {*trigger["expect"], *trigger.get("after", [])} <= RUN_EVENTS | POOL_EVENTS
+
+
+def test_silence_lasts_longer_than_heartbeats_are_apart() -> None:
+    (trigger,) = (each["trigger"] for each in DECLARED if "heartbeat" in each["name"])
+    pools = [entry["work_pool"]["job_variables"]["env"] for entry in DEPLOYMENTS]
+    assert pools
+    for env in pools:
+        assert trigger["within"] >= 3 * int(env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+
+
+@pytest.fixture
+def inbox(serve: Serve) -> Iterator[Server]:
+    """Where the webhook's block sends to."""
+    receiver = serve(lambda asked: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": f"{receiver.url}hook"})
+    yield receiver
+
+
+@pytest.fixture
+def watched(project: Project, inbox: Server) -> Project:
+    """The project with the automations of the file; silence of ten seconds is enough for them."""
+    text = TEXT.replace("name: elt ", "name: TAG ").replace("tag.elt", "tag.TAG")
+    text = text.replace("tag.watched", "tag.watched-by-TAG")
+    for within in ("within: 600", "within: 93600"):
+        assert within in text
+        text = text.replace(within, "within: 10")
+    text = text.replace("prefect.resource.name: transform", "prefect.resource.name: nobody")
+    project.write(JOBS, text.replace("within: 300", "within: 10"))
+    project.deploy()
+    return project
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """What is found, as soon as something is."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if result := found():
+            return result
+        time.sleep(0.1)
+    raise AssertionError(f"nothing came within {SECONDS} s")
+
+
+def subjects(inbox: Server) -> list[str]:
+    """What the messages say first, in order."""
+    return [json.loads(asked.body)["subject"] for asked in inbox.asked]
+
+
+def begun(project: Project) -> UUID:
+    """A run of `load` whose worker has begun it."""
+    run = project.client.create_flow_run_from_deployment(project.deployment("load").id)
+    set_state(project, run.id, states.Running())
+    return run.id
+
+
+def set_state(project: Project, run: UUID, state: State[Any]) -> None:
+    """Bring a run to a state as its worker would."""
+    project.client.set_flow_run_state(run, state, force=True)
+
+
+def read(project: Project, run: UUID) -> FlowRun:
+    """The run as the server knows it."""
+    return project.client.read_flow_run(run)
+
+
+def test_a_run_that_crashed_is_started_again_twice_and_no_more(watched: Project) -> None:
+    run = begun(watched)
+    for _ in range(2):
+        set_state(watched, run, states.Crashed())
+        until(lambda: read(watched, run).state_name == "AwaitingRetry")
+        set_state(watched, run, states.Running())
+    other = begun(watched)
+    set_state(watched, run, states.Crashed())
+    set_state(watched, other, states.Crashed())
+    until(lambda: read(watched, other).state_name == "AwaitingRetry")
+    assert (read(watched, run).state_name, read(watched, run).run_count) == ("Crashed", 3)
+
+
+def test_a_run_that_never_began_is_not_started_again(watched: Project) -> None:
+    run = watched.client.create_flow_run_from_deployment(watched.deployment("load").id)
+    other = begun(watched)
+    set_state(watched, run.id, states.Crashed())
+    set_state(watched, other, states.Crashed())
+    until(lambda: read(watched, other).state_name == "AwaitingRetry")
+    assert read(watched, run.id).state_name == "Crashed"
+
+
+def test_a_run_whose_heartbeat_stops_counts_as_crashed_and_is_started_again(
+    watched: Project,
+) -> None:
+    silent, ended = begun(watched), begun(watched)
+    for run in (silent, ended):
+        _beat(watched, run)
+    set_state(watched, ended, states.Failed(name="TimedOut"))
+    until(lambda: read(watched, silent).state_name == "AwaitingRetry")
+    assert read(watched, ended).state_name == "TimedOut"
+
+
+def _beat(project: Project, run: UUID) -> None:
+    """A heartbeat, as the run's own process sends it."""
+    tag = {"prefect.resource.id": f"prefect.tag.{project.name}", "prefect.resource.role": "tag"}
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+    emit_event("prefect.flow-run.heartbeat", resource, related=[tag])
+    EventsWorker.drain_all()
+
+
+def test_a_run_that_nobody_begins_is_told_by_the_server_itself(
+    watched: Project, inbox: Server
+) -> None:
+    due = datetime.now(timezone.utc) - timedelta(minutes=5)
+    watched.client.create_flow_run_from_deployment(
+        watched.deployment("load").id, state=states.Scheduled(scheduled_time=due)
+    )
+    until(lambda: "load is late" in subjects(inbox))
+    (said,) = (asked.body.decode() for asked in inbox.asked if b"is late" in asked.body)
+    assert "/runs/flow-run/" in said
+
+
+def test_a_deployment_that_never_succeeds_is_told(watched: Project, inbox: Server) -> None:
+    until(lambda: "northwind has not been loaded for 26 hours" in subjects(inbox))
+
+
+def test_a_pool_without_a_worker_is_told(watched: Project, inbox: Server) -> None:
+    _pool_event(watched, "not-ready")
+    until(lambda: f"work pool {watched.name} has no worker" in subjects(inbox))
+
+
+def _pool_event(project: Project, name: str) -> None:
+    """What Prefect's foreman emits a minute and a half after the last worker was heard of."""
+    pool = project.client.read_work_pool(project.name)
+    resource = {
+        "prefect.resource.id": f"prefect.work-pool.{pool.id}",
+        "prefect.resource.name": pool.name,
+        "prefect.work-pool.type": pool.type,
+    }
+    emit_event(f"prefect.work-pool.{name}", resource)
+    EventsWorker.drain_all()
+
+
+def test_that_messages_fail_is_told_another_way(watched: Project, inbox: Server) -> None:
+    notify = watched.client.read_deployment_by_name(f"{watched.name} tell/notify")
+    run = watched.client.create_flow_run_from_deployment(notify.id, parameters={"run_id": "x"})
+    set_state(watched, run.id, states.Failed(message="refused by the mail server"))
+    until(lambda: "a message could not be sent" in subjects(inbox))
+    assert any(b"refused by the mail server" in asked.body for asked in inbox.asked)
