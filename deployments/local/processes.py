@@ -6,20 +6,48 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import psutil
 
 STOP_SECONDS = 10
+MARK = "ELT_STARTED_AS"
 _PR_SET_PDEATHSIG = 1
 
 
 class StartError(Exception):
-    """A service of the local stack did not start; the message says which, and where its log is."""
+    """A service did not start, or ended by itself; the message says which, and where its log is."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What should run until it is told to end.
+
+    Attributes:
+        name: as a message names it, e.g. "sample API".
+    """
+
+    name: str
+    log: Path
+    is_running: Callable[[], bool]
+
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            StartError: when it has ended.
+        """
+        if not self.is_running():
+            raise StartError(f"{self.name} has ended by itself; see {self.log}.")
 
 
 def free_port() -> int:
@@ -36,12 +64,15 @@ def child(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a process group of its own, its output in `log`; end the group afterwards.
 
+    All that it started ends, too, in whatever group: a worker gives every flow run one of its own,
+    and flow runs outlive a worker that was killed. They are known by a mark in their environment.
     On Linux the command also gets SIGTERM when this process is killed.
     """
+    mark = uuid4().hex
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -51,7 +82,30 @@ def child(
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, mark)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM to the end of the block, for starts that can't be half done.
+
+    Outside the main thread, which alone gets signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: held.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for got in held:
+        signal.raise_signal(got)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
@@ -79,10 +133,47 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+        started = _started_as(mark)
+        for other in started:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getpgid(other.pid) != process.pid:
+                    other.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
+        if process.returncode is not None and _have_ended(started, STOP_SECONDS):
             return
+
+
+def _started_as(mark: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _environment(process).get(MARK) == mark]
+
+
+def _have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    """Whether all have ended, at the latest after that time."""
+    deadline = time.monotonic() + seconds
+    while any(_is_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Not a zombie either: nobody may be there to collect an orphan."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _environment(process: psutil.Process) -> Mapping[str, str]:
+    """Empty where it can't be read: then the process is another user's, or has ended."""
+    try:
+        variables: Mapping[str, str] = process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return {}
+    return variables

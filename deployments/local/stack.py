@@ -3,16 +3,27 @@
 Knows nothing of the flows. It must not import Prefect: the settings it returns are read at import.
 """
 
+import fcntl
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import psutil
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq, postgres
-from deployments.local.processes import child, free_port, wait_for
+from deployments.local.processes import (
+    Service,
+    StartError,
+    child,
+    free_port,
+    uninterrupted,
+    wait_for,
+)
 
 START_SECONDS = 120
 
@@ -24,11 +35,13 @@ class Stack:
     Attributes:
         environment: what a process needs to work with it; Prefect reads it when it is imported.
         warehouse: the address of the database that the flows load.
+        services: what it consists of.
         wait: returns when all services answer.
     """
 
     environment: Mapping[str, str]
     warehouse: URL
+    services: tuple[Service, ...]
     wait: Callable[[], None]
 
 
@@ -42,21 +55,67 @@ def running(home: Path, database: str, sample_scale: int | None = None) -> Itera
         home: the folder for data and logs.
         database: the warehouse's database on the embedded Postgres.
         sample_scale: serve this many times 830 sample orders; None asks the real services.
+
+    Raises:
+        StartError: when another stack runs on the same folder.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as services:
-        server = services.enter_context(postgres(home / "postgres"))
+    with ExitStack() as opened:
+        opened.enter_context(_alone(home))
+        with uninterrupted():
+            server = opened.enter_context(postgres(home / "postgres"))
         warehouse = ensure_database(server, database)
-        environment = {"WAREHOUSE_URL": libpq(warehouse), **_quiet(home)}
-        waits = [_start_prefect(services, home, ensure_database(server, "prefect"), environment)]
+        parts = _Parts(opened, home, {"WAREHOUSE_URL": libpq(warehouse), **_quiet(home)})
+        parts.services.append(_postgres_service(home / "postgres"))
+        _start_prefect(parts, ensure_database(server, "prefect"))
         if sample_scale is not None:
-            waits.append(_start_sample_api(services, home, sample_scale, environment))
+            _start_sample_api(parts, sample_scale)
+        yield Stack(parts.environment, warehouse, tuple(parts.services), parts.wait)
 
-        def wait() -> None:
-            for wait_for_one in waits:
-                wait_for_one()
 
-        yield Stack(environment, warehouse, wait)
+@dataclass(frozen=True)
+class _Parts:
+    """What has been started so far; it ends when `opened` is closed."""
+
+    opened: ExitStack
+    home: Path
+    environment: dict[str, str]
+    services: list[Service] = field(default_factory=list)
+    waits: list[Callable[[], None]] = field(default_factory=list)
+
+    def start(
+        self, name: str, url: str, module: Sequence[str], settings: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a module that will answer at `url`; its log is named after it."""
+        log = self.home / f"{name.lower().replace(' ', '-')}.log"
+        command = [sys.executable, "-m", *module]
+        process = self.opened.enter_context(
+            child(command, log, {**self.environment, **(settings or {})})
+        )
+        self.services.append(Service(name, log, lambda: process.poll() is None))
+        self.waits.append(partial(wait_for, url, process, log, START_SECONDS))
+
+    def wait(self) -> None:
+        for wait in self.waits:
+            wait()
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep the folder to this process; the lock goes with it, however it ends."""
+    with (home / "stack.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StartError(
+                f"{home} is in use by another `make up` or `make run-local`, process "
+                f"{lock.read()}. End that one first: Ctrl-C in its terminal."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _quiet(home: Path) -> dict[str, str]:
@@ -70,35 +129,36 @@ def _quiet(home: Path) -> dict[str, str]:
     }
 
 
-def _start_prefect(
-    services: ExitStack, home: Path, database: URL, environment: dict[str, str]
-) -> Callable[[], None]:
-    port, log = free_port(), home / "prefect-server.log"
-    process = services.enter_context(
-        child(
-            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            log,
-            {
-                **environment,
-                "PREFECT_API_DATABASE_CONNECTION_URL": libpq(
-                    database.set(drivername="postgresql+asyncpg")
-                ),
-            },
-        )
-    )
-    environment["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    return lambda: wait_for(f"http://127.0.0.1:{port}/api/health", process, log, START_SECONDS)
+def _postgres_service(data: Path) -> Service:
+    """Postgres is nobody's child: it leaves its process id in a file, and takes it along."""
+
+    def is_running() -> bool:
+        try:
+            lines = (data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return psutil.pid_exists(int(lines[0]))
+
+    return Service("Postgres", data / "log", is_running)
 
 
-def _start_sample_api(
-    services: ExitStack, home: Path, scale: int, environment: dict[str, str]
-) -> Callable[[], None]:
-    port, log = free_port(), home / "sample-api.log"
-    command = [sys.executable, "-m", "deployments.local.sample_api"]
-    process = services.enter_context(
-        child([*command, "--port", str(port), "--scale", str(scale)], log)
+def _start_prefect(parts: _Parts, database: URL) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    address = libpq(database.set(drivername="postgresql+asyncpg"))
+    parts.start(
+        "Prefect server",
+        f"{url}/api/health",
+        ["prefect", "server", "start", "--port", str(port)],
+        {"PREFECT_UI_URL": url, "PREFECT_API_DATABASE_CONNECTION_URL": address},
     )
-    base = f"http://127.0.0.1:{port}"
-    environment["NORTHWIND_BASE_URL"] = f"{base}/V4/Northwind/Northwind.svc/"
-    environment["OPEN_METEO_BASE_URL"] = f"{base}/v1/"
-    return lambda: wait_for(f"{base}/", process, log, START_SECONDS)
+    parts.environment["PREFECT_API_URL"] = f"{url}/api"
+
+
+def _start_sample_api(parts: _Parts, scale: int) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    module = ["deployments.local.sample_api", "--port", str(port), "--scale", str(scale)]
+    parts.start("sample API", f"{url}/", module)
+    parts.environment["NORTHWIND_BASE_URL"] = f"{url}/V4/Northwind/Northwind.svc/"
+    parts.environment["OPEN_METEO_BASE_URL"] = f"{url}/v1/"

@@ -1,0 +1,352 @@
+"""The deployed flows on a real worker: what is tried again, who is told, what a kill leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from conftest import Answer, serving
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    LogFilter,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.types._datetime import now
+
+from blocks import warehouse
+from blocks.__main__ import save
+from deployments.local.inbox import Message, receiving
+from deployments.local.postgres import libpq
+from deployments.local.processes import child
+from deployments.local.stack import Stack
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CANARY = "canary-4f1d"
+DEADLINE_SECONDS = 120
+AWAY = Answer(status=503, headers={"Retry-After": "999999"})
+REFUSED = Answer(status=401)
+
+Ask = Callable[..., list[tuple]]
+
+
+class Inbox:
+    """The messages that arrived so far."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.messages: list[Message] = []
+
+    def tell(self, message: Message) -> None:
+        with self._changed:
+            self.messages.append(message)
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> list[Message]:
+        """The messages, when there are that many."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: len(self.messages) >= count, DEADLINE_SECONDS)
+        assert arrived, self.messages
+        return self.messages
+
+
+class Api:
+    """The sample Northwind, which says something else first where it is told to."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        self.said: list[Answer] = []
+        self.is_held = threading.Event()
+        self.held: threading.Event | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[threading.Event]:
+        """Let requests wait until the block ends; the event is set when one does."""
+        self.is_held.clear()
+        held = self.held = threading.Event()
+        try:
+            yield self.is_held
+        finally:
+            self.held = None
+            held.set()
+
+    def answer(self, path: str) -> Answer:
+        if self.said:
+            return self.said.pop(0)
+        if held := self.held:
+            self.is_held.set()
+            held.wait(DEADLINE_SECONDS)
+        return Answer(requests.get(self._base + path.lstrip("/"), timeout=10).content)
+
+
+@pytest.fixture(scope="module")
+def inbox() -> Iterator[tuple[Inbox, dict[str, str]]]:
+    """What arrives, and the channels through which it does."""
+    arrived = Inbox()
+    with receiving(arrived.tell) as channels:
+        yield arrived, dict(channels)
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack, inbox: tuple[Inbox, dict[str, str]]) -> Iterator[Api]:
+    """The API of a worker that runs what `prefect deploy --all` deployed."""
+    said = Api(stack.environment["NORTHWIND_BASE_URL"])
+    prefect(stack, "work-pool", "create", "elt", "--type", "process", "--overwrite")
+    save({**stack.environment, **secret(inbox[1])})
+    prefect(stack, "deploy", "--all")
+    log = Path(os.environ["PREFECT_HOME"]) / "worker.log"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "elt"]
+    with serving() as serve:
+        settings = {
+            **stack.environment,
+            "NORTHWIND_BASE_URL": serve(said.answer).url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+        with child(command, log, settings):
+            yield said
+
+
+def secret(channels: dict[str, str]) -> dict[str, str]:
+    """The channels' addresses, and other secrets, with a canary in them."""
+    return {
+        **channels,
+        "NOTIFY_WEBHOOK_URL": f"{channels['NOTIFY_WEBHOOK_URL']}?token={CANARY}",
+        "NOTIFY_SLACK_URL": f"json://127.0.0.1/{CANARY}",
+        "GIT_TOKEN": CANARY,
+    }
+
+
+def prefect(stack: Stack, *arguments: str) -> None:
+    """Run Prefect's command line against the stack's server."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **stack.environment, "PWD": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def start(server: SyncPrefectClient, **parameters: Any) -> FlowRun:
+    """Begin a run of elt/northwind that loads its shippers alone, if nothing else is said."""
+    deployment = server.read_deployment_by_name("elt/northwind")
+    defaults = {"resources": ["shippers"], "transform": False}
+    return server.create_flow_run_from_deployment(
+        deployment.id,
+        parameters={**defaults, "retry": {"attempts": 2, "delay_seconds": 0}, **parameters},
+    )
+
+
+def ended(server: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    """The run when it has come to its end."""
+    return wait_until(lambda: server.read_flow_run(run.id), is_over)
+
+
+def is_over(run: FlowRun) -> bool:
+    """Whether the run has come to its end."""
+    return run.state is not None and run.state.is_final()
+
+
+def wait_until(read: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:
+    """Ask again and again, until the answer is so."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so(found := read()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def notify_runs(server: SyncPrefectClient, count: int) -> list[FlowRun]:
+    """All runs of `notify` since the module began, when they are that many and over."""
+
+    def read() -> list[FlowRun]:
+        return server.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["notify"]))
+        )
+
+    return wait_until(read, lambda runs: len(runs) >= count and all(map(is_over, runs)))
+
+
+def states(ask: Ask) -> list[str]:
+    """How the loads ended, in order."""
+    return [state for (state,) in ask("select state from elt.loads order by load_id")]
+
+
+def test_what_a_retry_may_mend_is_tried_again_and_an_incident_is_told_once(
+    stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
+) -> None:
+    arrived, _ = inbox
+    with get_client(sync_client=True) as server:
+        api.said = [AWAY, AWAY]
+        assert ended(server, start(server)).state.is_completed()
+        assert states(ask) == ["failed", "failed", "succeeded"]
+        assert arrived.messages == []
+
+        api.said = [REFUSED]
+        first = ended(server, start(server))
+        assert first.state.is_failed()
+        assert states(ask)[3:] == ["failed"], "a refused login is not tried again"
+        messages = arrived.wait_for(2)
+        assert {message.channel for message in messages} == {"mail", "webhook"}
+        for message in messages:
+            told = f"{message.subject}\n{message.text}"
+            assert "northwind failed" in told
+            assert f"/runs/flow-run/{first.id}" in told
+            assert "401" in told
+            assert "northwind.shippers failed: 0 extracted" in told
+
+        api.said = [REFUSED]
+        assert ended(server, start(server)).state.is_failed()
+        assert ended(server, start(server)).state.is_completed()
+        messages = arrived.wait_for(4)
+        runs = notify_runs(server, 3)
+        assert len(runs) == 3
+        assert all(run.state.is_completed() for run in runs), [run.state for run in runs]
+        assert sum(run.state.message == "nothing to tell" for run in runs) == 1
+        assert len(arrived.messages) == 4
+        assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages[2:])
+
+
+def test_a_killed_run_is_told_and_the_next_one_leaves_nothing_out(
+    stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
+) -> None:
+    arrived, _ = inbox
+    before = len(arrived.messages)
+    with get_client(sync_client=True) as server:
+        told_before = len(notify_runs(server, 0))
+        with api.hold() as is_held:
+            run = start(server, resources=["order_details"])
+            assert is_held.wait(DEADLINE_SECONDS)
+            [process] = processes_of(run)
+            process.send_signal(signal.SIGKILL)
+        assert ended(server, run).state.is_crashed()
+        messages = arrived.wait_for(before + 2)[before:]
+        assert all("northwind crashed" in f"{m.subject}{m.text}" for m in messages)
+
+        assert ended(server, start(server, resources=["order_details"])).state.is_completed()
+        assert ask("select count(*) from raw_northwind.order_details") == [(2182,)]
+        assert states(ask) == ["abandoned", "succeeded"]
+        messages = arrived.wait_for(before + 4)[before + 2 :]
+        assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages)
+        notify_runs(server, told_before + 2)
+        assert len(arrived.messages) == before + 4, "a crash that is reported twice is told once"
+
+
+def processes_of(run: FlowRun) -> list[psutil.Process]:
+    """The process that runs the flow."""
+    return [
+        process
+        for process in psutil.process_iter()
+        if "prefect.engine" in " ".join(_command(process))
+        and _environment(process).get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run.id.hex
+    ]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.NoSuchProcess:
+        return {}
+
+
+def test_a_schedule_starts_runs_and_one_that_is_due_too_early_is_left_out(
+    stack: Stack, api: Api, ask: Ask
+) -> None:
+    with get_client(sync_client=True) as server:
+        deployment = server.read_deployment_by_name("elt/northwind")
+
+        def scheduled(state: StateType) -> list[FlowRun]:
+            return server.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state])),
+                    expected_start_time=FlowRunFilterExpectedStartTime(after_=begun_at),
+                ),
+            )
+
+        begun_at = now("UTC")
+        with api.hold() as is_held:
+            [schedule] = server.create_deployment_schedules(
+                deployment.id,
+                [
+                    DeploymentScheduleCreate(
+                        schedule=IntervalSchedule(interval=timedelta(seconds=5)),
+                        slug="often",
+                        parameters={"resources": ["shippers"], "transform": False},
+                    )
+                ],
+            )
+            assert is_held.wait(DEADLINE_SECONDS)
+            left_out = wait_until(lambda: scheduled(StateType.CANCELLED), bool)
+            server.delete_deployment_schedule(deployment.id, schedule.id)
+        done = wait_until(lambda: scheduled(StateType.COMPLETED), bool)
+    assert "concurrency limit" in str(left_out[0].state and left_out[0].state.message)
+    assert all(run.auto_scheduled for run in [*done, *left_out])
+    assert "succeeded" in states(ask)
+
+
+def test_secrets_are_found_nowhere_on_the_server_and_in_no_log(
+    stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask, warehouse_url: Any
+) -> None:
+    """The warehouse's password, the channels' addresses and the Git token."""
+    arrived, channels = inbox
+    login = libpq(warehouse_url.set(password=CANARY))
+    begun_at = now("UTC")
+    with get_client(sync_client=True) as server:
+        save({"WAREHOUSE_URL": login, **secret(channels)})
+        assert warehouse.load().url.password == CANARY
+        assert ended(server, start(server, transform=True)).state.is_completed()
+        api.said = [REFUSED]
+        before = len(arrived.messages)
+        assert ended(server, start(server)).state.is_failed()
+        arrived.wait_for(before + 2)
+        runs = server.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                expected_start_time=FlowRunFilterExpectedStartTime(after_=begun_at)
+            )
+        )
+        said = [
+            *server.read_deployments(),
+            *runs,
+            *server.read_artifacts(),
+            *server.read_variables(),
+            *server.read_automations(),
+            *server.read_logs(LogFilter()),
+            *server.read_block_documents(include_secrets=False),
+        ]
+        assert len(runs) >= 3
+        assert all(CANARY not in each.model_dump_json() for each in said)
+    files = [
+        *(REPOSITORY / "dbt_project" / "target").rglob("*.json"),
+        *(REPOSITORY / "dbt_project").rglob("*.log"),
+        Path(os.environ["PREFECT_HOME"]) / "worker.log",
+    ]
+    assert len(files) >= 3
+    assert [file for file in files if CANARY in file.read_text(errors="replace")] == []

@@ -1,0 +1,67 @@
+"""Child processes end with all that they started, and a start can't be cut in half."""
+
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.local.processes import Service, StartError, child, uninterrupted
+
+# Starts a process in a group of its own, as a worker does for a flow run, and says which.
+PARENT = """
+import subprocess, sys, time
+other = subprocess.Popen([sys.executable, "-c", {program!r}], start_new_session=True)
+print(other.pid, flush=True)
+time.sleep(600)
+"""
+SLEEPS = "import time; time.sleep(600)"
+IGNORES = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
+
+
+def grandchild(log: Path) -> psutil.Process:
+    """What the command in PARENT started, as soon as it has said so."""
+    while not (said := log.read_text()).endswith("\n"):
+        pass
+    return psutil.Process(int(said))
+
+
+@pytest.mark.parametrize("dies_first", [False, True])
+def test_what_a_child_started_in_another_group_ends_with_it(
+    tmp_path: Path, dies_first: bool
+) -> None:
+    """Also where the child was killed, and nobody knows it as its parent any more."""
+    log = tmp_path / "log"
+    with child([sys.executable, "-c", PARENT.format(program=SLEEPS)], log) as process:
+        other = grandchild(log)
+        if dies_first:
+            process.kill()
+            process.wait()
+        assert other.status() != psutil.STATUS_ZOMBIE
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_does_not_want_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.local.processes.STOP_SECONDS", 0.5)
+    log = tmp_path / "log"
+    with child([sys.executable, "-c", PARENT.format(program=IGNORES)], log):
+        other = grandchild(log)
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_signal_waits_until_what_must_not_be_half_done_is_done() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done = True
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_has_ended_by_itself_is_named_with_its_log(tmp_path: Path) -> None:
+    Service("worker", tmp_path / "worker.log", lambda: True).check()
+    with pytest.raises(StartError, match=r"^worker has ended by itself; see .*worker\.log\.$"):
+        Service("worker", tmp_path / "worker.log", lambda: False).check()
