@@ -54,12 +54,12 @@ class Retry(BaseModel):
     never tried again: they would end the same way.
     """
 
-    attempts: int = Field(0, ge=0, le=10, title="Retries", description="after the first try")
+    attempts: int = Field(0, ge=0, le=10, title="Retries", description="After the first try.")
     delay_seconds: float = Field(
-        30, ge=0, le=3600, title="First delay (seconds)", description="doubled before each retry"
+        30, ge=0, le=3600, title="First delay (seconds)", description="Doubled before each retry."
     )
     jitter: float = Field(
-        0.3, ge=0, le=1, title="Jitter", description="random part of a delay, of its length"
+        0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by this part of them."
     )
 
     def delays(self) -> list[float]:

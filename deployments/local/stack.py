@@ -150,7 +150,11 @@ def _start_prefect(parts: _Parts, database: URL) -> None:
         "Prefect server",
         f"{url}/api/health",
         ["prefect", "server", "start", "--port", str(port)],
-        {"PREFECT_UI_URL": url, "PREFECT_API_DATABASE_CONNECTION_URL": address},
+        {
+            "PREFECT_UI_URL": url,
+            "PREFECT_UI_API_URL": f"{url}/api",
+            "PREFECT_API_DATABASE_CONNECTION_URL": address,
+        },
     )
     parts.environment["PREFECT_API_URL"] = f"{url}/api"
 

@@ -17,23 +17,9 @@ from blocks.__main__ import save
 from deployments.local.processes import child
 from deployments.local.stack import Stack
 from flows import sources
+from tests.deployments.command_line import REPOSITORY, prefect
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DECLARED: dict[str, Any] = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-
-
-def prefect(stack: Stack, *arguments: str) -> str:
-    """Run Prefect's command line against the stack's server, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **stack.environment, "PWD": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

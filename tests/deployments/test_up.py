@@ -123,6 +123,8 @@ def test_the_ui_and_the_sample_api_are_where_it_says(system: System) -> None:
         found = re.search(rf"{name}\s+(http://\S+)", printed)
         assert found is not None
         assert requests.get(found.group(1), timeout=10).ok
+    ui = requests.get(system.api_url.replace("/api", "/ui-settings"), timeout=10)
+    assert ui.json()["api_url"] == system.api_url
 
 
 def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: System) -> None:
