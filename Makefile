@@ -50,8 +50,8 @@ lint: install-dev ## ruff and sqlfluff
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
-test-chaos: install-dev ## kills at every step of a load, and every fault of an API: the long version
-	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving
+test-chaos: install-dev ## the long version: every kill, every fault of an API, every automation
+	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving tests/deployments
 
 bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

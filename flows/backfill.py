@@ -18,7 +18,7 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.declaration import Partition, Resource, RowsOf, Source, Window
+from flows.declaration import Partition, Resource, Source, Window
 from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
@@ -143,8 +143,6 @@ def _slices(
 
 
 def _partitions(database: Warehouse, source: Source, resource: Resource) -> Sequence[Partition]:
-    if not isinstance(resource.partitions, RowsOf):
-        return resource.partitions
     with closing(database.connect()) as connection:
         return partitions_of(connection, source.name, resource)
 

@@ -1,7 +1,8 @@
 """Flow `transform`: dbt build of what depends on complete raw tables, and its verdict.
 
-dbt runs in a process of its own and tells what it does as JSON lines; each finished node becomes a
-Prefect task run. The verdict comes from `run_results.json`.
+dbt runs in a process of its own, writes its artifacts to DBT_TARGET_PATH (dbt's own variable), and
+tells what it does as JSON lines; each finished node becomes a Prefect task run. The verdict comes
+from `run_results.json`.
 """
 
 import json
@@ -103,9 +104,10 @@ def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
     if selection.left_out:
         command += ["--exclude", *(f"source:{table}+" for table in selection.left_out)]
     command += ["--full-refresh"] if full_refresh else []
-    results = PROJECT / "target" / "run_results.json"
+    target = PROJECT / PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT).target_path
+    results = target / "run_results.json"
     results.unlink(missing_ok=True)
-    lineage = Lineage(PROJECT / "target" / "manifest.json")
+    lineage = Lineage(target / "manifest.json")
     errors: list[str] = []
     for event in _dbt_events(command, database.dbt_environment()):
         if event["info"]["name"] == "NodeFinished":

@@ -25,7 +25,6 @@ from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 
 _numbers = count(1)
-RUN_DBT = ("test_run_local", "test_up")  # beside the tests that use the fixture `stack`
 
 
 @pytest.fixture(scope="session")
@@ -231,13 +230,13 @@ def _handler(answer: Callable[[Asked], Answer], asked: list[Asked]) -> type[Base
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one process, what shares a service or a folder.
+    """Keep a file's tests in one process, so that each file's services are started once.
 
-    Before xdist's own hook, which looks for these marks.
-
-    Everything that runs dbt in this checkout is one group: dbt writes to dbt_project/target. The
-    others are grouped by file, so that each file's services are started once.
+    Before xdist's own hook, which looks for these marks. What takes long, and is not the only proof
+    of its promise, is marked `long` and runs with CHAOS=full.
     """
+    is_full = os.environ.get("CHAOS") == "full"
     for item in items:
-        runs_dbt = "stack" in getattr(item, "fixturenames", ()) or item.path.stem in RUN_DBT
-        item.add_marker(pytest.mark.xdist_group("dbt" if runs_dbt else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        if item.get_closest_marker("long") and not is_full:
+            item.add_marker(pytest.mark.skip(reason="only with CHAOS=full"))

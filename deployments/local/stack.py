@@ -126,6 +126,8 @@ def _quiet(home: Path) -> dict[str, str]:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "flows",
         "DO_NOT_TRACK": "1",
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_TARGET_PATH": str(home.resolve() / "dbt"),
+        "DBT_LOG_PATH": str(home.resolve() / "dbt"),
     }
 
 

@@ -25,10 +25,7 @@ from deployments.local.stack import Stack, running
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 180
 
-pytestmark = [
-    pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="only with CHAOS=full"),
-    pytest.mark.xdist_group("dbt"),
-]
+pytestmark = pytest.mark.long
 
 
 @dataclass

@@ -146,6 +146,7 @@ def test_a_run_that_crashed_is_started_again_twice_and_no_more(watched: Project)
     assert (read(watched, run).state_name, read(watched, run).run_count) == ("Crashed", 3)
 
 
+@pytest.mark.long
 def test_a_run_that_never_began_is_not_started_again(watched: Project) -> None:
     run = watched.client.create_flow_run_from_deployment(watched.deployment("load").id)
     other = begun(watched)
@@ -174,6 +175,7 @@ def _beat(project: Project, run: UUID) -> None:
     EventsWorker.drain_all()
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_begins_is_told_by_the_server_itself(
     watched: Project, inbox: Server
 ) -> None:
@@ -186,10 +188,12 @@ def test_a_run_that_nobody_begins_is_told_by_the_server_itself(
     assert "/runs/flow-run/" in said
 
 
+@pytest.mark.long
 def test_a_deployment_that_never_succeeds_is_told(watched: Project, inbox: Server) -> None:
     until(lambda: "northwind has not been loaded for 26 hours" in subjects(inbox))
 
 
+@pytest.mark.long
 def test_a_pool_without_a_worker_is_told(watched: Project, inbox: Server) -> None:
     _pool_event(watched, "not-ready")
     until(lambda: f"work pool {watched.name} has no worker" in subjects(inbox))
@@ -207,6 +211,7 @@ def _pool_event(project: Project, name: str) -> None:
     EventsWorker.drain_all()
 
 
+@pytest.mark.long
 def test_that_messages_fail_is_told_another_way(watched: Project, inbox: Server) -> None:
     notify = watched.client.read_deployment_by_name(f"{watched.name} tell/notify")
     run = watched.client.create_flow_run_from_deployment(notify.id, parameters={"run_id": "x"})

@@ -129,6 +129,7 @@ def _of_others(project: Project) -> list[Any]:
     return [project.client.create_deployment(flow, "load-by-hand"), made]
 
 
+@pytest.mark.long
 def test_schedules_that_all_left_the_file_are_removed(project: Project) -> None:
     project.write(LOAD)
     project.deploy()
@@ -163,6 +164,7 @@ def test_a_change_is_told_field_by_field_and_moves_nothing_else(project: Project
     assert project.plan() == [NOTHING]
 
 
+@pytest.mark.long
 def test_a_changed_trigger_keeps_its_automation(project: Project) -> None:
     project.write(TELL)
     project.deploy()
