@@ -173,9 +173,9 @@ def _say_next(client: SyncPrefectClient, say: Say) -> None:
     """Where to look, and how to start a worker where a pool has none."""
     say(f"See {get_current_settings().ui_url}/deployments")
     pool = get_current_settings().deployments.default_work_pool_name
-    if not pool or not server.has_pool(client, pool):
+    found = server.pool(client, pool) if pool else None
+    if not (pool and found):
         return
-    found = client.read_work_pool(pool)
     online = client.read_workers_for_work_pool(
         pool,
         worker_filter=WorkerFilter(status=WorkerFilterStatus(any_=[WorkerStatus.ONLINE])),

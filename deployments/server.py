@@ -1,15 +1,19 @@
 """What the Prefect server has: read only, whole lists at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 
 PAGE = 100
+Item = TypeVar("Item")
 
 
 def deployments(
@@ -17,12 +21,7 @@ def deployments(
 ) -> dict[str, DeploymentResponse]:
     """The project's deployments on the server, and those of the names though not tagged."""
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[project]))
-    listed: list[DeploymentResponse] = []
-    while len(listed) % PAGE == 0:
-        page = client.read_deployments(deployment_filter=tagged, limit=PAGE, offset=len(listed))
-        listed += page
-        if not page:
-            break
+    listed = _whole(partial(client.read_deployments, deployment_filter=tagged))
     flows = {each.flow_id: client.read_flow(each.flow_id).name for each in listed}
     found = {f"{flows[each.flow_id]}/{each.name}": each for each in listed}
     for name in names:
@@ -41,13 +40,15 @@ def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | Non
 
 def automations(client: SyncPrefectClient) -> list[Automation]:
     """All of them, whoever made them."""
-    there: list[Automation] = []
-    while len(there) % PAGE == 0:
-        page = client.read_automations(limit=PAGE, offset=len(there))
-        there += page
-        if not page:
-            break
-    return there
+    return _whole(client.read_automations)
+
+
+def _whole(read: Callable[..., list[Item]]) -> list[Item]:
+    """All that a call of the client lists, which gives a page at a time."""
+    listed: list[Item] = []
+    while len(listed) % PAGE == 0 and (page := read(limit=PAGE, offset=len(listed))):
+        listed += page
+    return listed
 
 
 def block(client: SyncPrefectClient, slug: str) -> UUID | None:
@@ -59,10 +60,14 @@ def block(client: SyncPrefectClient, slug: str) -> UUID | None:
         return None
 
 
+def pool(client: SyncPrefectClient, name: str) -> WorkPool | None:
+    """A work pool; None where there is none of that name."""
+    try:
+        return client.read_work_pool(name)
+    except ObjectNotFound:
+        return None
+
+
 def has_pool(client: SyncPrefectClient, name: str) -> bool:
     """Whether there is a work pool of that name."""
-    try:
-        client.read_work_pool(name)
-    except ObjectNotFound:
-        return False
-    return True
+    return pool(client, name) is not None

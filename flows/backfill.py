@@ -77,10 +77,9 @@ def backfill(
     chosen = readable_by_date(api, resources)
     database = warehouse.load()
     windows = split(since, until, window_days)
-    slices = [
-        slice_ for resource in chosen for slice_ in _slices(database, api, resource, windows, again)
-    ]
-    total = len(windows) * sum(len(_partitions(database, api, each)) for each in chosen)
+    declared = [slice_ for each in chosen for slice_ in _slices(database, api, each, windows)]
+    total = len(declared)
+    slices = declared if again else _missing(database, api, declared)
     get_run_logger().info(
         "%d of %d windows are to be loaded, %d at a time.", len(slices), total, at_once
     )
@@ -128,23 +127,25 @@ def split(since: date, until: date, days: int) -> list[Window]:
 
 
 def _slices(
-    database: Warehouse, source: Source, resource: Resource, windows: Sequence[Window], again: bool
+    database: Warehouse, source: Source, resource: Resource, windows: Sequence[Window]
 ) -> list[Slice]:
-    """The windows of all the resource's partitions, less those that are loaded already."""
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        ledger.prepare(cursor, f"raw_{source.name}")
-        loaded = set() if again else ledger.backfilled(cursor, source.name, resource.name)
-    slices = [
+    """The windows of all the resource's partitions."""
+    with closing(database.connect()) as connection:
+        partitions = partitions_of(connection, source.name, resource)
+    return [
         Slice(resource, replace(partition, name=_named(partition, window)), window)
-        for partition in _partitions(database, source, resource)
+        for partition in partitions
         for window in windows
     ]
-    return [each for each in slices if each.partition.name not in loaded]
 
 
-def _partitions(database: Warehouse, source: Source, resource: Resource) -> Sequence[Partition]:
-    with closing(database.connect()) as connection:
-        return partitions_of(connection, source.name, resource)
+def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> list[Slice]:
+    """Those that no earlier backfill has loaded."""
+    names = {each.resource.name for each in slices}
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        ledger.prepare(cursor, f"raw_{source.name}")
+        loaded = {name: ledger.backfilled(cursor, source.name, name) for name in names}
+    return [each for each in slices if each.partition.name not in loaded[each.resource.name]]
 
 
 def _named(partition: Partition, window: Window) -> str:

@@ -62,9 +62,13 @@ class Retry(BaseModel):
         0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by this part of them."
     )
 
-    def delays(self) -> list[float]:
-        """Seconds to wait before each retry, without their jitter."""
-        return [self.delay_seconds * 2**retry for retry in range(self.attempts)]
+    def options(self) -> dict[str, Any]:
+        """The same as options of a Prefect task, which doubles no delays by itself."""
+        return {
+            "retries": self.attempts,
+            "retry_delay_seconds": [self.delay_seconds * 2**n for n in range(self.attempts)],
+            "retry_jitter_factor": self.jitter,
+        }
 
 
 def submit_loads(
@@ -104,10 +108,8 @@ def as_task(
         name=function.__name__,
         task_run_name=name,
         cache_policy=NO_CACHE,
-        retries=retry.attempts,
-        retry_delay_seconds=retry.delays(),
-        retry_jitter_factor=retry.jitter,
         retry_condition_fn=is_worth_retrying,
+        **retry.options(),
     )(function)
 
 

@@ -169,10 +169,8 @@ def _send_all(blocks: Sequence[str], subject: str, body: str, retry: Retry) -> l
     futures = [
         send.with_options(
             task_run_name=block,
-            retries=retry.attempts,
-            retry_delay_seconds=retry.delays(),
-            retry_jitter_factor=retry.jitter,
             retry_condition_fn=_may_work_later,
+            **retry.options(),
         ).submit(block, subject, body)
         for block in blocks
     ]

@@ -104,12 +104,13 @@ def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
     if selection.left_out:
         command += ["--exclude", *(f"source:{table}+" for table in selection.left_out)]
     command += ["--full-refresh"] if full_refresh else []
-    target = PROJECT / PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT).target_path
+    settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
+    target = PROJECT / settings.target_path
     results = target / "run_results.json"
     results.unlink(missing_ok=True)
     lineage = Lineage(target / "manifest.json")
     errors: list[str] = []
-    for event in _dbt_events(command, database.dbt_environment()):
+    for event in _dbt_events(command, settings, database.dbt_environment()):
         if event["info"]["name"] == "NodeFinished":
             node = node_of(event["data"])
             log.debug("%s: %s", node.name, node.status)
@@ -129,9 +130,10 @@ def _alone(database: Warehouse) -> Iterator[None]:
         yield
 
 
-def _dbt_events(command: list[str], environment: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _dbt_events(
+    command: list[str], settings: PrefectDbtSettings, environment: dict[str, str]
+) -> Iterator[dict[str, Any]]:
     """Run dbt and yield its log events as they come; dbt ends when the caller stops listening."""
-    settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     with settings.resolve_profiles_yml() as profiles:
         arguments = [*DBT, *command, "--project-dir", str(PROJECT), "--profiles-dir", profiles]
         arguments += ["--log-format", "json", "--log-level", "debug", "--log-level-file", "debug"]

@@ -30,13 +30,14 @@ Serve = Callable[[Callable[[Asked], Answer]], Server]
 
 
 def artifacts(state: State[Any]) -> list[Artifact]:
-    """What the run left to look at."""
+    """What the run left to look at; the typeless ones are Prefect's own results."""
     run_id = state.state_details.flow_run_id
     assert run_id is not None
     with get_client(sync_client=True) as server:
-        return server.read_artifacts(
+        found = server.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
         )
+    return [artifact for artifact in found if artifact.type]
 
 
 def lineage(since: DateTime) -> dict[str, set[str]]:
