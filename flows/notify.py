@@ -82,8 +82,12 @@ def incident(run: FlowRun) -> str:
 def _begins(prefect: SyncPrefectClient, run: FlowRun) -> bool:
     """Whether this failure is the first of its incident; of two that ask at once, one is.
 
-    An incident is over, too, when a run has succeeded of which nobody was told.
+    An incident is over, too, when a run has succeeded of which nobody was told. Events are not
+    handled in their order: a failure after which a run has succeeded is over before it is told,
+    and would begin an incident that nothing ends.
     """
+    if run.end_time and _has_succeeded_since(prefect, run, run.end_time):
+        return False
     name, now = incident(run), datetime.now(timezone.utc)
     try:
         prefect.create_variable(VariableCreate(name=name, value=now.isoformat()))

@@ -8,6 +8,7 @@ from conftest import Answer, Asked, Server
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Failed
 
 from blocks import notifications
 from flows.elt import elt
@@ -80,6 +81,23 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
         "northwind failed",
     ]
     assert len(hook.asked) == 3
+
+
+def test_a_failure_that_is_over_begins_no_incident(
+    run: FlowRun, serve: Serve, server: SyncPrefectClient
+) -> None:
+    """Its event came late, or twice: a run that was started again has succeeded since."""
+    hook = serve(lambda _: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    deployment = server.create_deployment(run.flow_id, "over")
+    again = server.create_flow_run_from_deployment(deployment)
+    server.set_flow_run_state(again.id, Failed(), force=True)
+    assert told(again, FAILED, WEBHOOK).message == "over failed"
+    server.set_flow_run_state(again.id, Completed(), force=True)
+    assert told(again, RECOVERED, WEBHOOK).message == "over works again"
+    assert told(again, FAILED, WEBHOOK).message == "nothing to tell"
+    assert server.read_variable_by_name(incident(again)) is None
+    assert len(hook.asked) == 2
 
 
 def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
