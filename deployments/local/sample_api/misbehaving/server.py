@@ -139,20 +139,23 @@ def _parsed(body: bytes) -> object:
 
 
 def serve(app: ASGIApp, port: int) -> None:
-    """Serve until the process is told to end."""
-    with Server(app, port, ITEM_COUNT) as server:
-        server.serve_forever()
+    """Serve until a signal's handler raises: here, and not where a connection is being taken in."""
+    with misbehaving(app, port=port):
+        Event().wait()
 
 
 @contextmanager
-def misbehaving(app: ASGIApp | None = None, item_count: int = ITEM_COUNT) -> Iterator[str]:
-    """Serve on a free port, in threads of this process; yields the URL, without a slash at its end.
+def misbehaving(
+    app: ASGIApp | None = None, item_count: int = ITEM_COUNT, port: int = 0
+) -> Iterator[str]:
+    """Serve in threads of this process; yields the URL, without a slash at its end.
 
     Args:
         app: answers what is not in the catalogue; the sample API unless given.
         item_count: how many rows the catalogue has.
+        port: of loopback; 0 is a free one.
     """
-    with Server(app or create_app(), 0, item_count) as server:
+    with Server(app or create_app(), port, item_count) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
