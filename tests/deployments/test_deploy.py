@@ -178,6 +178,7 @@ def test_a_changed_trigger_keeps_its_automation(project: Project) -> None:
     assert project.plan() == [NOTHING]
 
 
+@pytest.mark.long
 def test_what_a_person_paused_stays_paused(project: Project) -> None:
     project.write(LOAD + TELL)
     project.deploy()

@@ -266,6 +266,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
+@pytest.mark.long
 def test_a_schedule_starts_runs_and_one_that_is_due_too_early_is_left_out(
     stack: Stack, api: Api, ask: Ask
 ) -> None:

@@ -123,6 +123,7 @@ def watch(stack: Stack, source: str) -> None:
     prefect(stack, "deployment", "run", f"elt/{source}", "--watch")
 
 
+@pytest.mark.long
 def test_a_worker_runs_what_is_triggered_through_the_api(
     stack: Stack, deployed: SyncPrefectClient, ask: Callable[..., list[tuple]], tmp_path: Path
 ) -> None:

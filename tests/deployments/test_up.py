@@ -161,6 +161,7 @@ def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> Non
     assert laptop.left_running() == []
 
 
+@pytest.mark.long
 def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
     again = start(laptop)
     assert count(laptop, "marts.fct_order_lines") > 2000
