@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Event, Thread
@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from deployments.local.processes import uninterrupted
 from deployments.local.sample_api.app import create_app
 from deployments.local.sample_api.catalogue.items import ITEM_COUNT, items
 from deployments.local.sample_api.catalogue.listing import Listing
@@ -140,7 +141,9 @@ def _parsed(body: bytes) -> object:
 
 def serve(app: ASGIApp, port: int) -> None:
     """Serve until a signal's handler raises: here, and not where a connection is being taken in."""
-    with misbehaving(app, port=port):
+    with ExitStack() as served:
+        with uninterrupted():
+            served.enter_context(misbehaving(app, port=port))
         Event().wait()
 
 
