@@ -51,7 +51,7 @@ types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
 test-chaos: install-dev ## the long version: every kill, every fault of an API, every automation
-	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving tests/deployments
+	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving tests/deployments tests/flows
 
 bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

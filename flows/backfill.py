@@ -26,7 +26,6 @@ from flows.load.partitions import partitions_of
 from flows.load.request import Request
 from flows.loads import (
     ResourceName,
-    Retry,
     SourceName,
     as_task,
     conclude,
@@ -34,6 +33,7 @@ from flows.loads import (
     load_partitions,
     midnight,
 )
+from flows.retries import Retry
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def backfill(
         errors = _watched(
             [_submitted(runner, database, api, slice_, retry) for slice_ in slices], total
         )
-    return conclude(database, source, errors, len(slices), transform)
+    return conclude(database, source, errors, len(slices), transform, retry)
 
 
 def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:

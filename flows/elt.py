@@ -16,13 +16,13 @@ from flows.errors import ConfigurationError
 from flows.load.request import Request
 from flows.loads import (
     ResourceName,
-    Retry,
     SourceName,
     conclude,
     errors_of,
     midnight,
     submit_loads,
 )
+from flows.retries import Retry
 
 LOADS_AT_ONCE = 4
 
@@ -76,7 +76,7 @@ def elt(
         ]
         loads += len(futures)
         errors += errors_of(futures)
-    return conclude(database, source, errors, loads, transform)
+    return conclude(database, source, errors, loads, transform, retry)
 
 
 def waves(resources: Sequence[Resource]) -> list[list[Resource]]:

@@ -13,7 +13,7 @@ from prefect import get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.assets import Asset, materialize
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
@@ -21,7 +21,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Completed
 from prefect.tasks import Task
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from blocks import secrets
 from blocks.warehouse import Warehouse
@@ -36,6 +36,7 @@ from flows.load.load import load
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.request import Request
+from flows.retries import Retry, is_worth_retrying
 from flows.transform import transform as build
 
 COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "deleted")
@@ -45,30 +46,6 @@ SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]}
 ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
 
 Outcome = TypeVar("Outcome")
-
-
-class Retry(BaseModel):
-    """How often, and after how long, a load is tried again where its API or Postgres was away.
-
-    A wrong configuration, a refused login and an answer that is not what the API promises are
-    never tried again: they would end the same way.
-    """
-
-    attempts: int = Field(0, ge=0, le=10, title="Retries", description="After the first try.")
-    delay_seconds: float = Field(
-        30, ge=0, le=3600, title="First delay (seconds)", description="Doubled before each retry."
-    )
-    jitter: float = Field(
-        0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by this part of them."
-    )
-
-    def options(self) -> dict[str, Any]:
-        """The same as options of a Prefect task, which doubles no delays by itself."""
-        return {
-            "retries": self.attempts,
-            "retry_delay_seconds": [self.delay_seconds * 2**n for n in range(self.attempts)],
-            "retry_jitter_factor": self.jitter,
-        }
 
 
 def submit_loads(
@@ -116,11 +93,6 @@ def as_task(
 def raw_asset(source: str, resource: str) -> Asset:
     """What Prefect calls a raw table."""
     return Asset(key=f"postgres://warehouse/raw_{source}/{resource}")
-
-
-def is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether the other side was only away."""
-    return isinstance(state.result(raise_on_failure=False), UnavailableError)
 
 
 def load_partitions(
@@ -193,7 +165,12 @@ def _tell(entries: Sequence[Entry]) -> None:
 
 
 def conclude(
-    database: Warehouse, source: str, errors: Sequence[Exception], loads: int, transform: bool
+    database: Warehouse,
+    source: str,
+    errors: Sequence[Exception],
+    loads: int,
+    transform: bool,
+    retry: Retry,
 ) -> State[Any]:
     """What a run comes to when all its loads are over: their table, the build, the run's state.
 
@@ -209,7 +186,7 @@ def conclude(
     except UnavailableError as error:
         problems.append(error)
     if transform and len(errors) < loads:
-        state = build(only_stale=True, return_state=True)
+        state = build(only_stale=True, retry=retry, return_state=True)
         if not state.is_completed():
             problems.append(_as_error(state.result(raise_on_failure=False)))
     if problems:

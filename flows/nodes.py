@@ -7,16 +7,22 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from prefect import task
+from prefect._internal.uuid7 import uuid7
 from prefect.artifacts import create_markdown_artifact
-from prefect.assets import Asset, materialize
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.assets import Asset
+from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.context import AssetContext
+from prefect.runtime import flow_run
+from prefect.types._datetime import now, parse_datetime
+from prefect.utilities.engine import emit_task_run_state_change_event
+
+from flows.build.publish import AUDIT
 
 OUTCOMES = {
     "success": "passed",
@@ -34,51 +40,88 @@ SHOWN_MODELS = 10
 
 @dataclass(frozen=True)
 class Node:
-    """A dbt node that has ended: pass, success, warn, fail, error, skipped."""
+    """A dbt node that has ended: pass, success, warn, fail, error, skipped; times are UTC."""
 
     unique_id: str
     name: str
     status: str
     message: str
+    started_at: datetime
+    ended_at: datetime
 
 
 def node_of(data: Mapping[str, Any]) -> Node:
     """The node of dbt's event `NodeFinished`."""
     info, result = data["node_info"], data["run_result"]
+    ended_at = _time(info["node_finished_at"]) or now("UTC")
     return Node(
         unique_id=info["unique_id"],
         name=f"{info['resource_type']} {info['node_name']}",
         status=result["status"],
         message=" ".join(result["message"].split()),
+        started_at=_time(info["node_started_at"]) or ended_at,
+        ended_at=ended_at,
     )
 
 
-class Lineage:
-    """Which tables a model makes, and of which; dbt writes its manifest before it builds."""
+def _time(text: str) -> datetime | None:
+    """A time as dbt's events have it: UTC, without saying so; a skipped node has none."""
+    return parse_datetime(f"{text}Z") if text else None
+
+
+class Mirror:
+    """Shows ended nodes in Prefect: task runs with dbt's own times, and tables with their lineage.
+
+    A task run is one event, which is what Prefect's own engine sends for each of its states; to run
+    a task for it would cost more than most nodes do.
+    """
 
     def __init__(self, manifest: Path) -> None:
         self._path = manifest
+        self._run_id = flow_run.id and UUID(flow_run.id)
 
     def show(self, node: Node) -> None:
-        """Show an ended node as a task run with dbt's own status and message."""
-        asset = self._assets.get(node.unique_id)
-        options: dict[str, Any] = {
-            "name": "dbt-node",
-            "task_run_name": node.name,
-            "cache_policy": NO_CACHE,
-            "retries": 0,
-        }
-        if asset is None:
-            task(**options)(mirror)(node, return_state=True)
+        """Show an ended node with dbt's own status, message and times."""
+        if self._run_id is None:
             return
-        parents = self._manifest["nodes"][node.unique_id]["depends_on"]["nodes"]
-        sources: list[str | Asset] = [
-            self._assets[parent] for parent in parents if parent in self._assets
-        ]
-        materialize(asset, by="dbt", asset_deps=sources, **options)(mirror)(node, return_state=True)
+        state = state_of(node)
+        task_run = TaskRun(
+            id=uuid7(),
+            name=node.name,
+            flow_run_id=self._run_id,
+            task_key="dbt-node",
+            dynamic_key=f"{node.unique_id} {uuid7()}",
+            tags=["dbt"],
+            run_count=1,
+            expected_start_time=node.started_at,
+            start_time=node.started_at,
+            end_time=node.ended_at,
+            total_run_time=node.ended_at - node.started_at,
+            state_id=state.id,
+            state_type=state.type,
+            state_name=state.name,
+            state=state,
+        )
+        state.state_details.flow_run_id = self._run_id
+        state.state_details.task_run_id = task_run.id
+        emit_task_run_state_change_event(task_run, None, state)
+        self._show_table(node, state)
+
+    def _show_table(self, node: Node, state: State[Any]) -> None:
+        if (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
+            parents = self._manifest["nodes"][node.unique_id]["depends_on"]["nodes"]
+            context = AssetContext(
+                direct_asset_dependencies={
+                    self._assets[parent] for parent in parents if parent in self._assets
+                },
+                downstream_assets={asset},
+                materialized_by="dbt",
+            )
+            context.emit_events(state)
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
+        """Read late: dbt writes it before it builds."""
         manifest: dict[str, Any] = json.loads(self._path.read_text())
         return manifest
 
@@ -87,7 +130,7 @@ class Lineage:
         tables = {**self._manifest["nodes"], **self._manifest["sources"]}
         return {
             unique_id: Asset(
-                key=f"postgres://warehouse/{entry['schema']}/"
+                key=f"postgres://warehouse/{entry['schema'].removesuffix(AUDIT)}/"
                 f"{entry.get('alias') or entry['identifier']}"
             )
             for unique_id, entry in tables.items()
@@ -95,11 +138,11 @@ class Lineage:
         }
 
 
-def mirror(node: Node) -> State[Any]:
-    """One dbt node, after it has ended."""
-    if OUTCOMES.get(node.status) == "failed":
-        return Failed(name=node.status.title(), message=node.message)
-    return Completed(name=node.status.title(), message=node.message)
+def state_of(node: Node) -> State[Any]:
+    """What Prefect calls a state like the node's."""
+    kind = StateType.FAILED if OUTCOMES.get(node.status) == "failed" else StateType.COMPLETED
+    name = node.status.title()
+    return State(type=kind, name=name, message=node.message, timestamp=node.ended_at)
 
 
 def counted(results: Sequence[Mapping[str, Any]]) -> str:
@@ -108,10 +151,13 @@ def counted(results: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values()))
 
 
-def failed(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What dbt says of each node that failed, the first ten."""
+def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """What dbt says of each node that failed, the first ten, with a row that a test found."""
     bad = [node for node in results if OUTCOMES.get(node["status"]) == "failed"]
-    return [_complaint(node) for node in bad[:SHOWN_FAILURES]]
+    return [
+        ", ".join([_complaint(node), *rows.get(node["unique_id"], ())[:1]])
+        for node in bad[:SHOWN_FAILURES]
+    ]
 
 
 def _complaint(node: Mapping[str, Any]) -> str:
@@ -119,21 +165,33 @@ def _complaint(node: Mapping[str, Any]) -> str:
     return f"{kind} {name}: {' '.join((node['message'] or '').split())}"
 
 
-def show_summary(results: Sequence[Mapping[str, Any]], built: str) -> None:
-    """An artifact that says what was built, of what, how long it took, and what failed."""
-    models = [node for node in results if node["unique_id"].startswith("model.")]
+def show_summary(
+    results: Sequence[Mapping[str, Any]], reason: str, rows: Mapping[str, Sequence[str]]
+) -> None:
+    """An artifact that says what was built, why, how long it took, and what failed.
+
+    Args:
+        results: what dbt's run_results.json lists.
+        reason: why this was built.
+        rows: the first rows of tests that failed, by the node's id.
+    """
+    models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
     slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
-    lines = [
-        f"Built what depends on {built}: {counted(results)}.",
-        "",
-        *(f"* **failed** {complaint}" for complaint in failed(results)),
-        "",
-        "| model | status | seconds |",
-        "| --- | --- | --- |",
-        *(
-            f"| {node['unique_id'].rpartition('.')[2]} | {node['status']}"
-            f" | {node['execution_time']:.1f} |"
-            for node in slowest[:SHOWN_MODELS]
-        ),
+    seconds = sum(float(node["execution_time"]) for node in results)
+    lines = [f"{reason} {counted(results)}; {seconds:.1f} s of work.", ""]
+    for node in [node for node in results if OUTCOMES.get(node["status"]) in ("failed", "warned")]:
+        lines += [f"* **{OUTCOMES[node['status']]}** {_complaint(node)}"]
+        lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
+    lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {node['unique_id'].split('.')[2]} | {node['status']} | {_rows(node)}"
+        f" | {node['execution_time']:.1f} |"
+        for node in slowest[:SHOWN_MODELS]
     ]
     create_markdown_artifact("\n".join(lines), key="dbt-build")
+
+
+def _rows(node: Mapping[str, Any]) -> str:
+    """How many rows a table got; nothing for a view, whose rows dbt does not count."""
+    affected = node["adapter_response"].get("rows_affected", -1)
+    return str(int(affected)) if affected >= 0 else ""

@@ -34,7 +34,7 @@ from prefect.utilities.urls import url_for
 
 import blocks.notifications  # noqa: F401 (Prefect finds the block types that are imported)
 from flows.errors import ConfigurationError
-from flows.loads import Retry
+from flows.retries import Retry
 
 RECOVERED = "prefect.flow-run.Completed"
 SHOWN_LOADS = 20

@@ -1,123 +1,249 @@
-"""Flow `transform`: dbt build of what depends on complete raw tables, and its verdict.
+"""Flow `transform`: dbt builds what is stale in audit schemas; what passed its tests is published.
 
-dbt runs in a process of its own, writes its artifacts to DBT_TARGET_PATH (dbt's own variable), and
-tells what it does as JSON lines; each finished node becomes a Prefect task run. The verdict comes
-from `run_results.json`.
+What to build, dbt's process and publishing are the business of `flows.build`; this says in which
+order, and shows it in Prefect.
 """
 
 import json
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect_dbt import PrefectDbtSettings
+from psycopg2.extensions import cursor as Cursor
+from pydantic import Field
 
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.errors import BuildError
-from flows.load import ledger
-from flows.load.ledger import RawTable
-from flows.nodes import Lineage, counted, failed, node_of, show_summary
+from flows.build import manifests, process, records
+from flows.build.failures import first_rows, was_away
+from flows.build.publish import AUDIT, Name, drop_leftovers, publish
+from flows.build.records import Build, RawTable
+from flows.build.selection import DONE, Selection, checksum, loads_of, select
+from flows.errors import BuildError, EltError, UnavailableError
+from flows.nodes import Mirror, counted, failed, node_of, show_summary
+from flows.retries import Retry, is_worth_retrying
 
 log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
-DBT = [sys.executable, "-c", "from dbt.cli.main import cli; cli()"]
 NOTHING = "nothing to build"
-LEDGER = "source:elt+"  # every load changes it: it is part of every build, and no cause of one
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The raw tables whose descendants are built, and those whose descendants are not."""
-
-    built: tuple[RawTable, ...]
-    left_out: tuple[RawTable, ...]
+Json = Mapping[str, Any]
 
 
 @flow(name="transform", flow_run_name="dbt build")
-def transform(only_stale: bool = False, full_refresh: bool = False) -> str:
-    """Build and test the models, those left out whose raw tables are not there in full.
+def transform(
+    only_stale: bool = False,
+    full_refresh: bool = False,
+    timeout_seconds: Annotated[int, Field(ge=1)] = 3600,
+    keep_days: Annotated[int, Field(ge=0)] = 30,
+    retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
+) -> str:
+    """Build and test the models, then publish all of them at once, if every test has passed.
 
-    Builds of one warehouse wait for each other; each takes all that is stale by then, and the
-    ledger's models with it.
+    Left out is what depends on raw tables that are not there in full. Builds of one warehouse wait
+    for each other; each takes all that is stale by then, and the ledger's models with it.
 
     Args:
-        only_stale: Build only what depends on raw tables that changed since they were last built.
+        only_stale: Build only what changed since it was published, or failed in the last build.
         full_refresh: Build incremental models anew from all rows.
+        timeout_seconds: End dbt, and what it asks of Postgres, after this time.
+        keep_days: How long manifest and results of a build are kept in dbt.builds.
+        retry: How a build is tried again where Postgres was away.
     """
-    logger = get_run_logger()
     database = warehouse.load()
+    attempt = task(
+        name="dbt",
+        cache_policy=NO_CACHE,
+        retry_condition_fn=is_worth_retrying,
+        persist_result=False,
+        **retry.options(),
+    )(build)
     with _alone(database):
-        selection = select(raw_tables(database), only_stale)
-        if selection.left_out:
-            left_out = ", ".join(map(str, selection.left_out))
-            logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
-        if not selection.built:
-            logger.info("Nothing is built: no raw table has changed.")
-            return NOTHING
-        summary = build(database, selection, full_refresh)
-        with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-            ledger.mark_built(cursor, selection.built, selection.left_out)
-    logger.info(
-        "dbt build of what depends on %s: %s", ", ".join(map(str, selection.built)), summary
-    )
+        summary = attempt(database, only_stale, full_refresh, timeout_seconds)
+        with _cursor(database) as cursor:
+            records.forget_artifacts(cursor, keep_days)
     return summary
 
 
-def raw_tables(database: Warehouse) -> list[RawTable]:
+def build(database: Warehouse, only_stale: bool, full_refresh: bool, timeout_seconds: float) -> str:
+    """Build what is to be built, publish it, and return the counts of its nodes by status.
+
+    Raises:
+        BuildError: when a node failed or dbt ended before it built any; nothing is published then.
+        UnavailableError: the same, where Postgres was away.
+    """
+    logger = get_run_logger()
+    with _cursor(database) as cursor:
+        records.prepare(cursor)
+        process.end_sessions(cursor)
+        tables = raw_tables(cursor)
+        code = checksum(PROJECT)
+        selection = select(
+            tables,
+            code,
+            records.last(cursor, "published"),
+            _to_resume(cursor, only_stale),
+            only_stale,
+            full_refresh,
+        )
+        if selection is None:
+            logger.info("Nothing is built: neither a raw table nor the dbt project has changed.")
+            return NOTHING
+        build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
+        if selection.resumes is None:
+            drop_leftovers(cursor, AUDIT, _incremental(cursor))
+    if selection.left_out:
+        left_out = ", ".join(map(str, selection.left_out))
+        logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
+    try:
+        outcome = _run_dbt(database, selection, build_id, timeout_seconds)
+        _judge(database, outcome, selection)
+        with _cursor(database) as cursor:
+            _publish(cursor, selection, build_id, outcome)
+    except EltError as error:
+        with _cursor(database) as cursor:
+            process.end_sessions(cursor)
+            records.end(cursor, build_id, "failed", str(error))
+        raise
+    summary = counted(outcome.results)
+    logger.info("dbt build %d. %s %s", build_id, selection.reason, summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What dbt left of a build, with what the build had built that it resumes.
+
+    Attributes:
+        results: of each node what run_results.json says.
+        errors: what dbt said of errors that are no node's.
+    """
+
+    results: Sequence[Json]
+    manifest: Json
+    errors: Sequence[str]
+
+
+def raw_tables(cursor: Cursor) -> list[RawTable]:
     """All raw tables that a source declares, those too that were never loaded."""
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        for name in sources.names():
-            ledger.prepare(cursor, f"raw_{name}")
-        known = {(table.source, table.resource): table for table in ledger.tables(cursor)}
+    known = {(table.source, table.resource): table for table in records.raw_tables(cursor)}
     return [
-        known.get((name, resource.name), RawTable(name, resource.name, 0, False, True))
+        known.get((name, resource.name), RawTable(name, resource.name))
         for name in sources.names()
         for resource in sources.find(name).resources
     ]
 
 
-def select(tables: Sequence[RawTable], only_stale: bool) -> Selection:
-    """What depends on complete tables, on stale ones only if so wanted, and on no other."""
-    return Selection(
-        tuple(t for t in tables if t.is_complete and (t.is_stale or not only_stale)),
-        tuple(table for table in tables if not table.is_complete),
-    )
-
-
-def build(database: Warehouse, selection: Selection, full_refresh: bool) -> str:
-    """Run dbt and return the counts of its nodes by status.
-
-    Raises:
-        BuildError: when a node failed or dbt ended before it built any.
+def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
+    """The last build, where it failed and this run may go on with it: a new run that is to build
+    everything does.
     """
-    command = ["build", "--select", LEDGER, *(f"source:{table}+" for table in selection.built)]
-    if selection.left_out:
-        command += ["--exclude", *(f"source:{table}+" for table in selection.left_out)]
-    command += ["--full-refresh"] if full_refresh else []
+    last = records.last(cursor)
+    is_this_run = last is not None and last.run_id is not None and last.run_id == flow_run.id
+    return last if last and last.state == "failed" and (only_stale or is_this_run) else None
+
+
+def _run_dbt(
+    database: Warehouse, selection: Selection, build_id: int, timeout_seconds: float
+) -> Outcome:
+    """Run dbt in the audit schemas, show its nodes, and keep what it leaves."""
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     target = PROJECT / settings.target_path
     results = target / "run_results.json"
     results.unlink(missing_ok=True)
-    lineage = Lineage(target / "manifest.json")
+    mirror = Mirror(target / "manifest.json")
     errors: list[str] = []
-    for event in _dbt_events(command, settings, database.dbt_environment()):
-        if event["info"]["name"] == "NodeFinished":
-            node = node_of(event["data"])
-            log.debug("%s: %s", node.name, node.status)
-            lineage.show(node)
-        elif event["info"]["level"] == "error":
-            errors.append(event["info"]["msg"])
-    return _verdict(results, errors, ", ".join(map(str, selection.built)))
+    environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
+    with settings.resolve_profiles_yml() as profiles, tempfile.TemporaryDirectory() as folder:
+        command = ["build", *selection.arguments(), *_state(database, selection, Path(folder))]
+        command += ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
+        for said in process.run([command], environment, timeout_seconds):
+            if said["info"]["name"] == "NodeFinished":
+                node = node_of(said["data"])
+                log.debug("%s: %s", node.name, node.status)
+                mirror.show(node)
+            elif said["info"]["level"] == "error":
+                errors.append(said["info"]["msg"])
+    if not results.exists():
+        return Outcome([], {}, errors)
+    found = json.loads(results.read_text())
+    manifest = (target / "manifest.json").read_bytes()
+    if selection.resumes:
+        new = {node["unique_id"] for node in found["results"]}
+        before = [node for node in selection.resumes.results if node["unique_id"] not in new]
+        found["results"] = [*before, *found["results"]]
+    with _cursor(database) as cursor:
+        records.keep_artifacts(cursor, build_id, found, manifest)
+    return Outcome(found["results"], json.loads(manifest), errors)
+
+
+def _state(database: Warehouse, selection: Selection, folder: Path) -> list[str]:
+    """Arguments by which what is not built is read where it is published."""
+    with _cursor(database) as cursor:
+        state = records.published_manifest(cursor)
+        if selection.resumes:
+            audited = records.manifest_of(cursor, selection.resumes.build_id)
+            state = manifests.to_resume(state, audited, _done(selection.resumes.results))
+    if state is None:
+        return []
+    (folder / "manifest.json").write_text(json.dumps(state))
+    return ["--defer", "--favor-state", "--state", str(folder)]
+
+
+def _done(results: Sequence[Json]) -> set[str]:
+    return {node["unique_id"] for node in results if node["status"] in DONE}
+
+
+def _judge(database: Warehouse, outcome: Outcome, selection: Selection) -> None:
+    """Raise when anything but a warning is wrong; skipped is not built."""
+    errors = "\n".join(outcome.errors[-20:])
+    if not outcome.manifest:
+        kind = UnavailableError if was_away(errors) else BuildError
+        raise kind(f"dbt ended before it built anything: {errors or 'it said nothing'}")
+    with _cursor(database) as cursor:
+        rows = first_rows(cursor, outcome.manifest, outcome.results)
+    show_summary(outcome.results, selection.reason, rows)
+    if len(_done(outcome.results)) < len(outcome.results):
+        messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
+        kind = UnavailableError if any(map(was_away, messages)) else BuildError
+        complaints = "".join(f"\n  {complaint}" for complaint in failed(outcome.results, rows))
+        raise kind(
+            f"dbt nodes: {counted(outcome.results)}. What failed:{complaints}"
+            "\nNothing was published: readers see what they saw before. Mend the model or its "
+            "data, then run this again."
+        )
+
+
+def _publish(cursor: Cursor, selection: Selection, build_id: int, outcome: Outcome) -> None:
+    """Publish what was built, and note that it is, in one transaction."""
+    done = _done(outcome.results)
+    relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
+    publish(cursor, relations)
+    old = records.published_manifest(cursor)
+    new = manifests.after_publishing(outcome.manifest, old, done, AUDIT)
+    records.publish(cursor, build_id, new, selection.built, selection.left_out)
+
+
+def _incremental(cursor: Cursor) -> list[Name]:
+    """The tables in the audit schemas that incremental models go on with."""
+    published = records.published_manifest(cursor)
+    return manifests.incremental(published, AUDIT) if published else []
+
+
+@contextmanager
+def _cursor(database: Warehouse) -> Iterator[Cursor]:
+    """A transaction of its own."""
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        yield cursor
 
 
 @contextmanager
@@ -128,49 +254,3 @@ def _alone(database: Warehouse) -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_lock(hashtextextended('elt:build', 0))")
         yield
-
-
-def _dbt_events(
-    command: list[str], settings: PrefectDbtSettings, environment: dict[str, str]
-) -> Iterator[dict[str, Any]]:
-    """Run dbt and yield its log events as they come; dbt ends when the caller stops listening."""
-    with settings.resolve_profiles_yml() as profiles:
-        arguments = [*DBT, *command, "--project-dir", str(PROJECT), "--profiles-dir", profiles]
-        arguments += ["--log-format", "json", "--log-level", "debug", "--log-level-file", "debug"]
-        with subprocess.Popen(
-            arguments,
-            cwd=PROJECT,
-            env={**os.environ, **environment, "DBT_USE_COLORS": "false"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            try:
-                yield from map(_event, process.stdout or ())
-                process.wait()
-            finally:
-                process.terminate()
-
-
-def _event(line: str) -> dict[str, Any]:
-    """A log line of dbt; what is no JSON (a Python traceback) counts as an error it reports."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {"info": {"name": "NoJson", "level": "error", "msg": line.rstrip()}, "data": {}}
-    return event if isinstance(event, dict) else _event("")
-
-
-def _verdict(results: Path, errors: Sequence[str], built: str) -> str:
-    if not results.exists():
-        said = "\n".join(errors[-20:]) or "it said nothing"
-        raise BuildError(f"dbt ended before it built anything: {said}")
-    nodes = json.loads(results.read_text())["results"]
-    show_summary(nodes, built)
-    if bad := failed(nodes):
-        raise BuildError(
-            f"dbt nodes: {counted(nodes)}. What failed:\n"
-            + "\n".join(f"  {complaint}" for complaint in bad)
-            + "\nMend the model or its data, then run this again."
-        )
-    return counted(nodes)

@@ -6,7 +6,7 @@ committed together.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,43 +23,6 @@ from flows.load.schema import Change
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()
 _VERSION = f"The ledger of all loads, version {hashlib.sha256(_TABLES.encode()).hexdigest()[:8]}."
-_RAW_TABLES = """
-with last_loads as (
-    select distinct on (source, resource, partition) source, resource, state
-    from elt.loads
-    where replays is null and not is_backfill
-    order by source, resource, partition, load_id desc
-),
-
-complete as (
-    select source, resource, bool_and(state = 'succeeded') as is_complete
-    from last_loads
-    group by source, resource
-),
-
-changes as (
-    select source, resource, max(load_id) as load_id
-    from elt.loads
-    where inserted + updated + deleted > 0
-    group by source, resource
-)
-
-select
-    complete.source,
-    complete.resource,
-    coalesce(changes.load_id, 0),
-    complete.is_complete,
-    builds.load_id is null or builds.load_id < changes.load_id
-from complete
-left join changes using (source, resource)
-left join elt.builds as builds using (source, resource)
-order by complete.source, complete.resource
-"""
-_MARK_BUILT = """
-insert into elt.builds (source, resource, load_id) values %s
-on conflict (source, resource)
-do update set load_id = excluded.load_id, built_at = clock_timestamp()
-"""
 _ENTRIES = (
     "select load_id, source, resource, partition, state,"
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
@@ -79,27 +42,6 @@ class Address:
         """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
         name = f"{self.source}.{self.resource}"
         return f"{name}[{self.partition}]" if self.partition else name
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """What the ledger knows of a raw table.
-
-    Attributes:
-        load_id: the last load that changed it; 0 when none did.
-        is_complete: the last load of each of its partitions succeeded.
-        is_stale: it changed since all that depends on it was built.
-    """
-
-    source: str
-    resource: str
-    load_id: int
-    is_complete: bool
-    is_stale: bool
-
-    def __str__(self) -> str:
-        """`northwind.orders`."""
-        return f"{self.source}.{self.resource}"
 
 
 @dataclass(frozen=True)
@@ -440,29 +382,3 @@ def schema_changes(cursor: Cursor, loads: Sequence[int]) -> dict[int, list[str]]
         change = f"{column}: {old_type} -> {new_type}" if old_type else f"{column}: {new_type}"
         changes.setdefault(load_id, []).append(change)
     return changes
-
-
-def tables(cursor: Cursor) -> list[RawTable]:
-    """Every raw table that was ever loaded, and what dbt has to know of it."""
-    if newest(cursor) == 0:
-        return []
-    cursor.execute(_RAW_TABLES)
-    return [RawTable(*row) for row in cursor]
-
-
-def mark_built(cursor: Cursor, built: Iterable[RawTable], left_out: Iterable[RawTable]) -> None:
-    """Note that all that depends on the tables `built` is up to date.
-
-    What depends on a table that was left out may depend on others too: such a table has to be built
-    when it is complete again, even if it did not change.
-    """
-    execute_values(
-        cursor,
-        _MARK_BUILT,
-        [(table.source, table.resource, table.load_id) for table in built],
-    )
-    for table in left_out:
-        cursor.execute(
-            "delete from elt.builds where (source, resource) = (%s, %s)",
-            [table.source, table.resource],
-        )

@@ -84,13 +84,4 @@ create table if not exists elt.schema_changes (
 comment on table elt.schema_changes is
 'Columns added to raw tables (old_type is null) or widened; one row per column and change.';
 
-create table if not exists elt.builds (
-    source text not null,
-    resource text not null,
-    load_id bigint not null,
-    built_at timestamptz not null default clock_timestamp(),
-    primary key (source, resource)
-);
-
-comment on table elt.builds is
-'Up to which load dbt has built all that depends on a raw table; one row per raw table.';
+drop table if exists elt.builds;

@@ -1,10 +1,10 @@
-"""Setting the views on a raw table aside while a column changes its type.
+"""Setting the views on a table aside while a column changes its type, or the table is replaced.
 
 Postgres refuses to retype a column that a view uses. Inside one transaction the views are dropped
 and made again as they were, so that no reader sees them missing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ with recursive dependents (view, depth) as (
     join pg_rewrite as rule on rule.oid = pg_depend.objid
     where pg_depend.classid = 'pg_rewrite'::regclass
         and pg_depend.refclassid = 'pg_class'::regclass
-        and pg_depend.refobjid = to_regclass(%(table)s)
+        and pg_depend.refobjid = any (%(tables)s::regclass[])
         and rule.ev_class <> pg_depend.refobjid
     union
     select rule.ev_class, dependents.depth + 1
@@ -72,28 +72,40 @@ class _View:
 
 
 @contextmanager
-def without_dependent_views(cursor: Cursor, table: sql.Identifier) -> Iterator[None]:
-    """Drop the views that read `table`, directly or through others, and recreate them at the end.
+def without_dependent_views(
+    cursor: Cursor, *tables: sql.Identifier, replaced: bool = False
+) -> Iterator[None]:
+    """Drop the views that read `tables`, directly or through others, and recreate them at the end.
+
+    Tables that are not there have none. Where the tables are to be `replaced`, the views among them
+    are dropped too, and left to the caller.
 
     Raises:
         ConfigurationError: when one of them is a materialized view, which holds rows of its own.
     """
-    views = _dependents(cursor, table)
+    own = {table.as_string(cursor) for table in tables} if replaced else set()
+    views = _dependents(cursor, tables)
     for view in reversed(views):
+        name = view.name.as_string(cursor)
         if view.kind != "v":
             raise ConfigurationError(
-                f"{table.as_string(cursor)} needs a wider column, but "
-                f"{view.name.as_string(cursor)} is a materialized view on it. Drop that view, "
-                "load, and create it again."
+                f"{name} is a materialized view on what has to change "
+                f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
+                "again, and create it anew."
             )
         cursor.execute(sql.SQL("drop view {}").format(view.name))
     yield
     for view in views:
-        _recreate(cursor, view)
+        if view.name.as_string(cursor) not in own:
+            _recreate(cursor, view)
 
 
-def _dependents(cursor: Cursor, table: sql.Identifier) -> list[_View]:
-    cursor.execute(_DEPENDENTS, {"table": table.as_string(cursor)})
+def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]:
+    names = [table.as_string(cursor) for table in tables]
+    cursor.execute(
+        "select name from unnest(%s) as name where to_regclass(name) is not null", [names]
+    )
+    cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
     return [_View(sql.Identifier(schema, name), *rest) for schema, name, *rest in cursor]
 
 

@@ -97,6 +97,7 @@ def test_psql_prints_bare_rows(laptop: Laptop) -> None:
     assert laptop.left_running() == []
 
 
+@pytest.mark.long
 def test_a_run_that_fails_says_so_and_exits_with_an_error(laptop: Laptop) -> None:
     bad_line = "insert into raw_northwind.order_details values (1, 1, 1, -5, 0, now(), 1)"
     assert laptop.run("psql", "--sql", bad_line)[0] == 0

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ from prefect.client.schemas.objects import State
 from blocks import warehouse
 from deployments.local.stack import Stack
 from flows.backfill import backfill, split
+from flows.build import records
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
 from flows.transform import raw_tables
@@ -112,7 +114,9 @@ def test_a_window_that_fails_takes_no_table_out_of_the_builds(
     days = {"since": date(2021, 1, 1), "until": date(2021, 1, 3)}
     assert elt(source="open_meteo", transform=False, **days, return_state=True).is_completed()
     assert run().is_failed()
-    [table] = [table for table in raw_tables(warehouse.load()) if table.resource == "daily_weather"]
+    with closing(warehouse.load().connect()) as connection, connection.cursor() as cursor:
+        records.prepare(cursor)
+        [table] = [table for table in raw_tables(cursor) if table.resource == "daily_weather"]
     assert table.is_complete
     assert table.is_stale
 

@@ -57,7 +57,17 @@ def events_since(server: SyncPrefectClient, begun_at: DateTime) -> int:
     return int(answer.json()["total"])
 
 
-@pytest.mark.parametrize("name", [*sources.names(), "transform"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "northwind",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in [*sources.names(), "transform"]
+            if name != "northwind"
+        ),
+    ],
+)
 def test_a_run_stays_below_the_limits_of_the_free_plan(
     name: str,
     warehouse_url: object,

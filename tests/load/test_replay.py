@@ -22,6 +22,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
+from flows.build import records
 from flows.declaration import Cursor, Partition
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.extract.records import records_at
@@ -443,7 +444,8 @@ def test_a_replay_makes_no_table_complete_and_a_complete_one_stale(
         assert fails_at is not None
     replay_items(connect, **GOOD)
     with connection, connection.cursor() as cursor:
-        [table] = ledger.tables(cursor)
+        records.prepare(cursor)
+        [table] = records.raw_tables(cursor)
     assert (table.is_complete, table.is_stale, table.load_id) == (fails_at is None, True, 3)
 
 

@@ -1,0 +1,27 @@
+"""dbt, one command after the other, in a process that ends when its parent does.
+
+Usage: `python -m flows.build.child '[["build", …], …]'`. The parent holds the other end of stdin:
+when it is gone, however it ended, so is dbt.
+"""
+
+import json
+import os
+import sys
+import threading
+
+PARENT_IS_GONE = 3
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(PARENT_IS_GONE)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from dbt.cli.main import dbtRunner
+
+    for command in json.loads(sys.argv[1]):
+        outcome = dbtRunner().invoke(command)
+        if outcome.exception is not None:
+            sys.stdout.write(f"{outcome.exception}\n")

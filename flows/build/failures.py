@@ -1,0 +1,51 @@
+"""What is known of nodes that failed: the first rows of a test, and whether Postgres was away."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+Json = Mapping[str, Any]
+
+SHOWN_ROWS = 3
+SHOWN_CHARACTERS = 300
+_AWAY = (
+    "could not connect",
+    "connection refused",
+    "no such file or directory",
+    "server closed the connection",
+    "connection already closed",
+    "terminating connection",
+    "the database system is",
+    "remaining connection slots",
+    "too many clients",
+    "deadlock detected",
+)
+
+
+def was_away(message: str) -> bool:
+    """Whether dbt could not reach Postgres, or lost it: the same may go well a moment later."""
+    return any(words in message.lower() for words in _AWAY)
+
+
+def first_rows(cursor: Cursor, manifest: Json, results: Sequence[Json]) -> dict[str, list[str]]:
+    """The first rows that each test complains of, where dbt stored them, by the test's id."""
+    found: dict[str, list[str]] = {}
+    for node in results:
+        stored = manifest["nodes"].get(node["unique_id"], {}).get("relation_name")
+        if node["status"] in ("fail", "warn") and stored and _is_there(cursor, stored):
+            statement = sql.SQL("select to_jsonb(failed)::text from {} as failed limit %s")
+            cursor.execute(statement.format(sql.SQL(_local(stored))), [SHOWN_ROWS])
+            found[node["unique_id"]] = [row[:SHOWN_CHARACTERS] for (row,) in cursor]
+    return found
+
+
+def _is_there(cursor: Cursor, relation: str) -> bool:
+    cursor.execute("select to_regclass(%s) is not null", [_local(relation)])
+    return bool(cursor.fetchall()[0][0])
+
+
+def _local(relation: str) -> str:
+    """A relation's quoted name without the database's: all is in the one we are connected to."""
+    return relation.split(".", 1)[1]

@@ -1,0 +1,108 @@
+"""Publishing: all at once, and what consumers made on the old relations stays."""
+
+from collections.abc import Callable
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from flows.build import publish as module
+from flows.build.publish import Name, Relation, drop_leftovers, publish
+from flows.errors import ConfigurationError, UnavailableError
+
+Query = Callable[..., list[tuple]]
+
+FACTS = Relation(Name("marts__audit", "facts"), Name("marts", "facts"))
+KEPT = Relation(Name("marts__audit", "facts"), Name("marts", "facts"), is_kept=True)
+REPORT = Relation(Name("marts__audit", "report"), Name("marts", "report"))
+
+
+@pytest.fixture
+def schemas(query: Query) -> None:
+    """Version 1 is published, version 2 waits: a table, and a view that reads it."""
+    query("create schema marts; create schema marts__audit; create schema dbt")
+    query("create table marts.facts as select 1 as id, 'old' as version")
+    query("create view marts.report as select version from marts.facts")
+    query("create table marts__audit.facts as select 2 as id, 'new' as version")
+    query("create view marts__audit.report as select version from marts__audit.facts")
+
+
+def run(connection: Connection, *relations: Relation) -> None:
+    with connection, connection.cursor() as cursor:
+        publish(cursor, relations)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_grants_indexes_and_views_of_others_stay(connection: Connection, query: Query) -> None:
+    query("create unique index by_id on marts.facts (id)")
+    query("grant select on marts.facts to public")
+    query("create view public.mine as select id from marts.facts")
+    run(connection, FACTS, REPORT)
+    assert query("select * from marts.report") == [("new",)]
+    assert query("select * from public.mine") == [(2,)]
+    assert query(
+        "select indexname, indexdef like '% UNIQUE %' from pg_indexes where schemaname = 'marts'"
+    ) == [("by_id", True)]
+    assert query("select relacl::text like '%=r/%' from pg_class where relname = 'facts'") == [
+        (True,)
+    ]
+    assert query("select count(*) from pg_class where relnamespace = 'marts__audit'::regnamespace"
+                 " and relkind in ('r', 'v')") == [(0,)]  # fmt: skip
+
+
+@pytest.mark.usefixtures("schemas")
+def test_what_is_new_gets_the_default_grants_of_its_schema(
+    connection: Connection, query: Query
+) -> None:
+    query("alter default privileges in schema marts grant select on tables to public")
+    query("create table marts__audit.fresh as select 1 as id")
+    run(connection, Relation(Name("marts__audit", "fresh"), Name("marts", "fresh")))
+    assert query("select has_table_privilege('public', 'marts.fresh', 'select')") == [(True,)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_view_that_would_not_survive_stops_it_all(connection: Connection, query: Query) -> None:
+    query("create view public.mine as select id from marts.facts")
+    query("alter table marts__audit.facts drop column id")
+    with pytest.raises(ConfigurationError, match="something of a consumer's"):
+        run(connection, FACTS, REPORT)
+    assert query("select * from marts.report") == [("old",)]
+    assert query("select * from public.mine") == [(1,)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_what_an_incremental_model_replaces_is_what_it_goes_on_with(
+    connection: Connection, query: Query
+) -> None:
+    query("alter table marts.facts add primary key (id)")
+    query("alter table marts__audit.facts add primary key (id)")
+    run(connection, KEPT, REPORT)
+    assert query("select version from marts.facts") == [("new",)]
+    assert query("select version from marts__audit.facts") == [("old",)]
+    with connection, connection.cursor() as cursor:
+        drop_leftovers(cursor, "__audit", [KEPT.audited])
+    assert query("select version from marts__audit.facts") == [("old",)]
+    with connection, connection.cursor() as cursor:
+        drop_leftovers(cursor, "__audit")
+    assert query("select to_regclass('marts__audit.facts')") == [(None,)]
+    assert query("select version from marts.report") == [("new",)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_reader_that_does_not_let_go_is_told_of(
+    connection: Connection,
+    query: Query,
+    database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 1)
+    from deployments.local.postgres import libpq
+
+    reader = psycopg2.connect(libpq(database))
+    try:
+        reader.cursor().execute("select * from marts.facts")
+        with pytest.raises(UnavailableError, match="long transactions"):
+            run(connection, FACTS, REPORT)
+    finally:
+        reader.close()
+    assert query("select * from marts.report") == [("old",)]

@@ -1,0 +1,171 @@
+"""dbt builds what is stale and publishes what passed, on real Postgres and with real dbt."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import psutil
+import pytest
+from conftest import rows
+from prefect.client.schemas.objects import State
+from sqlalchemy.engine import URL
+
+from flows import transform as module
+from flows.elt import elt
+from flows.errors import BuildError
+from flows.transform import NOTHING, transform
+
+Ask = Callable[..., list[tuple]]
+
+SALES = "select count(*), sum(quantity), sum(revenue) from marts.fct_order_lines"
+BAD_QUANTITY = "update raw_northwind.order_details set quantity = -1 where order_id = 10248"
+BAD_DATE = "update raw_northwind.orders set order_date = 'soon' where order_id = 10248"
+GOOD_DATE = "update raw_northwind.orders set order_date = '1996-07-04' where order_id = 10248"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the dbt project, for a test that changes it."""
+    copy = tmp_path / "dbt_project"
+    shutil.copytree(module.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(module, "PROJECT", copy)
+    return copy
+
+
+def load(*resources: str) -> None:
+    assert elt(
+        source="northwind", resources=resources, transform=False, return_state=True
+    ).is_completed()
+
+
+def error_of(state: State[Any]) -> str:
+    assert state.is_failed()
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, BuildError)
+    return str(error)
+
+
+def built_now() -> set[str]:
+    """The nodes that the last dbt built or skipped."""
+    results = Path(os.environ["DBT_TARGET_PATH"], "run_results.json").read_text()
+    return {node["unique_id"] for node in json.loads(results)["results"]}
+
+
+@contextmanager
+def reader(warehouse_url: URL, statement: str) -> Iterator[list[Any]]:
+    """A session that asks the same all the time, as long as the block lasts."""
+    seen: list[Any] = []
+    is_over = Event()
+
+    def poll() -> None:
+        while not is_over.is_set():
+            seen.append(rows(warehouse_url, statement))
+
+    thread = Thread(target=poll)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_readers_see_what_passed_its_tests_and_a_failed_build_is_gone_on_with(
+    ask: Ask, warehouse_url: URL
+) -> None:
+    load()
+    assert ", 0 warned, 0 failed, 0 skipped" in transform()
+    ask("grant select on marts.fct_order_lines to public")
+    ask("create index by_customer on marts.fct_order_lines (customer_id)")
+    ask("create view public.london as select * from marts.fct_order_lines where quantity > 5")
+    before = ask(SALES)
+    everything = built_now()
+
+    ask(BAD_QUANTITY)
+    with reader(warehouse_url, SALES) as seen:
+        said = error_of(transform(return_state=True))
+    assert "test accepted_range_fct_order_lines_quantity__1: Got" in said
+    assert '{"quantity": -1}' in said
+    assert "Nothing was published" in said
+    assert len(seen) > 10
+    assert all(answer == before for answer in seen)
+
+    ask("update raw_northwind.order_details set quantity = 12 where order_id = 10248")
+    ask(BAD_DATE)
+    said = error_of(transform(return_state=True))
+    assert 'invalid input syntax for type date: "soon"' in said
+    assert ask(SALES) == before
+
+    ask(GOOD_DATE)
+    with reader(warehouse_url, SALES) as seen:
+        assert ", 0 failed, 0 skipped" in transform(only_stale=True)
+    again = built_now()
+    assert "model.warehouse.fct_order_lines" in again
+    assert "model.warehouse.stg_northwind__orders" not in again
+    assert len(again) < len(everything) / 2
+    after = ask(SALES)
+    assert after != before
+    assert {str(answer) for answer in seen} <= {str(before), str(after)}
+
+    assert ask("select count(*) > 0 from public.london") == [(True,)]
+    assert ask("select count(*) from pg_indexes where indexname = 'by_customer'") == [(1,)]
+    assert ask("select state from dbt.builds order by build_id") == [
+        ("published",),
+        ("failed",),
+        ("failed",),
+        ("published",),
+    ]
+    assert transform(only_stale=True) == NOTHING
+
+
+def test_changed_code_alone_is_built_and_read_beside_what_is_published(
+    project: Path, ask: Ask
+) -> None:
+    load("shippers", "suppliers")
+    transform()
+    model = project / "models/staging/northwind/stg_northwind__shippers.sql"
+    model.write_text(model.read_text().replace("        phone,", "        upper(phone) as phone,"))
+    transform(only_stale=True)
+    built = built_now()
+    assert "model.warehouse.stg_northwind__shippers" in built
+    assert "model.warehouse.stg_northwind__suppliers" not in built
+    assert ask("select reason like 'What changed: the dbt project%' from dbt.builds") == [
+        (False,),
+        (True,),
+    ]
+    assert transform(only_stale=True) == NOTHING
+
+
+def test_dbt_that_takes_too_long_is_ended(ask: Ask) -> None:
+    load("shippers")
+    said = error_of(transform(timeout_seconds=1, return_state=True))
+    assert "more than 1 s (timeout_seconds)" in said
+    assert ask("select to_regnamespace('marts')") == [(None,)]
+    assert ask(
+        "select count(*) from pg_stat_activity"
+        " where application_name = 'elt dbt' and datname = current_database() and state = 'active'"
+    ) == [(0,)]
+
+
+@pytest.mark.long
+def test_a_build_that_is_killed_leaves_no_dbt_and_nothing_half_done(ask: Ask) -> None:
+    load("shippers")
+    command = [sys.executable, "-c", "from flows.transform import transform; transform()"]
+    with subprocess.Popen(command, cwd=module.PROJECT.parent) as builder:
+        process = psutil.Process(builder.pid)
+        while not (children := process.children(recursive=True)):
+            assert builder.poll() is None
+        builder.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert ask("select to_regnamespace('marts')") == [(None,)]
+    assert ", 0 failed, 0 skipped" in transform(only_stale=True)
+    assert ask("select state from dbt.builds order by build_id") == [("abandoned",), ("published",)]
