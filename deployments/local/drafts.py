@@ -110,6 +110,8 @@ def sources_yaml(draft: Draft) -> str:
         f"  - name: {draft.source}",
         f"    description: What {draft.base_url} sends.",
         f"    schema: raw_{draft.source}",
+        "    config:",
+        '      loaded_at_query: "{{ last_loaded_at() }}"',
         "    tables:",
         f"      - name: {draft.resource}",
         f"        description: As the API sends them, one row per {draft.entity}.",

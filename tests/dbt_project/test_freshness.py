@@ -1,0 +1,72 @@
+"""`dbt source freshness` looks at the ledger: when each table was last loaded in full."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from psycopg2.extensions import connection as Connection
+from running_dbt import Dbt
+from sqlalchemy.engine import URL
+
+from flows.load import ledger
+
+Query = Callable[..., list[tuple]]
+
+ENDED = """
+insert into elt.loads
+    (source, resource, partition, state, ended_at, replays, is_backfill)
+values (%s, %s, %s, %s, now() - interval '1 hour' * %s, %s, %s)
+returning load_id
+"""
+
+
+def test_each_table_is_as_fresh_as_its_last_load(
+    database: URL, connection: Connection, query: Query, tmp_path: Path
+) -> None:
+    with connection, connection.cursor() as cursor:
+        ledger.prepare(cursor, "raw_northwind")
+
+    def ended(
+        table: str,
+        hours_ago: float,
+        partition: str = "",
+        state: str = "succeeded",
+        replays: int | None = None,
+        is_backfill: bool = False,
+    ) -> int:
+        name = table.split(".")
+        ((load_id,),) = query(ENDED, *name, partition, state, hours_ago, replays, is_backfill)
+        return int(load_id)
+
+    ended("northwind.orders", 100)
+    ended("northwind.orders", 1)
+    ended("northwind.customers", 31)
+    ended("northwind.products", 55)
+    ended("northwind.products", 1, state="failed")
+    ended("northwind.categories", 1, state="failed")
+    ended("northwind.employees", 31)
+    ended("northwind.employees", 1, replays=ended("northwind.employees", 31))
+    ended("northwind.suppliers", 1)
+    ended("northwind.suppliers", 55, partition="1996", is_backfill=True)
+    ended("northwind.order_details", 1, partition="shop 1")
+    ended("northwind.order_details", 1, partition="shop 2", state="failed")
+    ended("open_meteo.daily_weather", 1, partition="London")
+    ended("open_meteo.daily_weather", 55, partition="Paris")
+
+    dbt = Dbt(database, tmp_path)
+    code, printed = dbt.run("source", "freshness")
+
+    assert code == 1, printed
+    assert {
+        result["unique_id"].removeprefix("source.warehouse."): result["status"]
+        for result in dbt.artifact("sources")["results"]
+    } == {
+        "northwind.orders": "pass",
+        "northwind.customers": "warn",  # one load is missed
+        "northwind.products": "error",  # two are; the failed one does not count
+        "northwind.categories": "error",  # none has succeeded
+        "northwind.shippers": "error",  # never loaded
+        "northwind.employees": "warn",  # a replay did not ask the API
+        "northwind.suppliers": "pass",  # a backfill's window is loaded once
+        "northwind.order_details": "error",  # a partition was never loaded
+        "open_meteo.daily_weather": "error",  # a city is no longer loaded
+    }
