@@ -1,10 +1,26 @@
--- Fails when the weather mart lost or multiplied rows on its way from raw.
-with row_counts as (
+-- Fails for each day that the weather mart lost, or keeps although raw has it otherwise or no more.
+with raw_rows as (
     select
-        (select count(*) from {{ source('open_meteo', 'daily_weather') }}) as raw_rows,
-        (select count(*) from {{ ref('fct_daily_weather') }}) as mart_rows
+        city,
+        cast(time as date) as weather_date,
+        _loaded_at as loaded_at
+    from {{ source('open_meteo', 'daily_weather') }}
+),
+
+mart_rows as (
+    select
+        city,
+        weather_date,
+        loaded_at
+    from {{ ref('fct_daily_weather') }}
 )
 
-select *
-from row_counts
-where raw_rows != mart_rows
+select
+    coalesce(raw_rows.city, mart_rows.city) as city,
+    coalesce(raw_rows.weather_date, mart_rows.weather_date) as weather_date,
+    raw_rows.loaded_at as raw_loaded_at,
+    mart_rows.loaded_at as mart_loaded_at
+from raw_rows
+full outer join mart_rows
+    on raw_rows.city = mart_rows.city and raw_rows.weather_date = mart_rows.weather_date
+where raw_rows.loaded_at is distinct from mart_rows.loaded_at
