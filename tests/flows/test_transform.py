@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -142,6 +143,37 @@ def test_changed_code_alone_is_built_and_read_beside_what_is_published(
         (True,),
     ]
     assert transform(only_stale=True) == NOTHING
+
+
+def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> None:
+    """Each build goes on with the table before the last one, and adds what both lack."""
+    raw = (
+        "select city, time::date, temperature_2m_max, _loaded_at"
+        " from raw_open_meteo.daily_weather order by 1, 2"
+    )
+    mart = (
+        "select city, weather_date, temperature_max_celsius, loaded_at"
+        " from marts.fct_daily_weather order by 1, 2"
+    )
+    days = {"since": date(1997, 1, 1), "until": date(1997, 2, 1), "transform": False}
+    assert elt(source="open_meteo", **days, return_state=True).is_completed()
+    ask("delete from raw_open_meteo.daily_weather where time > '1997-01-20'")
+    changes = [
+        "select 1",
+        "update raw_open_meteo.daily_weather set temperature_2m_max = 7, _loaded_at = now()"
+        " where time = '1997-01-03'",
+        "insert into raw_open_meteo.daily_weather"
+        ' select (jsonb_populate_record(w, \'{"time": "1997-01-25"}\')).*'
+        " from raw_open_meteo.daily_weather as w where time = '1997-01-04'",
+        "update raw_open_meteo.daily_weather set temperature_2m_max = 8, _loaded_at = now()"
+        " where time = '1997-01-05'",
+    ]
+    for change in changes:
+        ask(change)
+        assert ", 0 failed, 0 skipped" in transform()
+        assert ask(mart) == ask(raw)
+    written = ask("select xmin::text, count(*) from marts.fct_daily_weather group by 1")
+    assert len(written) > 1, "the last build has written all rows anew"
 
 
 def test_dbt_that_takes_too_long_is_ended(ask: Ask) -> None:
