@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -136,7 +137,7 @@ def test_a_server_that_is_restarted_in_mid_run_costs_the_run_nothing(system: Sys
         [server] = [
             process
             for process in psutil.Process().children(recursive=True)
-            if {"server", "start"} <= set(process.cmdline())
+            if {"server", "start", str(urlsplit(system.api).port)} <= set(process.cmdline())
         ]
         command, environment = server.cmdline(), server.environ()
         server.send_signal(signal.SIGKILL)
