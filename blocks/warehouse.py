@@ -4,12 +4,14 @@ Loads get a psycopg2 connection from it, dbt gets environment variables.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import psycopg2
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector, SyncDriver
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -66,6 +68,12 @@ class Warehouse:
         except psycopg2.OperationalError as error:
             raise _connect_problem(self.url, " ".join(str(error).split())) from error
         return connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A cursor of a connection of its own, committed at the end; raises what `connect` does."""
+        with closing(self.connect()) as connection, connection, connection.cursor() as cursor:
+            yield cursor
 
     def dbt_environment(self) -> dict[str, str]:
         """What `dbt_project/profiles.yml` reads; dbt masks what is named DBT_ENV_SECRET_."""

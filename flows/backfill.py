@@ -142,7 +142,7 @@ def _slices(
 def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> list[Slice]:
     """Those that no earlier backfill has loaded."""
     names = {each.resource.name for each in slices}
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+    with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source.name}")
         loaded = {name: ledger.backfilled(cursor, source.name, name) for name in names}
     return [each for each in slices if each.partition.name not in loaded[each.resource.name]]

@@ -199,7 +199,7 @@ def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
 
     Loads that failed are in it with their error, and so are the tries before a retry.
     """
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+    with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source}")
         entries = ledger.entries_of_run(cursor, run_id)
         changes = ledger.schema_changes(cursor, [entry.load_id for entry in entries])

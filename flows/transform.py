@@ -7,11 +7,11 @@ order, and shows it in Prefect.
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -25,7 +25,8 @@ from blocks.warehouse import Warehouse
 from flows import sources
 from flows.build import manifests, process, records
 from flows.build.failures import first_rows, was_away
-from flows.build.publish import AUDIT, Name, drop_leftovers, publish
+from flows.build.manifests import Json
+from flows.build.publish import AUDIT, drop_leftovers, publish
 from flows.build.records import Build, RawTable
 from flows.build.selection import DONE, Selection, checksum, loads_of, select
 from flows.errors import BuildError, EltError, UnavailableError
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
-Json = Mapping[str, Any]
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -69,7 +69,7 @@ def transform(
     )(build)
     with _alone(database):
         summary = attempt(database, only_stale, full_refresh, timeout_seconds)
-        with _cursor(database) as cursor:
+        with database.transaction() as cursor:
             records.forget_artifacts(cursor, keep_days)
     return summary
 
@@ -82,41 +82,38 @@ def build(database: Warehouse, only_stale: bool, full_refresh: bool, timeout_sec
         UnavailableError: the same, where Postgres was away.
     """
     logger = get_run_logger()
-    with _cursor(database) as cursor:
-        records.prepare(cursor)
-        process.end_sessions(cursor)
-        tables = raw_tables(cursor)
-        code = checksum(PROJECT)
-        selection = select(
-            tables,
-            code,
-            records.last(cursor, "published"),
-            _to_resume(cursor, only_stale),
-            only_stale,
-            full_refresh,
-        )
-        if selection is None:
-            logger.info("Nothing is built: neither a raw table nor the dbt project has changed.")
-            return NOTHING
-        build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
-        if selection.resumes is None:
-            drop_leftovers(cursor, AUDIT, _incremental(cursor))
-    if selection.left_out:
-        left_out = ", ".join(map(str, selection.left_out))
+    plan = _begin(database, only_stale, full_refresh)
+    if plan is None:
+        logger.info("Nothing is built: neither a raw table nor the dbt project has changed.")
+        return NOTHING
+    if plan.selection.left_out:
+        left_out = ", ".join(map(str, plan.selection.left_out))
         logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
     try:
-        outcome = _run_dbt(database, selection, build_id, timeout_seconds)
-        _judge(database, outcome, selection)
-        with _cursor(database) as cursor:
-            _publish(cursor, selection, build_id, outcome)
+        outcome = _run_dbt(database, plan, timeout_seconds)
+        _judge(database, outcome, plan.selection.reason)
+        _publish(database, plan, outcome)
     except EltError as error:
-        with _cursor(database) as cursor:
+        with database.transaction() as cursor:
             process.end_sessions(cursor)
-            records.end(cursor, build_id, "failed", str(error))
+            records.end(cursor, plan.build_id, "failed", str(error))
         raise
     summary = counted(outcome.results)
-    logger.info("dbt build %d. %s %s", build_id, selection.reason, summary)
+    logger.info("dbt build %d. %s %s", plan.build_id, plan.selection.reason, summary)
     return summary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that has begun.
+
+    Attributes:
+        published: the manifest of what is published; None before the first time.
+    """
+
+    build_id: int
+    selection: Selection
+    published: Json | None
 
 
 @dataclass(frozen=True)
@@ -143,18 +140,37 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
     ]
 
 
+def _begin(database: Warehouse, only_stale: bool, full_refresh: bool) -> Plan | None:
+    """Decide what to build, and clear the audit schemas for it; None when nothing is stale."""
+    with database.transaction() as cursor:
+        records.prepare(cursor)
+        process.end_sessions(cursor)
+        tables = raw_tables(cursor)
+        code = checksum(PROJECT)
+        last_published, failed = records.last(cursor, "published"), _to_resume(cursor, only_stale)
+        selection = select(tables, code, last_published, failed, only_stale, full_refresh)
+        if selection is None:
+            return None
+        build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
+        published = records.published_manifest(cursor)
+        if selection.resumes is None:
+            drop_leftovers(cursor, AUDIT, manifests.incremental(published, AUDIT))
+    return Plan(build_id, selection, published)
+
+
 def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
-    """The last build, where it failed and this run may go on with it: a new run that is to build
-    everything does.
+    """The last build, where it failed and may be gone on with.
+
+    A run that is to build everything goes on with a try of its own, and with no other run's.
     """
     last = records.last(cursor)
-    is_this_run = last is not None and last.run_id is not None and last.run_id == flow_run.id
-    return last if last and last.state == "failed" and (only_stale or is_this_run) else None
+    if last is None or last.state != "failed":
+        return None
+    is_this_run = last.run_id is not None and last.run_id == flow_run.id
+    return last if only_stale or is_this_run else None
 
 
-def _run_dbt(
-    database: Warehouse, selection: Selection, build_id: int, timeout_seconds: float
-) -> Outcome:
+def _run_dbt(database: Warehouse, plan: Plan, timeout_seconds: float) -> Outcome:
     """Run dbt in the audit schemas, show its nodes, and keep what it leaves."""
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     target = PROJECT / settings.target_path
@@ -164,9 +180,10 @@ def _run_dbt(
     errors: list[str] = []
     environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
     with settings.resolve_profiles_yml() as profiles, tempfile.TemporaryDirectory() as folder:
-        command = ["build", *selection.arguments(), *_state(database, selection, Path(folder))]
+        state = _state(database, plan, Path(folder))
+        command = ["build", *plan.selection.arguments(), *state]
         command += ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
-        for said in process.run([command], environment, timeout_seconds):
+        for said in process.run(command, environment, timeout_seconds):
             if said["info"]["name"] == "NodeFinished":
                 node = node_of(said["data"])
                 log.debug("%s: %s", node.name, node.status)
@@ -177,22 +194,22 @@ def _run_dbt(
         return Outcome([], {}, errors)
     found = json.loads(results.read_text())
     manifest = (target / "manifest.json").read_bytes()
-    if selection.resumes:
+    if resumed := plan.selection.resumes:
         new = {node["unique_id"] for node in found["results"]}
-        before = [node for node in selection.resumes.results if node["unique_id"] not in new]
+        before = [node for node in resumed.results if node["unique_id"] not in new]
         found["results"] = [*before, *found["results"]]
-    with _cursor(database) as cursor:
-        records.keep_artifacts(cursor, build_id, found, manifest)
+    with database.transaction() as cursor:
+        records.keep_artifacts(cursor, plan.build_id, found, manifest)
     return Outcome(found["results"], json.loads(manifest), errors)
 
 
-def _state(database: Warehouse, selection: Selection, folder: Path) -> list[str]:
+def _state(database: Warehouse, plan: Plan, folder: Path) -> list[str]:
     """Arguments by which what is not built is read where it is published."""
-    with _cursor(database) as cursor:
-        state = records.published_manifest(cursor)
-        if selection.resumes:
-            audited = records.manifest_of(cursor, selection.resumes.build_id)
-            state = manifests.to_resume(state, audited, _done(selection.resumes.results))
+    state = plan.published
+    if resumed := plan.selection.resumes:
+        with database.transaction() as cursor:
+            audited = records.manifest_of(cursor, resumed.build_id)
+        state = manifests.to_resume(state, audited, _done(resumed.results))
     if state is None:
         return []
     (folder / "manifest.json").write_text(json.dumps(state))
@@ -203,15 +220,15 @@ def _done(results: Sequence[Json]) -> set[str]:
     return {node["unique_id"] for node in results if node["status"] in DONE}
 
 
-def _judge(database: Warehouse, outcome: Outcome, selection: Selection) -> None:
+def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
     """Raise when anything but a warning is wrong; skipped is not built."""
     errors = "\n".join(outcome.errors[-20:])
     if not outcome.manifest:
         kind = UnavailableError if was_away(errors) else BuildError
         raise kind(f"dbt ended before it built anything: {errors or 'it said nothing'}")
-    with _cursor(database) as cursor:
+    with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
-    show_summary(outcome.results, selection.reason, rows)
+    show_summary(outcome.results, reason, rows)
     if len(_done(outcome.results)) < len(outcome.results):
         messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
         kind = UnavailableError if any(map(was_away, messages)) else BuildError
@@ -223,27 +240,14 @@ def _judge(database: Warehouse, outcome: Outcome, selection: Selection) -> None:
         )
 
 
-def _publish(cursor: Cursor, selection: Selection, build_id: int, outcome: Outcome) -> None:
+def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     """Publish what was built, and note that it is, in one transaction."""
-    done = _done(outcome.results)
+    selection, done = plan.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
-    publish(cursor, relations)
-    old = records.published_manifest(cursor)
-    new = manifests.after_publishing(outcome.manifest, old, done, AUDIT)
-    records.publish(cursor, build_id, new, selection.built, selection.left_out)
-
-
-def _incremental(cursor: Cursor) -> list[Name]:
-    """The tables in the audit schemas that incremental models go on with."""
-    published = records.published_manifest(cursor)
-    return manifests.incremental(published, AUDIT) if published else []
-
-
-@contextmanager
-def _cursor(database: Warehouse) -> Iterator[Cursor]:
-    """A transaction of its own."""
-    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        yield cursor
+    manifest = manifests.after_publishing(outcome.manifest, plan.published, done, AUDIT)
+    with database.transaction() as cursor:
+        publish(cursor, relations)
+        records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
-"""dbt, one command after the other, in a process that ends when its parent does.
+"""dbt's command line in a process that ends when its parent does.
 
-Usage: `python -m flows.build.child '[["build", …], …]'`. The parent holds the other end of stdin:
-when it is gone, however it ended, so is dbt.
+The parent holds the other end of stdin: when it is gone, however it ended, so is dbt.
 """
 
-import json
 import os
 import sys
 import threading
@@ -19,9 +17,6 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from dbt.cli.main import dbtRunner
+    from dbt.cli.main import cli
 
-    for command in json.loads(sys.argv[1]):
-        outcome = dbtRunner().invoke(command)
-        if outcome.exception is not None:
-            sys.stdout.write(f"{outcome.exception}\n")
+    cli()

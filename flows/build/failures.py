@@ -1,12 +1,11 @@
 """What is known of nodes that failed: the first rows of a test, and whether Postgres was away."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-Json = Mapping[str, Any]
+from flows.build.manifests import Json
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 300

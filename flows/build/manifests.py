@@ -8,10 +8,10 @@ from flows.build.publish import Name, Relation
 Json = Mapping[str, Any]
 Node = Mapping[str, Any]
 
-RELATIONS = ("model", "seed")  # what is built in the audit schemas and moved from there
+_RELATIONS = ("model", "seed")  # what is built in the audit schemas and moved from there
 
 
-def in_production(node: Node, suffix: str) -> Node:
+def _in_production(node: Node, suffix: str) -> Node:
     """The node as it is where it was published: without the suffix of its schema."""
     schema = str(node["schema"])
     name = node.get("relation_name")
@@ -29,7 +29,7 @@ def after_publishing(new: Json, old: Json | None, built: Collection[str], suffix
     """
     before = old["nodes"] if old else {}
     nodes = {
-        unique_id: in_production(node, suffix) if unique_id in built else before[unique_id]
+        unique_id: _in_production(node, suffix) if unique_id in built else before[unique_id]
         for unique_id, node in new["nodes"].items()
         if unique_id in built or unique_id in before
     }
@@ -55,19 +55,19 @@ def relations(
 
 
 def _is_moved(node: Node) -> bool:
-    return node["resource_type"] in RELATIONS and node["config"]["materialized"] != "ephemeral"
+    return node["resource_type"] in _RELATIONS and node["config"]["materialized"] != "ephemeral"
 
 
 def _is_incremental(node: Node) -> bool:
     return bool(node["config"]["materialized"] == "incremental")
 
 
-def incremental(published: Json, suffix: str) -> list[Name]:
+def incremental(published: Json | None, suffix: str) -> list[Name]:
     """Where incremental models find the table that they go on with."""
     return [
         Name(f"{node['schema']}{suffix}", node["alias"])
-        for node in published["nodes"].values()
-        if node["resource_type"] in RELATIONS and _is_incremental(node)
+        for node in (published["nodes"].values() if published else ())
+        if node["resource_type"] in _RELATIONS and _is_incremental(node)
     ]
 
 

@@ -29,18 +29,17 @@ Said = Mapping[str, Any]
 
 
 def run(
-    commands: Sequence[Sequence[str]], environment: Mapping[str, str], timeout_seconds: float
+    command: Sequence[str], environment: Mapping[str, str], timeout_seconds: float
 ) -> Iterator[Said]:
-    """Run dbt's commands in one process and yield its log events as they come.
+    """Run a command of dbt's and yield its log events as they come.
 
     dbt ends when the caller stops listening, and when the caller's process ends.
 
     Raises:
         BuildError: when it takes longer than the timeout; it is over then.
     """
-    arguments = json.dumps([[*command, *_LOG] for command in commands])
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.build.child", arguments],
+        [sys.executable, "-m", "flows.build.child", *command, *_LOG],
         cwd=ROOT,
         env={**os.environ, **_QUIET, **_limited(environment, timeout_seconds)},
         stdin=subprocess.PIPE,

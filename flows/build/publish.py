@@ -13,22 +13,23 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError, UnavailableError
-from flows.load.views import without_dependent_views
+from flows.load import schemas
+from flows.load.views import grant, without_dependent_views
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
-_WAITING_ROOM = "dbt"  # a schema no relation of which can have the name of one that is moved
+SCHEMA = "dbt"  # of what is noted of builds, and where a table waits while two change places
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
 _GRANTS = """
-select entry.privilege_type, entry.grantee::regrole::text, entry.grantee = 0
-from pg_class, aclexplode(relacl) as entry
-where oid = %s and entry.grantee <> relowner
+select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
+from pg_class, aclexplode(relacl)
+where oid = %s and grantee <> relowner
 """
 _DEFAULT_GRANTS = """
-select entry.privilege_type, entry.grantee::regrole::text, entry.grantee = 0
-from pg_default_acl, aclexplode(defaclacl) as entry
-where defaclnamespace = to_regnamespace(%s) and defaclobjtype = 'r'
-    and defaclrole = current_user::regrole and entry.grantee <> defaclrole
+select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
+from pg_default_acl, aclexplode(defaclacl)
+where defaclnamespace = to_regnamespace(quote_ident(%s)) and defaclobjtype = 'r'
+    and defaclrole = current_user::regrole and grantee <> defaclrole
 """
 _INDEXES = """
 select pg_get_indexdef(indexrelid)
@@ -75,7 +76,7 @@ class _Old:
     """What a relation replaces."""
 
     kind: str
-    grants: list[tuple[str, str, bool]]
+    grants: list[tuple[str, str | None]]
     indexes: list[str]
 
 
@@ -88,7 +89,7 @@ def publish(cursor: Cursor, relations: Sequence[Relation]) -> None:
     """
     cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
     for schema in {relation.published.schema for relation in relations}:
-        create_schema(cursor, schema)
+        schemas.ensure(cursor, schema)
     places = [relation.published.quoted for relation in relations]
     try:
         before = [_old(cursor, relation.published) for relation in relations]
@@ -113,28 +114,21 @@ def publish(cursor: Cursor, relations: Sequence[Relation]) -> None:
         ) from error
 
 
-def create_schema(cursor: Cursor, name: str) -> None:
-    """Create a schema that is not there; `if not exists` would ask for the right even if it is."""
-    cursor.execute("select to_regnamespace(quote_ident(%s)) is null", [name])
-    if cursor.fetchall() == [(True,)]:
-        cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
-
-
 def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
     is_kept = relation.is_kept and old is not None and old.kind == "r"
     if is_kept:
-        _move(cursor, relation.published, _WAITING_ROOM)
+        _move(cursor, relation.published, SCHEMA)
     else:
         _drop(cursor, relation.published)
     _move(cursor, relation.audited, relation.published.schema)
     if old is None:
-        cursor.execute(_DEFAULT_GRANTS, [f'"{relation.published.schema}"'])
-        _grant(cursor, relation.published, cursor.fetchall())
+        cursor.execute(_DEFAULT_GRANTS, [relation.published.schema])
+        grant(cursor, relation.published.quoted, cursor.fetchall())
     else:
-        _grant(cursor, relation.published, old.grants)
+        grant(cursor, relation.published.quoted, old.grants)
         _add_missing_indexes(cursor, relation.published, old.indexes)
     if is_kept:
-        waiting = Name(_WAITING_ROOM, relation.published.relation)
+        waiting = Name(SCHEMA, relation.published.relation)
         _move(cursor, waiting, relation.audited.schema)
 
 
@@ -163,13 +157,6 @@ def _drop(cursor: Cursor, name: Name, cascade: bool = False) -> None:
 def _move(cursor: Cursor, name: Name, schema: str) -> None:
     statement = sql.SQL("alter table {} set schema {}")
     cursor.execute(statement.format(name.quoted, sql.Identifier(schema)))
-
-
-def _grant(cursor: Cursor, name: Name, grants: Sequence[tuple[str, str, bool]]) -> None:
-    for privilege, grantee, is_public in grants:
-        receiver = "public" if is_public else grantee  # a regrole's text is quoted where it must be
-        statement = sql.SQL("grant {} on {} to {}")
-        cursor.execute(statement.format(sql.SQL(privilege), name.quoted, sql.SQL(receiver)))
 
 
 def _add_missing_indexes(cursor: Cursor, name: Name, definitions: Sequence[str]) -> None:

@@ -5,22 +5,20 @@ did, are committed together. The schema is the transformer's; of the ledger (`el
 """
 
 import gzip
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
-from flows.load import ledger
-
-Json = Mapping[str, Any]
+from flows.build.manifests import Json
+from flows.build.publish import SCHEMA
+from flows.load import ledger, schemas
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()
-_VERSION = f"dbt's builds, version {hashlib.sha256(_TABLES.encode()).hexdigest()[:8]}."
+_VERSION = schemas.version("What dbt has built", _TABLES)
 _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
@@ -116,15 +114,8 @@ class Build:
 
 
 def prepare(cursor: Cursor) -> None:
-    """Create or complete the schema `dbt`; its comment says which version it holds."""
-    cursor.execute("select obj_description(to_regnamespace('dbt'), 'pg_namespace')")
-    if cursor.fetchall() == [(_VERSION,)]:
-        return
-    cursor.execute("select to_regnamespace('dbt') is null")
-    if cursor.fetchall() == [(True,)]:
-        cursor.execute("create schema dbt")
-    cursor.execute(_TABLES)
-    cursor.execute("comment on schema dbt is %s", [_VERSION])
+    """Create or complete the schema `dbt`; the caller builds alone."""
+    schemas.complete(cursor, SCHEMA, _VERSION, _TABLES)
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:

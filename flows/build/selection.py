@@ -70,9 +70,9 @@ def select(
         resumed = _resumed(failed, complete, left_out)
         if resumed:
             return resumed
-    if published is None or full_refresh or not only_stale:
-        if published is None:
-            return Selection(complete, left_out, (), "Everything: nothing is published yet.")
+    if published is None:
+        return Selection(complete, left_out, (), "Everything: nothing is published yet.")
+    if full_refresh or not only_stale:
         anew = _why_anew(complete, published.code != code, full_refresh)
         return Selection(complete, left_out, (), f"Everything: as asked{anew}.", bool(anew))
     return _stale(complete, left_out, published.code != code)

@@ -4,7 +4,6 @@ Every function works inside the caller's transaction, so that rows, cursor and l
 committed together.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,17 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from flows.declaration import Resume
 from flows.errors import UnavailableError
+from flows.load import schemas
 from flows.load.frames import Reject
 from flows.load.schema import Change
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()
-_VERSION = f"The ledger of all loads, version {hashlib.sha256(_TABLES.encode()).hexdigest()[:8]}."
+_VERSION = schemas.version("The ledger of all loads", _TABLES)
 _ENTRIES = (
     "select load_id, source, resource, partition, state,"
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
@@ -104,26 +103,11 @@ def prepare(cursor: Cursor, schema: str) -> None:
     The schema's comment says which version of the ledger it holds. Schemas that are there are not
     created: Postgres would ask for the right to do so even then.
     """
-    if _is_there(cursor, schema) and _ledger_version(cursor) == _VERSION:
+    if schemas.is_there(cursor, schema) and schemas.is_of(cursor, "elt", _VERSION):
         return
     cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
-    for name in ("elt", schema):
-        if not _is_there(cursor, name):
-            cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
-    if _ledger_version(cursor) != _VERSION:
-        cursor.execute(_TABLES)
-        cursor.execute("comment on schema elt is %s", [_VERSION])
-
-
-def _is_there(cursor: Cursor, schema: str) -> bool:
-    cursor.execute("select to_regnamespace(quote_ident(%s)) is not null", [schema])
-    return bool(cursor.fetchall()[0][0])
-
-
-def _ledger_version(cursor: Cursor) -> str | None:
-    cursor.execute("select obj_description(to_regnamespace('elt'), 'pg_namespace')")
-    version: str | None = cursor.fetchall()[0][0]
-    return version
+    schemas.complete(cursor, "elt", _VERSION, _TABLES)
+    schemas.ensure(cursor, schema)
 
 
 def lock(cursor: Cursor, address: Address, waits: bool = False) -> None:

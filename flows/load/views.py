@@ -4,7 +4,7 @@ Postgres refuses to retype a column that a view uses. Inside one transaction the
 and made again as they were, so that no reader sees them missing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -121,7 +121,12 @@ def _recreate(cursor: Cursor, view: _View) -> None:
     for column, comment in view.column_comments:
         name = sql.SQL("{}.{}").format(view.name, sql.Identifier(column))
         cursor.execute(sql.SQL("comment on column {} is %s").format(name), [comment])
-    for privilege, grantee in view.grants:
+    grant(cursor, view.name, view.grants)
+
+
+def grant(cursor: Cursor, name: sql.Identifier, grants: Iterable[Sequence[str | None]]) -> None:
+    """Grant privileges on a relation: pairs of the privilege and its role, None for everybody."""
+    for privilege, grantee in grants:
         receiver = sql.SQL("public") if grantee is None else sql.Identifier(grantee)
-        grant = sql.SQL("grant {} on {} to {}")
-        cursor.execute(grant.format(sql.SQL(str(privilege)), view.name, receiver))
+        statement = sql.SQL("grant {} on {} to {}")
+        cursor.execute(statement.format(sql.SQL(str(privilege)), name, receiver))

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
 
+from deployments.local.postgres import libpq
 from flows.build import publish as module
 from flows.build.publish import Name, Relation, drop_leftovers, publish
 from flows.errors import ConfigurationError, UnavailableError
@@ -92,12 +94,10 @@ def test_what_an_incremental_model_replaces_is_what_it_goes_on_with(
 def test_a_reader_that_does_not_let_go_is_told_of(
     connection: Connection,
     query: Query,
-    database,
+    database: URL,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 1)
-    from deployments.local.postgres import libpq
-
     reader = psycopg2.connect(libpq(database))
     try:
         reader.cursor().execute("select * from marts.facts")

@@ -1,5 +1,7 @@
 """What is built after which change, and why."""
 
+from pathlib import Path
+
 import pytest
 
 from flows.build.records import Build, RawTable
@@ -78,7 +80,7 @@ def test_all_is_built_when_asked_for() -> None:
     assert anew.arguments() == ["--full-refresh"]
 
 
-def test_the_checksum_is_of_the_code_and_not_of_what_dbt_wrote(tmp_path) -> None:
+def test_the_checksum_is_of_the_code_and_not_of_what_dbt_wrote(tmp_path: Path) -> None:
     assert len(checksum(PROJECT)) == 64
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.sql").write_text("select 1")

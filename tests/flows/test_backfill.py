@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from datetime import date
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_a_window_that_fails_takes_no_table_out_of_the_builds(
     days = {"since": date(2021, 1, 1), "until": date(2021, 1, 3)}
     assert elt(source="open_meteo", transform=False, **days, return_state=True).is_completed()
     assert run().is_failed()
-    with closing(warehouse.load().connect()) as connection, connection.cursor() as cursor:
+    with warehouse.load().transaction() as cursor:
         records.prepare(cursor)
         [table] = [table for table in raw_tables(cursor) if table.resource == "daily_weather"]
     assert table.is_complete

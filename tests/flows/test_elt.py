@@ -1,7 +1,6 @@
 """The flows against real services: what loads, what is built, what a failure says."""
 
 from collections.abc import Callable
-from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -201,7 +200,7 @@ def test_the_load_history_is_part_of_every_build_and_as_new_as_the_ledger(ask: A
         ("orders", "running", False),
         ("shippers", "succeeded", True),
     ]
-    with closing(warehouse.load().connect()) as connection, connection.cursor() as cursor:
+    with warehouse.load().transaction() as cursor:
         complete = [table.resource for table in raw_tables(cursor) if table.is_complete]
     assert sorted(complete) == [resource for resource, _, is_complete in history if is_complete]
 
