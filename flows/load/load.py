@@ -45,7 +45,7 @@ from flows.load.names import column_name
 from flows.load.originals import Originals, originals_of, read
 from flows.load.request import EVERYTHING_NEW, Request, newest_of, window_to_read
 from flows.load.schema import Change
-from flows.load.tables import table_of
+from flows.load.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +141,7 @@ class Load:
         self._own_fields = {
             name: _as_json(partition.values[name]) for name in resource.partition_columns
         }
+        self._tables = Tables(resource, self._own_fields)
         self._target = _target(address, resource, self._own_fields)
         self._stage = Stage(self._target)
         self._goes_straight = self._disposition == "append"
@@ -206,7 +207,7 @@ class Load:
         size_bytes = len(page.body)
         if page.is_empty:
             return Reading(size_bytes, None, [], None, page.resume)
-        table = table_of(page, self._resource, self._own_fields)
+        table = self._tables.read(page)
         if table is not None:
             newest_at = newest_of(table.values(cursor.field)) if cursor else None
             return Reading(size_bytes, table, [], newest_at, page.resume)
