@@ -13,10 +13,18 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
+import polars as pl
+
 from flows.declaration import Record
 
 Texts = Callable[[], Sequence[str] | None]
 
+POLARS_TYPES: Mapping[str, type[pl.DataType]] = {
+    "bigint": pl.Int64,
+    "double precision": pl.Float64,
+    "text": pl.String,
+    "boolean": pl.Boolean,
+}
 BIGINT_BOUNDS = range(-(2**63), 2**63)
 EXACT_DOUBLES_TO = 2**53
 NULL = "\\N"
@@ -64,6 +72,9 @@ class Frame(Protocol):
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """COPY's format and the rows in it, a column per field of `types`, in that order."""
 
+    def fields(self, names: Sequence[str]) -> pl.DataFrame | None:
+        """These fields of all rows; None where a column has values of more than one type."""
+
     def records(self) -> Sequence[Record]:
         """The rows as Python objects."""
 
@@ -91,6 +102,19 @@ class RecordFrame:
             return "text", copy_text(self._records, types)
         except RecursionError as error:
             raise MisfitError("is nested too deeply") from error
+
+    def fields(self, names: Sequence[str]) -> pl.DataFrame | None:
+        """These fields of all rows; None where a column has other values than plain ones."""
+        try:
+            return pl.DataFrame(
+                [
+                    pl.Series(name, [row.get(name) for row in self._records], POLARS_TYPES[kind])
+                    for name in names
+                    if (kind := self.natural.get(name))
+                ]
+            )
+        except (KeyError, TypeError):
+            return None
 
     def records(self) -> Sequence[Record]:
         """The rows as they came."""

@@ -165,8 +165,8 @@ class Load:
         with _transaction(self._connection) as cursor:
             if not ledger.has_loaded(cursor, self._address):
                 self._stage = Stage(replace(self._target, contract="evolve"))
-            is_new = self._stage.create(cursor)
-            self._goes_straight |= is_new and self._disposition == "merge"
+            is_filling = self._stage.create(cursor) and self._request.replays is None
+            self._goes_straight |= is_filling and self._disposition == "merge"
         with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
             for reading in readings:
                 self._take(reading)
@@ -252,17 +252,19 @@ class Load:
         """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
         frames, self._frames = self._frames, []
         count = sum(frame.count for frame in frames)
-        if self._goes_straight:
-            changes = self._stage.add_directly(cursor, frames, self._load_id)
+        fills = self._disposition == "merge"
+        is_unique = fills and self._stage.has_unique_keys(frames, self._resource.key)
+        if self._goes_straight and (is_unique or not fills):
+            changes = self._stage.add_directly(cursor, frames, self._load_id, puts_off_key=fills)
             if changes is not None:
                 self._account(cursor, count, Published(inserted=count), changes)
                 return
-            self._goes_straight = False
+        self._goes_straight = False
         for frame in frames:
             self._add(cursor, frame)
         if publish:
             published, changes = self._stage.publish(
-                cursor, self._disposition, self._load_id, self._request.replays
+                cursor, self._disposition, self._load_id, self._request.replays, not is_unique
             )
             self._account(cursor, self._staged, published, changes)
             self._staged = 0
@@ -353,6 +355,7 @@ class Load:
         cursor_at = checkpoint.cursor_at
         with _transaction(self._connection) as cursor:
             self._store(cursor, publish=True)
+            self._stage.give_key(cursor)
             rejected = ledger.entry(cursor, self._load_id).rejected
             fits = rejected <= self._resource.max_rejects
             moves = fits or self._resource.writes == "append"

@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.declaration import Contract, Disposition
 from flows.errors import BadPayloadError
+from flows.load import keys
 from flows.load.frames import Frame, MisfitError, text_in
 from flows.load.names import OWN_COLUMNS, column_names
 from flows.load.schema import (
@@ -53,16 +54,24 @@ _LOOK_UP = (
     "select set_config('enable_hashjoin', %(joins)s, true),"
     " set_config('enable_mergejoin', %(joins)s, true)"
 )
-_UPDATE = sql.SQL(
-    "update {table} as present set {assignments} from (select {values} from {stage}) as latest"
-    " where {same_key} and row({present}) is distinct from row({latest})"
+# No row is at (0,0), and unlike a null it takes no room that a row of the table has not.
+_COMPARE = sql.SQL(
+    "create temporary table differing on commit drop as"
+    " select coalesce(present.ctid, '(0,0)') as _present_at, latest.*"
+    " from (select {values} from {stage}) as latest left join {table} as present on {same_key}"
+    " where present.ctid is null or row({present}) is distinct from row({latest})"
     " and (%(replays)s::bigint is null or %(replays)s >= coalesce("
     "  (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
     "  present._load_id"
     " ))"
 )
+_UPDATE = sql.SQL(
+    "update {table} as present set {assignments} from pg_temp.differing as latest"
+    " where present.ctid = latest._present_at and latest._present_at <> '(0,0)'"
+)
 _INSERT = sql.SQL(
-    "insert into {table} ({columns}) select {values} from {stage} on conflict ({key}) do nothing"
+    "insert into {table} ({columns}) select {new} from pg_temp.differing"
+    " where _present_at = '(0,0)' on conflict ({key}) do nothing"
 )
 _APPEND = sql.SQL("insert into {table} ({columns}) select {values} from {stage} order by _ordinal")
 _TRY = sql.SQL(
@@ -113,9 +122,13 @@ class Stage:
         self._beyond_double: frozenset[str] = frozenset()
         self._present: dict[str, str] = {}
         self._room = 0
+        self._may_repeat_keys = True
 
     def create(self, cursor: Cursor) -> bool:
-        """Make the stage, empty and without columns; say whether the raw table is still to come."""
+        """Make the stage, empty and without columns.
+
+        Returns whether the raw table, or its key, is still to come.
+        """
         self._present = column_types(cursor, self._target.table)
         self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
         self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
@@ -123,7 +136,7 @@ class Stage:
         cursor.execute(
             "create temporary table stage (_ordinal bigint generated always as identity)"
         )
-        return not self._present
+        return not self._present or keys.is_put_off(cursor, self._target.table)
 
     def add(self, cursor: Cursor, frame: Frame) -> None:
         """COPY rows into the stage, which takes on the columns it lacks.
@@ -141,6 +154,11 @@ class Stage:
             self._names, self._beyond_double = before
             raise error if isinstance(error, MisfitError) else _refused(error) from error
         cursor.execute("release savepoint before_frame")
+
+    def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
+        """Whether no two rows have the same key, for sure; `fields` are those of the key."""
+        is_pinned = not self._pins.keys().isdisjoint(self._target.key)
+        return not is_pinned and keys.are_unique(frames, fields)
 
     def _add(self, cursor: Cursor, frame: Frame) -> None:
         wanted = self._wanted(frame)
@@ -173,9 +191,9 @@ class Stage:
         cursor.execute("drop table pg_temp.trial")
 
     def add_directly(
-        self, cursor: Cursor, frames: Sequence[Frame], load_id: int
+        self, cursor: Cursor, frames: Sequence[Frame], load_id: int, puts_off_key: bool
     ) -> list[Change] | None:
-        """COPY rows straight into the raw table.
+        """COPY rows straight into the raw table; with `puts_off_key`, a new one is without its key.
 
         Returns None, and leaves the table as it was, when it has a row with the key of one of
         them, or Postgres refuses one: then they have to go by way of the stage.
@@ -184,13 +202,15 @@ class Stage:
         cursor.execute("savepoint before_copy")
         cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
         try:
-            return self._copy_all(cursor, frames)
+            return self._copy_all(cursor, frames, puts_off_key)
         except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
             cursor.execute("rollback to savepoint before_copy")
             self._names, self._beyond_double = before
             return None
 
-    def _copy_all(self, cursor: Cursor, frames: Sequence[Frame]) -> list[Change]:
+    def _copy_all(
+        self, cursor: Cursor, frames: Sequence[Frame], puts_off_key: bool
+    ) -> list[Change]:
         changes: list[Change] = []
         types: dict[str, str] = {}
         shapes: set[object] = set()
@@ -199,7 +219,7 @@ class Stage:
             self._hold_to_contract(cursor, frame)
             shape = (frozenset(wanted.items()), len(self._names))
             if shape not in shapes:
-                changes += self._shape(cursor, wanted)
+                changes += self._shape(cursor, wanted, puts_off_key)
                 types = column_types(cursor, self._target.table)
                 shapes.add(shape)
             self._copy(cursor, self._target.table, frame, types)
@@ -268,16 +288,28 @@ class Stage:
         pinned = frozenset(self._pins)
         return changes_for(cursor, table, present, wanted, pinned, self._beyond_double)
 
+    def give_key(self, cursor: Cursor) -> None:
+        """Give the raw table its key, where that was put off."""
+        keys.give(cursor, self._target.table, self._target.key)
+
     def publish(
-        self, cursor: Cursor, disposition: Disposition, load_id: int, replays: int | None = None
+        self,
+        cursor: Cursor,
+        disposition: Disposition,
+        load_id: int,
+        replays: int | None = None,
+        may_repeat_keys: bool = True,
     ) -> tuple[Published, list[Change]]:
         """Bring the staged rows into the raw table and empty the stage.
 
-        Rows that a load after `replays` wrote are newer than what is replayed: they stay. What a
-        replay wrote is as old as the load that it replayed.
+        Where several of them may have the same key, the last one counts. Rows that a load after
+        `replays` wrote are newer than what is replayed: they stay. What a replay wrote is as old as
+        the load that it replayed.
         """
+        self._may_repeat_keys = may_repeat_keys
         staged = column_types(cursor, STAGE)
         changes = self._shape(cursor, staged)
+        self.give_key(cursor)
         published = Published()
         if column_types(cursor, self._target.table):
             write = {"merge": self._merge, "append": self._append, "replace": self._replace}
@@ -286,12 +318,12 @@ class Stage:
         cursor.execute("truncate pg_temp.stage")
         return published, changes
 
-    def _shape(self, cursor: Cursor, staged: Mapping[str, str]) -> list[Change]:
+    def _shape(
+        self, cursor: Cursor, staged: Mapping[str, str], puts_off_key: bool = False
+    ) -> list[Change]:
         """Create or widen the raw table, one session at a time."""
         table = self._target.table
-        cursor.execute(
-            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [table.as_string(cursor)]
-        )
+        keys.lock(cursor, table)
         if not self._names:
             return []
         pins = self._pins
@@ -305,6 +337,8 @@ class Stage:
             return self._evolve(cursor, table, wanted)
         types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
         create_table(cursor, table, types, list(self._target.key))
+        if puts_off_key:
+            keys.put_off(cursor, table)
         return []
 
     def _merge(self, cursor: Cursor, staged: Mapping[str, str], ids: Ids) -> Published:
@@ -312,13 +346,17 @@ class Stage:
         if not staged.keys() >= set(self._target.key):
             return Published()
         parts = self._merge_parts(cursor, staged)
-        cursor.execute(_DROP_EARLIER.format(**parts))
+        if self._may_repeat_keys:
+            cursor.execute(_DROP_EARLIER.format(**parts))
         cursor.execute(_LOOK_UP, {"joins": "off"})
+        cursor.execute(_COMPARE.format(**parts), ids)
         cursor.execute(_UPDATE.format(**parts), ids)
         updated = cursor.rowcount
         cursor.execute(_LOOK_UP, {"joins": "on"})
         cursor.execute(_INSERT.format(**parts), ids)
-        return Published(cursor.rowcount, updated)
+        inserted = cursor.rowcount
+        cursor.execute("drop table pg_temp.differing")
+        return Published(inserted, updated)
 
     def _append(self, cursor: Cursor, staged: Mapping[str, str], ids: Ids) -> Published:
         cursor.execute(_APPEND.format(**self._parts(cursor, staged, self._target.table)), ids)
@@ -374,26 +412,30 @@ class Stage:
             )
             for name in [*key, *rest]
         ]
-        own = [sql.SQL("now() as _loaded_at"), sql.SQL("%(load_id)s::bigint as _load_id")]
-        written = [*rest, "_loaded_at", "_load_id"]
+        own = sql.SQL("now(), %(load_id)s")
+        set_own = sql.SQL("_loaded_at = now(), _load_id = %(load_id)s")
         return {
             "table": self._target.table,
             "stage": STAGE,
             "key": _listed("{}", key),
             "staged_key": _listed("staged.{}", key),
             "latest_key": _listed("latest.{}", key),
-            "values": sql.SQL(", ").join([*values, *own]),
-            "columns": _listed("{}", [*key, *written]),
+            "values": sql.SQL(", ").join(values),
+            "columns": _listed("{}", [*key, *rest, "_loaded_at", "_load_id"]),
+            "new": sql.SQL(", ").join([_listed("{}", [*key, *rest]), own]),
             "same_key": _listed("present.{0} = latest.{0}", key, " and "),
             "present": _listed("present.{}", rest),
             "latest": _listed("latest.{}", rest),
-            "assignments": _listed("{0} = latest.{0}", written),
+            "assignments": sql.SQL(", ").join([*_each("{0} = latest.{0}", rest), set_own]),
         }
 
 
 def _listed(template: str, names: Iterable[str], separator: str = ", ") -> sql.Composed:
-    parts = [sql.SQL(template).format(sql.Identifier(name)) for name in names]
-    return sql.SQL(separator).join(parts)
+    return sql.SQL(separator).join(_each(template, names))
+
+
+def _each(template: str, names: Iterable[str]) -> list[sql.Composed]:
+    return [sql.SQL(template).format(sql.Identifier(name)) for name in names]
 
 
 def _holds(name: str, kind: str, value: object) -> sql.Composed:

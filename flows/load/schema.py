@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.load import keys
 from flows.load.frames import EXACT_DOUBLES_TO
 from flows.load.views import without_dependent_views
 
@@ -63,8 +64,7 @@ def create_table(
     columns: list[sql.Composable] = [_column(name, kind) for name, kind in types.items()]
     columns += [sql.SQL(definition) for definition in OWN_COLUMN_DEFINITIONS]
     if key:
-        names = sql.SQL(", ").join(map(sql.Identifier, key))
-        columns.append(sql.SQL("primary key ({})").format(names))
+        columns.append(keys.definition(key))
     body = sql.SQL(", ").join(columns)
     cursor.execute(sql.SQL("create table {} ({})").format(table, body))
 

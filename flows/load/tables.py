@@ -21,17 +21,13 @@ from flows.load.frames import (
     EXACT_DOUBLES_TO,
     KEY_COLUMN_BYTES,
     MAX_KEY_BYTES,
+    POLARS_TYPES,
     RecordFrame,
     Texts,
 )
 from flows.load.originals import Originals
 
-TYPES: Mapping[type[pl.DataType], str] = {
-    pl.Int64: "bigint",
-    pl.Float64: "double precision",
-    pl.String: "text",
-    pl.Boolean: "boolean",
-}
+TYPES = {kind: name for name, kind in POLARS_TYPES.items()}
 
 _Bigint = Annotated[int, msgspec.Meta(ge=BIGINT_BOUNDS.start, le=BIGINT_BOUNDS.stop - 1)]
 _JSON_TYPES: Mapping[type[pl.DataType], Any] = {
@@ -71,15 +67,18 @@ class TableFrame:
         self.beyond_double = frozenset(
             name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
         )
-        # Not by `select`, which takes names like * and ^a$ for patterns.
-        valued = [table.get_column(name) for name, kind in self.natural.items() if kind]
-        self._csv = _as_csv(pl.DataFrame(valued))
+        self._csv = _as_csv(self.fields([name for name, kind in self.natural.items() if kind]))
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
         if "jsonb" in types.values():
             return RecordFrame(self.records()).copy_source(types)
         return "csv", self._csv
+
+    def fields(self, names: Sequence[str]) -> pl.DataFrame:
+        """These fields of all rows."""
+        # Not by `select`, which takes names like * and ^a$ for patterns.
+        return pl.DataFrame([self.table.get_column(name) for name in names])
 
     def records(self) -> list[Record]:
         """The rows as Python objects, with the fields that the API sent."""

@@ -1,0 +1,96 @@
+"""The key of a raw table: put off while its first load fills it, and whether rows repeat one.
+
+Rows go into a table without a key in half the time, and an index that is built at once takes a
+fraction of one that grows row by row. A comment on the table says that its key is still to come.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.load.frames import Frame
+
+PUT_OFF = "Its key comes when its first load is complete."
+
+# An update leaves a second entry for its row. By default a full page of a unique index is searched
+# for entries to merge, then split; with room, and without the search, it takes a third of the time.
+_DEFINITION = sql.SQL("primary key ({}) with (fillfactor = 50, deduplicate_items = off)")
+_NAME = "select conname from pg_constraint where conrelid = to_regclass(%s) and contype = 'p'"
+_IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
+# The row stays that was committed last; no two of one transaction have the same key. `_loaded_at`
+# is a transaction's beginning; xmin would not do, which a wider column makes the same for all.
+_DROP_EARLIER = sql.SQL(
+    "with ranked as ("
+    " select ctid as at, row_number() over (partition by {key} order by _loaded_at desc) as place"
+    " from {table}"
+    "), dropped as ("
+    " delete from {table} as present using ranked"
+    " where present.ctid = ranked.at and ranked.place > 1 returning present._load_id"
+    "), counted as (select _load_id, count(*) as rows from dropped group by _load_id)"
+    " update elt.loads set inserted = inserted - counted.rows,"
+    " unchanged = unchanged + counted.rows from counted where load_id = counted._load_id"
+)
+
+
+def definition(key: Sequence[str]) -> sql.Composed:
+    """The primary key as a clause of `create table` and `alter table`."""
+    return _DEFINITION.format(_listed(key))
+
+
+def put_off(cursor: Cursor, table: sql.Identifier) -> None:
+    """Take the key from a table that was just created with it."""
+    cursor.execute(_NAME, [table.as_string(cursor)])
+    [(name,)] = cursor.fetchall()
+    cursor.execute(sql.SQL("alter table {} drop constraint {}").format(table, sql.Identifier(name)))
+    cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
+
+
+def is_put_off(cursor: Cursor, table: sql.Identifier) -> bool:
+    """Whether there is such a table, and its key is still to come."""
+    cursor.execute(_IS_PUT_OFF, [table.as_string(cursor), PUT_OFF])
+    return cursor.fetchall() == [(True,)]
+
+
+def lock(cursor: Cursor, table: sql.Identifier) -> None:
+    """Let one transaction at a time shape a table."""
+    name = table.as_string(cursor)
+    cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+
+
+def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
+    """Give a table the key that was put off; of rows with the same key, the last one stays.
+
+    The ledger counts the others as unchanged. Nothing is done to any other table.
+    """
+    if not is_put_off(cursor, table):
+        return
+    lock(cursor, table)
+    if not is_put_off(cursor, table):
+        return
+    add = sql.SQL("alter table {} add {}").format(table, definition(key))
+    cursor.execute("savepoint before_key")
+    try:
+        cursor.execute(add)
+    except psycopg2.errors.UniqueViolation:
+        cursor.execute("rollback to savepoint before_key")
+        cursor.execute(_DROP_EARLIER.format(table=table, key=_listed(key)))
+        cursor.execute(add)
+    cursor.execute("release savepoint before_key")
+    cursor.execute(sql.SQL("comment on table {} is null").format(table))
+
+
+def are_unique(frames: Sequence[Frame], key: Sequence[str]) -> bool:
+    """Whether no two rows have the same key, for sure; `key` are fields, of columns not pinned."""
+    kinds = {tuple(frame.natural.get(field) for field in key) for frame in frames}
+    found = [frame.fields(key) for frame in frames]
+    tables = [table for table in found if table is not None]
+    if not tables or len(tables) < len(found) or len(kinds) > 1:
+        return False
+    return not pl.concat(tables).is_duplicated().any()
+
+
+def _listed(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
