@@ -7,6 +7,8 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -55,6 +57,19 @@ class NoAnswerError(Exception):
 
 
 class _Session(requests.Session):
+    """Asks the environment for proxies and certificates once a host, not at every request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[tuple[str, str], Any] = {}
+
+    def merge_environment_settings(self, url: Any, *options: Any) -> Any:
+        """What holds for a host; all requests of ours come with the same options."""
+        host = urlsplit(url)[:2]
+        if host not in self._settings:
+            self._settings[host] = super().merge_environment_settings(url, *options)
+        return self._settings[host].copy()
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None, or requests would read the body of a redirect without an end or a limit."""
 

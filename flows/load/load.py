@@ -260,8 +260,8 @@ class Load:
                 self._account(cursor, count, Published(inserted=count), changes)
                 return
         self._goes_straight = False
-        for frame in frames:
-            self._add(cursor, frame)
+        if frames:
+            self._add(cursor, frames)
         if publish:
             published, changes = self._stage.publish(
                 cursor, self._disposition, self._load_id, self._request.replays, not is_unique
@@ -269,18 +269,20 @@ class Load:
             self._account(cursor, self._staged, published, changes)
             self._staged = 0
 
-    def _add(self, cursor: Cursor, frame: Frame) -> None:
-        """Stage a frame; where something in it is refused, halve it until that stands alone."""
+    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        """Stage frames; where something in them is refused, halve them until that stands alone."""
         try:
-            self._stage.add(cursor, frame)
+            self._stage.add(cursor, frames)
         except MisfitError as misfit:
-            if frame.count == 1:
+            [*others, frame] = frames
+            if not others and frame.count == 1:
                 self._set_aside(frame, str(misfit))
                 return
-            for half in halves(frame):
+            middle = len(frames) // 2
+            for half in (frames[:middle], frames[middle:]) if others else zip(halves(frame)):
                 self._add(cursor, half)
         else:
-            self._staged += frame.count
+            self._staged += sum(frame.count for frame in frames)
 
     def _text_of(self, frame: Frame) -> str:
         """The only record of a frame as it was sent."""

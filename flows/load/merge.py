@@ -4,8 +4,11 @@ The stage lives as long as the session's load. Rows that a merge finds identical
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import psycopg2
 import psycopg2.errors
@@ -79,7 +82,8 @@ _TRY = sql.SQL(
     " select * from {stage} order by _ordinal desc limit %(count)s"
     ") as newest"
 )
-_ADD_NULLS = "insert into pg_temp.stage select from generate_series(1, %s)"
+_COPY = sql.SQL("copy {} ({}) from stdin (format {})")
+_ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
 _DELETE_MISSING = sql.SQL(
     "delete from {table} as present where {scope}"
     " and not exists (select from {stage} as staged where {same_key})"
@@ -138,7 +142,7 @@ class Stage:
         )
         return not self._present or keys.is_put_off(cursor, self._target.table)
 
-    def add(self, cursor: Cursor, frame: Frame) -> None:
+    def add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
         """COPY rows into the stage, which takes on the columns it lacks.
 
         Raises:
@@ -146,30 +150,25 @@ class Stage:
             BadPayloadError: when the table is frozen and they don't fit.
         """
         before = self._names, self._beyond_double
-        cursor.execute("savepoint before_frame")
+        cursor.execute("savepoint before_frames")
         try:
-            self._add(cursor, frame)
+            self._add(cursor, frames)
         except (MisfitError, *REFUSALS) as error:
-            cursor.execute("rollback to savepoint before_frame")
+            cursor.execute("rollback to savepoint before_frames")
             self._names, self._beyond_double = before
             raise error if isinstance(error, MisfitError) else _refused(error) from error
-        cursor.execute("release savepoint before_frame")
+        cursor.execute("release savepoint before_frames")
 
     def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
         """Whether no two rows have the same key, for sure; `fields` are those of the key."""
         is_pinned = not self._pins.keys().isdisjoint(self._target.key)
         return not is_pinned and keys.are_unique(frames, fields)
 
-    def _add(self, cursor: Cursor, frame: Frame) -> None:
-        wanted = self._wanted(frame)
-        self._hold_to_contract(cursor, frame)
-        self._evolve(cursor, STAGE, wanted)
-        if wanted:
-            self._copy(cursor, STAGE, frame, column_types(cursor, STAGE))
-        else:
-            cursor.execute(_ADD_NULLS, [frame.count])
-        if len(wanted) > WIDE_COLUMNS:
-            self._try(cursor, frame.count)
+    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        self._make_room(cursor, frames, partial(self._evolve, cursor, STAGE))
+        self._copy(cursor, STAGE, frames)
+        if len(self._names) > WIDE_COLUMNS:
+            self._try(cursor, sum(frame.count for frame in frames))
 
     def _try(self, cursor: Cursor, count: int) -> None:
         """See whether the newest rows of the stage would have room in the raw table.
@@ -202,27 +201,31 @@ class Stage:
         cursor.execute("savepoint before_copy")
         cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
         try:
-            return self._copy_all(cursor, frames, puts_off_key)
+            shape = partial(self._shape, cursor, puts_off_key=puts_off_key)
+            changes = self._make_room(cursor, frames, shape)
+            self._copy(cursor, self._target.table, frames)
+            return changes
         except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
             cursor.execute("rollback to savepoint before_copy")
             self._names, self._beyond_double = before
             return None
 
-    def _copy_all(
-        self, cursor: Cursor, frames: Sequence[Frame], puts_off_key: bool
+    def _make_room(
+        self,
+        cursor: Cursor,
+        frames: Sequence[Frame],
+        shape: Callable[[Mapping[str, str]], list[Change]],
     ) -> list[Change]:
+        """Have a table shaped for what each frame needs, once for those that need the same."""
         changes: list[Change] = []
-        types: dict[str, str] = {}
-        shapes: set[object] = set()
+        seen: set[object] = set()
         for frame in frames:
             wanted = self._wanted(frame)
             self._hold_to_contract(cursor, frame)
-            shape = (frozenset(wanted.items()), len(self._names))
-            if shape not in shapes:
-                changes += self._shape(cursor, wanted, puts_off_key)
-                types = column_types(cursor, self._target.table)
-                shapes.add(shape)
-            self._copy(cursor, self._target.table, frame, types)
+            need = (frozenset(wanted.items()), len(self._names))
+            if need not in seen:
+                changes += shape(wanted)
+                seen.add(need)
         return changes
 
     def _wanted(self, frame: Frame) -> dict[str, str]:
@@ -258,18 +261,20 @@ class Stage:
             "the contract `evolve`."
         )
 
-    def _copy(
-        self, cursor: Cursor, table: sql.Identifier, frame: Frame, types: Mapping[str, str]
-    ) -> None:
-        """COPY the columns that hold a value; of the frame's fields the first one in any case."""
-        fields = [field for field, kind in frame.natural.items() if kind is not None]
-        fields = fields or list(frame.natural)[:1]
-        columns = sql.SQL(", ").join(sql.Identifier(self._names[field]) for field in fields)
-        form, rows = frame.copy_source({field: types[self._names[field]] for field in fields})
-        command = sql.SQL("copy {} ({}) from stdin (format {})")
-        cursor.copy_expert(
-            command.format(table, columns, sql.SQL(form)), io.BytesIO(rows), size=COPY_BYTES
-        )
+    def _copy(self, cursor: Cursor, table: sql.Identifier, frames: Sequence[Frame]) -> None:
+        """COPY the columns that hold a value."""
+        types = column_types(cursor, table)
+        for fields, alike in groupby(frames, _valued_fields):
+            if not fields:
+                cursor.execute(_ADD_NULLS.format(table), [sum(frame.count for frame in alike)])
+                continue
+            kinds = {field: types[self._names[field]] for field in fields}
+            columns = _listed("{}", [self._names[field] for field in fields])
+            sources = (frame.copy_source(kinds) for frame in alike)
+            for form, parts in groupby(sources, itemgetter(0)):
+                command = _COPY.format(table, columns, sql.SQL(form))
+                rows = io.BytesIO(b"".join(rows for _, rows in parts))
+                cursor.copy_expert(command, rows, size=COPY_BYTES)
 
     def _evolve(
         self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
@@ -428,6 +433,10 @@ class Stage:
             "latest": _listed("latest.{}", rest),
             "assignments": sql.SQL(", ").join([*_each("{0} = latest.{0}", rest), set_own]),
         }
+
+
+def _valued_fields(frame: Frame) -> tuple[str, ...]:
+    return tuple(field for field, kind in frame.natural.items() if kind is not None)
 
 
 def _listed(template: str, names: Iterable[str], separator: str = ", ") -> sql.Composed:

@@ -256,10 +256,12 @@ def _is_exact(raw: bytes, table: pl.DataFrame) -> bool:
     Where fields are left out, a name that stands twice may go unnoticed.
     """
     bare = _ESCAPE.sub(b"", raw) if b"\\" in raw else raw
-    strings = sum(column.len() - column.null_count() for column in table.select(pl.col(pl.String)))
-    names = table.height * table.width
-    doubles = table.select(pl.col(pl.Float64))
-    return bare.count(b'"') <= 2 * (names + strings) and not any(map(_beyond, doubles))
+    columns = table.get_columns()
+    texts = [column for column in columns if column.dtype == pl.String]
+    strings = sum(column.len() - column.null_count() for column in texts)
+    if bare.count(b'"') > 2 * (table.height * table.width + strings):
+        return False
+    return not any(column.dtype == pl.Float64 and _beyond(column) for column in columns)
 
 
 def _beyond(column: pl.Series) -> bool:

@@ -43,7 +43,8 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
 * Seconds are wall clock, from before the first request to after the last commit, without imports.
   Peak RSS is the loading process alone, without Postgres and the API.
 * Default settings for all. dlt pages with its REST client and merges by primary key; pandas appends
-  page by page, without a key; plain COPY finds its CSV file ready, its table has the same key.
+  page by page, without a key; plain COPY finds its CSV file ready, and fills the table that this
+  project makes, key and own columns too.
 * After every load the row count, and of each column the number of values and their sum (of text:
   of hashes), must be those that were served, or the benchmark fails.
 

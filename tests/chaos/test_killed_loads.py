@@ -65,9 +65,11 @@ FEW = [
     ("merge_new-next_url", Death("before", "commit", 5)),
     ("merge_new-next_url", Death("after", "commit", 5)),
     ("merge_new-even", Death("after", "commit", 7)),
+    ("merge_new-even", Death("before", "key", 1)),
+    ("merge_new-steps", Death("after", "key", 1)),
     ("merge_changed-next_url", Death("after", "publish", 3)),
     ("merge_changed-steps", Death("before", "remember", 2)),
-    ("append-next_url", Death("after", "copy", 6)),
+    ("append-next_url", Death("after", "copy", 3)),
     ("append-steps", Death("before", "page", 6, in_lockstep=True)),
     ("append-steps", Death("after", "end", 1)),
     ("append-even", Death("after", "commit", 7)),
@@ -81,12 +83,13 @@ FEW = [
 def takes(scenario: Scenario, step: str) -> bool:
     """Whether such a load has the step.
 
-    Into a new table rows go straight; a merge then publishes only from a repeated key on.
+    Into a new table rows go straight; a merge then publishes only from a checkpoint on that has a
+    key twice.
     """
     if step == "direct":
         return not scenario.loaded_before
     if step == "publish":
-        return scenario.loaded_before or (scenario.writes == "merge" and scenario.pages > 1)
+        return scenario.loaded_before or (scenario.writes, scenario.paging) == ("merge", "steps")
     return True
 
 

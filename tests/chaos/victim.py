@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from flows.extract.client import Client
-from flows.load import ledger
+from flows.load import keys, ledger
 from flows.load import load as loading
 from flows.load.merge import Stage
 from tests.chaos.scenarios import Scenario
@@ -41,6 +41,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "copy": (Stage, "_copy"),
     "direct": (Stage, "add_directly"),
     "publish": (Stage, "publish"),
+    "key": (keys, "give"),
     "account": (ledger, "add"),
     "remember": (ledger, "save_checkpoint"),
     "end": (ledger, "end"),
