@@ -13,18 +13,10 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
-import polars as pl
-
 from flows.declaration import Record
 
 Texts = Callable[[], Sequence[str] | None]
 
-POLARS_TYPES: Mapping[str, type[pl.DataType]] = {
-    "bigint": pl.Int64,
-    "double precision": pl.Float64,
-    "text": pl.String,
-    "boolean": pl.Boolean,
-}
 BIGINT_BOUNDS = range(-(2**63), 2**63)
 EXACT_DOUBLES_TO = 2**53
 NULL = "\\N"
@@ -63,17 +55,16 @@ class Frame(Protocol):
         natural: per field, the narrowest type that holds its values; None where all are null.
         beyond_double: the bigint fields with a value that a double would round.
         count: how many rows.
+        key_hashes: of each row's key, the same for the same key; None where that can't be told.
     """
 
     natural: Mapping[str, str | None]
     beyond_double: frozenset[str]
     count: int
+    key_hashes: Sequence[int] | None
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """COPY's format and the rows in it, a column per field of `types`, in that order."""
-
-    def fields(self, names: Sequence[str]) -> pl.DataFrame | None:
-        """These fields of all rows; None where a column has values of more than one type."""
 
     def records(self) -> Sequence[Record]:
         """The rows as Python objects."""
@@ -85,12 +76,15 @@ class Frame(Protocol):
 class RecordFrame:
     """Records as Python objects: the way that takes whatever JSON there is."""
 
-    def __init__(self, records: Sequence[Record], texts: Texts = lambda: None) -> None:
+    def __init__(
+        self, records: Sequence[Record], texts: Texts = lambda: None, key: Sequence[str] = ()
+    ) -> None:
         self._records = records
         self._texts = texts
         self.count = len(records)
         self.natural: Mapping[str, str | None] = natural_types(records, fields_of(records))
         self.beyond_double = frozenset(beyond_double(records, self.natural))
+        self.key_hashes: Sequence[int] | None = _key_hashes(records, key, self.natural)
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """Text format: what a record lacks is null.
@@ -103,19 +97,6 @@ class RecordFrame:
         except RecursionError as error:
             raise MisfitError("is nested too deeply") from error
 
-    def fields(self, names: Sequence[str]) -> pl.DataFrame | None:
-        """These fields of all rows; None where a column has other values than plain ones."""
-        try:
-            return pl.DataFrame(
-                [
-                    pl.Series(name, [row.get(name) for row in self._records], POLARS_TYPES[kind])
-                    for name in names
-                    if (kind := self.natural.get(name))
-                ]
-            )
-        except (KeyError, TypeError):
-            return None
-
     def records(self) -> Sequence[Record]:
         """The rows as they came."""
         return self._records
@@ -123,6 +104,21 @@ class RecordFrame:
     def texts(self) -> Sequence[str] | None:
         """The rows as the API wrote them; None where that can't be told."""
         return self._texts()
+
+
+def _key_hashes(
+    records: Sequence[Record], key: Sequence[str], natural: Mapping[str, str | None]
+) -> list[int] | None:
+    """None without a key, and for keys of which Postgres takes two as one that Python does not."""
+    if not key:
+        return None
+    values = [tuple(record.get(field) for field in key) for record in records]
+    for field, column in zip(key, zip(*values, strict=True), strict=False):
+        if natural.get(field) == "jsonb":
+            return None
+        if natural.get(field) == "text" and not all(isinstance(value, str) for value in column):
+            return None
+    return list(map(hash, values))
 
 
 def halves(frame: Frame) -> Iterator[RecordFrame]:

@@ -49,7 +49,6 @@ from flows.load.tables import Tables
 
 log = logging.getLogger(__name__)
 
-PARSING_THREADS = 2
 CHECKPOINT_BYTES = 32 << 20
 MISFITS = 100
 JSON_TYPES = (str, int, float, dict, list, type(None))
@@ -195,7 +194,7 @@ class Load:
 
     def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
         """What each page came to, in order, while later ones are fetched and made into rows."""
-        with ThreadPoolExecutor(PARSING_THREADS) as pool:
+        with ThreadPoolExecutor(1) as pool:
             made = ((len(page.body), pool.submit(self._make_rows, page)) for page in pages)
             with closing(ahead(made, lambda item: item[0])) as items:
                 for _, reading in items:
@@ -207,17 +206,19 @@ class Load:
         size_bytes = len(page.body)
         if page.is_empty:
             return Reading(size_bytes, None, [], None, page.resume)
-        table = self._tables.read(page)
-        if table is not None:
-            newest_at = newest_of(table.values(cursor.field)) if cursor else None
-            return Reading(size_bytes, table, [], newest_at, page.resume)
+        known = self._tables.read(page)
+        if known is not None:
+            table, values = known
+            return Reading(size_bytes, table, [], newest_of(values), page.resume)
         found, unreadable = read(page, self._resource.records)
         completed = [self._with_own_fields(record) for record in found]
         good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body))
         reasons |= unreadable
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
-        frame = RecordFrame(good, Originals(page, self._resource.records, reasons))
+        originals = Originals(page, self._resource.records, reasons)
+        frame = RecordFrame(good, originals, self._resource.key)
+        self._tables.learn(frame)
         return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
 
     def _rejects_of(

@@ -35,7 +35,7 @@ Ids = Mapping[str, int | None]
 
 STAGE = sql.Identifier("pg_temp", "stage")
 TRIAL = sql.Identifier("pg_temp", "trial")
-COPY_BYTES = 1 << 18
+COPY_BYTES = 1 << 20
 # https://www.postgresql.org/docs/current/limits.html
 MAX_COLUMNS = 1600
 # A row has 8,160 bytes of room, and a value that is stored elsewhere takes up to 24 of them.

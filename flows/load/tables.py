@@ -1,19 +1,18 @@
-"""A page as a table at once, by polars, where that is certain to be what `json.loads` would say.
+"""A page's records as COPY text at once, where all have the types that the first ones have.
 
-polars reads a page many times faster than Python objects can be made, and without holding the
-interpreter. But it makes one type of mixed values without a word. So msgspec reads the page as
-well, strictly: every field is known, and every value is of its column's type, or the page takes the
-slower way (`RecordFrame`). Nested values and escapes Postgres can't hold do as well.
+msgspec reads a page into typed rows, strictly: no other field, no value of another type. It writes
+them as lines of JSON, which are CSV but for their brackets. Both are done without Python's help.
+Any other page is read record by record (`RecordFrame`), and its types are tried on the next one.
 """
 
-import io
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
-import polars as pl
 
 from flows.declaration import Page, RawRecords, Record, Resource
 from flows.load.frames import (
@@ -21,64 +20,63 @@ from flows.load.frames import (
     EXACT_DOUBLES_TO,
     KEY_COLUMN_BYTES,
     MAX_KEY_BYTES,
-    POLARS_TYPES,
+    Frame,
     RecordFrame,
     Texts,
 )
 from flows.load.originals import Originals
 
-TYPES = {kind: name for name, kind in POLARS_TYPES.items()}
+CSV = r"csv, escape '\', null 'null'"
 
+_Exact = Annotated[int, msgspec.Meta(ge=-EXACT_DOUBLES_TO, le=EXACT_DOUBLES_TO)]
 _Bigint = Annotated[int, msgspec.Meta(ge=BIGINT_BOUNDS.start, le=BIGINT_BOUNDS.stop - 1)]
-_JSON_TYPES: Mapping[type[pl.DataType], Any] = {
-    pl.Int64: _Bigint | None,
-    pl.Float64: int | float | None,
-    pl.String: str | None,
-    pl.Boolean: bool | None,
+_TYPES: Mapping[str | None, Any] = {
+    "bigint": _Exact,
+    "double precision": _Exact | float,
+    "text": str,
+    "boolean": bool,
+    None: None,
 }
+FIRST_RECORDS = 100
+_ENCODER = msgspec.json.Encoder()
+_UTF8_BYTES = 4
 
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_UNSTORABLE_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 # What msgspec takes in no name of a field.
-_ODD_NAME = re.compile(r'["\\\x00-\x1f]')
-_NESTED = re.compile(rb":\s*[\[{]")
-# COPY's end marker, which older servers see even inside a quoted value.
-_END_MARKER = b"\\\\."
+_ODD_NAME = re.compile('["\\\\\x00-\x1f\ud800-\udfff]')
+_EMPTY_OBJECT = re.compile(rb"\{\s*\}")
+_ESCAPE = re.compile(rb'\\(?:u00([0-9a-fA-F]{2})|([^"\\]))|\\.')
+_ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 class TableFrame:
-    """The records of one page as a polars table.
-
-    Attributes:
-        table: a field that a record lacks is null in it.
-    """
+    """The records of one page, already written as COPY's CSV."""
 
     def __init__(
-        self, table: pl.DataFrame, records: Callable[[], list[Record]], texts: Texts
+        self,
+        natural: Mapping[str, str | None],
+        beyond_double: frozenset[str],
+        rows: Sequence[tuple[Any, ...]],
+        key_hashes: Sequence[int] | None,
+        records: Callable[[], list[Record]],
+        texts: Texts,
     ) -> None:
-        """`records` and `texts` read the page once more, record by record, where that is needed."""
-        self.table = table
+        """`rows` has the fields that are not null throughout.
+
+        `records` and `texts` read the page once more, record by record, where that is needed.
+        """
+        self.natural = natural
+        self.beyond_double = beyond_double
+        self.count = len(rows)
+        self.key_hashes = key_hashes
+        self._csv = _as_csv(rows)
         self._records = records
         self._texts = texts
-        self.count = table.height
-        self.natural: Mapping[str, str | None] = {
-            name: TYPES.get(kind.base_type()) for name, kind in table.schema.items()
-        }
-        self.beyond_double = frozenset(
-            name for name, kind in self.natural.items() if kind == "bigint" and _beyond(table[name])
-        )
-        self._csv = _as_csv(self.fields([name for name, kind in self.natural.items() if kind]))
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
         if "jsonb" in types.values():
             return RecordFrame(self.records()).copy_source(types)
-        return "csv", self._csv
-
-    def fields(self, names: Sequence[str]) -> pl.DataFrame:
-        """These fields of all rows."""
-        # Not by `select`, which takes names like * and ^a$ for patterns.
-        return pl.DataFrame([self.table.get_column(name) for name in names])
+        return CSV, self._csv
 
     def records(self) -> list[Record]:
         """The rows as Python objects, with the fields that the API sent."""
@@ -88,17 +86,9 @@ class TableFrame:
         """The rows as the API wrote them."""
         return self._texts()
 
-    def values(self, field: str) -> set[Any]:
-        """The distinct values of a field, nulls left out."""
-        return set(self.table[field].drop_nulls().unique()) if field in self.table else set()
-
 
 class Tables:
-    """Reads the pages of one resource partition, and tries what one was made of on the next.
-
-    polars spends most of its time on finding out the types. What a page is read as does not depend
-    on the pages before it, so threads may share one object.
-    """
+    """Reads the pages of one resource partition, in their order."""
 
     def __init__(self, resource: Resource, own_fields: Mapping[str, Any]) -> None:
         """`own_fields` are the partition's own, which come before those of its records."""
@@ -106,166 +96,171 @@ class Tables:
         self._own_fields = own_fields
         self._shape: _Shape | None = None
 
-    def read(self, page: Page) -> TableFrame | None:
-        """The page's records as a table; None for the slower way."""
+    def learn(self, frame: Frame) -> None:
+        """Try the types of records that were read one by one on the next pages.
+
+        Where they don't stand for all that the records had, those are read one by one, too.
+        """
+        known = self._shape.kinds if self._shape else {}
+        names = [name for name in frame.natural if name not in self._own_fields]
+        kinds = {name: frame.natural[name] or known.get(name) for name in names}
+        has_key = all(kinds.get(name) or name in self._own_fields for name in self._resource.key)
+        is_plain = all(kind in _TYPES for kind in kinds.values())
+        self._shape = None
+        if has_key and is_plain and not any(map(_ODD_NAME.search, kinds)):
+            self._shape = _Shape(kinds, frame.beyond_double, self._resource.key)
+
+    def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
+        """The page's records, with the values of the cursor field; None for the slower way."""
         raw = _records_in(page, self._resource)
         if raw is None:
             return None
+        if self._shape is None:
+            self._guess(raw)
         shape = self._shape
-        table = shape.read_alike(raw) if shape else None
-        if table is None:
-            table = self._inferred(raw)
-        if table is None or not self._own_fields.keys().isdisjoint(table.columns):
+        rows = shape.rows_of(raw) if shape else None
+        natural = shape.natural(raw, rows) if shape and rows else None
+        if not shape or not rows or not natural or not any(natural.values()):
             return None
-        if not self._resource.key and _has_empty_rows(table):
-            return None
-        own = [
-            pl.Series(name, [value]).new_from_index(0, table.height)
-            for name, value in self._own_fields.items()
-        ]
-        table = pl.DataFrame(own).hstack(table) if own else table
-        if not _has_keys(table, self._resource.key) or not _has_plain_types(table.schema):
-            return None
+        cursor = self._resource.cursor
+        values = set(shape.column(cursor.field, rows)) if cursor else set()
+        return self._frame(page, shape, natural, rows), values - {None}
+
+    def _guess(self, raw: bytes) -> None:
+        """Learn from the first records of a page."""
+        try:
+            first = msgspec.json.decode(raw, type=list[msgspec.Raw])[:FIRST_RECORDS]
+            records = [json.loads(bytes(record)) for record in first]
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return
+        if records and all(isinstance(record, dict) for record in records):
+            self.learn(RecordFrame(records))
+
+    def _frame(
+        self, page: Page, shape: "_Shape", natural: Mapping[str, str | None], rows: list[Any]
+    ) -> TableFrame:
+        own = RecordFrame([dict(self._own_fields)]).natural
+        prefix = tuple(value for value in self._own_fields.values() if value is not None)
+        valued = shape.tuples([name for name, kind in natural.items() if kind], rows)
+        key = [name for name in self._resource.key if name not in own]
         return TableFrame(
-            table, partial(self._records_of, page), Originals(page, self._resource.records)
+            {**own, **natural},
+            frozenset(name for name in natural if shape.goes_beyond_double(name, rows)),
+            [prefix + row for row in valued] if prefix else valued,
+            list(map(hash, shape.tuples(key, rows))) if key else None,
+            partial(self._records_of, page),
+            Originals(page, self._resource.records),
         )
 
     def _records_of(self, page: Page) -> list[Record]:
         return [{**self._own_fields, **record} for record in self._resource.records(page)]
 
-    def _inferred(self, raw: bytes) -> pl.DataFrame | None:
-        """The table as polars takes it to be, where that is certain."""
-        if _is_nested(raw):
-            return None
-        try:
-            table = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
-        except pl.exceptions.PolarsError:
-            return None
-        if table.is_empty() or not _has_plain_types(table.schema):
-            return None
-        if any(map(_ODD_NAME.search, table.columns)):
-            return None
-        shape = _Shape(table.schema)
-        if not shape.is_of(raw) or not _is_exact(raw, table):
-            return None
-        self._shape = shape
-        return table
-
 
 class _Shape:
-    """The fields of a page with their types, as polars and as msgspec have them."""
+    """The fields of a page and their types."""
 
-    def __init__(self, schema: pl.Schema) -> None:
-        self._schema = schema
-        names = {f"field_{number}": name for number, name in enumerate(schema)}
-        required = [(name, None) for name in names if schema[names[name]] == pl.Null]
-        optional = [
-            (name, _JSON_TYPES[schema[names[name]].base_type()], None)
-            for name in names
-            if schema[names[name]] != pl.Null
-        ]
+    def __init__(
+        self, kinds: Mapping[str, str | None], beyond_double: frozenset[str], key: Sequence[str]
+    ) -> None:
+        self.kinds = kinds
+        self._beyond_double = beyond_double
+        self._key = key
+        self._slots = {name: f"field_{number}" for number, name in enumerate(kinds)}
+        self._complete = self._decoder(is_sparse=False)
+        self._sparse = self._decoder(is_sparse=True)
+
+    def _decoder(self, is_sparse: bool) -> Any:
+        fields: list[Any] = []
+        for name, slot in self._slots.items():
+            if name in self._key:
+                fields.append((slot, self._key_type(name)))
+            else:
+                kind = self._type(name) | None if self.kinds[name] else None
+                fields.append((slot, kind, None) if is_sparse else (slot, kind))
+        fields.sort(key=len)  # those that a record must have come first
+        names = {slot: name for name, slot in self._slots.items()}
         record = msgspec.defstruct(
-            "Record", [*required, *optional], rename=names, forbid_unknown_fields=True, gc=False
+            "Record", fields, rename=names, forbid_unknown_fields=True, gc=False
         )
-        self._decoder = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]  # made above
+        return msgspec.json.Decoder(list.__class_getitem__(record))
 
-    def is_of(self, raw: bytes) -> bool:
-        """Whether the records have no other fields, and no values of other types, than these.
+    def _type(self, name: str) -> Any:
+        return _Bigint if name in self._beyond_double else _TYPES[self.kinds[name]]
 
-        A field that holds only nulls is in every record; others may be left out.
-        """
+    def _key_type(self, name: str) -> Any:
+        """A type without null; texts are so short that all of them together fit into an index."""
+        if self.kinds[name] != "text":
+            return self._type(name)
+        room_bytes = MAX_KEY_BYTES // len(self._key) - KEY_COLUMN_BYTES
+        return Annotated[str, msgspec.Meta(max_length=room_bytes // _UTF8_BYTES)]
+
+    def rows_of(self, raw: bytes) -> list[Any] | None:
+        """The records as structs; None where one of them has another field or type."""
         try:
-            self._decoder.decode(raw)
+            try:
+                return list(self._complete.decode(raw))
+            except msgspec.ValidationError:
+                return list(self._sparse.decode(raw))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
-        return True
-
-    def read_alike(self, raw: bytes) -> pl.DataFrame | None:
-        """The records as polars would infer them to be; None where that could be another table.
-
-        A column without a value could be missing, one of doubles without a fraction be integers.
-        """
-        if not self.is_of(raw):
             return None
-        try:
-            table = pl.read_json(io.BytesIO(raw), schema=self._schema)
-        except pl.exceptions.PolarsError:
+
+    def natural(self, raw: bytes, rows: Sequence[Any]) -> dict[str, str | None] | None:
+        """The types that the fields have here; None where a field may be null or may be missing."""
+        kinds = {name: self._natural(name, rows) for name in self.kinds}
+        if self._is_complete(rows):
+            return kinds
+        if not self._key and _EMPTY_OBJECT.search(raw):
             return None
-        is_alike = all(map(_shows_its_type, table)) and _is_exact(raw, table)
-        return table if is_alike and not table.is_empty() else None
+        nulls = [name for name, kind in kinds.items() if kind is None]
+        if b"\\" in raw or any(f'"{name}"'.encode() in raw for name in nulls):
+            return kinds if not nulls else None
+        return {name: kind for name, kind in kinds.items() if kind}
+
+    def _is_complete(self, rows: Sequence[Any]) -> bool:
+        """Whether all records have all fields; those of a struct are then in the same order."""
+        return isinstance(rows[0], self._complete.type.__args__[0])
+
+    def _natural(self, name: str, rows: Sequence[Any]) -> str | None:
+        kind = self.kinds[name]
+        if kind == "double precision":
+            found = set(map(type, self.column(name, rows)))
+            return kind if float in found else "bigint" if int in found else None
+        return kind if any(value is not None for value in self.column(name, rows)) else None
+
+    def column(self, name: str, rows: Iterable[Any]) -> Iterable[Any]:
+        """The values of a field; none where there is no such field."""
+        return map(attrgetter(self._slots[name]), rows) if name in self._slots else ()
+
+    def tuples(self, names: Sequence[str], rows: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The values of some fields, row by row."""
+        if names == list(self.kinds) and self._is_complete(rows):
+            return list(map(msgspec.structs.astuple, rows))
+        values = map(attrgetter(*(self._slots[name] for name in names)), rows)
+        return [(value,) for value in values] if len(names) == 1 else list(values)
+
+    def goes_beyond_double(self, name: str, rows: Iterable[Any]) -> bool:
+        """Whether the field has an integer that a double would round."""
+        return name in self._beyond_double and any(
+            abs(value or 0) > EXACT_DOUBLES_TO for value in self.column(name, rows)
+        )
 
 
 def _records_in(page: Page, resource: Resource) -> bytes | None:
     """The list of records as bytes; None where it can't be had, or stored as it is."""
     raw = resource.records.raw(page) if isinstance(resource.records, RawRecords) else None
-    if raw is None or not raw.lstrip().startswith(b"["):
-        return None
-    if b"\\" in raw and (_END_MARKER in raw or _UNSTORABLE_ESCAPE.search(raw)):
-        return None
-    return raw
+    return None if raw is None or b"\\u0000" in raw else raw
 
 
-def _shows_its_type(column: pl.Series) -> bool:
-    if column.dtype == pl.Null:
-        return True
-    if column.dtype == pl.Float64:
-        return bool((column != column.floor()).any())
-    return column.null_count() < column.len()
+def _as_csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """Lines of JSON without their brackets: strings are quoted, nulls are not."""
+    lines = _ENCODER.encode_lines(rows)
+    text = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
+    return _ESCAPE.sub(_unescaped, text) if b"\\" in text else text
 
 
-def _has_empty_rows(table: pl.DataFrame) -> bool:
-    return bool(table.select(pl.all_horizontal(pl.all().is_null()).any()).item())
-
-
-def _has_keys(table: pl.DataFrame, key: Sequence[str]) -> bool:
-    """Whether every row has a key that fits into an index, for sure."""
-    if any(field not in table or table[field].has_nulls() for field in key):
-        return False
-    texts = [table[field] for field in key if table.schema[field] == pl.String]
-    longest: list[Any] = [column.str.len_bytes().max() for column in texts]
-    return bool(sum(longest) < MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key))
-
-
-def _as_csv(table: pl.DataFrame) -> bytes:
-    """Strings are quoted, nulls are not: COPY tells an empty string from a null by that."""
-    out = io.BytesIO()
-    table.write_csv(out, include_header=False, quote_style="non_numeric", null_value="")
-    return out.getvalue()
-
-
-def _is_nested(raw: bytes) -> bool:
-    """Whether a record has an object or an array in it; a deep one would take polars minutes."""
-    if _NESTED.search(raw) is None:
-        return False
-    try:
-        rows = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return True
-    return any(memoryview(value)[0] in b"[{" for row in rows for value in row.values())
-
-
-def _has_plain_types(schema: pl.Schema) -> bool:
-    """Whether there is a value at all, and all are of types that stand for one type of JSON's."""
-    kinds = {kind.base_type() for kind in schema.values()}
-    return kinds <= {*TYPES, pl.Null} and kinds != {pl.Null}
-
-
-def _is_exact(raw: bytes, table: pl.DataFrame) -> bool:
-    """Whether no name stands twice in a record, and doubles hold their integers exactly.
-
-    Where fields are left out, a name that stands twice may go unnoticed.
-    """
-    bare = _ESCAPE.sub(b"", raw) if b"\\" in raw else raw
-    columns = table.get_columns()
-    texts = [column for column in columns if column.dtype == pl.String]
-    strings = sum(column.len() - column.null_count() for column in texts)
-    if bare.count(b'"') > 2 * (table.height * table.width + strings):
-        return False
-    return not any(column.dtype == pl.Float64 and _beyond(column) for column in columns)
-
-
-def _beyond(column: pl.Series) -> bool:
-    """Whether a number could be one that a double can't tell from its neighbours."""
-    low: Any = column.min()
-    high: Any = column.max()
-    return low is not None and (low <= -EXACT_DOUBLES_TO or high >= EXACT_DOUBLES_TO)
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    r"""What an escape stands for; `\"` and `\\` are CSV's, too."""
+    digits, letter = escape.groups()
+    if digits:
+        return bytes.fromhex(digits.decode())
+    return _ESCAPED[letter] if letter else escape[0]

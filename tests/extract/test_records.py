@@ -200,8 +200,8 @@ def test_lines_of_json_become_a_table_as_fast_as_a_list_does() -> None:
     as_list = Tables(Resource("orders", "orders", records_at()), {}).read(page(records))
     assert fast is not None
     assert as_list is not None
-    assert fast.table.to_dicts() == as_list.table.to_dicts() == ndjson()(lines)
-    assert fast.natural == as_list.natural
+    assert fast[0].copy_source({}) == as_list[0].copy_source({})
+    assert fast[0].natural == as_list[0].natural
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_record() -> None:
