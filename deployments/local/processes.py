@@ -87,7 +87,7 @@ def child(
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM to the end of the block, for starts that can't be half done.
+    """Hold back signals that end us to the end of the block, for starts that can't be half done.
 
     Outside the main thread, which alone gets signals, it does nothing.
     """
@@ -97,7 +97,7 @@ def uninterrupted() -> Iterator[None]:
     held: list[int] = []
     before = {
         number: signal.signal(number, lambda got, _: held.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield

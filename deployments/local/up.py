@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from textwrap import indent
@@ -18,7 +18,14 @@ from typing import NoReturn
 from urllib.parse import urljoin
 
 from deployments.local.inbox import Message, receiving
-from deployments.local.processes import Service, StartError, child, free_port, wait_for
+from deployments.local.processes import (
+    Service,
+    StartError,
+    child,
+    free_port,
+    uninterrupted,
+    wait_for,
+)
 from deployments.local.run import HOME, SAMPLE
 from deployments.local.stack import START_SECONDS, Stack, running
 
@@ -79,7 +86,10 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 def _system(home: Path) -> Iterator[Sequence[Service]]:
     """Start all of it, say where it is, and end it afterwards."""
     say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
-    with receiving(_tell) as receivers, running(home, SAMPLE, sample_scale=1) as stack:
+    with ExitStack() as opened:
+        with uninterrupted():
+            receivers = opened.enter_context(receiving(_tell))
+        stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
         _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)

@@ -176,6 +176,25 @@ def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system
     assert laptop.left_running() == []
 
 
+# A signal that comes as soon as the first thread has started: nobody else would end that thread.
+STOPPED_EARLY = """
+import signal, sys, threading
+begin = threading.Thread.start
+def start(thread):
+    begin(thread)
+    signal.raise_signal(signal.SIGTERM)
+threading.Thread.start = start
+from deployments.local.up import main
+sys.exit(main())
+"""
+
+
+def test_a_start_that_is_stopped_while_a_receiver_starts_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPED_EARLY, f"--home={tmp_path}"]
+    done = subprocess.run(command, cwd=REPOSITORY, timeout=20)
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 def test_a_start_that_is_stopped_half_way_leaves_no_process(tmp_path: Path) -> None:
     laptop = Laptop(tmp_path / "local")
     terminal = Terminal(laptop.start("up"))
