@@ -7,6 +7,8 @@ URL ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
+# In the order of tests/conftest.py: xdist would begin with the files of most tests.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 export SQL URL
 
 .DEFAULT_GOAL := help
@@ -40,7 +42,7 @@ psql: install ## a prompt on the local database, or SQL="select …" for its bar
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(PYTEST)
 
 lint: install-dev ## ruff and sqlfluff
 	@$(BIN)/ruff check --quiet .
@@ -51,7 +53,7 @@ types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
 test-chaos: install-dev ## the long version: every kill, every fault of an API, every automation
-	@CHAOS=full $(BIN)/python -m pytest -n 2 --dist loadgroup tests/chaos tests/misbehaving tests/deployments tests/flows
+	@CHAOS=full $(PYTEST) tests/chaos tests/misbehaving tests/deployments tests/flows
 
 bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 
+LONG_FOLDERS = ("deployments", "flows")
 _numbers = count(1)
 
 
@@ -232,9 +233,11 @@ def _handler(answer: Callable[[Asked], Answer], asked: list[Asked]) -> type[Base
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, so that each file's services are started once.
 
-    Before xdist's own hook, which looks for these marks. What takes long, and is not the only proof
-    of its promise, is marked `long` and runs with CHAOS=full.
+    Before xdist's own hook, which looks for these marks. Files that start many programs come first:
+    a long one that begins last would run alone. What takes long, and is not the only proof of its
+    promise, is marked `long` and runs with CHAOS=full.
     """
+    items.sort(key=lambda item: item.path.parent.name not in LONG_FOLDERS)
     is_full = os.environ.get("CHAOS") == "full"
     for item in items:
         item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -88,6 +88,25 @@ def test_the_second_run_says_that_nothing_is_new(laptop: Laptop) -> None:
     assert "Nothing new: 0 inserted, 0 updated." in printed
 
 
+REPORT = """
+select count(*), bool_and(report.revenue = raw.revenue) from marts.rpt_sales_vs_weather as report
+full join (
+    select date_trunc('month', order_date::date)::date as sales_month,
+        round(sum(unit_price * quantity * (1 - discount)), 2) as revenue
+    from raw_northwind.orders join raw_northwind.order_details using (order_id)
+    where ship_city = 'London' group by 1
+) as raw using (sales_month)
+"""
+
+
+def test_the_report_is_what_the_raw_rows_say(laptop: Laptop) -> None:
+    code, printed = laptop.run("psql", "--sql", REPORT)
+    assert code == 0, printed
+    months, is_equal = printed.strip().split("|")
+    assert int(months) >= 12
+    assert is_equal == "t"
+
+
 def test_psql_prints_bare_rows(laptop: Laptop) -> None:
     statement = "select source, count(*) from elt.loads group by 1 order by 1"
     assert laptop.run("psql", "--sql", statement) == (0, "northwind|16\nopen_meteo|2\n")

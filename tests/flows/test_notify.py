@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from conftest import Answer, Asked, Server
@@ -10,7 +11,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Failed
 
-from blocks import notifications
+from blocks import notifications, warehouse
+from deployments.local.postgres import ensure_database, libpq
+from deployments.local.stack import Stack
 from flows.elt import elt
 from flows.errors import ConfigurationError
 from flows.notify import RECOVERED, incident, notify
@@ -19,7 +22,6 @@ FAILED = "prefect.flow-run.Failed"
 WEBHOOK = "custom-webhook/webhook"
 
 Serve = Callable[[Callable[[Asked], Answer]], Server]
-Ask = Callable[..., list[tuple]]
 
 
 @pytest.fixture
@@ -31,15 +33,23 @@ def server(stack: object) -> Iterator[SyncPrefectClient]:
             client.delete_variable_by_name(variable.name)
 
 
-@pytest.fixture
-def run(server: SyncPrefectClient, ask: Ask) -> FlowRun:
+@pytest.fixture(scope="module")
+def loaded(stack: Stack) -> UUID:
     """A run that loaded three rows."""
+    url = ensure_database(stack.warehouse, "told")
+    warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
     state: State[Any] = elt(
         source="northwind", resources=("shippers",), transform=False, return_state=True
     )
     run_id = state.state_details.flow_run_id
     assert run_id is not None
-    return server.read_flow_run(run_id)
+    return run_id
+
+
+@pytest.fixture
+def run(server: SyncPrefectClient, loaded: UUID) -> FlowRun:
+    """The same, as the server knows it."""
+    return server.read_flow_run(loaded)
 
 
 def told(run: FlowRun, event: str, *blocks: str, **parameters: Any) -> State[Any]:
