@@ -21,7 +21,9 @@ from flows.loads import (
     errors_of,
     midnight,
     submit_loads,
+    submit_replays,
 )
+from flows.progress import Progress
 from flows.retries import Retry
 
 LOADS_AT_ONCE = 4
@@ -68,13 +70,19 @@ def elt(
     database = warehouse.load()
     errors: list[Exception] = []
     loads = 0
+    progress = Progress(chosen)
     for wave in waves(chosen):
         futures = [
             future
             for resource in wave
-            for future in submit_loads(database, api, resource, request, retry, replay)
+            for future in (
+                submit_replays(database, api, resource, request, retry)
+                if replay
+                else submit_loads(database, api, resource, request, retry, progress)
+            )
         ]
         loads += len(futures)
+        progress.watch(futures)
         errors += errors_of(futures)
     return conclude(database, source, errors, loads, transform, retry)
 

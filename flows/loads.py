@@ -3,7 +3,7 @@
 Knows how Prefect names, repeats and shows a load; how it loads is the business of `flows.load`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, time, timezone
 from functools import partial
@@ -26,7 +26,7 @@ from pydantic import Field
 from blocks import secrets
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.declaration import Partition, Resource, RowsOf, Source
+from flows.declaration import Page, Partition, Resource, RowsOf, Source
 from flows.errors import EltError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.pages import read_pages
@@ -36,6 +36,7 @@ from flows.load.load import load
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.request import Request
+from flows.progress import Progress
 from flows.retries import Retry, is_worth_retrying
 from flows.transform import transform as build
 
@@ -54,26 +55,43 @@ def submit_loads(
     resource: Resource,
     request: Request,
     retry: Retry,
-    replay: bool = False,
+    progress: Progress,
 ) -> list[PrefectFuture[list[Entry]]]:
     """A task per partition that is declared; one for all those that are rows of a parent."""
-    if isinstance(resource.partitions, RowsOf):
-        with closing(database.connect()) as connection:
-            found = partitions_of(connection, source.name, resource)
-        name = f"{Address(source.name, resource.name, '')} ({len(found)} partitions)"
-        shares = {name: found}
-    else:
-        shares = {
-            str(Address(source.name, resource.name, partition.name)): (partition,)
-            for partition in resource.partitions
-        }
-    loading = replay_partitions if replay else load_partitions
+    shares = _shares(database, source, resource)
+    progress.expect(resource, sum(map(len, shares.values())))
     return [
-        as_task(loading, source, resource, retry, name).submit(
-            database, source, resource, partitions, request
+        as_task(load_partitions, source, resource, retry, name).submit(
+            database, source, resource, partitions, request, progress.read
         )
         for name, partitions in shares.items()
     ]
+
+
+def submit_replays(
+    database: Warehouse, source: Source, resource: Resource, request: Request, retry: Retry
+) -> list[PrefectFuture[list[Entry]]]:
+    """The same tasks, for what earlier loads set aside."""
+    return [
+        as_task(replay_partitions, source, resource, retry, name).submit(
+            database, source, resource, partitions, request
+        )
+        for name, partitions in _shares(database, source, resource).items()
+    ]
+
+
+def _shares(
+    database: Warehouse, source: Source, resource: Resource
+) -> Mapping[str, Sequence[Partition]]:
+    """The partitions of each task, by the task's name."""
+    if isinstance(resource.partitions, RowsOf):
+        with closing(database.connect()) as connection:
+            found = partitions_of(connection, source.name, resource)
+        return {f"{Address(source.name, resource.name, '')} ({len(found)} partitions)": found}
+    return {
+        str(Address(source.name, resource.name, partition.name)): (partition,)
+        for partition in resource.partitions
+    }
 
 
 def as_task(
@@ -101,6 +119,7 @@ def load_partitions(
     resource: Resource,
     partitions: Sequence[Partition],
     request: Request,
+    read: Callable[..., Iterator[Page]] = read_pages,
 ) -> list[Entry]:
     """Load partitions of a resource one after the other, with a connection of their own.
 
@@ -114,7 +133,7 @@ def load_partitions(
         entries: list[Entry] = []
         errors: list[Exception] = []
         for partition in partitions:
-            pages = partial(read_pages, client, source, resource, partition)
+            pages = partial(read, client, source, resource, partition)
             try:
                 entries.append(load(connection, source.name, resource, partition, pages, request))
             except EltError as error:

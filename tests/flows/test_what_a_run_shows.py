@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import date
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.types._datetime import DateTime, now
 
 from deployments.local.stack import Stack
+from flows import progress
 from flows.backfill import backfill
 from flows.elt import elt
 from flows.transform import transform
@@ -129,6 +131,46 @@ def test_a_backfill_shows_how_far_it_is(ask: Ask) -> None:
     )
     [progress] = [artifact for artifact in artifacts(state) if artifact.type == "progress"]
     assert float(str(progress.data)) == 100
+
+
+def progress_artifacts(stack: Stack) -> dict[str, float]:
+    """How far all runs are that show it, by the artifacts' ids; asked from any thread."""
+    url = f"{stack.environment['PREFECT_API_URL']}/artifacts/filter"
+    wanted = {"artifacts": {"type": {"any_": ["progress"]}}}
+    found = requests.post(url, json=wanted, timeout=10).json()
+    return {artifact["id"]: float(artifact["data"]) for artifact in found}
+
+
+def test_a_load_that_takes_long_shows_how_far_it_is(
+    stack: Stack, serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All answers but the first wait until there is something to see."""
+    base = stack.environment["NORTHWIND_BASE_URL"]
+    before = progress_artifacts(stack)
+    asked: list[Asked] = []
+    seen: dict[str, float] = {}
+
+    def answer(path: Asked) -> Answer:
+        asked.append(path)
+        deadline = monotonic() + 60
+        while len(asked) > 1 and not seen and monotonic() < deadline:
+            now_there = progress_artifacts(stack)
+            seen.update({new: now_there[new] for new in now_there.keys() - before.keys()})
+        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+    assert progress.SHOWN_EVERY_SECONDS >= 10, "Prefect counts what it is asked"
+    monkeypatch.setattr(progress, "SHOWN_EVERY_SECONDS", 0.2)
+    monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
+    loaded = ("order_details", "shippers")
+    state = elt(source="northwind", resources=loaded, transform=False, return_state=True)
+    assert state.is_completed()
+    [end] = [artifact for artifact in artifacts(state) if artifact.type == "progress"]
+    assert set(seen) == {str(end.id)}
+    assert seen[str(end.id)] < 100
+    assert float(str(end.data)) == 100
+    pages = dict(ask("select resource, pages from elt.loads"))
+    assert pages["order_details"] > 4
+    assert end.description == "\n".join(f"* {name}: {pages[name]} pages" for name in loaded)
 
 
 def test_a_load_logs_no_line_a_page(ask: Ask) -> None:
