@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -30,9 +31,22 @@ _numbers = count(1)
 @pytest.fixture
 def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
     """A project with two flows, of which the server has nothing before, and nothing after."""
+    with _new_project(tmp_path) as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def shared_project(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One for all tests of a module."""
+    with _new_project(tmp_path_factory.mktemp("project")) as project:
+        yield project
+
+
+@contextmanager
+def _new_project(root: Path) -> Iterator[Project]:
     name = f"project{os.getpid()}x{next(_numbers)}"
-    (tmp_path / "deployments").mkdir()
-    (tmp_path / "jobs.py").write_text(FLOWS.replace("{project}", name))
+    (root / "deployments").mkdir()
+    (root / "jobs.py").write_text(FLOWS.replace("{project}", name))
     pool = {PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME: name}
     with (
         temporary_settings(pool),
@@ -41,7 +55,7 @@ def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
     ):
         patch.setenv("PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME", name)
         patch.delenv("NOTIFY_WEBHOOK_URL", raising=False)
-        project = Project(tmp_path, name, client)
+        project = Project(root, name, client)
         yield project
         project.write("  []\n")
         project.deploy()

@@ -16,7 +16,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
 from blocks import notifications
-from tests.conftest import Answer, Serve, Server
+from tests.conftest import Answer, Server, serving
 from tests.deployments.project import Project
 
 pytest_plugins = ["tests.deployments.project_fixtures"]
@@ -79,16 +79,17 @@ def test_silence_lasts_longer_than_heartbeats_are_apart() -> None:
         assert trigger["within"] >= 3 * int(env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
-@pytest.fixture
-def inbox(serve: Serve) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def inbox(stack: object) -> Iterator[Server]:
     """Where the webhook's block sends to."""
-    receiver = serve(lambda asked: Answer())
-    notifications.save({"NOTIFY_WEBHOOK_URL": f"{receiver.url}hook"})
-    yield receiver
+    with serving() as serve:
+        receiver = serve(lambda asked: Answer())
+        notifications.save({"NOTIFY_WEBHOOK_URL": f"{receiver.url}hook"})
+        yield receiver
 
 
-@pytest.fixture
-def watched(project: Project, inbox: Server) -> Project:
+@pytest.fixture(scope="module")
+def watched(shared_project: Project, inbox: Server) -> Project:
     """The project with the automations of the file; silence of ten seconds is enough for them."""
     text = TEXT.replace("name: elt ", "name: TAG ").replace("tag.elt", "tag.TAG")
     text = text.replace("tag.watched", "tag.watched-by-TAG")
@@ -96,9 +97,9 @@ def watched(project: Project, inbox: Server) -> Project:
         assert within in text
         text = text.replace(within, "within: 10")
     text = text.replace("prefect.resource.name: transform", "prefect.resource.name: nobody")
-    project.write(JOBS, text.replace("within: 300", "within: 10"))
-    project.deploy()
-    return project
+    shared_project.write(JOBS, text.replace("within: 300", "within: 10"))
+    shared_project.deploy()
+    return shared_project
 
 
 def until(found: Callable[[], Any]) -> Any:

@@ -26,6 +26,12 @@ LOAD = """
       - {slug: daily, cron: "0 5 * * *", timezone: Europe/London, parameters: {days: 2}}
       - {slug: hourly, interval: 3600}
 """
+CHANGED = (
+    LOAD.replace("limit: 1", "limit: 2")
+    .replace("hello", "bye")
+    .replace('"0 5 * * *"', '"0 6 * * *"')
+    .replace(", parameters: {days: 2}", "")
+)
 OTHER = """
   - {name: load-other, entrypoint: "jobs.py:load", tags: [TAG]}
 """
@@ -69,7 +75,11 @@ def schedules(project: Project) -> dict[str, Any]:
     return {each.slug: each for each in project.deployment("load").schedules}
 
 
-def test_the_first_deploy_makes_all_and_the_second_finds_nothing_to_do(project: Project) -> None:
+def test_the_first_deploy_makes_all_and_the_second_finds_nothing_to_do(
+    shared_project: Project,
+) -> None:
+    """The next two tests go on with what is deployed here."""
+    project = shared_project
     project.write(LOAD + OTHER + TELL, WATCH)
     planned = project.plan()
     assert not server.has_pool(project.client, project.name)
@@ -90,12 +100,32 @@ def test_the_first_deploy_makes_all_and_the_second_finds_nothing_to_do(project: 
     assert project.automations() == made
 
 
-def test_what_left_the_files_is_removed_and_what_is_not_ours_stays(project: Project) -> None:
-    project.write(LOAD + OTHER + TELL, WATCH)
-    project.deploy()
+def test_a_change_is_told_field_by_field_and_moves_nothing_else(shared_project: Project) -> None:
+    project = shared_project
+    automations, tell = project.automations(), project.deployment("tell")
+    project.write(CHANGED + OTHER + TELL, WATCH)
+    planned = project.plan()
+    assert planned == [
+        f"update deployment {project.name} load/load: concurrency_limit 1 -> 2; "
+        "job_variables.env.GREETING 'hello' -> 'bye'",
+        f"update schedule daily of {project.name} load/load: cron '0 5 * * *' -> '0 6 * * *'; "
+        "parameters.days 2 -> None",
+    ]
+    assert project.deploy() == planned
+    assert schedules(project)["daily"].schedule.cron == "0 6 * * *"
+    assert schedules(project)["daily"].parameters == {}
+    assert project.deployment("load").job_variables["env"] == {"GREETING": "bye"}
+    assert project.automations() == automations
+    assert project.deployment("tell") == tell
+    assert project.plan() == [NOTHING]
+
+
+def test_what_left_the_files_is_removed_and_what_is_not_ours_stays(
+    shared_project: Project,
+) -> None:
+    project = shared_project
     of_others = _of_others(project)
-    rest = "    schedules:\n      - {slug: daily" + LOAD.partition("{slug: daily")[2]
-    project.write(LOAD.partition("    schedules")[0] + rest.partition("      - {slug: hourly")[0])
+    project.write(CHANGED.partition("      - {slug: hourly")[0])
     planned = project.plan()
     assert sorted(line.partition(":")[0] for line in planned) == [
         f"remove automation {project.name} told",
@@ -138,29 +168,6 @@ def test_schedules_that_all_left_the_file_are_removed(project: Project) -> None:
     assert len(project.plan()) == 2
     project.deploy()
     assert schedules(project) == {}
-    assert project.plan() == [NOTHING]
-
-
-def test_a_change_is_told_field_by_field_and_moves_nothing_else(project: Project) -> None:
-    project.write(LOAD + TELL)
-    project.deploy()
-    automations, tell = project.automations(), project.deployment("tell")
-    changed = LOAD.replace("limit: 1", "limit: 2").replace("hello", "bye")
-    changed = changed.replace('"0 5 * * *"', '"0 6 * * *"').replace(", parameters: {days: 2}", "")
-    project.write(changed + TELL)
-    planned = project.plan()
-    assert planned == [
-        f"update deployment {project.name} load/load: concurrency_limit 1 -> 2; "
-        "job_variables.env.GREETING 'hello' -> 'bye'",
-        f"update schedule daily of {project.name} load/load: cron '0 5 * * *' -> '0 6 * * *'; "
-        "parameters.days 2 -> None",
-    ]
-    assert project.deploy() == planned
-    assert schedules(project)["daily"].schedule.cron == "0 6 * * *"
-    assert schedules(project)["daily"].parameters == {}
-    assert project.deployment("load").job_variables["env"] == {"GREETING": "bye"}
-    assert project.automations() == automations
-    assert project.deployment("tell") == tell
     assert project.plan() == [NOTHING]
 
 
