@@ -37,6 +37,7 @@ from flows.errors import ConfigurationError
 from flows.retries import Retry
 
 RECOVERED = "prefect.flow-run.Completed"
+ENDED = {RECOVERED: "works again", "prefect.flow-run.TimedOut": "timed out"}
 SHOWN_LOADS = 20
 
 
@@ -136,7 +137,7 @@ def message(
     what = run.name
     if run.deployment_id is not None:
         what = prefect.read_deployment(run.deployment_id).name
-    ended = "works again" if event == RECOVERED else event.rpartition(".")[2].lower()
+    ended = ENDED.get(event) or event.rpartition(".")[2].lower()
     lines = [
         f"flow: {prefect.read_flow(run.flow_id).name}",
         f"deployment: {what}",

@@ -17,6 +17,7 @@ from flows.load.load import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
+PAGES_OF_DOCS = [README, *(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))]
 PAGES = [[1, 2], [3]]
 
 
@@ -56,7 +57,7 @@ def test_the_example_source_loads_every_page(
 
 def test_every_make_target_that_the_docs_name_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", README, re.MULTILINE))
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", "\n".join(PAGES_OF_DOCS), re.MULTILINE))
     assert {"run-local", "test", "psql"} <= named
     assert named <= targets
 

@@ -80,7 +80,8 @@ def test_a_message_names_the_run_what_was_said_and_what_was_loaded(
 def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: Serve) -> None:
     hook = serve(lambda _: Answer())
     notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
-    events = [RECOVERED, FAILED, FAILED, RECOVERED, RECOVERED, FAILED]
+    late = "prefect.flow-run.TimedOut"
+    events = [RECOVERED, FAILED, FAILED, RECOVERED, RECOVERED, late]
     messages = [told(run, event, WEBHOOK).message for event in events]
     assert messages == [
         "nothing to tell",
@@ -88,7 +89,7 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
         "nothing to tell",
         "northwind works again",
         "nothing to tell",
-        "northwind failed",
+        "northwind timed out",
     ]
     assert len(hook.asked) == 3
 
