@@ -161,7 +161,7 @@ def test_a_run_whose_heartbeat_stops_counts_as_crashed_and_is_started_again(
     watched: Project,
 ) -> None:
     silent, ended = begun(watched), begun(watched)
-    for run in (silent, ended):
+    for run in (ended, silent):
         _beat(watched, run)
     set_state(watched, ended, states.Failed(name="TimedOut"))
     until(lambda: read(watched, silent).state_name == "AwaitingRetry")

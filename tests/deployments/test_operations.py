@@ -1,13 +1,15 @@
 """The deployed flows on a real worker: what is tried again, who is told, what a kill leaves."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from conftest import Answer, serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
     DeploymentFilter,
     DeploymentFilterId,
     DeploymentFilterName,
@@ -30,6 +34,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.events.schemas.automations import Automation, AutomationCore
+from prefect.states import Failed, Running
 from prefect.types._datetime import now
 
 from blocks import warehouse
@@ -47,6 +53,7 @@ AWAY = Answer(status=503, headers={"Retry-After": "999999"})
 REFUSED = Answer(status=401)
 
 Ask = Callable[..., list[tuple]]
+Record = dict[str, Any]
 
 
 class Inbox:
@@ -72,11 +79,15 @@ class Inbox:
 
 
 class Api:
-    """The sample Northwind, which says something else first where it is told to."""
+    """The sample Northwind, which says something else first where it is told to; and its worker."""
+
+    settings: dict[str, str]
+    worker: "subprocess.Popen[bytes]"
 
     def __init__(self, base: str) -> None:
         self._base = base
         self.said: list[Answer] = []
+        self.changed: dict[str, Callable[[list[Record]], object]] = {}
         self.is_held = threading.Event()
         self.held: threading.Event | None = None
 
@@ -97,7 +108,10 @@ class Api:
         if held := self.held:
             self.is_held.set()
             held.wait(DEADLINE_SECONDS)
-        return Answer(requests.get(self._base + path.lstrip("/"), timeout=10).content)
+        document = requests.get(self._base + path.lstrip("/"), timeout=10).json()
+        if change := self.changed.get(path.lstrip("/").partition("?")[0]):
+            change(document["value"])
+        return Answer(json.dumps(document).encode())
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +127,21 @@ def api(stack: Stack, inbox: tuple[Inbox, dict[str, str]]) -> Iterator[Api]:
     """The API of a worker that runs what `make deploy` deployed."""
     said = Api(stack.environment["NORTHWIND_BASE_URL"])
     run_module(stack, "deployments.deploy", environment=secret(inbox[1]))
-    log = Path(os.environ["PREFECT_HOME"]) / "worker.log"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "elt"]
     with serving() as serve:
-        settings = {
+        said.settings = {
             **stack.environment,
             "NORTHWIND_BASE_URL": serve(said.answer).url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
-        with child(command, log, settings):
+        with working(said) as said.worker:
             yield said
+
+
+def working(api: Api) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """A worker, as long as the block lasts."""
+    log = Path(os.environ["PREFECT_HOME"]) / "worker.log"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "elt"]
+    return child(command, log, api.settings)
 
 
 def secret(channels: dict[str, str]) -> dict[str, str]:
@@ -162,6 +181,14 @@ def wait_until(read: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
+
+
+def loads_of(server: SyncPrefectClient, run: FlowRun) -> str:
+    """What stands above the table of the run's loads."""
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    found = server.read_artifacts(artifact_filter=of_run)
+    [table] = [artifact for artifact in found if artifact.type == "table"]
+    return str(table.description)
 
 
 def notify_runs(server: SyncPrefectClient, count: int) -> list[FlowRun]:
@@ -221,12 +248,14 @@ def test_what_a_retry_may_mend_is_tried_again_and_an_incident_is_told_once(
             assert f"/runs/flow-run/{first.id}" in told
             assert "401" in told
             assert "northwind.shippers failed: 0 extracted" in told
+        assert f"/deployments/deployment/{first.deployment_id}?tab=Runs)" in loads_of(server, first)
 
-        api.said = [REFUSED]
-        assert ended(server, start(server)).state.is_failed()
+        lasting = server.create_flow_run_from_deployment(first.deployment_id, state=Running())
+        server.set_flow_run_state(lasting.id, Failed(name="TimedOut"), force=True)
+        assert len(notify_runs(server, 2)) == 2, "a run that takes too long starts notify as well"
         api.said = [AWAY, AWAY]
         assert ended(server, start(server)).state.is_completed()
-        assert states(ask)[2:] == ["failed", "failed", "succeeded"]
+        assert states(ask)[1:] == ["failed", "failed", "succeeded"]
         messages = arrived.wait_for(4)
         runs = notify_runs(server, 3)
         assert len(runs) == 3
@@ -247,6 +276,7 @@ def test_a_killed_run_is_told_and_started_again_and_leaves_nothing_out(
             run = start(server, resources=["order_details"])
             assert is_held.wait(DEADLINE_SECONDS)
             [process] = processes_of(run)
+            assert wait_until(lambda: heartbeats(server, run), bool)
             process.send_signal(signal.SIGKILL)
             messages = arrived.wait_for(before + 2)[before:]
         assert all("northwind crashed" in f"{m.subject}{m.text}" for m in messages)
@@ -258,6 +288,17 @@ def test_a_killed_run_is_told_and_started_again_and_leaves_nothing_out(
         assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages)
         notify_runs(server, told_before + 2)
         assert len(arrived.messages) == before + 4, "a crash that is reported twice is told once"
+
+
+def heartbeats(server: SyncPrefectClient, run: FlowRun) -> list[datetime]:
+    """When the run's heart was heard, in order."""
+    wanted = {
+        "occurred": {"since": str(run.created), "until": now("UTC").isoformat()},
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+    }
+    answer = server.request("POST", "/events/filter", json={"filter": wanted})
+    return sorted(datetime.fromisoformat(event["occurred"]) for event in answer.json()["events"])
 
 
 def is_completed(run: FlowRun) -> bool:
@@ -326,22 +367,29 @@ def test_a_schedule_starts_runs_and_one_that_is_due_too_early_is_left_out(
     assert "succeeded" in states(ask)
 
 
-def test_secrets_are_found_nowhere_on_the_server_and_in_no_log(
+def test_rejects_and_failed_dbt_tests_are_told_and_no_secret_is_found_anywhere(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask, warehouse_url: Any
 ) -> None:
-    """The warehouse's password, the channels' addresses and the Git token."""
+    """Of secrets: the warehouse's password, the channels' addresses and the Git token."""
     arrived, channels = inbox
     login = libpq(warehouse_url.set(password=CANARY))
     begun_at = now("UTC")
     with get_client(sync_client=True) as server:
         save({"WAREHOUSE_URL": login, **secret(channels)})
         assert warehouse.load().url.password == CANARY
-        api.said = [REFUSED]
+        api.changed = {
+            "Suppliers": lambda records: records[0].pop("SupplierID"),  # of two pages
+            "Categories": lambda records: records.remove(records[0]),
+        }
         before = len(arrived.messages)
-        run = start(server, resources=["shippers", "suppliers"], transform=True)
+        run = start(server, resources=["suppliers", "categories", "products"], transform=True)
         assert ended(server, run).state.is_failed()
-        arrived.wait_for(before + 2)
-        assert sorted(states(ask)) == ["failed", "succeeded"], "and what was loaded is built"
+        for message in arrived.wait_for(before + 2)[before:]:
+            assert "northwind.suppliers: 2 records could not be stored" in message.text
+            assert "northwind.suppliers failed: 29 extracted" in message.text
+            assert "2 rejected in" in message.text
+            assert "test relationships_stg_northwind__products_category_id" in message.text
+        api.changed = {}
         runs = server.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 expected_start_time=FlowRunFilterExpectedStartTime(after_=begun_at)
@@ -365,3 +413,50 @@ def test_secrets_are_found_nowhere_on_the_server_and_in_no_log(
     ]
     assert len(files) >= 3
     assert [file for file in files if CANARY in file.read_text(errors="replace")] == []
+
+
+@contextmanager
+def silence_of(server: SyncPrefectClient, seconds: float) -> Iterator[None]:
+    """Let silence of that many seconds be enough for a run to count as crashed."""
+    [before] = [
+        automation
+        for automation in server.read_automations()
+        if automation.name == "elt run without heartbeat"
+    ]
+    server.update_automation(before.id, within(before, seconds))
+    try:
+        yield
+    finally:
+        server.update_automation(before.id, within(before, before.trigger.within.total_seconds()))
+
+
+def within(automation: Automation, seconds: float) -> AutomationCore:
+    """The automation with another time in its trigger."""
+    body = automation.model_dump(exclude={"owner_resource"})
+    body["trigger"]["within"] = timedelta(seconds=seconds)
+    return AutomationCore.model_validate(body)
+
+
+@pytest.mark.long
+def test_a_run_whose_machine_dies_counts_as_crashed_and_the_next_worker_does_it(
+    stack: Stack, api: Api, ask: Ask
+) -> None:
+    """Heartbeats are as far apart as prefect.yaml says. The last test here: it kills the worker."""
+    with get_client(sync_client=True) as server, silence_of(server, 70):
+        with api.hold() as is_held:
+            run = start(server)
+            assert is_held.wait(DEADLINE_SECONDS)
+            first, second = wait_until(lambda: heartbeats(server, run), lambda all_: len(all_) == 2)
+            assert 58 < (second - first).total_seconds() < 68
+            [process] = processes_of(run)
+            for dies in (psutil.Process(api.worker.pid), process):
+                dies.send_signal(signal.SIGKILL)
+        wait_until(
+            lambda: server.read_flow_run(run.id), lambda read: read.state_name == "AwaitingRetry"
+        )
+        past = {state.name: state.message for state in server.read_flow_run_states(run.id)}
+        assert past["Crashed"] == "No heartbeat for ten minutes."
+        with working(api):
+            done = wait_until(lambda: server.read_flow_run(run.id), is_completed)
+        assert done.run_count == 2
+        assert states(ask) == ["abandoned", "succeeded"]
