@@ -31,8 +31,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
     LogFilter,
+    LogFilterTimestamp,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, Log, StateType
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.states import Failed, Running
@@ -390,21 +391,23 @@ def test_rejects_and_failed_dbt_tests_are_told_and_no_secret_is_found_anywhere(
             assert "2 rejected in" in message.text
             assert "test relationships_stg_northwind__products_category_id" in message.text
         api.changed = {}
-        runs = server.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                expected_start_time=FlowRunFilterExpectedStartTime(after_=begun_at)
-            )
-        )
+        notify_runs(server, 1)
+        since = FlowRunFilterExpectedStartTime(after_=begun_at)
+        runs = server.read_flow_runs(flow_run_filter=FlowRunFilter(expected_start_time=since))
+        logs = list(logs_since(server, begun_at))
         said = [
             *server.read_deployments(),
             *runs,
-            *server.read_artifacts(),
+            *server.read_task_runs(flow_run_filter=FlowRunFilter(expected_start_time=since)),
+            *server.read_artifacts(flow_run_filter=FlowRunFilter(expected_start_time=since)),
             *server.read_variables(),
             *server.read_automations(),
-            *server.read_logs(LogFilter()),
+            *logs,
             *server.read_block_documents(include_secrets=False),
         ]
-        assert len(runs) >= 3
+        over = {each.id for each in runs if is_over(each)}
+        assert len(over) >= 3, "elt, its build, notify; others are due later"
+        assert {log.flow_run_id for log in logs} >= over
         assert all(CANARY not in each.model_dump_json() for each in said)
     dbt_files = Path(stack.environment["DBT_TARGET_PATH"])
     files = [
@@ -413,6 +416,15 @@ def test_rejects_and_failed_dbt_tests_are_told_and_no_secret_is_found_anywhere(
     ]
     assert len(files) >= 3
     assert [file for file in files if CANARY in file.read_text(errors="replace")] == []
+
+
+def logs_since(server: SyncPrefectClient, begun_at: datetime) -> Iterator[Log]:
+    """All log lines that the server got since then; it answers so many at a time."""
+    offset = 0
+    chosen = LogFilter(timestamp=LogFilterTimestamp(after_=begun_at))
+    while page := server.read_logs(chosen, limit=200, offset=offset):
+        yield from page
+        offset += len(page)
 
 
 @contextmanager
