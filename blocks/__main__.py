@@ -19,8 +19,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     Raises:
         ConfigurationError: when a value is missing or wrong.
     """
-    warehouse.save(environment)
-    saved = [f"sqlalchemy-connector/{warehouse.BLOCK}"]
+    saved = [f"sqlalchemy-connector/{name}" for name in warehouse.save(environment)]
     saved += [f"secret/{secrets.block(name)}" for name in secrets.save(environment)]
     Secret(value=environment.get("GIT_TOKEN", "")).save(GIT_TOKEN, overwrite=True)
     return [*saved, f"secret/{GIT_TOKEN}", *notifications.save(environment)]

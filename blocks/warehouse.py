@@ -1,6 +1,7 @@
-"""The `warehouse` block: where Postgres is and how to log in. The one place that reads it.
+"""The blocks of the warehouse: where Postgres is and how to log in. The one place that reads them.
 
-Loads get a psycopg2 connection from it, dbt gets environment variables.
+Loads get a psycopg2 connection from `warehouse`, dbt gets environment variables from
+`warehouse-transformer`; they are two roles, or one (blocks/roles.sql).
 """
 
 import os
@@ -19,24 +20,39 @@ from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
 
 BLOCK = "warehouse"
 URL_VARIABLE = "WAREHOUSE_URL"
+TRANSFORMER_BLOCK = "warehouse-transformer"
+TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
 CONNECT_TIMEOUT_SECONDS = 10
 
 
-def save(environment: Mapping[str, str] = os.environ) -> None:
-    """Create or update the block from `WAREHOUSE_URL` (postgresql://user:password@host:5432/name).
+def save(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Create or update both blocks, and return their names.
+
+    `WAREHOUSE_URL` (postgresql://user:password@host:5432/name) is how loads log in, and
+    `WAREHOUSE_TRANSFORMER_URL` how dbt does; without the second one it does as loads do.
 
     Raises:
-        ConfigurationError: when the variable is missing or no such URL.
+        ConfigurationError: when the first is missing, or one is no such URL.
     """
-    text = environment.get(URL_VARIABLE, "")
+    blocks = {BLOCK: URL_VARIABLE, TRANSFORMER_BLOCK: TRANSFORMER_URL_VARIABLE}
+    if not environment.get(TRANSFORMER_URL_VARIABLE):
+        blocks[TRANSFORMER_BLOCK] = URL_VARIABLE
+    logins = {block: _components(variable, environment) for block, variable in blocks.items()}
+    for block, login in logins.items():
+        SqlAlchemyConnector(connection_info=login).save(block, overwrite=True)
+    return list(logins)
+
+
+def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
+    text = environment.get(variable, "")
     try:
         url = make_url(text)
     except ArgumentError as error:
         raise ConfigurationError(
-            f"Set {URL_VARIABLE} to postgresql://user:password@host:5432/database; now it is "
+            f"Set {variable} to postgresql://user:password@host:5432/database; now it is "
             f"{'empty' if not text else 'not a URL'}."
         ) from error
-    components = ConnectionComponents(
+    return ConnectionComponents(
         driver=SyncDriver.POSTGRESQL_PSYCOPG2,
         username=url.username,
         password=url.password,
@@ -45,7 +61,6 @@ def save(environment: Mapping[str, str] = os.environ) -> None:
         database=url.database,
         query={name: str(value) for name, value in url.query.items()},
     )
-    SqlAlchemyConnector(connection_info=components).save(BLOCK, overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -86,17 +101,17 @@ class Warehouse:
         }
 
 
-def load() -> Warehouse:
-    """Read the block.
+def load(name: str = BLOCK) -> Warehouse:
+    """Read a block.
 
     Raises:
         ConfigurationError: when it is missing.
     """
     try:
-        block = SqlAlchemyConnector.load(BLOCK)
+        block = SqlAlchemyConnector.load(name)
     except ValueError as error:
         raise ConfigurationError(
-            f"The Prefect block {BLOCK!r} is missing. Set {URL_VARIABLE} and run "
+            f"The Prefect block {name!r} is missing. Set {URL_VARIABLE} and run "
             "`python -m blocks.warehouse`."
         ) from error
     info = block.connection_info
@@ -111,7 +126,7 @@ def _connect_problem(url: URL, said: str) -> Exception:
     if any(words in said for words in refused):
         return RefusedLoginError(
             f"{where} refused user {url.username!r} on database {url.database!r}: {said}. Correct "
-            f"{URL_VARIABLE} and run `python -m blocks.warehouse`."
+            f"{URL_VARIABLE} or {TRANSFORMER_URL_VARIABLE} and run `python -m blocks.warehouse`."
         )
     return UnavailableError(f"{where} does not answer: {said}. Start it, then run this again.")
 

@@ -59,7 +59,7 @@ def transform(
         keep_days: How long manifest and results of a build are kept in dbt.builds.
         retry: How a build is tried again where Postgres was away.
     """
-    database = warehouse.load()
+    database = warehouse.load(warehouse.TRANSFORMER_BLOCK)
     attempt = task(
         name="dbt",
         cache_policy=NO_CACHE,

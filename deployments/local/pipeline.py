@@ -19,6 +19,7 @@ import psycopg2
 from prefect.client.schemas.objects import State
 
 from blocks import warehouse
+from deployments.local.stack import REPORTER_URL_VARIABLE
 from deployments.local.watch import COUNTED, heading, watch
 from flows.elt import elt
 from flows.sources import names
@@ -57,7 +58,7 @@ def main(begun_at: float, install_seconds: float, log: Path, replay: bool = Fals
     say("\nBuilding and testing with dbt ...")
     with _timed(seconds, "dbt"):
         _note(problems, "dbt", transform(return_state=True))
-    _show_report(dsn)
+    _show_report(os.environ[REPORTER_URL_VARIABLE])
     say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
     for problem in problems:
         say(f"\nFAILED: {problem}")

@@ -7,14 +7,16 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import psutil
+import psycopg2
 from sqlalchemy.engine import URL
 
+from blocks import roles
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.processes import (
     Service,
@@ -26,6 +28,7 @@ from deployments.local.processes import (
 )
 
 START_SECONDS = 120
+REPORTER_URL_VARIABLE = "WAREHOUSE_REPORTER_URL"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Stack:
 
     Attributes:
         environment: what a process needs to work with it; Prefect reads it when it is imported.
-        warehouse: the address of the database that the flows load.
+        warehouse: the address of the database that the flows load, as its owner.
         services: what it consists of.
         wait: returns when all services answer.
     """
@@ -65,7 +68,7 @@ def running(home: Path, database: str, sample_scale: int | None = None) -> Itera
         with uninterrupted():
             server = opened.enter_context(postgres(home / "postgres"))
         warehouse = ensure_database(server, database)
-        parts = _Parts(opened, home, {"WAREHOUSE_URL": libpq(warehouse), **_quiet(home)})
+        parts = _Parts(opened, home, {**_logins(warehouse), **_quiet(home)})
         parts.services.append(_postgres_service(home / "postgres"))
         _start_prefect(parts, ensure_database(server, "prefect"))
         if sample_scale is not None:
@@ -116,6 +119,18 @@ def _alone(home: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _logins(warehouse: URL) -> dict[str, str]:
+    """The warehouse's roles, which are made, and how each logs in; nobody asks for a password."""
+    with closing(psycopg2.connect(libpq(warehouse))) as owner, owner, owner.cursor() as cursor:
+        roles.ensure(cursor)
+    variables = {
+        "WAREHOUSE_URL": roles.LOADER,
+        "WAREHOUSE_TRANSFORMER_URL": roles.TRANSFORMER,
+        REPORTER_URL_VARIABLE: roles.REPORTER,
+    }
+    return {name: libpq(warehouse.set(username=role)) for name, role in variables.items()}
 
 
 def _quiet(home: Path) -> dict[str, str]:

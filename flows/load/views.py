@@ -93,11 +93,13 @@ def without_dependent_views(
                 f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
                 "again, and create it anew."
             )
-        cursor.execute(sql.SQL("drop view {}").format(view.name))
+        with _role_of(cursor, view):
+            cursor.execute(sql.SQL("drop view {}").format(view.name))
     yield
     for view in views:
         if view.name.as_string(cursor) not in own:
-            _recreate(cursor, view)
+            with _role_of(cursor, view):
+                _recreate(cursor, view)
 
 
 def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]:
@@ -107,6 +109,20 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
     )
     cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
     return [_View(sql.Identifier(schema, name), *rest) for schema, name, *rest in cursor]
+
+
+@contextmanager
+def _role_of(cursor: Cursor, view: _View) -> Iterator[None]:
+    """Take the role of a view's owner, where this one may and does not have its rights as it is."""
+    cursor.execute(
+        "select pg_has_role(%s, 'member') and not pg_has_role(%s, 'usage')", [view.owner] * 2
+    )
+    if cursor.fetchall() == [(False,)]:
+        yield
+        return
+    cursor.execute(sql.SQL("set local role {}").format(sql.Identifier(view.owner)))
+    yield
+    cursor.execute("reset role")
 
 
 def _recreate(cursor: Cursor, view: _View) -> None:

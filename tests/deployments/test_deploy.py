@@ -282,6 +282,7 @@ def test_the_template_of_the_environment_names_what_deploys_read() -> None:
         "PREFECT_API_URL",
         "PREFECT_API_KEY",
         "WAREHOUSE_URL",
+        "WAREHOUSE_TRANSFORMER_URL",
         "NOTIFY_EMAIL_URL",
         "NOTIFY_WEBHOOK_URL",
         "ELT_CODE",
