@@ -26,7 +26,7 @@ from flows import sources
 from flows.build import manifests, process, records
 from flows.build.failures import first_rows, was_away
 from flows.build.manifests import Json
-from flows.build.publish import AUDIT, drop_leftovers, publish
+from flows.build.publish import AUDIT, copy_history, drop_leftovers, publish
 from flows.build.records import Build, RawTable
 from flows.build.selection import DONE, Selection, checksum, loads_of, select
 from flows.errors import BuildError, EltError, UnavailableError
@@ -155,6 +155,7 @@ def _begin(database: Warehouse, only_stale: bool, full_refresh: bool) -> Plan | 
         published = records.published_manifest(cursor)
         if selection.resumes is None:
             drop_leftovers(cursor, AUDIT, manifests.incremental(published, AUDIT))
+            copy_history(cursor, AUDIT)
     return Plan(build_id, selection, published)
 
 

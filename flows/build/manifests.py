@@ -8,7 +8,11 @@ from flows.build.publish import Name, Relation
 Json = Mapping[str, Any]
 Node = Mapping[str, Any]
 
-_RELATIONS = ("model", "seed")  # what is built in the audit schemas and moved from there
+_RELATIONS = (
+    "model",
+    "seed",
+    "snapshot",
+)  # what is built in the audit schemas and moved from there
 
 
 def _in_production(node: Node, suffix: str) -> Node:

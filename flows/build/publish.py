@@ -18,6 +18,7 @@ from flows.load.views import grant, without_dependent_views
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
+SNAPSHOTS = "snapshots"  # the schema of what can't be built again: history
 SCHEMA = "dbt"  # of what is noted of builds, and where a table waits while two change places
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
 _GRANTS = """
@@ -42,6 +43,10 @@ from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where right(nspname, length(%s)) = %s and relkind in ('r', 'p', 'v', 'm')
     and pg_has_role(nspowner, 'usage')
 """
+_COPY = (
+    "create table {copy} (like {published} including all)",
+    "insert into {copy} select * from {published}",
+)
 
 
 class Name(NamedTuple):
@@ -180,3 +185,18 @@ def drop_leftovers(cursor: Cursor, suffix: str, kept: Collection[Name] = ()) -> 
     for name in [Name(*row) for row in cursor.fetchall()]:
         if name not in kept:
             _drop(cursor, name, cascade=True)
+
+
+def copy_history(cursor: Cursor, suffix: str) -> None:
+    """Copy the published snapshots to where a build adds to them.
+
+    A build that fails has added to the copy alone. All of them are copied, also those that no
+    manifest knows: what replaces a snapshot must hold what that held.
+    """
+    schema = f"{SNAPSHOTS}{suffix}"
+    cursor.execute("select tablename from pg_tables where schemaname = %s", [SNAPSHOTS])
+    for (table,) in cursor.fetchall():
+        schemas.ensure(cursor, schema)
+        names = {"copy": Name(schema, table).quoted, "published": Name(SNAPSHOTS, table).quoted}
+        for statement in _COPY:
+            cursor.execute(sql.SQL(statement).format(**names))

@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.build import publish as module
-from flows.build.publish import Name, Relation, drop_leftovers, publish
+from flows.build.publish import Name, Relation, copy_history, drop_leftovers, publish
 from flows.errors import ConfigurationError, UnavailableError
 
 Query = Callable[..., list[tuple]]
@@ -106,3 +106,22 @@ def test_a_reader_that_does_not_let_go_is_told_of(
     finally:
         reader.close()
     assert query("select * from marts.report") == [("old",)]
+
+
+def test_a_build_that_fails_has_added_to_a_copy_of_history_alone(
+    connection: Connection, query: Query
+) -> None:
+    """And what the next one publishes holds all that was there."""
+    history = Relation(Name("snapshots__audit", "items"), Name("snapshots", "items"))
+    query("create schema snapshots")
+    query("create table snapshots.items as select 1 as id, 'first' as version")
+    query("create index by_id on snapshots.items (id)")
+    for version in ("bad", "second"):
+        with connection, connection.cursor() as cursor:
+            drop_leftovers(cursor, "__audit")
+            copy_history(cursor, "__audit")
+            cursor.execute("insert into snapshots__audit.items values (1, %s)", [version])
+        assert query("select version from snapshots.items") == [("first",)]
+    run(connection, history)
+    assert query("select version from snapshots.items order by 1") == [("first",), ("second",)]
+    assert query("select count(*) from pg_indexes where schemaname = 'snapshots'") == [(1,)]

@@ -9,6 +9,7 @@ import yaml
 
 PROJECT_FOLDER = Path(__file__).parents[2] / "dbt_project"
 MODELS_FOLDER = PROJECT_FOLDER / "models"
+SNAPSHOTS_FOLDER = PROJECT_FOLDER / "snapshots"
 SQL_FILES = sorted(MODELS_FOLDER.rglob("*.sql"))
 
 ENDS_WITH_GRAIN = re.compile(r"\bone row per [^.]+\.$")
@@ -26,12 +27,12 @@ def layer(sql_file: Path) -> str:
     return sql_file.relative_to(MODELS_FOLDER).parts[0]
 
 
-def read_properties() -> dict[str, dict[str, Any]]:
-    """What the YAML files say of each model, by the model's name."""
+def read_properties(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """What the YAML files say of each model, or other kind of thing, by its name."""
     return {
-        model["name"]: model
-        for yaml_file in MODELS_FOLDER.rglob("*.yml")
-        for model in yaml.safe_load(yaml_file.read_text()).get("models", [])
+        item["name"]: item
+        for yaml_file in folder.rglob("*.yml")
+        for item in yaml.safe_load(yaml_file.read_text()).get(kind, [])
     }
 
 
@@ -48,7 +49,9 @@ def has_tested_key(model: dict[str, Any]) -> bool:
     )
 
 
-PROPERTIES = read_properties()
+PROPERTIES = read_properties(MODELS_FOLDER, "models")
+SNAPSHOTS = read_properties(SNAPSHOTS_FOLDER, "snapshots")
+EXPOSURES = read_properties(MODELS_FOLDER, "exposures")
 MARTS = [file for file in SQL_FILES if layer(file) == "marts"]
 
 every_model = pytest.mark.parametrize("sql_file", SQL_FILES, ids=lambda file: file.stem)
@@ -90,6 +93,23 @@ def test_it_calls_source_only_in_staging(sql_file: Path) -> None:
 @every_model
 def test_it_selects_everything_from_final_last(sql_file: Path) -> None:
     assert sql_file.read_text().endswith("\n\nselect * from final\n")
+
+
+def test_there_are_snapshots_and_all_of_them_are_declared() -> None:
+    assert SNAPSHOTS
+    assert list(SNAPSHOTS_FOLDER.rglob("*.sql")) == []
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_snapshot_keeps_the_rules_of_models(name: str) -> None:
+    """And may have one present version of each thing only."""
+    snapshot = SNAPSHOTS[name]
+    assert re.fullmatch(r"snp_[a-z0-9_]+__[a-z0-9_]+", name)
+    assert ENDS_WITH_GRAIN.search(snapshot["description"].strip())
+    assert has_tested_key(snapshot)
+    key = next(c for c in snapshot["columns"] if c["name"] == snapshot["config"]["unique_key"])
+    (unique,) = [test["unique"] for test in key["data_tests"] if "unique" in test]
+    assert unique["config"] == {"where": "dbt_valid_to is null"}
 
 
 def test_the_contract_is_enforced_for_all_marts() -> None:
