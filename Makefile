@@ -4,6 +4,8 @@ API ?= sample
 SCALE ?= 1
 SQL ?=
 URL ?=
+TRIAL ?=
+DROP ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -12,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 export SQL URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,6 +39,9 @@ deploy: install ## blocks, work pool, deployments, automations: the server as th
 
 deploy-plan: install ## what `make deploy` would change on the server, which stays as it is
 	@$(BIN)/python -m deployments.deploy --plan
+
+dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
+	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(DROP),--drop)
 
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"

@@ -63,6 +63,22 @@ def test_main_is_deployed_after_its_tests_and_not_by_a_pull_request() -> None:
     assert deploy["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
 
 
+def test_a_pull_request_builds_its_models_in_schemas_of_its_own_and_drops_them() -> None:
+    """Only where there is a warehouse for it: a fork gets no secret."""
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text())
+    job = workflow["jobs"]["dbt"]
+    assert job["if"] == "github.event_name == 'pull_request'"
+    assert job["env"] == {
+        "WAREHOUSE_URL": "${{ secrets.CI_WAREHOUSE_URL }}",
+        "TRIAL": "pr_${{ github.event.number }}",
+    }
+    assert all("env.WAREHOUSE_URL != ''" in step["if"] for step in job["steps"])
+    built, dropped = [step for step in job["steps"] if step.get("run") == "make dbt-diff"]
+    assert "env" not in built
+    assert dropped["if"].startswith("always()")
+    assert dropped["env"] == {"DROP": "1"}
+
+
 def test_python_versions_are_ones_that_the_lock_serves() -> None:
     tested = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text())
     versions = tested["jobs"]["check"]["strategy"]["matrix"]["python"]

@@ -1,0 +1,141 @@
+"""Building what the working tree changes in schemas of its own; the rest is read as published.
+
+Writes nothing else in the warehouse, and drops the schemas when the caller is done with them.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from blocks.warehouse import Warehouse
+from flows import transform
+from flows.build import process, records
+from flows.build.manifests import Json
+from flows.build.publish import AUDIT, SCHEMA
+from flows.build.selection import CHANGED_CODE, Selection
+from flows.errors import BuildError, ConfigurationError
+from flows.load import schemas
+
+TIMEOUT_SECONDS = 3600
+_NAME = re.compile(r"[a-z0-9_]{1,30}")
+_SCHEMAS = """
+select nspname from pg_namespace
+where right(nspname, length(%s)) = %s and pg_has_role(nspowner, 'usage')
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What dbt left of a build in schemas that end with `suffix`.
+
+    Attributes:
+        results: of each node what run_results.json says; none where the tree changes nothing.
+        left_out: raw tables that are not loaded in full; what depends on them is not built.
+    """
+
+    suffix: str
+    manifest: Json
+    results: Sequence[Json]
+    left_out: Sequence[str]
+
+
+@contextmanager
+def trial(database: Warehouse, name: str) -> Iterator[Trial]:
+    """Build what the working tree changes; its schemas are there until the block ends.
+
+    What an earlier one of that name left is dropped first.
+
+    Raises:
+        BuildError: when dbt ended before it built anything.
+        ConfigurationError: when the name can't be a schema's, or is in use.
+    """
+    suffix = _suffix(name)
+    with _alone(database, name):
+        with database.transaction() as cursor:
+            _drop_schemas(cursor, suffix)
+            selection, published = _plan(cursor)
+        try:
+            yield _built(database, suffix, selection, published)
+        finally:
+            with database.transaction() as cursor:
+                _drop_schemas(cursor, suffix)
+
+
+def drop(database: Warehouse, name: str) -> None:
+    """Drop what a trial left that could not do so itself, because its machine is gone."""
+    suffix = _suffix(name)
+    with _alone(database, name), database.transaction() as cursor:
+        _drop_schemas(cursor, suffix)
+
+
+def _suffix(name: str) -> str:
+    if not _NAME.fullmatch(name) or f"__{name}" == AUDIT:
+        raise ConfigurationError(
+            f"{name!r} can't be a trial's name: 1 to 30 of a–z, 0–9 and _, and not audit."
+        )
+    return f"__{name}"
+
+
+def _plan(cursor: Cursor) -> tuple[Selection, Json | None]:
+    """What differs from what is published, or everything where nothing is."""
+    tables = transform.raw_tables(cursor)
+    left_out = tuple(table for table in tables if not table.is_complete)
+    published = None
+    if schemas.is_there(cursor, SCHEMA):
+        published = records.published_manifest(cursor)
+    select = (CHANGED_CODE,) if published else ()
+    return Selection((), left_out, select, "A trial."), published
+
+
+def _built(database: Warehouse, suffix: str, selection: Selection, published: Json | None) -> Trial:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "target")
+        environment = {
+            **database.dbt_environment(),
+            "WAREHOUSE_SCHEMA_SUFFIX": suffix,
+            "WAREHOUSE_APPLICATION": "elt trial",
+            "DBT_LOG_PATH": folder,
+        }
+        project = [
+            "--project-dir",
+            str(transform.PROJECT),
+            "--profiles-dir",
+            str(transform.PROJECT),
+        ]
+        command = ["build", *selection.arguments(), *project, "--target-path", str(target)]
+        if published is not None:
+            Path(folder, "manifest.json").write_text(json.dumps(published))
+            command += ["--defer", "--favor-state", "--state", folder]
+        said = process.run(command, environment, TIMEOUT_SECONDS)
+        errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
+        if not (target / "run_results.json").exists():
+            raise BuildError("dbt ended before it built anything: " + "\n".join(errors[-20:]))
+        manifest = json.loads((target / "manifest.json").read_text())
+        results = json.loads((target / "run_results.json").read_text())["results"]
+    return Trial(suffix, manifest, results, [str(table) for table in selection.left_out])
+
+
+@contextmanager
+def _alone(database: Warehouse, name: str) -> Iterator[None]:
+    with closing(database.connect()) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:trial:{name}"]
+            )
+            if cursor.fetchall() == [(False,)]:
+                raise ConfigurationError(f"A trial named {name!r} is at work: choose another name.")
+        yield
+
+
+def _drop_schemas(cursor: Cursor, suffix: str) -> None:
+    cursor.execute(_SCHEMAS, [suffix, suffix])
+    for (schema,) in cursor.fetchall():
+        cursor.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))

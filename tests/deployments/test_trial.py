@@ -1,0 +1,156 @@
+"""`make dbt-diff` with dbt: only what changed is built, beside what is published, then dropped."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import rows
+from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
+
+from blocks.warehouse import URL_VARIABLE, Warehouse
+from deployments.local.postgres import libpq
+from deployments.trial.__main__ import main
+from deployments.trial.build import trial
+from flows import transform
+from flows.build import process, records
+from flows.errors import ConfigurationError
+from flows.load import ledger
+
+Query = Callable[..., list[tuple]]
+
+DOCS = Path(__file__).parents[2] / "docs" / "transform.md"
+ROLE = f"ci_{os.getpid()}"
+DIM = "models/marts/sales/dim_customers.sql"
+OURS = """
+select nspname || '.' || relname, pg_relation_filenode(pg_class.oid)
+from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where nspname !~ '^(pg_|information_schema)' order by 1
+"""
+LOADED = """
+insert into elt.loads (source, resource, partition, state)
+values ('northwind', 'customers', '', 'succeeded')
+"""
+CUSTOMERS = """
+create table raw_northwind.customers as
+select
+    customer_id, 'Company ' || customer_id as company_name, ''::text as contact_name,
+    ''::text as contact_title, ''::text as address, ''::text as city, ''::text as region,
+    ''::text as postal_code, ''::text as country, ''::text as phone, ''::text as fax,
+    now() as _loaded_at
+from unnest(array['ALFKI', 'BERGS']) as customer_id
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the dbt project, for a test that changes it."""
+    copy = tmp_path / "dbt_project"
+    shutil.copytree(transform.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(transform, "PROJECT", copy)
+    return copy
+
+
+@pytest.fixture
+def login(database: URL, query: Query) -> Iterator[URL]:
+    """The role that docs/transform.md gives to pull requests."""
+    (grants,) = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    query(re.sub(r"\bci\b", ROLE, grants).replace("warehouse", f'"{database.database}"'))
+    yield database.set(username=ROLE, password="of its own")
+    query(f"drop owned by {ROLE} cascade")
+    query(f"drop role {ROLE}")
+
+
+@pytest.fixture
+def published(
+    database: URL, project: Path, tmp_path: Path, connection: Connection, query: Query
+) -> None:
+    """Customers, loaded and built, as a build that was published leaves them."""
+    with connection, connection.cursor() as cursor:
+        ledger.prepare(cursor, "raw_northwind")
+        cursor.execute(CUSTOMERS)
+        cursor.execute(LOADED)
+        records.prepare(cursor)
+        build_id = records.begin(cursor, None, "A test.", "code", {})
+    target = tmp_path / "target"
+    folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
+    command = ["run", "--select", "+dim_customers", *folders, "--target-path", str(target)]
+    environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(target)}
+    said = [each["info"]["msg"] for each in process.run(command, environment, 300)]
+    assert "Completed successfully" in said, said
+    with connection, connection.cursor() as cursor:
+        manifest = json.loads((target / "manifest.json").read_text())
+        records.publish(cursor, build_id, manifest, [], [])
+
+
+@pytest.mark.usefixtures("published")
+def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
+    project: Path,
+    login: URL,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, libpq(login))
+    before = query(OURS)
+    model = project / DIM
+    mart = model.read_text()
+    upper = "case when customer_id = 'BERGS' then upper(company_name) else company_name end"
+
+    model.write_text(mart.replace("        company_name,", f"        {upper} as company_name,"))
+    assert main(["--name", "pr_7"]) == 0
+    printed = capsys.readouterr().out
+    assert "marts.dim_customers: 2 → 2 rows" in printed
+    assert "key customer_id: 0 new, 0 gone, 1 changed" in printed
+    assert "~ customer_id BERGS: company_name Company BERGS → COMPANY BERGS" in printed
+    assert "staging." not in printed, "it is read where it is published"
+    assert "what depends on" in printed
+    assert "northwind.orders" in printed
+    assert "nodes went well in *__pr_7." in printed
+    assert query(OURS) == before
+    assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
+
+    rows(login, "create schema marts__pr_7")
+    rows(login, "create table marts__pr_7.dim_customers (left_over int)")
+    model.write_text(mart.replace("        customer_id,", "        'one' as customer_id,"))
+    assert main(["--name", "pr_7"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL test.warehouse.unique_dim_customers_customer_id" in printed
+    assert query(OURS) == before
+    assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
+
+
+@pytest.mark.parametrize("name", ["audit", "a-b", "", "x" * 31, 'a"; drop schema marts; --'])
+def test_a_name_that_would_write_elsewhere_is_refused(name: str, database: URL) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="can't be a trial's name"),
+        trial(Warehouse(database), name),
+    ):
+        pass
+
+
+def test_two_trials_of_one_name_are_kept_apart(database: URL, connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(hashtextextended('elt:trial:mine', 0))")
+    with (
+        pytest.raises(ConfigurationError, match="A trial named 'mine' is at work"),
+        trial(Warehouse(database), "mine"),
+    ):
+        pass
+
+
+def test_what_a_killed_trial_left_can_be_dropped(
+    database: URL, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, libpq(database))
+    query("create schema marts__pr_7; create table marts__pr_7.facts (id int)")
+    query("create schema marts__pr_77; create schema marts")
+    assert main(["--name", "pr_7", "--drop"]) == 0
+    assert query("select nspname from pg_namespace where nspname ~ '^marts' order by 1") == [
+        ("marts",),
+        ("marts__pr_77",),
+    ]
