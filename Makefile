@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 export SQL URL
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ deploy-plan: install ## what `make deploy` would change on the server, which sta
 
 dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
 	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(DROP),--drop)
+
+docs: install ## dbt's documentation with the lineage of all models, in a browser until Ctrl-C
+	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE)
 
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
