@@ -182,7 +182,9 @@ def _run_dbt(database: Warehouse, plan: Plan, timeout_seconds: float) -> Outcome
     environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
     with settings.resolve_profiles_yml() as profiles, tempfile.TemporaryDirectory() as folder:
         state = _state(database, plan, Path(folder))
-        command = ["build", *plan.selection.arguments(), *state]
+        # An exposure is a reader of marts: there is nothing to build of it.
+        only = ["--exclude-resource-type", "exposure"]
+        command = ["build", *only, *plan.selection.arguments(), *state]
         command += ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
         for said in process.run(command, environment, timeout_seconds):
             if said["info"]["name"] == "NodeFinished":

@@ -129,3 +129,17 @@ def test_it_lists_its_columns(sql_file: Path) -> None:
     assert columns
     assert all(column.keys() >= {"name", "data_type", "description"} for column in columns)
     assert LISTS_ITS_COLUMNS.search(sql_file.read_text())
+
+
+def test_every_report_has_a_reader_and_readers_read_marts_alone() -> None:
+    marts = {file.stem for file in MARTS}
+    assert EXPOSURES
+    read = {
+        name
+        for exposure in EXPOSURES.values()
+        for reference in exposure["depends_on"]
+        for name in re.findall(r"ref\('(\w+)'\)", reference)
+    }
+    assert read <= marts
+    assert {name for name in marts if name.startswith("rpt_")} <= read
+    assert all(exposure["description"] for exposure in EXPOSURES.values())
