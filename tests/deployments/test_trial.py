@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from conftest import rows
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from blocks.warehouse import URL_VARIABLE, Warehouse
 from deployments.local.postgres import libpq
-from deployments.trial.__main__ import main
-from deployments.trial.build import trial
+from deployments.trial import __main__ as command
+from deployments.trial.__main__ import main, told
+from deployments.trial.build import Trial, trial
 from flows import transform
 from flows.build import process, records
 from flows.errors import ConfigurationError
@@ -78,9 +80,9 @@ def published(
         build_id = records.begin(cursor, None, "A test.", "code", {})
     target = tmp_path / "target"
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
-    command = ["run", "--select", "+dim_customers", *folders, "--target-path", str(target)]
+    arguments = ["run", "--select", "+dim_customers", *folders, "--target-path", str(target)]
     environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(target)}
-    said = [each["info"]["msg"] for each in process.run(command, environment, 300)]
+    said = [each["info"]["msg"] for each in process.run(arguments, environment, 300)]
     assert "Completed successfully" in said, said
     with connection, connection.cursor() as cursor:
         manifest = json.loads((target / "manifest.json").read_text())
@@ -115,10 +117,19 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
     rows(login, "create schema marts__pr_7")
-    rows(login, "create table marts__pr_7.dim_customers (left_over int)")
+    rows(login, "create table marts__pr_7.left_over ()")
+    left_over: list[tuple] = []
+
+    def look_and_tell(cursor: Cursor, built: Trial) -> list[str]:
+        cursor.execute("select to_regclass('marts__pr_7.left_over')")
+        left_over.extend(cursor.fetchall())
+        return told(cursor, built)
+
+    monkeypatch.setattr(command, "told", look_and_tell)
     model.write_text(mart.replace("        customer_id,", "        'one' as customer_id,"))
     assert main(["--name", "pr_7"]) == 1
     printed = capsys.readouterr().out
+    assert left_over == [(None,)]
     assert "FAIL test.warehouse.unique_dim_customers_customer_id" in printed
     assert query(OURS) == before
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
