@@ -5,6 +5,7 @@ SCALE ?= 1
 SQL ?=
 URL ?=
 TRIAL ?=
+AUDIT ?=
 DROP ?=
 
 BIN := .venv/bin
@@ -41,7 +42,7 @@ deploy-plan: install ## what `make deploy` would change on the server, which sta
 	@$(BIN)/python -m deployments.deploy --plan
 
 dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
-	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(DROP),--drop)
+	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
 docs: install ## dbt's documentation with the lineage of all models, in a browser until Ctrl-C
 	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from blocks.warehouse import TRANSFORMER_URL_VARIABLE, URL_VARIABLE, Warehouse
 from deployments.local.postgres import ensure_database, postgres
 from deployments.local.run import HOME, LIVE, SAMPLE, database_name
-from deployments.trial.build import Trial, drop, trial
+from deployments.trial.build import Trial, audited, drop, trial
 from deployments.trial.difference import differences, key_of
 from flows.build.publish import Name
 from flows.build.selection import DONE
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build, print what differs, and drop it again; 1 when a node failed."""
     parser = argparse.ArgumentParser(prog="make dbt-diff", description=__doc__)
     parser.add_argument("--name", default="", help="what the schemas end with; by default who asks")
+    parser.add_argument("--audit", action="store_true", help="compare what the last build left")
     parser.add_argument("--drop", action="store_true", help="only drop what a killed one left")
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1)
@@ -40,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.drop:
                 drop(warehouse, name)
                 return 0
+            if given.audit:
+                with warehouse.transaction() as cursor:
+                    return _tell(cursor, audited(cursor))
             with trial(warehouse, name) as built, warehouse.transaction() as cursor:
-                print("\n".join(told(cursor, built)), flush=True)
-                return 0 if all(node["status"] in DONE for node in built.results) else 1
+                return _tell(cursor, built)
     except EltError as error:
         print(f"FAILED: {error}")
         return 1
@@ -57,6 +60,11 @@ def _warehouse(environment: Mapping[str, str], home: Path, database: str) -> Ite
         return
     with postgres(home / "postgres") as server:
         yield Warehouse(ensure_database(server, database))
+
+
+def _tell(cursor: Cursor, built: Trial) -> int:
+    print("\n".join(told(cursor, built)), flush=True)
+    return 0 if all(node["status"] in DONE for node in built.results) else 1
 
 
 def told(cursor: Cursor, built: Trial) -> list[str]:

@@ -54,7 +54,7 @@ def trial(database: Warehouse, name: str) -> Iterator[Trial]:
 
     Raises:
         BuildError: when dbt ended before it built anything.
-        ConfigurationError: when the name can't be a schema's, or is in use.
+        ConfigurationError: when the name can't be a schema's or is in use, or nothing is published.
     """
     suffix = _suffix(name)
     with _alone(database, name):
@@ -66,6 +66,20 @@ def trial(database: Warehouse, name: str) -> Iterator[Trial]:
         finally:
             with database.transaction() as cursor:
                 _drop_schemas(cursor, suffix)
+
+
+def audited(cursor: Cursor) -> Trial:
+    """What the last build left in the audit schemas, because not all of it passed.
+
+    Raises:
+        ConfigurationError: when the last build left nothing there.
+    """
+    last = records.last(cursor) if schemas.is_there(cursor, SCHEMA) else None
+    if last is None or last.state != "failed" or not last.results:
+        raise ConfigurationError(
+            "Nothing waits in the audit schemas: the last build was published, or built nothing."
+        )
+    return Trial(AUDIT, records.manifest_of(cursor, last.build_id), last.results, ())
 
 
 def drop(database: Warehouse, name: str) -> None:
@@ -83,18 +97,20 @@ def _suffix(name: str) -> str:
     return f"__{name}"
 
 
-def _plan(cursor: Cursor) -> tuple[Selection, Json | None]:
-    """What differs from what is published, or everything where nothing is."""
-    tables = transform.raw_tables(cursor)
-    left_out = tuple(table for table in tables if not table.is_complete)
+def _plan(cursor: Cursor) -> tuple[Selection, Json]:
+    """What differs from what is published, and the manifest of that."""
     published = None
     if schemas.is_there(cursor, SCHEMA):
         published = records.published_manifest(cursor)
-    select = (CHANGED_CODE,) if published else ()
-    return Selection((), left_out, select, "A trial."), published
+    if published is None:
+        raise ConfigurationError(
+            "Nothing is published here yet: load and build first, then compare."
+        )
+    left_out = tuple(table for table in transform.raw_tables(cursor) if not table.is_complete)
+    return Selection((), left_out, (CHANGED_CODE,), "A trial."), published
 
 
-def _built(database: Warehouse, suffix: str, selection: Selection, published: Json | None) -> Trial:
+def _built(database: Warehouse, suffix: str, selection: Selection, published: Json) -> Trial:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "target")
         environment = {
@@ -109,10 +125,9 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
             "--profiles-dir",
             str(transform.PROJECT),
         ]
-        command = ["build", *selection.arguments(), *project, "--target-path", str(target)]
-        if published is not None:
-            Path(folder, "manifest.json").write_text(json.dumps(published))
-            command += ["--defer", "--favor-state", "--state", folder]
+        state = ["--defer", "--favor-state", "--state", folder]
+        command = ["build", *selection.arguments(), *state, *project, "--target-path", str(target)]
+        Path(folder, "manifest.json").write_text(json.dumps(published))
         said = process.run(command, environment, TIMEOUT_SECONDS)
         errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():

@@ -165,3 +165,60 @@ def test_what_a_killed_trial_left_can_be_dropped(
         ("marts",),
         ("marts__pr_77",),
     ]
+
+
+def test_where_nothing_is_published_there_is_nothing_to_compare_with(
+    database: URL,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In an empty warehouse, and in one that is loaded and was never built."""
+    monkeypatch.setenv(URL_VARIABLE, libpq(database))
+    for _ in "ab":
+        assert main(["--name", "pr_7"]) == 1
+        assert "FAILED: Nothing is published here yet" in capsys.readouterr().out
+        with connection, connection.cursor() as cursor:
+            ledger.prepare(cursor, "raw_northwind")
+    assert main(["--audit"]) == 1
+    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
+
+
+def test_what_a_failed_build_left_is_compared_where_it_is(
+    database: URL,
+    connection: Connection,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, libpq(database))
+    query("create schema marts; create table marts.facts as select 1 as id, 'good' as value")
+    query("create schema marts__audit")
+    query("create table marts__audit.facts as select 1 as id, 'bad' as value")
+    model = {
+        "resource_type": "model",
+        "schema": "marts__audit",
+        "alias": "facts",
+        "relation_name": '"warehouse"."marts__audit"."facts"',
+    }
+    unique = {"name": "unique", "kwargs": {"column_name": "id"}}
+    nodes = {
+        "model.facts": model,
+        "test.key": {"attached_node": "model.facts", "test_metadata": unique},
+    }
+    results = [
+        {"unique_id": "model.facts", "status": "success", "message": "SELECT 1"},
+        {"unique_id": "test.values", "status": "fail", "message": "Got 1 result"},
+    ]
+    with connection, connection.cursor() as cursor:
+        records.prepare(cursor)
+        build_id = records.begin(cursor, None, "A test.", "code", {})
+        manifest = json.dumps({"nodes": nodes}).encode()
+        records.keep_artifacts(cursor, build_id, {"results": results}, manifest)
+        records.end(cursor, build_id, "failed")
+    assert main(["--audit"]) == 1
+    printed = capsys.readouterr().out
+    assert "marts.facts: 1 → 1 rows" in printed
+    assert "~ id 1: value good → bad" in printed
+    assert "FAIL test.values: Got 1 result" in printed
+    assert query("select value from marts__audit.facts") == [("bad",)]
