@@ -222,3 +222,7 @@ def test_what_a_failed_build_left_is_compared_where_it_is(
     assert "~ id 1: value good → bad" in printed
     assert "FAIL test.values: Got 1 result" in printed
     assert query("select value from marts__audit.facts") == [("bad",)]
+
+    query("update dbt.builds set state = 'published'")
+    assert main(["--audit"]) == 1
+    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
