@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
-from blocks.warehouse import URL_VARIABLE, Warehouse
+from blocks.warehouse import TRANSFORMER_URL_VARIABLE, URL_VARIABLE, Warehouse
 from deployments.local.postgres import libpq
 from deployments.trial import __main__ as command
 from deployments.trial.__main__ import main, told
@@ -46,6 +46,12 @@ select
     now() as _loaded_at
 from unnest(array['ALFKI', 'BERGS']) as customer_id
 """
+
+
+@pytest.fixture(autouse=True)
+def no_other_warehouse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local stack of other tests names dbt's login, which would come first."""
+    monkeypatch.delenv(TRANSFORMER_URL_VARIABLE, raising=False)
 
 
 @pytest.fixture
