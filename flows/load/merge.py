@@ -127,6 +127,7 @@ class Stage:
         self._present: dict[str, str] = {}
         self._room = 0
         self._may_repeat_keys = True
+        self._filled: frozenset[str] = frozenset()
 
     def create(self, cursor: Cursor) -> bool:
         """Make the stage, empty and without columns.
@@ -216,7 +217,11 @@ class Stage:
         frames: Sequence[Frame],
         shape: Callable[[Mapping[str, str]], list[Change]],
     ) -> list[Change]:
-        """Have a table shaped for what each frame needs, once for those that need the same."""
+        """Have a table shaped for what each frame needs, once for those that need the same.
+
+        None of their rows is in it yet: what an earlier one of them fills counts as filled.
+        """
+        self._filled = frozenset()
         changes: list[Change] = []
         seen: set[object] = set()
         for frame in frames:
@@ -226,6 +231,8 @@ class Stage:
             if need not in seen:
                 changes += shape(wanted)
                 seen.add(need)
+            self._filled |= wanted.keys()
+        self._filled = frozenset()
         return changes
 
     def _wanted(self, frame: Frame) -> dict[str, str]:
@@ -291,7 +298,8 @@ class Stage:
         wanted: Mapping[str, str | None],
     ) -> list[Change]:
         pinned = frozenset(self._pins)
-        return changes_for(cursor, table, present, wanted, pinned, self._beyond_double)
+        beyond = self._beyond_double
+        return changes_for(cursor, table, present, wanted, pinned, beyond, self._filled)
 
     def give_key(self, cursor: Cursor) -> None:
         """Give the raw table its key, where that was put off."""

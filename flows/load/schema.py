@@ -76,12 +76,14 @@ def changes_for(
     wanted: Mapping[str, str | None],
     pinned: frozenset[str],
     beyond_double: frozenset[str],
+    filled: frozenset[str] = frozenset(),
 ) -> list[Change]:
     """What would give a table with the columns `present` room for the `wanted` types.
 
     A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
     type as it is; the others the narrowest type that holds what is there and what comes. Columns in
-    `beyond_double` are to hold integers that a double would round.
+    `beyond_double` are to hold integers that a double would round; those in `filled` will have
+    values of their present type, whatever is in the table yet.
     """
     changes = []
     for name, kind in wanted.items():
@@ -93,7 +95,8 @@ def changes_for(
         elif name in pinned:
             new = kind
         else:
-            new = _widest(cursor, table, name, old, kind, name not in beyond_double)
+            is_open, fits_double = name not in filled, name not in beyond_double
+            new = _widest(cursor, table, name, old, kind, is_open, fits_double)
         if new != old:
             changes.append(Change(name, old, new))
     return changes
@@ -124,18 +127,25 @@ def _alter(cursor: Cursor, table: sql.Identifier, clauses: list[sql.Composed]) -
 
 
 def _widest(
-    cursor: Cursor, table: sql.Identifier, name: str, old: str, new: str, fits_double: bool
+    cursor: Cursor,
+    table: sql.Identifier,
+    name: str,
+    old: str,
+    new: str,
+    may_be_empty: bool,
+    fits_double: bool,
 ) -> str:
     if old == new or old not in NATURAL or new not in NATURAL:
         return old
-    if old == "text" and not _exists(cursor, table, name, "{} is not null"):
+    if old == "text" and may_be_empty and not _exists(cursor, table, name, "{} is not null"):
         return new
     if "jsonb" in (old, new):
         return "jsonb"
     if (old, new) == ("double precision", "bigint"):
         return old if fits_double else "text"
     exact = f"{{}} not between {-EXACT_DOUBLES_TO} and {EXACT_DOUBLES_TO}"
-    if (old, new) == ("bigint", "double precision") and not _exists(cursor, table, name, exact):
+    is_widened = (old, new) == ("bigint", "double precision")
+    if is_widened and fits_double and not _exists(cursor, table, name, exact):
         return new
     return "text"
 

@@ -367,10 +367,18 @@ def test_the_last_of_a_key_wins_and_the_others_are_counted(
     assert query("select v from raw_shop.items where id = 1") == [("c",)]
 
 
+@pytest.mark.parametrize(
+    "pages",
+    [
+        pytest.param([[{"id": 1, "v": "a"}, {"id": "1", "v": "b"}]], id="on a page"),
+        pytest.param([[{"id": 1, "v": "a"}], [{"id": "1", "v": "b"}]], id="in a checkpoint"),
+        pytest.param([[{"id": "1", "v": "a"}], [{"id": 1, "v": "b"}]], id="the text first"),
+    ],
+)
 def test_in_a_key_that_is_text_a_number_and_its_text_are_one(
-    connection: Connection, query: Query
+    connection: Connection, query: Query, pages: list[Any]
 ) -> None:
-    entry = load_pages(connection, [{"id": 1, "v": "a"}, {"id": "1", "v": "b"}])
+    entry = load_pages(connection, *pages, checkpoint_rows=9)
     assert (entry.inserted, entry.unchanged) == (1, 1)
     assert load_pages(connection, [{"id": 1, "v": "c"}]).updated == 1
     assert query("select id, v from raw_shop.items") == [("1", "c")]

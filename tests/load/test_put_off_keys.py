@@ -16,7 +16,7 @@ from flows.declaration import Page, Partition, Resume, Window
 from flows.errors import UnavailableError
 from flows.load import keys
 from flows.load.load import load
-from flows.load.request import Request
+from flows.load.replay import replay
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -95,15 +95,17 @@ def test_a_partition_that_is_done_first_gives_the_key_that_the_other_then_goes_b
 
 
 def test_a_replay_into_a_table_without_its_key_gives_it_first(
-    connection: Connection, query: Query
+    connection: Connection, query: Query, database: URL
 ) -> None:
-    """Or its rows, which are older, would count as the newest."""
-    begun(connection, PAGES, 2)
-    replayed = Request(replays=1)
-    load_api(
-        connection, MemoryApi([[{"id": 1, "v": "old"}, {"id": 7, "v": "x"}]]), items(), replayed
-    )
+    """Or its rows, which are older than what the second load wrote, would count as the newest."""
+    pages = [[*PAGES[0], {"v": "without a key"}], *PAGES[1:]]
+    begun(connection, pages, 1)
+    begun(connection, pages, 2)
+    query("""update elt.rejects set record = '{"id": 3, "v": "old"}'""")
+    [entry] = replay(lambda: psycopg2.connect(libpq(database)), "shop", items(), Partition())
+    assert (entry.extracted, entry.unchanged) == (1, 1)
     assert query(KEY) == [("id",)]
+    assert query(ROWS) == [(1, "a"), (2, "b"), (3, "c")]
 
 
 def test_a_table_that_never_had_a_key_gets_none(connection: Connection, query: Query) -> None:

@@ -223,3 +223,24 @@ def test_a_materialized_view_is_not_dropped(connection: Connection, query: Query
     with pytest.raises(ConfigurationError, match=r'"public"\."kept" is a materialized view'):
         load_pages(connection, [{"id": 2, "v": "a"}])
     assert query("select v from public.kept") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        pytest.param(["5", 6], "text", id="a text of digits, then a number"),
+        pytest.param([2**53 + 1, 0.5], "text", id="an integer that a double would round"),
+        pytest.param([7, 0.5], "double precision", id="one that it holds"),
+        pytest.param([None, 6], "bigint", id="nothing, then a number"),
+    ],
+)
+@pytest.mark.parametrize("checkpoint_rows", [1, 9])
+def test_types_do_not_depend_on_where_checkpoints_lie(
+    connection: Connection, query: Query, values: list[Any], stored: str, checkpoint_rows: int
+) -> None:
+    """Pages of one checkpoint are stored at once; their types widen as if one by one."""
+    pages = [[{"id": number, "v": value}] for number, value in enumerate(values)]
+    for key in (("id",), ()):
+        query("drop table if exists raw_shop.items")
+        load_pages(connection, *pages, key=key, checkpoint_rows=checkpoint_rows)
+        assert query("select distinct pg_typeof(v)::text from raw_shop.items") == [(stored,)]

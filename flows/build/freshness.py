@@ -1,0 +1,30 @@
+"""What `dbt source freshness` found: raw tables whose last complete load is too long ago."""
+
+from collections.abc import Iterator, Sequence
+
+from flows.build.manifests import Json
+
+COMMAND = ("source", "freshness")
+RESULTS = "sources.json"
+BAD = frozenset({"error", "runtime error"})
+# The ledger has no time for a table that was never loaded in full; dbt then takes this one.
+_NEVER = "0001-01-01"
+_HOUR_SECONDS = 3600
+
+
+def stale(results: Sequence[Json], is_bad: bool) -> list[str]:
+    """The tables beyond a limit of their source's YAML: that of an error, or of a warning alone."""
+    wanted = BAD if is_bad else {"warn"}
+    return [", ".join(_said(result)) for result in results if result["status"] in wanted]
+
+
+def _said(result: Json) -> Iterator[str]:
+    _, _, source, table = result["unique_id"].split(".", 3)
+    yield f"{source}.{table}"
+    if "max_loaded_at" not in result:
+        yield str(result.get("error"))
+    elif result["max_loaded_at"].startswith(_NEVER):
+        yield "never loaded in full"
+    else:
+        hours = result["max_loaded_at_time_ago_in_s"] / _HOUR_SECONDS
+        yield f"last loaded in full {hours:.0f} h ago"
