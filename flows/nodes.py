@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
+from flows.build import freshness
 from flows.build.publish import AUDIT
 
 OUTCOMES = {
@@ -108,8 +109,10 @@ class Mirror:
         self._show_table(node, state)
 
     def _show_table(self, node: Node, state: State[Any]) -> None:
-        if (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
-            parents = self._manifest["nodes"][node.unique_id]["depends_on"]["nodes"]
+        """What was built shows as an asset; a source's freshness, or a skipped node, does not."""
+        built = self._manifest["nodes"].get(node.unique_id)
+        if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
+            parents = built["depends_on"]["nodes"]
             context = AssetContext(
                 direct_asset_dependencies={
                     self._assets[parent] for parent in parents if parent in self._assets
@@ -166,7 +169,10 @@ def _complaint(node: Mapping[str, Any]) -> str:
 
 
 def show_summary(
-    results: Sequence[Mapping[str, Any]], reason: str, rows: Mapping[str, Sequence[str]]
+    results: Sequence[Mapping[str, Any]],
+    reason: str,
+    rows: Mapping[str, Sequence[str]],
+    ages: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """An artifact that says what was built, why, how long it took, and what failed.
 
@@ -174,6 +180,7 @@ def show_summary(
         results: what dbt's run_results.json lists.
         reason: why this was built.
         rows: the first rows of tests that failed, by the node's id.
+        ages: what dbt's sources.json lists, where freshness was asked for.
     """
     models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
     slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
@@ -182,6 +189,8 @@ def show_summary(
     for node in [node for node in results if OUTCOMES.get(node["status"]) in ("failed", "warned")]:
         lines += [f"* **{OUTCOMES[node['status']]}** {_complaint(node)}"]
         lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
+    lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
+    lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
     lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {node['unique_id'].split('.')[2]} | {node['status']} | {_rows(node)}"

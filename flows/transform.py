@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import psycopg2
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -23,7 +24,7 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.build import manifests, process, records
+from flows.build import freshness, manifests, process, records
 from flows.build.failures import first_rows, was_away
 from flows.build.manifests import Json
 from flows.build.publish import AUDIT, copy_history, drop_leftovers, publish
@@ -43,6 +44,7 @@ NOTHING = "nothing to build"
 def transform(
     only_stale: bool = False,
     full_refresh: bool = False,
+    check_freshness: bool = False,
     timeout_seconds: Annotated[int, Field(ge=1)] = 3600,
     keep_days: Annotated[int, Field(ge=0)] = 30,
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
@@ -55,6 +57,7 @@ def transform(
     Args:
         only_stale: Build only what changed since it was published, or failed in the last build.
         full_refresh: Build incremental models anew from all rows.
+        check_freshness: Fail, after publishing, when a raw table's last load is too long ago.
         timeout_seconds: End dbt, and what it asks of Postgres, after this time.
         keep_days: How long manifest and results of a build are kept in dbt.builds.
         retry: How a build is tried again where Postgres was away.
@@ -68,17 +71,24 @@ def transform(
         **retry.options(),
     )(build)
     with _alone(database):
-        summary = attempt(database, only_stale, full_refresh, timeout_seconds)
+        summary = attempt(database, only_stale, full_refresh, check_freshness, timeout_seconds)
         with database.transaction() as cursor:
             records.forget_artifacts(cursor, keep_days)
     return summary
 
 
-def build(database: Warehouse, only_stale: bool, full_refresh: bool, timeout_seconds: float) -> str:
+def build(
+    database: Warehouse,
+    only_stale: bool,
+    full_refresh: bool,
+    check_freshness: bool,
+    timeout_seconds: float,
+) -> str:
     """Build what is to be built, publish it, and return the counts of its nodes by status.
 
     Raises:
         BuildError: when a node failed or dbt ended before it built any; nothing is published then.
+            Or when a raw table is stale; all is published then.
         UnavailableError: the same, where Postgres was away.
     """
     logger = get_run_logger()
@@ -90,7 +100,8 @@ def build(database: Warehouse, only_stale: bool, full_refresh: bool, timeout_sec
         left_out = ", ".join(map(str, plan.selection.left_out))
         logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
     try:
-        outcome = _run_dbt(database, plan, timeout_seconds)
+        first = [freshness.COMMAND] if check_freshness else []
+        outcome = _run_dbt(database, plan, first, timeout_seconds)
         _judge(database, outcome, plan.selection.reason)
         _publish(database, plan, outcome)
     except EltError as error:
@@ -100,6 +111,11 @@ def build(database: Warehouse, only_stale: bool, full_refresh: bool, timeout_sec
         raise
     summary = counted(outcome.results)
     logger.info("dbt build %d. %s %s", plan.build_id, plan.selection.reason, summary)
+    if stale := freshness.stale(outcome.freshness, is_bad=True):
+        raise BuildError(
+            f"Everything is published, but raw tables are stale: {'; '.join(stale)}. Look at their "
+            "loads; the limits are in dbt_project.yml and in the sources' YAML."
+        )
     return summary
 
 
@@ -123,11 +139,13 @@ class Outcome:
     Attributes:
         results: of each node what run_results.json says.
         errors: what dbt said of errors that are no node's.
+        freshness: of each raw table what sources.json says, where that was asked.
     """
 
     results: Sequence[Json]
     manifest: Json
     errors: Sequence[str]
+    freshness: Sequence[Json] = ()
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
@@ -171,12 +189,18 @@ def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
     return last if only_stale or is_this_run else None
 
 
-def _run_dbt(database: Warehouse, plan: Plan, timeout_seconds: float) -> Outcome:
-    """Run dbt in the audit schemas, show its nodes, and keep what it leaves."""
+def _run_dbt(
+    database: Warehouse, plan: Plan, first: Sequence[Sequence[str]], timeout_seconds: float
+) -> Outcome:
+    """Run dbt in the audit schemas, show its nodes, and keep what it leaves.
+
+    `first` are commands of dbt's to be run before the build, in the same process.
+    """
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     target = PROJECT / settings.target_path
-    results = target / "run_results.json"
-    results.unlink(missing_ok=True)
+    results, ages = target / "run_results.json", target / freshness.RESULTS
+    for earlier in (results, ages):
+        earlier.unlink(missing_ok=True)
     mirror = Mirror(target / "manifest.json")
     errors: list[str] = []
     environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
@@ -184,9 +208,10 @@ def _run_dbt(database: Warehouse, plan: Plan, timeout_seconds: float) -> Outcome
         state = _state(database, plan, Path(folder))
         # An exposure is a reader of marts: there is nothing to build of it.
         only = ["--exclude-resource-type", "exposure"]
-        command = ["build", *only, *plan.selection.arguments(), *state]
-        command += ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
-        for said in process.run(command, environment, timeout_seconds):
+        building = ["build", *only, *plan.selection.arguments(), *state]
+        where = ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
+        commands = [[*command, *where] for command in (*first, building)]
+        for said in process.run(environment, timeout_seconds, *commands):
             if said["info"]["name"] == "NodeFinished":
                 node = node_of(said["data"])
                 log.debug("%s: %s", node.name, node.status)
@@ -203,7 +228,8 @@ def _run_dbt(database: Warehouse, plan: Plan, timeout_seconds: float) -> Outcome
         found["results"] = [*before, *found["results"]]
     with database.transaction() as cursor:
         records.keep_artifacts(cursor, plan.build_id, found, manifest)
-    return Outcome(found["results"], json.loads(manifest), errors)
+    fresh = json.loads(ages.read_text())["results"] if ages.exists() else []
+    return Outcome(found["results"], json.loads(manifest), errors, fresh)
 
 
 def _state(database: Warehouse, plan: Plan, folder: Path) -> list[str]:
@@ -231,7 +257,7 @@ def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
         raise kind(f"dbt ended before it built anything: {errors or 'it said nothing'}")
     with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
-    show_summary(outcome.results, reason, rows)
+    show_summary(outcome.results, reason, rows, outcome.freshness)
     if len(_done(outcome.results)) < len(outcome.results):
         messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
         kind = UnavailableError if any(map(was_away, messages)) else BuildError
@@ -248,9 +274,15 @@ def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     selection, done = plan.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
     manifest = manifests.after_publishing(outcome.manifest, plan.published, done, AUDIT)
-    with database.transaction() as cursor:
-        publish(cursor, relations)
-        records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
+    try:
+        with database.transaction() as cursor:
+            publish(cursor, relations)
+            records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        raise UnavailableError(
+            f"Postgres went away while the build was published: {' '.join(str(error).split())}. "
+            "Readers see all of it or nothing of it; run this again."
+        ) from error
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def write(warehouse: Warehouse, folder: Path) -> None:
     project = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     command = ["docs", "generate", *project, "--target-path", str(folder)]
     environment = {**warehouse.dbt_environment(), "DBT_LOG_PATH": str(folder)}
-    said = process.run(command, environment, TIMEOUT_SECONDS)
+    said = process.run(environment, TIMEOUT_SECONDS, command)
     errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
     if errors or not all(page.exists() for page in pages):
         raise BuildError("dbt could not write its documentation: " + "\n".join(errors[-20:]))

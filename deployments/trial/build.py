@@ -128,7 +128,7 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
         state = ["--defer", "--favor-state", "--state", folder]
         command = ["build", *selection.arguments(), *state, *project, "--target-path", str(target)]
         Path(folder, "manifest.json").write_text(json.dumps(published))
-        said = process.run(command, environment, TIMEOUT_SECONDS)
+        said = process.run(environment, TIMEOUT_SECONDS, command)
         errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():
             raise BuildError("dbt ended before it built anything: " + "\n".join(errors[-20:]))

@@ -29,9 +29,9 @@ Said = Mapping[str, Any]
 
 
 def run(
-    command: Sequence[str], environment: Mapping[str, str], timeout_seconds: float
+    environment: Mapping[str, str], timeout_seconds: float, *commands: Sequence[str]
 ) -> Iterator[Said]:
-    """Run a command of dbt's and yield its log events as they come.
+    """Run commands of dbt's, one after the other, and yield their log events as they come.
 
     dbt ends when the caller stops listening, and when the caller's process ends.
 
@@ -39,7 +39,7 @@ def run(
         BuildError: when it takes longer than the timeout; it is over then.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.build.child", *command, *_LOG],
+        [sys.executable, "-m", "flows.build.child", json.dumps([[*c, *_LOG] for c in commands])],
         cwd=ROOT,
         env={**os.environ, **_QUIET, **_limited(environment, timeout_seconds)},
         stdin=subprocess.PIPE,

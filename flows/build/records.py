@@ -155,10 +155,10 @@ def begin(
 
 
 def end(cursor: Cursor, build_id: int, state: str, error: str | None = None) -> None:
-    """Note how a build ended."""
+    """Note how a build ended; one that is published stays so, whatever came after."""
     cursor.execute(
         "update dbt.builds set state = %s, error = %s, ended_at = clock_timestamp()"
-        " where build_id = %s",
+        " where build_id = %s and state <> 'published'",
         [state, error, build_id],
     )
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 from threading import Event, Thread
@@ -17,11 +17,14 @@ import psutil
 import pytest
 from conftest import rows
 from prefect.client.schemas.objects import State
+from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from flows import transform as module
+from flows.build import records
 from flows.elt import elt
 from flows.errors import BuildError
+from flows.retries import Retry
 from flows.transform import NOTHING, transform
 
 Ask = Callable[..., list[tuple]]
@@ -101,7 +104,7 @@ def test_readers_see_what_passed_its_tests_and_a_failed_build_is_gone_on_with(
 
     ask("update raw_northwind.order_details set quantity = 12 where order_id = 10248")
     ask(BAD_DATE)
-    said = error_of(transform(return_state=True))
+    said = error_of(transform(check_freshness=True, return_state=True))
     assert 'invalid input syntax for type date: "soon"' in said
     assert ask(SALES) == before
 
@@ -174,6 +177,64 @@ def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> 
         assert ask(mart) == ask(raw)
     written = ask("select xmin::text, count(*) from marts.fct_daily_weather group by 1")
     assert len(written) > 1, "the last build has written all rows anew"
+
+
+def test_a_stale_source_is_told_of_after_all_is_published(ask: Ask) -> None:
+    load("shippers", "suppliers")
+    ask(
+        "update elt.loads set started_at = started_at - interval '60 hours',"
+        " ended_at = ended_at - interval '60 hours' where resource = 'suppliers'"
+    )
+    said = error_of(transform(check_freshness=True, return_state=True))
+    assert said.startswith("Everything is published, but raw tables are stale: ")
+    assert "northwind.suppliers, last loaded in full 60 h ago" in said
+    assert "northwind.orders, never loaded in full" in said
+    assert "northwind.shippers" not in said
+    assert ask("select state, error from dbt.builds") == [("published", None)]
+    assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
+
+
+@pytest.mark.long
+def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_again(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load("shippers")
+    real, lost = records.publish, []
+
+    def ended(cursor: Cursor, *arguments: Any) -> None:
+        """All has been moved by then, and nothing is committed."""
+        if not lost:
+            lost.append(ask("select to_regnamespace('staging') is null"))
+            ask("select pg_terminate_backend(%s)", cursor.connection.info.backend_pid)
+        real(cursor, *arguments)
+
+    monkeypatch.setattr(records, "publish", ended)
+    assert ", 0 failed, 0 skipped" in transform(retry=Retry(attempts=1, delay_seconds=0))
+    assert lost == [[(True,)]]
+    assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]
+    assert ask("select error like 'Postgres went away while%' from dbt.builds limit 1") == [(True,)]
+    assert ask("select count(*) > 0 from staging.stg_northwind__shippers") == [(True,)]
+
+
+@pytest.mark.long
+def test_of_two_builds_at_once_the_second_takes_what_is_stale_by_then(ask: Ask) -> None:
+    load("shippers")
+    command = "from flows.transform import transform; print(transform(only_stale=True))"
+    with ExitStack() as stack:
+        builders = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", command],
+                    cwd=module.PROJECT.parent,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+        said = [builder.communicate()[0].splitlines()[-1] for builder in builders]
+    assert sorted(line == NOTHING for line in said) == [False, True]
+    assert ask("select state from dbt.builds") == [("published",)]
 
 
 def test_dbt_that_takes_too_long_is_ended(ask: Ask) -> None:
