@@ -88,7 +88,7 @@ def published(
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
     arguments = ["run", "--select", "+dim_customers", *folders, "--target-path", str(target)]
     environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(target)}
-    said = [each["info"]["msg"] for each in process.run(arguments, environment, 300)]
+    said = [each["info"]["msg"] for each in process.run(environment, 300, arguments)]
     assert "Completed successfully" in said, said
     with connection, connection.cursor() as cursor:
         manifest = json.loads((target / "manifest.json").read_text())
