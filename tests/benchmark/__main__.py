@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from deployments.local.processes import StartError
-from tests.benchmark import flights, report
+from tests.benchmark import builds, flights, report
 from tests.benchmark.bench import Bench, MeasurementError, Result
 from tests.benchmark.machine import describe
 from tests.benchmark.services import running
@@ -39,10 +39,12 @@ def main() -> int:
     except (StartError, MeasurementError, DifferentRowsError) as error:
         print(f"\nFAILED: {error}")
         return 1
-    for table in report.tables(results):
+    built = [build for nodes in arguments.nodes for build in builds.measure(nodes, arguments.runs)]
+    more = [builds.table(built)] if built else []
+    for table in (*report.tables(results), *more):
         print(f"\n{table.text()}")
-    complete = not arguments.quick and set(arguments.tools) == set(TOOLS) and arguments.rows
-    write(ROOT / ("docs" if complete else ".local"), machine, results)
+    is_whole = set(arguments.tools) == set(TOOLS) and arguments.rows and arguments.nodes
+    write(ROOT / ("docs" if is_whole else ".local"), machine, results, built)
     return 0
 
 
@@ -52,10 +54,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tools", type=tool_names, default=list(TOOLS), help=",".join(TOOLS))
     parser.add_argument("--rows", type=row_counts, default=GROWTH_ROWS, help='growth, "" for none')
+    parser.add_argument("--nodes", type=node_counts, default=builds.NODES, help='dbt, "" for none')
     parser.add_argument("--quick", action="store_true", help="a few pages, this and copy, one run")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.runs, arguments.tools, arguments.rows = 1, QUICK_TOOLS, []
+        arguments.runs, arguments.tools, arguments.rows, arguments.nodes = 1, QUICK_TOOLS, [], []
     return arguments
 
 
@@ -73,6 +76,11 @@ def row_counts(text: str) -> list[int]:
     if any(count < 1 or count % flights.ROWS_A_PAGE for count in counts):
         raise argparse.ArgumentTypeError(f"must be multiples of {flights.ROWS_A_PAGE}")
     return counts
+
+
+def node_counts(text: str) -> list[int]:
+    """Numbers of nodes of generated dbt projects."""
+    return [int(count) for count in text.split(",") if count]
 
 
 def measured(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
@@ -107,13 +115,20 @@ def line(result: Result) -> str:
     )
 
 
-def write(folder: Path, machine: dict[str, Any], results: list[Result]) -> None:
+def write(
+    folder: Path, machine: dict[str, Any], results: list[Result], built: list[builds.Build]
+) -> None:
     """Write both files; what is not the complete benchmark stays out of docs/."""
     folder.mkdir(exist_ok=True)
-    document = {"machine": machine, "results": [asdict(result) for result in results]}
+    document = {
+        "machine": machine,
+        "results": [asdict(result) for result in results],
+        "builds": [asdict(build) for build in built],
+    }
     text = json.dumps(document, indent=2, ensure_ascii=False)
     (folder / "benchmark.json").write_text(f"{text}\n", encoding="utf-8")
-    page = report.page(machine, results, flights.KEY)
+    more = [builds.table(built)] if built else []
+    page = report.page(machine, results, flights.KEY, more)
     (folder / "benchmark.md").write_text(page, encoding="utf-8")
     print(f"\nWritten to {folder.name}/benchmark.md and {folder.name}/benchmark.json.")
 

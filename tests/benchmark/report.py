@@ -45,6 +45,8 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
 * Default settings for all. dlt pages with its REST client and merges by primary key; pandas appends
   page by page, without a key; plain COPY finds its CSV file ready, and fills the table that this
   project makes, key and own columns too.
+* A build by this project is a run of `transform`: dbt in a process of its own, a task run for each
+  node, the tables published in one transaction. dbt alone builds the same tables and tests.
 * After every load the row count, and of each column the number of values and their sum (of text:
   of hashes), must be those that were served, or the benchmark fails.
 
@@ -91,9 +93,14 @@ def tables(results: Sequence[Result]) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def page(machine: dict[str, Any], results: Sequence[Result], key: Sequence[str]) -> str:
-    """docs/benchmark.md."""
-    medians, *others = [table.markdown() for table in tables(results)]
+def page(
+    machine: dict[str, Any],
+    results: Sequence[Result],
+    key: Sequence[str],
+    more: Sequence[Table] = (),
+) -> str:
+    """docs/benchmark.md, with `more` tables than that of the results."""
+    medians, *others = [table.markdown() for table in (*tables(results), *more)]
     served = machine["served"]
     return PAGE.format(
         medians=medians,
@@ -130,10 +137,10 @@ def _medians(results: Sequence[Result]) -> Table:
         (
             case,
             TOOLS[tool].title,
-            _spread([run.seconds for run in runs]),
+            spread([run.seconds for run in runs]),
             f"{rates[case, tool]:,.0f}",
-            _ratio(rates[case, tool], rates.get((FIRST_LOAD, "copy"))),
-            _ratio(rates[case, tool], rates.get((case, "dlt"))),
+            ratio(rates[case, tool], rates.get((FIRST_LOAD, "copy"))),
+            ratio(rates[case, tool], rates.get((case, "dlt"))),
             f"{median(run.peak_rss_mib for run in runs):,.0f}",
         )
         for (case, tool), runs in _grouped(results, _case_and_tool)
@@ -145,7 +152,7 @@ def _growth(results: Sequence[Result]) -> Table:
     rows = [
         (
             f"{count:,}",
-            _spread([run.seconds for run in runs]),
+            spread([run.seconds for run in runs]),
             f"{median(run.seconds for run in runs) / count * 1e6:.2f}",
             f"{median(run.peak_rss_mib for run in runs):,.0f}",
         )
@@ -162,8 +169,8 @@ def _reading(results: Sequence[Result]) -> Table:
     rows = [
         (
             READERS[tool].title,
-            _spread([run.seconds for run in runs]),
-            _ratio(seconds[tool], seconds.get("requests")),
+            spread([run.seconds for run in runs]),
+            ratio(seconds[tool], seconds.get("requests")),
             f"{median(run.peak_rss_mib for run in runs):,.0f}",
         )
         for tool, runs in _grouped(results, lambda result: result.tool)
@@ -185,13 +192,15 @@ def _grouped(
     return [(key, list(group)) for key, group in groupby(ordered, by)]
 
 
-def _spread(seconds: Sequence[float]) -> str:
+def spread(seconds: Sequence[float]) -> str:
+    """The median, with the fastest and the slowest where there are more."""
     if len(seconds) == 1:
         return f"{seconds[0]:.2f}"
     return f"{median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
 
 
-def _ratio(rate: float, other: float | None) -> str:
+def ratio(rate: float, other: float | None) -> str:
+    """How many times the other it is."""
     return f"{rate / other:.2f}" if other else NOTHING
 
 

@@ -1,0 +1,125 @@
+"""What a build by `transform` takes beside a bare `dbt build` of the same nodes.
+
+`python -m tests.benchmark.builds <nodes> <runs> <answer>` measures, in the environment of a stack.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from deployments.local.processes import child
+from deployments.local.stack import running
+from tests.benchmark.report import Table, ratio, spread
+
+ROOT = Path(__file__).resolve().parents[2]
+NODES = [5, 200]
+HEAD = ("nodes of a dbt project", "built by", "seconds", "× dbt alone")
+TITLES = {"this": "this project", "dbt": "dbt build alone"}
+PARTS = ("profiles.yml", "macros/generate_schema_name.sql")
+SETTINGS = "{name: generated, profile: warehouse, models: {+materialized: table}}\n"
+TESTED = "models: [{name: %s, columns: [{name: id, data_tests: [not_null]}]}]\n"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: wall clock seconds."""
+
+    nodes: int
+    tool: str
+    seconds: float
+
+
+def measure(nodes: int, runs: int) -> list[Build]:
+    """Start a stack and build in a process with its environment, each tool in turn."""
+    with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        answer, log = folder / "answer.json", folder / "builds.log"
+        with running(folder / "stack", "warehouse", sample_scale=1) as stack:
+            stack.wait()
+            command = [sys.executable, "-m", __name__, str(nodes), str(runs), str(answer)]
+            with child(command, log, {**os.environ, **stack.environment}) as process:
+                if process.wait() != 0:
+                    raise RuntimeError(f"the builds failed:\n{log.read_text()[-3000:]}")
+            return [Build(**build) for build in json.loads(answer.read_text())]
+
+
+def table(builds: list[Build]) -> Table:
+    """Medians, and as multiples of dbt's."""
+    rows = []
+    for nodes in dict.fromkeys(build.nodes for build in builds):
+        seconds = {
+            tool: [b.seconds for b in builds if (b.nodes, b.tool) == (nodes, tool)]
+            for tool in TITLES
+        }
+        alone = median(seconds["dbt"])
+        rows += [
+            (f"{nodes}", title, spread(seconds[tool]), ratio(median(seconds[tool]), alone))
+            for tool, title in TITLES.items()
+        ]
+    return Table(HEAD, rows, 2)
+
+
+def generate(project: Path, nodes: int) -> None:
+    """A project with as many tables as tests, all independent of each other."""
+    for part in PARTS:
+        (project / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "dbt_project" / part, project / part)
+    (project / "dbt_project.yml").write_text(SETTINGS)
+    (project / "models").mkdir()
+    tests = nodes // 2
+    for number in range(nodes - tests):
+        name = f"model_{number:03}"
+        (project / "models" / f"{name}.sql").write_text("select 1 as id\n")
+        if number < tests:
+            (project / "models" / f"{name}.yml").write_text(TESTED % name)
+
+
+def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
+    """Each tool in turn, after a first build that is not counted."""
+    from blocks import warehouse
+    from flows import transform as module
+    from flows.elt import elt
+
+    warehouse.save()
+    elt(source="northwind", transform=False)
+    elt(source="open_meteo", transform=False)
+    environment = {**os.environ, **warehouse.load(warehouse.TRANSFORMER_BLOCK).dbt_environment()}
+    where = ["--project-dir", str(project), "--profiles-dir", str(project)]
+    bare = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "build", *where]
+    module.PROJECT = project
+    module.transform()
+    for _ in range(runs):
+        begun = time.perf_counter()
+        subprocess.run(
+            bare,
+            env={**environment, "WAREHOUSE_SCHEMA_SUFFIX": "__bare"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        yield Build(nodes, "dbt", round(time.perf_counter() - begun, 3))
+        begun = time.perf_counter()
+        module.transform()
+        yield Build(nodes, "this", round(time.perf_counter() - begun, 3))
+
+
+def main() -> None:
+    """Measure, and write down each build."""
+    nodes, runs, answer = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    with tempfile.TemporaryDirectory() as name:
+        project = Path(name)
+        generate(project, nodes)
+        builds = [asdict(build) for build in measured(project, nodes, runs)]
+    answer.write_text(json.dumps(builds))
+
+
+if __name__ == "__main__":
+    main()
