@@ -217,7 +217,8 @@ class Load:
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
         originals = Originals(page, self._resource.records, reasons)
-        frame = RecordFrame(good, originals, self._resource.key)
+        key = [name for name in self._resource.key if name not in self._own_fields]
+        frame = RecordFrame(good, originals, key)
         self._tables.learn(frame)
         return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
 

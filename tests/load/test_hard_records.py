@@ -384,6 +384,20 @@ def test_in_a_key_that_is_text_a_number_and_its_text_are_one(
     assert query("select id, v from raw_shop.items") == [("1", "c")]
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["into a new table", "into one with rows"])
+def test_the_last_of_a_key_wins_when_the_pages_are_read_in_different_ways(
+    connection: Connection, query: Query, is_first: bool
+) -> None:
+    """A nested value takes the slower way; the partition's own field is part of the key."""
+    shop = Partition("north", {"shop": "north"})
+    declared = {"key": ("shop", "id"), "partition_columns": ("shop",), "checkpoint_rows": 9}
+    if not is_first:
+        load_pages(connection, [{"id": 1, "v": "old"}], partition=shop, **declared)
+    pages = [[{"id": 1, "v": {"b": 1}}], [{"id": 1, "v": "c"}]]
+    assert load_pages(connection, *pages, partition=shop, **declared).unchanged == 1
+    assert query("select id, v::text from raw_shop.items") == [(1, '"c"')]
+
+
 def test_names_over_63_bytes_stay_apart(connection: Connection, query: Query) -> None:
     fields = ["n" * 63, "n" * 64, "ö" * 40, "ö" * 41]
     for _ in range(2):
