@@ -1,6 +1,5 @@
 """The pages of one resource partition, in order, each with the point from which to go on."""
 
-import hashlib
 import json
 import string
 from collections.abc import Iterator, Mapping
@@ -169,7 +168,7 @@ class _Trail:
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
-        self._answered: dict[bytes, HttpRequest] = {}
+        self._answered: dict[int, HttpRequest] = {}
 
     def add(self, request: HttpRequest, page: Page) -> None:
         """Take note of an answer; one without records may come again.
@@ -178,7 +177,7 @@ class _Trail:
             BadPayloadError: when another request had the same one.
         """
         self._asked.add(str(request))
-        earlier = self._answered.setdefault(_digest(page), request)
+        earlier = self._answered.setdefault(_fingerprint(page), request)
         if earlier is not request and page.rows:
             raise _circle(f"{request} has the same answer as {earlier}")
 
@@ -192,17 +191,17 @@ class _Trail:
             raise _circle(f"{request} leads back to {following}")
 
 
-def _digest(page: Page) -> bytes:
+def _fingerprint(page: Page) -> int:
     """What is the same when a page comes again: its records, or its body where that is cheaper.
 
     Paging that asks by number has cut the records out; a body may hold the time of day as well.
+    Of a million different pages, two have the same one in a load out of thirty million.
     """
     if "rows" not in vars(page):
-        return hashlib.sha256(page.body).digest()
-    digest = hashlib.sha256()
-    for row in page.rows:
-        digest.update(bytes(row) if isinstance(row, msgspec.Raw) else repr(row).encode())
-    return digest.digest()
+        return hash(page.body)
+    return hash(
+        tuple(bytes(row) if isinstance(row, msgspec.Raw) else repr(row) for row in page.rows)
+    )
 
 
 def _circle(what: str) -> BadPayloadError:

@@ -88,12 +88,18 @@ class TableFrame:
 
 
 class Tables:
-    """Reads the pages of one resource partition, in their order."""
+    """Reads the pages of one resource partition, in their order.
+
+    Attributes:
+        key: the fields of the resource's key that its pages have.
+    """
 
     def __init__(self, resource: Resource, own_fields: Mapping[str, Any]) -> None:
         """`own_fields` are the partition's own, which come before those of its records."""
         self._resource = resource
         self._own_fields = own_fields
+        self.key = [name for name in resource.key if name not in own_fields]
+        self._cut = resource.records.raw if isinstance(resource.records, RawRecords) else None
         self._shape: _Shape | None = None
 
     def learn(self, frame: Frame) -> None:
@@ -104,7 +110,7 @@ class Tables:
         known = self._shape.kinds if self._shape else {}
         names = [name for name in frame.natural if name not in self._own_fields]
         kinds = {name: frame.natural[name] or known.get(name) for name in names}
-        has_key = all(kinds.get(name) or name in self._own_fields for name in self._resource.key)
+        has_key = all(map(kinds.get, self.key))
         is_plain = all(kind in _TYPES for kind in kinds.values())
         self._shape = None
         if has_key and is_plain and not any(map(_ODD_NAME.search, kinds)):
@@ -112,8 +118,8 @@ class Tables:
 
     def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
         """The page's records, with the values of the cursor field; None for the slower way."""
-        raw = _records_in(page, self._resource)
-        if raw is None:
+        raw = self._cut(page) if self._cut else None
+        if raw is None or _has_nul(raw):
             return None
         if self._shape is None:
             self._guess(raw)
@@ -142,12 +148,11 @@ class Tables:
         own = RecordFrame([dict(self._own_fields)]).natural
         prefix = tuple(value for value in self._own_fields.values() if value is not None)
         valued = shape.tuples([name for name, kind in natural.items() if kind], rows)
-        key = [name for name in self._resource.key if name not in own]
         return TableFrame(
             {**own, **natural},
             frozenset(name for name in natural if shape.goes_beyond_double(name, rows)),
             [prefix + row for row in valued] if prefix else valued,
-            list(map(hash, shape.tuples(key, rows))) if key else None,
+            list(map(hash, shape.tuples(self.key, rows))) if self.key else None,
             partial(self._records_of, page),
             Originals(page, self._resource.records),
         )
@@ -166,10 +171,10 @@ class _Shape:
         self._beyond_double = beyond_double
         self._key = key
         self._slots = {name: f"field_{number}" for number, name in enumerate(kinds)}
-        self._complete = self._decoder(is_sparse=False)
-        self._sparse = self._decoder(is_sparse=True)
+        self._complete = self._record(is_sparse=False)
+        self._decoders = [_decoder(self._complete), _decoder(self._record(is_sparse=True))]
 
-    def _decoder(self, is_sparse: bool) -> Any:
+    def _record(self, is_sparse: bool) -> type:
         fields: list[Any] = []
         for name, slot in self._slots.items():
             if name in self._key:
@@ -179,10 +184,9 @@ class _Shape:
                 fields.append((slot, kind, None) if is_sparse else (slot, kind))
         fields.sort(key=len)  # those that a record must have come first
         names = {slot: name for name, slot in self._slots.items()}
-        record = msgspec.defstruct(
+        return msgspec.defstruct(
             "Record", fields, rename=names, forbid_unknown_fields=True, gc=False
         )
-        return msgspec.json.Decoder(list.__class_getitem__(record))
 
     def _type(self, name: str) -> Any:
         return _Bigint if name in self._beyond_double else _TYPES[self.kinds[name]]
@@ -196,11 +200,12 @@ class _Shape:
 
     def rows_of(self, raw: bytes) -> list[Any] | None:
         """The records as structs; None where one of them has another field or type."""
+        complete, sparse = self._decoders
         try:
             try:
-                return list(self._complete.decode(raw))
+                return complete.decode(raw)
             except msgspec.ValidationError:
-                return list(self._sparse.decode(raw))
+                return sparse.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -218,7 +223,7 @@ class _Shape:
 
     def _is_complete(self, rows: Sequence[Any]) -> bool:
         """Whether all records have all fields; those of a struct are then in the same order."""
-        return isinstance(rows[0], self._complete.type.__args__[0])
+        return isinstance(rows[0], self._complete)
 
     def _natural(self, name: str, rows: Sequence[Any]) -> str | None:
         kind = self.kinds[name]
@@ -245,16 +250,19 @@ class _Shape:
         )
 
 
-def _records_in(page: Page, resource: Resource) -> bytes | None:
-    """The list of records as bytes; None where it can't be had, or stored as it is."""
-    raw = resource.records.raw(page) if isinstance(resource.records, RawRecords) else None
-    return None if raw is None or b"\\u0000" in raw else raw
+def _decoder(record: type) -> msgspec.json.Decoder[list[Any]]:
+    return msgspec.json.Decoder(list.__class_getitem__(record))
+
+
+def _has_nul(raw: bytes) -> bool:
+    """Whether there may be the one character that Postgres has no place for."""
+    return b"\\" in raw and b"\\u0000" in raw
 
 
 def _as_csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
     """Lines of JSON without their brackets: strings are quoted, nulls are not."""
     lines = _ENCODER.encode_lines(rows)
-    text = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
+    text = b"\n".join(lines[1:-2].split(b"]\n[")) + b"\n"
     return _ESCAPE.sub(_unescaped, text) if b"\\" in text else text
 
 

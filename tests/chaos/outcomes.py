@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.load import ledger
 from flows.load.ledger import Entry
-from flows.load.merge import OWN_COLUMNS
+from flows.load.names import OWN_COLUMNS
 from flows.load.schema import column_types
 from tests.chaos.scenarios import Scenario
 

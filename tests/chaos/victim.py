@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from flows.extract.client import Client
 from flows.load import keys, ledger
 from flows.load import load as loading
-from flows.load.merge import Stage
+from flows.load.stage import Stage
 from tests.chaos.scenarios import Scenario
 
 NAME = "chaos victim"
@@ -92,7 +92,7 @@ def interrupt(
         patch(
             loading.Load,
             "_read_ahead",
-            lambda load, pages: (load._make_rows(page) for page in pages),
+            lambda load, pages: (load._reader.read(page) for page in pages),
         )
 
 

@@ -26,7 +26,7 @@ from flows.extract.pages import read_pages
 from flows.load import ledger
 from flows.load import load as loading
 from flows.load.ledger import Address, Entry
-from flows.load.merge import OWN_COLUMNS
+from flows.load.names import OWN_COLUMNS
 from flows.load.request import EVERYTHING_NEW, Request
 from flows.load.schema import column_types
 from tests.misbehaving.styles import Row, Style, login_of

@@ -1,0 +1,107 @@
+"""What pages come to: their rows, the records set aside, the newest cursor value.
+
+Knows nothing of connections: the thread that fetches pages runs this.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flows.declaration import Page, Partition, Resource, Resume
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.load.frames import Frame, RecordFrame, Reject, is_suspect, json_text, sort_out
+from flows.load.ledger import Address
+from flows.load.originals import Originals, originals_of, read
+from flows.load.request import newest_of
+from flows.load.tables import Tables
+
+JSON_TYPES = (str, int, float, dict, list, type(None))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one page came to: rows, rejects, its newest cursor value, and where to go on."""
+
+    size_bytes: int
+    frame: Frame | None
+    rejects: list[Reject]
+    newest_at: datetime | None
+    resume: Resume | None
+
+
+class Reader:
+    """Reads the pages of one resource partition, in their order.
+
+    Attributes:
+        own_fields: the partition's own, which each of its rows has besides those that the API sent.
+    """
+
+    def __init__(self, address: Address, resource: Resource, partition: Partition) -> None:
+        self._address = address
+        self._resource = resource
+        self.own_fields = {
+            name: _as_json(partition.values[name]) for name in resource.partition_columns
+        }
+        self._tables = Tables(resource, self.own_fields)
+
+    def read(self, page: Page) -> Reading:
+        """Rows from a page, at once where all its records are alike, else record by record."""
+        cursor = self._resource.cursor
+        size_bytes = len(page.body)
+        if page.is_empty:
+            return Reading(size_bytes, None, [], None, page.resume)
+        known = self._tables.read(page)
+        if known is not None:
+            table, values = known
+            return Reading(size_bytes, table, [], newest_of(values), page.resume)
+        found, unreadable = read(page, self._resource.records)
+        completed = [self._with_own_fields(record) for record in found]
+        good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body))
+        reasons |= unreadable
+        rejects = self._rejects_of(page, found, reasons) if reasons else []
+        newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
+        originals = Originals(page, self._resource.records, reasons)
+        frame = RecordFrame(good, originals, self._tables.key)
+        self._tables.learn(frame)
+        return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
+
+    def _rejects_of(
+        self, page: Page, found: Sequence[Any], reasons: Mapping[int, str]
+    ) -> list[Reject]:
+        """The records with a reason against them, as the API wrote them where that can be told."""
+        texts = originals_of(page, self._resource.records)
+        return [
+            Reject(texts[position] if texts else self.text_of(found[position]), reason)
+            for position, reason in reasons.items()
+        ]
+
+    def _with_own_fields(self, record: Any) -> Any:
+        if not isinstance(record, dict) or not record or not self.own_fields:
+            return record
+        for name in self.own_fields:
+            if name in record:
+                raise ConfigurationError(
+                    f"{self._address}: the API sends a field {name!r} of its own. Give the "
+                    "partition's value and partition_columns another name."
+                )
+        return {**self.own_fields, **record}
+
+    def text_of(self, record: Any) -> str:
+        """A record as JSON, where its original can't be told.
+
+        Raises:
+            BadPayloadError: when it is nested too deeply for Python to write it.
+        """
+        try:
+            return json_text(record)
+        except RecursionError as error:
+            raise BadPayloadError(
+                f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
+                "in the source's `records` function."
+            ) from error
+
+
+def _as_json(value: Any) -> Any:
+    """A partition's value as JSON has it: a parent's rows may hold dates and exact numbers."""
+    return value if isinstance(value, JSON_TYPES) else str(value)

@@ -1,0 +1,330 @@
+"""The way of rows into a raw table: straight by COPY, or by COPY into a temporary table, the stage.
+
+Both take on the columns that the rows need. The stage lives as long as the session's load.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.declaration import Disposition
+from flows.errors import BadPayloadError
+from flows.load import keys
+from flows.load.frames import Frame, MisfitError
+from flows.load.merge import (
+    STAGE,
+    Ids,
+    Published,
+    Target,
+    append,
+    listed,
+    merge,
+    replace_all,
+    try_newest,
+)
+from flows.load.names import OWN_COLUMNS, column_names
+from flows.load.schema import (
+    NATURAL,
+    Change,
+    apply,
+    changes_for,
+    column_types,
+    create_table,
+    used_columns,
+)
+
+TRIAL = sql.Identifier("pg_temp", "trial")
+COPY_BYTES = 1 << 20
+# https://www.postgresql.org/docs/current/limits.html
+MAX_COLUMNS = 1600
+# A row has 8,160 bytes of room, and a value that is stored elsewhere takes up to 24 of them.
+WIDE_COLUMNS = 300
+REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.errors.ProgramLimitExceeded,
+    psycopg2.errors.StatementTooComplex,
+    psycopg2.errors.TooManyColumns,
+)
+
+_COPY = sql.SQL("copy {} ({}) from stdin (format {})")
+_ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
+
+
+class Stage:
+    """The temporary table between COPY and the raw table; it lives in the session."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._pins = target.pins
+        self._names: dict[str, str] = {}
+        self._beyond_double: frozenset[str] = frozenset()
+        self._present: dict[str, str] = {}
+        self._room = 0
+        self._filled: frozenset[str] = frozenset()
+
+    def create(self, cursor: Cursor) -> bool:
+        """Make the stage, empty and without columns.
+
+        Returns whether the raw table, or its key, is still to come.
+        """
+        self._present = column_types(cursor, self._target.table)
+        self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
+        self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
+        cursor.execute("drop table if exists pg_temp.stage")
+        cursor.execute(
+            "create temporary table stage (_ordinal bigint generated always as identity)"
+        )
+        return not self._present or keys.is_put_off(cursor, self._target.table)
+
+    def add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        """COPY rows into the stage, which takes on the columns it lacks.
+
+        Raises:
+            MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
+            BadPayloadError: when the table is frozen and they don't fit.
+        """
+        before = self._names, self._beyond_double
+        cursor.execute("savepoint before_frames")
+        try:
+            self._add(cursor, frames)
+        except (MisfitError, *REFUSALS) as error:
+            cursor.execute("rollback to savepoint before_frames")
+            self._names, self._beyond_double = before
+            raise error if isinstance(error, MisfitError) else _refused(error) from error
+        cursor.execute("release savepoint before_frames")
+
+    def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
+        """Whether no two rows have the same key, for sure; `fields` are those of the key."""
+        is_pinned = not self._pins.keys().isdisjoint(self._target.key)
+        return not is_pinned and keys.are_unique(frames, fields)
+
+    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        self._make_room(cursor, frames, partial(self._evolve, cursor, STAGE))
+        self._copy(cursor, STAGE, frames)
+        if len(self._names) > WIDE_COLUMNS:
+            self._try(cursor, sum(frame.count for frame in frames))
+
+    def _try(self, cursor: Cursor, count: int) -> None:
+        """See whether the newest rows of the stage would have room in the raw table.
+
+        Its rows may be larger than the stage's: more columns, and wider types of some.
+        """
+        staged = column_types(cursor, STAGE)
+        del staged["_ordinal"]
+        present = column_types(cursor, self._target.table)
+        if present:
+            changes = self._changes(cursor, self._target.table, present, staged)
+            like = sql.SQL("create temporary table trial (like {})").format(self._target.table)
+            cursor.execute(like)
+            apply(cursor, TRIAL, changes)
+        else:
+            create_table(cursor, TRIAL, staged, [])
+        try_newest(cursor, TRIAL, count)
+        cursor.execute("drop table pg_temp.trial")
+
+    def add_directly(
+        self, cursor: Cursor, frames: Sequence[Frame], load_id: int, puts_off_key: bool
+    ) -> list[Change] | None:
+        """COPY rows straight into the raw table; with `puts_off_key`, a new one is without its key.
+
+        Returns None, and leaves the table as it was, when it has a row with the key of one of
+        them, or Postgres refuses one: then they have to go by way of the stage.
+        """
+        before = self._names, self._beyond_double
+        cursor.execute("savepoint before_copy")
+        cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
+        try:
+            shape = partial(self._shape, cursor, puts_off_key=puts_off_key)
+            changes = self._make_room(cursor, frames, shape)
+            self._copy(cursor, self._target.table, frames)
+            return changes
+        except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
+            cursor.execute("rollback to savepoint before_copy")
+            self._names, self._beyond_double = before
+            return None
+
+    def _make_room(
+        self,
+        cursor: Cursor,
+        frames: Sequence[Frame],
+        shape: Callable[[Mapping[str, str]], list[Change]],
+    ) -> list[Change]:
+        """Have a table shaped for what each frame needs, once for those that need the same.
+
+        None of their rows is in it yet: what an earlier one of them fills counts as filled.
+        """
+        self._filled = frozenset()
+        changes: list[Change] = []
+        seen: set[object] = set()
+        for frame in frames:
+            wanted = self._wanted(frame)
+            self._hold_to_contract(cursor, frame)
+            need = (frozenset(wanted.items()), len(self._names))
+            if need not in seen:
+                changes += shape(wanted)
+                seen.add(need)
+            self._filled |= wanted.keys()
+        self._filled = frozenset()
+        return changes
+
+    def _wanted(self, frame: Frame) -> dict[str, str]:
+        """The frame's columns that hold any value, with their types; its other fields are noted."""
+        self._names = column_names(dict.fromkeys([*self._names, *frame.natural]))
+        new = {*self._names.values()} - self._present.keys()
+        if len(new) > self._room:
+            raise MisfitError(
+                f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
+                f"takes {MAX_COLUMNS} with those that were dropped"
+            )
+        self._beyond_double |= {self._names[field] for field in frame.beyond_double}
+        return {name: kind for name, kind in self._types(frame).items() if kind is not None}
+
+    def _types(self, frame: Frame) -> dict[str, str | None]:
+        """What the frame's columns are to be; None for those that hold nulls alone."""
+        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
+        return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
+
+    def _hold_to_contract(self, cursor: Cursor, frame: Frame) -> None:
+        """Refuse a frame that a table with a contract would have to change for."""
+        if self._target.contract == "evolve" or not self._present:
+            return
+        changes = self._changes(cursor, self._target.table, self._present, self._types(frame))
+        if not changes:
+            return
+        differences = ", ".join(map(str, changes))
+        if self._target.contract == "quarantine":
+            raise MisfitError(f"would need {differences}")
+        raise BadPayloadError(
+            f"{self._target.table.as_string(cursor)} is frozen, and the API's records would need "
+            f"{differences}. Ask the API's owner; to accept it, alter the table, or load once with "
+            "the contract `evolve`."
+        )
+
+    def _copy(self, cursor: Cursor, table: sql.Identifier, frames: Sequence[Frame]) -> None:
+        """COPY the columns that hold a value."""
+        types = column_types(cursor, table)
+        for fields, alike in groupby(frames, _valued_fields):
+            if not fields:
+                cursor.execute(_ADD_NULLS.format(table), [sum(frame.count for frame in alike)])
+                continue
+            kinds = {field: types[self._names[field]] for field in fields}
+            columns = listed("{}", [self._names[field] for field in fields])
+            sources = (frame.copy_source(kinds) for frame in alike)
+            for form, parts in groupby(sources, itemgetter(0)):
+                command = _COPY.format(table, columns, sql.SQL(form))
+                rows = io.BytesIO(b"".join(rows for _, rows in parts))
+                cursor.copy_expert(command, rows, size=COPY_BYTES)
+
+    def _evolve(
+        self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
+    ) -> list[Change]:
+        changes = self._changes(cursor, table, column_types(cursor, table), wanted)
+        apply(cursor, table, changes)
+        return changes
+
+    def _changes(
+        self,
+        cursor: Cursor,
+        table: sql.Identifier,
+        present: Mapping[str, str],
+        wanted: Mapping[str, str | None],
+    ) -> list[Change]:
+        pinned = frozenset(self._pins)
+        beyond = self._beyond_double
+        return changes_for(cursor, table, present, wanted, pinned, beyond, self._filled)
+
+    def give_key(self, cursor: Cursor) -> None:
+        """Give the raw table its key, where that was put off."""
+        keys.give(cursor, self._target.table, self._target.key)
+
+    def publish(
+        self,
+        cursor: Cursor,
+        disposition: Disposition,
+        load_id: int,
+        replays: int | None = None,
+        may_repeat_keys: bool = True,
+    ) -> tuple[Published, list[Change]]:
+        """Bring the staged rows into the raw table and empty the stage.
+
+        Where several of them may have the same key, the last one counts. Rows that a load after
+        `replays` wrote are newer than what is replayed: they stay. What a replay wrote is as old as
+        the load that it replayed.
+        """
+        changes = self._shape(cursor, column_types(cursor, STAGE))
+        self.give_key(cursor)
+        published = Published()
+        if column_types(cursor, self._target.table):
+            ids = {"load_id": load_id, "replays": replays}
+            published = self._write(cursor, disposition, ids, may_repeat_keys)
+        cursor.execute("truncate pg_temp.stage")
+        return published, changes
+
+    def _write(
+        self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool
+    ) -> Published:
+        if disposition == "append":
+            return append(cursor, self._target, ids)
+        write = merge if disposition == "merge" else replace_all
+        return write(cursor, self._target, ids, may_repeat_keys)
+
+    def _shape(
+        self, cursor: Cursor, staged: Mapping[str, str], puts_off_key: bool = False
+    ) -> list[Change]:
+        """Create or widen the raw table, one session at a time."""
+        table = self._target.table
+        keys.lock(cursor, table)
+        if not self._names:
+            return []
+        pins = self._pins
+        seen = self._names.values()
+        present = column_types(cursor, table)
+        if present:
+            wanted = {
+                name: staged.get(name) or (None if name in present else pins.get(name))
+                for name in seen
+            }
+            return self._evolve(cursor, table, wanted)
+        types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
+        create_table(cursor, table, types, list(self._target.key))
+        if puts_off_key:
+            keys.put_off(cursor, table)
+        return []
+
+
+def _valued_fields(frame: Frame) -> tuple[str, ...]:
+    return tuple(field for field, kind in frame.natural.items() if kind is not None)
+
+
+def _refused(error: psycopg2.Error) -> MisfitError:
+    said = error.diag.message_primary or str(error)
+    return MisfitError(f"was refused by Postgres: {' '.join(said.split())}")
+
+
+def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
+    """The table's columns of types that no load chose: altered by hand, or pinned formerly."""
+    return {
+        name: kind
+        for name, kind in present.items()
+        if kind not in NATURAL and name not in OWN_COLUMNS
+    }
+
+
+def _as_postgres_says(cursor: Cursor, pins: Mapping[str, str]) -> dict[str, str]:
+    """The pinned types by Postgres' own names: `timestamptz` is `timestamp with time zone`."""
+    if not pins:
+        return {}
+    definitions = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in pins.items()
+    )
+    cursor.execute(sql.SQL("create temporary table pins ({})").format(definitions))
+    types = column_types(cursor, sql.Identifier("pg_temp", "pins"))
+    cursor.execute("drop table pg_temp.pins")
+    return types
