@@ -23,6 +23,9 @@ URL_VARIABLE = "WAREHOUSE_URL"
 TRANSFORMER_BLOCK = "warehouse-transformer"
 TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
 CONNECT_TIMEOUT_SECONDS = 10
+# Lost connections, rollbacks, resources, shutdowns, I/O; an error without a code is the client's,
+# whose connection is gone (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+PASSING = ("08", "40", "53", "57P", "58")
 
 
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -86,8 +89,18 @@ class Warehouse:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """A cursor of a connection of its own, committed at the end; raises what `connect` does."""
-        with closing(self.connect()) as connection, connection, connection.cursor() as cursor:
+        """A cursor of a connection of its own, committed at the end.
+
+        Raises:
+            RefusedLoginError: as `connect` does.
+            UnavailableError: when Postgres is away, or went away before the end.
+        """
+        with (
+            naming_errors(),
+            closing(self.connect()) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
             yield cursor
 
     def dbt_environment(self) -> dict[str, str]:
@@ -99,6 +112,24 @@ class Warehouse:
             "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": self.url.password or "",
             "WAREHOUSE_DATABASE": self.url.database or "",
         }
+
+
+@contextmanager
+def naming_errors() -> Iterator[None]:
+    """Name the errors of a Postgres that went away, or ran out of something; no others.
+
+    Raises:
+        UnavailableError: try it again, once Postgres is back or has what it lacked.
+    """
+    try:
+        yield
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        if error.pgcode is not None and not error.pgcode.startswith(PASSING):
+            raise
+        raise UnavailableError(
+            f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
+            "committed is kept. Mend that and run it again."
+        ) from error
 
 
 def load(name: str = BLOCK) -> Warehouse:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import psycopg2
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -22,14 +21,14 @@ from psycopg2.extensions import cursor as Cursor
 from pydantic import Field
 
 from blocks import warehouse
-from blocks.warehouse import Warehouse
+from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
 from flows.build import freshness, manifests, process, records
 from flows.build.failures import first_rows, was_away
 from flows.build.manifests import Json
 from flows.build.publish import AUDIT, copy_history, drop_leftovers, publish
 from flows.build.records import Build, RawTable
-from flows.build.selection import DONE, Selection, checksum, loads_of, select
+from flows.build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.errors import BuildError, EltError, UnavailableError
 from flows.nodes import Mirror, counted, failed, node_of, show_summary
 from flows.retries import Retry, is_worth_retrying
@@ -38,6 +37,11 @@ log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
+RESULTS, MANIFEST = "run_results.json", "manifest.json"
+TOLD_AGAIN = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
+SHOWN_ERRORS = 20
+
+Command = Sequence[str]
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -70,10 +74,9 @@ def transform(
         persist_result=False,
         **retry.options(),
     )(build)
-    with _alone(database):
-        summary = attempt(database, only_stale, full_refresh, check_freshness, timeout_seconds)
-        with database.transaction() as cursor:
-            records.forget_artifacts(cursor, keep_days)
+    summary = attempt(database, only_stale, full_refresh, check_freshness, timeout_seconds)
+    with database.transaction() as cursor:
+        records.forget_artifacts(cursor, keep_days)
     return summary
 
 
@@ -91,31 +94,16 @@ def build(
             Or when a raw table is stale; all is published then.
         UnavailableError: the same, where Postgres was away.
     """
-    logger = get_run_logger()
-    plan = _begin(database, only_stale, full_refresh)
-    if plan is None:
-        logger.info("Nothing is built: neither a raw table nor the dbt project has changed.")
-        return NOTHING
-    if plan.selection.left_out:
-        left_out = ", ".join(map(str, plan.selection.left_out))
-        logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
-    try:
-        first = [freshness.COMMAND] if check_freshness else []
-        outcome = _run_dbt(database, plan, first, timeout_seconds)
-        _judge(database, outcome, plan.selection.reason)
-        _publish(database, plan, outcome)
-    except EltError as error:
-        with database.transaction() as cursor:
-            process.end_sessions(cursor)
-            records.end(cursor, plan.build_id, "failed", str(error))
-        raise
-    summary = counted(outcome.results)
-    logger.info("dbt build %d. %s %s", plan.build_id, plan.selection.reason, summary)
-    if stale := freshness.stale(outcome.freshness, is_bad=True):
-        raise BuildError(
-            f"Everything is published, but raw tables are stale: {'; '.join(stale)}. Look at their "
-            "loads; the limits are in dbt_project.yml and in the sources' YAML."
-        )
+    first = [freshness.COMMAND] if check_freshness else []
+    with _alone(database):
+        plan = _begin(database, only_stale, full_refresh)
+        if plan is not None:
+            outcome = _build(database, plan, first, timeout_seconds)
+            summary, errors = counted(outcome.results), outcome.errors
+        else:
+            summary, errors = NOTHING, _run_dbt(database, first, timeout_seconds) if first else []
+        if check_freshness:
+            _judge_ages(errors)
     return summary
 
 
@@ -139,13 +127,11 @@ class Outcome:
     Attributes:
         results: of each node what run_results.json says.
         errors: what dbt said of errors that are no node's.
-        freshness: of each raw table what sources.json says, where that was asked.
     """
 
     results: Sequence[Json]
     manifest: Json
     errors: Sequence[str]
-    freshness: Sequence[Json] = ()
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
@@ -159,7 +145,8 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 
 
 def _begin(database: Warehouse, only_stale: bool, full_refresh: bool) -> Plan | None:
-    """Decide what to build, and clear the audit schemas for it; None when nothing is stale."""
+    """Decide what to build, and clear the audit schemas for it; None when that is nothing."""
+    logger = get_run_logger()
     with database.transaction() as cursor:
         records.prepare(cursor)
         process.end_sessions(cursor)
@@ -168,12 +155,16 @@ def _begin(database: Warehouse, only_stale: bool, full_refresh: bool) -> Plan | 
         last_published, failed = records.last(cursor, "published"), _to_resume(cursor, only_stale)
         selection = select(tables, code, last_published, failed, only_stale, full_refresh)
         if selection is None:
+            logger.info("Nothing is built: %s.", why_nothing(tables))
             return None
         build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
         published = records.published_manifest(cursor)
         if selection.resumes is None:
             drop_leftovers(cursor, AUDIT, manifests.incremental(published, AUDIT))
             copy_history(cursor, AUDIT)
+    if selection.left_out:
+        left_out = ", ".join(map(str, selection.left_out))
+        logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
     return Plan(build_id, selection, published)
 
 
@@ -189,47 +180,102 @@ def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
     return last if only_stale or is_this_run else None
 
 
-def _run_dbt(
-    database: Warehouse, plan: Plan, first: Sequence[Sequence[str]], timeout_seconds: float
+def _build(
+    database: Warehouse, plan: Plan, first: Sequence[Command], timeout_seconds: float
 ) -> Outcome:
-    """Run dbt in the audit schemas, show its nodes, and keep what it leaves.
+    """Build, test and publish; `first` are commands to be run before, in the same process."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            state = _state(database, plan, Path(folder))
+            # An exposure is a reader of marts: there is nothing to build of it.
+            only = ["--exclude-resource-type", "exposure"]
+            building = ["build", *only, *plan.selection.arguments(), *state]
+            errors = _run_dbt(database, [*first, building], timeout_seconds)
+        outcome = _outcome(database, plan, errors)
+        _judge(database, outcome, plan.selection.reason)
+        _publish(database, plan, outcome)
+    except EltError as error:
+        with database.transaction() as cursor:
+            process.end_sessions(cursor)
+            records.end(cursor, plan.build_id, "failed", str(error))
+        raise
+    get_run_logger().info(
+        "dbt build %d. %s %s", plan.build_id, plan.selection.reason, counted(outcome.results)
+    )
+    return outcome
 
-    `first` are commands of dbt's to be run before the build, in the same process.
-    """
+
+def _run_dbt(database: Warehouse, commands: Sequence[Command], timeout_seconds: float) -> list[str]:
+    """Run dbt in the audit schemas, show its nodes, and return its errors that are no node's."""
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
-    target = PROJECT / settings.target_path
-    results, ages = target / "run_results.json", target / freshness.RESULTS
-    for earlier in (results, ages):
-        earlier.unlink(missing_ok=True)
-    mirror = Mirror(target / "manifest.json")
+    for earlier in (RESULTS, freshness.RESULTS):
+        _target(earlier).unlink(missing_ok=True)
+    mirror = Mirror(_target(MANIFEST))
     errors: list[str] = []
     environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
-    with settings.resolve_profiles_yml() as profiles, tempfile.TemporaryDirectory() as folder:
-        state = _state(database, plan, Path(folder))
-        # An exposure is a reader of marts: there is nothing to build of it.
-        only = ["--exclude-resource-type", "exposure"]
-        building = ["build", *only, *plan.selection.arguments(), *state]
+    with settings.resolve_profiles_yml() as profiles:
         where = ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
-        commands = [[*command, *where] for command in (*first, building)]
-        for said in process.run(environment, timeout_seconds, *commands):
+        whole = [[*command, *where] for command in commands]
+        for said in process.run(environment, timeout_seconds, *whole):
             if said["info"]["name"] == "NodeFinished":
                 node = node_of(said["data"])
                 log.debug("%s: %s", node.name, node.status)
                 mirror.show(node)
-            elif said["info"]["level"] == "error":
-                errors.append(said["info"]["msg"])
-    if not results.exists():
-        return Outcome([], {}, errors)
-    found = json.loads(results.read_text())
-    manifest = (target / "manifest.json").read_bytes()
+            elif said["info"]["level"] == "error" and said["info"]["name"] not in TOLD_AGAIN:
+                errors.append(" ".join(said["info"]["msg"].split()))
+    return errors
+
+
+def _target(name: str) -> Path:
+    """One of the files that dbt leaves."""
+    settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
+    return PROJECT.joinpath(settings.target_path, name)
+
+
+def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
+    """Read what dbt left of a build, and keep it.
+
+    Raises:
+        BuildError: when dbt left nothing: it ended before it built anything.
+        UnavailableError: the same, where Postgres was away.
+    """
+    found = _left_in(RESULTS)
+    if found is None:
+        raise _ended_early("built anything", errors)
+    manifest = _target(MANIFEST).read_bytes()
     if resumed := plan.selection.resumes:
         new = {node["unique_id"] for node in found["results"]}
         before = [node for node in resumed.results if node["unique_id"] not in new]
-        found["results"] = [*before, *found["results"]]
+        found = {**found, "results": [*before, *found["results"]]}
     with database.transaction() as cursor:
         records.keep_artifacts(cursor, plan.build_id, found, manifest)
-    fresh = json.loads(ages.read_text())["results"] if ages.exists() else []
-    return Outcome(found["results"], json.loads(manifest), errors, fresh)
+    return Outcome(found["results"], json.loads(manifest), errors)
+
+
+def _judge_ages(errors: Sequence[str]) -> None:
+    """Raise when a raw table is too old, or dbt could not tell."""
+    ages, manifest = _left_in(freshness.RESULTS), _left_in(MANIFEST)
+    if ages is None or manifest is None:
+        raise _ended_early("asked how old the raw tables are", errors)
+    if untold := freshness.untold(manifest, ages["results"]):
+        raise _ended_early(f"could tell how old these are: {', '.join(untold)}", errors)
+    if stale := freshness.stale(ages["results"], is_bad=True):
+        raise BuildError(
+            f"All that could be built is published, but raw tables are stale: {'; '.join(stale)}. "
+            "Look at their loads; the limits are in dbt_project.yml and in the sources' YAML."
+        )
+
+
+def _left_in(name: str) -> Json | None:
+    """What dbt wrote to one of its files; None when it wrote none."""
+    file = _target(name)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _ended_early(what: str, errors: Sequence[str]) -> EltError:
+    said = "\n".join(errors[-SHOWN_ERRORS:])
+    kind = UnavailableError if was_away(said) else BuildError
+    return kind(f"dbt ended before it {what}: {said or 'it said nothing'}")
 
 
 def _state(database: Warehouse, plan: Plan, folder: Path) -> list[str]:
@@ -251,13 +297,10 @@ def _done(results: Sequence[Json]) -> set[str]:
 
 def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
     """Raise when anything but a warning is wrong; skipped is not built."""
-    errors = "\n".join(outcome.errors[-20:])
-    if not outcome.manifest:
-        kind = UnavailableError if was_away(errors) else BuildError
-        raise kind(f"dbt ended before it built anything: {errors or 'it said nothing'}")
     with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
-    show_summary(outcome.results, reason, rows, outcome.freshness)
+    ages = _left_in(freshness.RESULTS) or {"results": []}
+    show_summary(outcome.results, reason, rows, ages["results"])
     if len(_done(outcome.results)) < len(outcome.results):
         messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
         kind = UnavailableError if any(map(was_away, messages)) else BuildError
@@ -274,21 +317,15 @@ def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     selection, done = plan.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
     manifest = manifests.after_publishing(outcome.manifest, plan.published, done, AUDIT)
-    try:
-        with database.transaction() as cursor:
-            publish(cursor, relations)
-            records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise UnavailableError(
-            f"Postgres went away while the build was published: {' '.join(str(error).split())}. "
-            "Readers see all of it or nothing of it; run this again."
-        ) from error
+    with database.transaction() as cursor:
+        publish(cursor, relations)
+        records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
 
 
 @contextmanager
 def _alone(database: Warehouse) -> Iterator[None]:
     """Wait for other builds of this warehouse; Postgres frees the lock when its holder dies."""
-    with closing(database.connect()) as connection:
+    with naming_errors(), closing(database.connect()) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_lock(hashtextextended('elt:build', 0))")

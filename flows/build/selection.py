@@ -52,7 +52,7 @@ def select(
     only_stale: bool,
     full_refresh: bool,
 ) -> Selection | None:
-    """What to build now; None when nothing is stale.
+    """What to build now; None when that is nothing (`why_nothing`).
 
     Args:
         tables: every raw table that a source declares.
@@ -76,6 +76,13 @@ def select(
         anew = _why_anew(complete, published.code != code, full_refresh)
         return Selection(complete, left_out, (), f"Everything: as asked{anew}.", bool(anew))
     return _stale(complete, left_out, published.code != code)
+
+
+def why_nothing(tables: Iterable[RawTable]) -> str:
+    """Why there is nothing to build."""
+    if any(table.is_complete for table in tables):
+        return "neither a raw table nor the dbt project has changed"
+    return "no raw table is loaded in full"
 
 
 def _stale(

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -52,6 +53,15 @@ def test_what_does_not_want_to_end_is_killed(
     assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Python's own handler, which a process that began in the background is without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_signal_waits_until_what_must_not_be_half_done_is_done() -> None:
     done = False
     with pytest.raises(KeyboardInterrupt), uninterrupted():

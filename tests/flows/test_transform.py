@@ -186,12 +186,24 @@ def test_a_stale_source_is_told_of_after_all_is_published(ask: Ask) -> None:
         " ended_at = ended_at - interval '60 hours' where resource = 'suppliers'"
     )
     said = error_of(transform(check_freshness=True, return_state=True))
-    assert said.startswith("Everything is published, but raw tables are stale: ")
+    assert said.startswith("All that could be built is published, but raw tables are stale: ")
     assert "northwind.suppliers, last loaded in full 60 h ago" in said
     assert "northwind.orders, never loaded in full" in said
     assert "northwind.shippers" not in said
     assert ask("select state, error from dbt.builds") == [("published", None)]
     assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
+
+
+def test_freshness_is_asked_also_where_there_is_nothing_to_build(ask: Ask) -> None:
+    assert transform() == NOTHING
+    said = error_of(transform(check_freshness=True, return_state=True))
+    assert "could tell how old these are: northwind.orders, northwind.order_details" in said
+    assert 'relation "elt.loads" does not exist' in said
+    load("shippers")
+    ask("update elt.loads set state = 'failed', error = 'by hand'")
+    said = error_of(transform(only_stale=True, check_freshness=True, return_state=True))
+    assert "northwind.shippers, never loaded in full" in said
+    assert ask("select count(*) from dbt.builds") == [(0,)]
 
 
 @pytest.mark.long
@@ -212,7 +224,7 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
     assert ", 0 failed, 0 skipped" in transform(retry=Retry(attempts=1, delay_seconds=0))
     assert lost == [[(True,)]]
     assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]
-    assert ask("select error like 'Postgres went away while%' from dbt.builds limit 1") == [(True,)]
+    assert ask("select error like 'Postgres went away%' from dbt.builds limit 1") == [(True,)]
     assert ask("select count(*) > 0 from staging.stg_northwind__shippers") == [(True,)]
 
 
