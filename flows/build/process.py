@@ -23,7 +23,6 @@ select pg_terminate_backend(pid) from pg_stat_activity
 where application_name = %s and datname = current_database() and usename = current_user
 """
 _QUIET = {"DBT_USE_COLORS": "false", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
-_LOG = ["--log-format", "json", "--log-level", "debug", "--log-level-file", "debug"]
 
 Said = Mapping[str, Any]
 
@@ -39,7 +38,7 @@ def run(
         BuildError: when it takes longer than the timeout; it is over then.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.build.child", json.dumps([[*c, *_LOG] for c in commands])],
+        [sys.executable, "-m", "flows.build.child", json.dumps(commands)],
         cwd=ROOT,
         env={**os.environ, **_QUIET, **_limited(environment, timeout_seconds)},
         stdin=subprocess.PIPE,

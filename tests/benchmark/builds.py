@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +26,7 @@ HEAD = ("nodes of a dbt project", "built by", "seconds", "× dbt alone")
 TITLES = {"this": "this project", "dbt": "dbt build alone"}
 PARTS = ("profiles.yml", "macros/generate_schema_name.sql")
 SETTINGS = "{name: generated, profile: warehouse, models: {+materialized: table}}\n"
+FIRST, MADE_FROM = "select 1 as id\n", "select id from {{ ref('%s') }}\n"
 TESTED = "models: [{name: %s, columns: [{name: id, data_tests: [not_null]}]}]\n"
 
 
@@ -69,7 +71,7 @@ def table(builds: list[Build]) -> Table:
 
 
 def generate(project: Path, nodes: int) -> None:
-    """A project with as many tables as tests, all independent of each other."""
+    """A project with as many tables as tests; each table but the first is made from another."""
     for part in PARTS:
         (project / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "dbt_project" / part, project / part)
@@ -78,13 +80,15 @@ def generate(project: Path, nodes: int) -> None:
     tests = nodes // 2
     for number in range(nodes - tests):
         name = f"model_{number:03}"
-        (project / "models" / f"{name}.sql").write_text("select 1 as id\n")
+        parent = f"model_{(number - 1) // 2:03}"
+        rows = MADE_FROM % parent if number else FIRST
+        (project / "models" / f"{name}.sql").write_text(rows)
         if number < tests:
             (project / "models" / f"{name}.yml").write_text(TESTED % name)
 
 
 def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
-    """Each tool in turn, after a first build that is not counted."""
+    """Each tool in turn, after a first build of each that is not counted."""
     from blocks import warehouse
     from flows import transform as module
     from flows.elt import elt
@@ -92,23 +96,23 @@ def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
     warehouse.save()
     elt(source="northwind", transform=False)
     elt(source="open_meteo", transform=False)
-    environment = {**os.environ, **warehouse.load(warehouse.TRANSFORMER_BLOCK).dbt_environment()}
+    environment = {
+        **os.environ,
+        **warehouse.load(warehouse.TRANSFORMER_BLOCK).dbt_environment(),
+        "WAREHOUSE_SCHEMA_SUFFIX": "__bare",
+        "DBT_TARGET_PATH": str(project / "bare"),  # each goes on with what it parsed itself
+    }
     where = ["--project-dir", str(project), "--profiles-dir", str(project)]
     bare = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "build", *where]
     module.PROJECT = project
-    module.transform()
-    for _ in range(runs):
-        begun = time.perf_counter()
-        subprocess.run(
-            bare,
-            env={**environment, "WAREHOUSE_SCHEMA_SUFFIX": "__bare"},
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        yield Build(nodes, "dbt", round(time.perf_counter() - begun, 3))
-        begun = time.perf_counter()
-        module.transform()
-        yield Build(nodes, "this", round(time.perf_counter() - begun, 3))
+    alone = partial(subprocess.run, bare, env=environment, stdout=subprocess.DEVNULL, check=True)
+    tools: dict[str, Callable[[], object]] = {"dbt": alone, "this": module.transform}
+    for run in range(runs + 1):
+        for tool, build in tools.items():
+            begun = time.perf_counter()
+            build()
+            if run:
+                yield Build(nodes, tool, round(time.perf_counter() - begun, 3))
 
 
 def main() -> None:
