@@ -79,10 +79,17 @@ def query(database: URL) -> Callable[..., list[tuple]]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Postgres, a Prefect server and the sample API; this process talks to them."""
+    """Postgres, a Prefect server and the sample API; this process talks to them.
+
+    Its own flow runs send no heartbeats: each would wait up to a second for their thread.
+    """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     with (
         running(tmp_path_factory.mktemp("stack"), "warehouse", sample_scale=1) as started,
@@ -92,7 +99,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         started.wait()
         for name, value in started.environment.items():
             patch.setenv(name, value)
-        with temporary_settings({PREFECT_API_URL: started.environment["PREFECT_API_URL"]}):
+        url = started.environment["PREFECT_API_URL"]
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield started
             APILogWorker.drain_all()
             EventsWorker.drain_all()

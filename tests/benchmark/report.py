@@ -46,7 +46,9 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
   page by page, without a key; plain COPY finds its CSV file ready, and fills the table that this
   project makes, key and own columns too.
 * A build by this project is a run of `transform`: dbt in a process of its own, a task run for each
-  node, the tables published in one transaction. dbt alone builds the same tables and tests.
+  node, the tables published in one transaction. dbt alone is the command `dbt build` of the same
+  tables and tests; both start dbt anew, and go on with what they parsed before. Prefect's heartbeat
+  is off: at the end of a run it sleeps to the end of a second.
 * After every load the row count, and of each column the number of values and their sum (of text:
   of hashes), must be those that were served, or the benchmark fails.
 
