@@ -1,7 +1,7 @@
 """Moving what was built and tested in the audit schemas to where consumers read it.
 
 All of it in the caller's transaction: a consumer sees every relation as it was before, or every one
-as it is after. Grants, indexes made by hand, and views that read what is replaced are kept.
+as it is after. Grants, comments, indexes made by hand, and views that read what is replaced stay.
 """
 
 import re
@@ -14,18 +14,14 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError, UnavailableError
 from flows.load import schemas
-from flows.load.views import grant, without_dependent_views
+from flows.load.attached import KINDS, Attached, Grant, attach, attached_to
+from flows.load.views import without_dependent_views
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
 SNAPSHOTS = "snapshots"  # the schema of what can't be built again: history
 SCHEMA = "dbt"  # of what is noted of builds, and where a table waits while two change places
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
-_GRANTS = """
-select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
-from pg_class, aclexplode(relacl)
-where oid = %s and grantee <> relowner
-"""
 _DEFAULT_GRANTS = """
 select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
 from pg_default_acl, aclexplode(defaclacl)
@@ -81,7 +77,7 @@ class _Old:
     """What a relation replaces."""
 
     kind: str
-    grants: list[tuple[str, str | None]]
+    attached: Attached
     indexes: list[str]
 
 
@@ -128,9 +124,10 @@ def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
     _move(cursor, relation.audited, relation.published.schema)
     if old is None:
         cursor.execute(_DEFAULT_GRANTS, [relation.published.schema])
-        grant(cursor, relation.published.quoted, cursor.fetchall())
+        default = Attached(grants=[Grant(*row) for row in cursor])
+        attach(cursor, relation.published.quoted, default)
     else:
-        grant(cursor, relation.published.quoted, old.grants)
+        attach(cursor, relation.published.quoted, old.attached)
         _add_missing_indexes(cursor, relation.published, old.indexes)
     if is_kept:
         waiting = Name(SCHEMA, relation.published.relation)
@@ -143,20 +140,18 @@ def _old(cursor: Cursor, name: Name) -> _Old | None:
     if row is None:
         return None
     kind, oid = row
-    cursor.execute(_GRANTS, [oid])
-    grants = cursor.fetchall()
+    attached = attached_to(cursor, oid)
     cursor.execute(_INDEXES, [oid])
-    return _Old(kind, grants, [definition for (definition,) in cursor])
+    return _Old(kind, attached, [definition for (definition,) in cursor])
 
 
 def _drop(cursor: Cursor, name: Name, cascade: bool = False) -> None:
     """Drop a relation, of whatever kind, if it is there."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     if row := cursor.fetchone():
-        kind = {"v": "view", "m": "materialized view"}.get(row[0], "table")
         statement = sql.SQL("drop {} {} {}")
         cascading = sql.SQL("cascade" if cascade else "")
-        cursor.execute(statement.format(sql.SQL(kind), name.quoted, cascading))
+        cursor.execute(statement.format(sql.SQL(KINDS[row[0]]), name.quoted, cascading))
 
 
 def _move(cursor: Cursor, name: Name, schema: str) -> None:

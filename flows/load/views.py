@@ -4,7 +4,7 @@ Postgres refuses to retype a column that a view uses. Inside one transaction the
 and made again as they were, so that no reader sees them missing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
+from flows.load.attached import Attached, attach, attached_to
 
 _DEPENDENTS = """
 with recursive dependents (view, depth) as (
@@ -32,26 +33,13 @@ with recursive dependents (view, depth) as (
         and rule.ev_class <> pg_depend.refobjid
 )
 select
+    pg_class.oid,
     pg_namespace.nspname,
     pg_class.relname,
     pg_class.relkind::text,
     pg_get_viewdef(pg_class.oid),
     pg_get_userbyid(pg_class.relowner),
-    pg_class.reloptions,
-    obj_description(pg_class.oid, 'pg_class'),
-    array(
-        select array[attname, col_description(attrelid, attnum)]
-        from pg_attribute
-        where attrelid = pg_class.oid and col_description(attrelid, attnum) is not null
-    ),
-    array(
-        select array[
-            entry.privilege_type,
-            case when entry.grantee = 0 then null else pg_get_userbyid(entry.grantee) end
-        ]
-        from aclexplode(pg_class.relacl) as entry
-        where entry.grantee <> pg_class.relowner
-    )
+    pg_class.reloptions
 from (select view, max(depth) as depth from dependents group by view) as deepest
 join pg_class on pg_class.oid = deepest.view
 join pg_namespace on pg_namespace.oid = pg_class.relnamespace
@@ -66,9 +54,7 @@ class _View:
     definition: str
     owner: str
     options: list[str] | None
-    comment: str | None
-    column_comments: list[list[str]]
-    grants: list[list[str | None]]
+    attached: Attached
 
 
 @contextmanager
@@ -108,7 +94,10 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
         "select name from unnest(%s) as name where to_regclass(name) is not null", [names]
     )
     cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
-    return [_View(sql.Identifier(schema, name), *rest) for schema, name, *rest in cursor]
+    return [
+        _View(sql.Identifier(schema, name), *rest, attached=attached_to(cursor, oid))
+        for oid, schema, name, *rest in cursor.fetchall()
+    ]
 
 
 @contextmanager
@@ -132,17 +121,4 @@ def _recreate(cursor: Cursor, view: _View) -> None:
     cursor.execute(
         sql.SQL("alter view {} owner to {}").format(view.name, sql.Identifier(view.owner))
     )
-    if view.comment is not None:
-        cursor.execute(sql.SQL("comment on view {} is %s").format(view.name), [view.comment])
-    for column, comment in view.column_comments:
-        name = sql.SQL("{}.{}").format(view.name, sql.Identifier(column))
-        cursor.execute(sql.SQL("comment on column {} is %s").format(name), [comment])
-    grant(cursor, view.name, view.grants)
-
-
-def grant(cursor: Cursor, name: sql.Identifier, grants: Iterable[Sequence[str | None]]) -> None:
-    """Grant privileges on a relation: pairs of the privilege and its role, None for everybody."""
-    for privilege, grantee in grants:
-        receiver = sql.SQL("public") if grantee is None else sql.Identifier(grantee)
-        statement = sql.SQL("grant {} on {} to {}")
-        cursor.execute(statement.format(sql.SQL(str(privilege)), name, receiver))
+    attach(cursor, view.name, view.attached)

@@ -53,6 +53,61 @@ def test_grants_indexes_and_views_of_others_stay(connection: Connection, query: 
 
 
 @pytest.mark.usefixtures("schemas")
+def test_what_was_attached_to_columns_stays_where_they_are_still_there(
+    connection: Connection, query: Query
+) -> None:
+    for statement in (
+        "alter table marts.facts add column gone text",
+        "grant select (id, gone), update (id) on marts.facts to public",
+        "comment on table marts.facts is 'by hand'",
+        "comment on column marts.facts.id is 'by hand'",
+        "comment on column marts.facts.version is 'by hand'",
+        "comment on column marts.facts.gone is 'by hand'",
+        "comment on column marts__audit.facts.version is 'from dbt'",
+        "create view public.mine as select id from marts.facts",
+        "grant select (id) on public.mine to public",
+        "comment on column public.mine.id is 'mine'",
+    ):
+        query(statement)
+    run(connection, FACTS, REPORT)
+    granted = (
+        "select table_name::text, column_name::text, privilege_type::text"
+        " from information_schema.column_privileges where grantee = 'PUBLIC'"
+        " and table_schema in ('marts', 'public') order by 1, 2, 3"
+    )
+    assert query(granted) == [
+        ("facts", "id", "SELECT"),
+        ("facts", "id", "UPDATE"),
+        ("mine", "id", "SELECT"),
+    ]
+    comments = (
+        "select objoid::regclass::text, objsubid, description from pg_description"
+        " where classoid = 'pg_class'::regclass and objoid in"
+        " ('marts.facts'::regclass, 'public.mine'::regclass) order by 1, 2"
+    )
+    assert query(comments) == [
+        ("marts.facts", 0, "by hand"),
+        ("marts.facts", 1, "by hand"),
+        ("marts.facts", 2, "from dbt"),
+        ("mine", 1, "mine"),
+    ]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_grantee_that_may_grant_still_may(connection: Connection, query: Query) -> None:
+    query("drop role if exists analyst")
+    query("create role analyst")
+    try:
+        query("grant select on marts.facts to analyst with grant option")
+        run(connection, FACTS, REPORT)
+        may = "select has_table_privilege('analyst', 'marts.facts', 'select with grant option')"
+        assert query(may) == [(True,)]
+    finally:
+        query("drop owned by analyst")
+        query("drop role analyst")
+
+
+@pytest.mark.usefixtures("schemas")
 def test_what_is_new_gets_the_default_grants_of_its_schema(
     connection: Connection, query: Query
 ) -> None:

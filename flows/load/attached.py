@@ -1,0 +1,101 @@
+"""What people attached to a relation, and one that takes its place is to have too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view"}  # by pg_class.relkind
+_GRANTS = """
+select
+    entry.privilege_type,
+    case when entry.grantee = 0 then null else pg_get_userbyid(entry.grantee) end,
+    entry.is_grantable,
+    lists.attname
+from pg_class
+cross join lateral (
+    select null::name as attname, relacl as privileges
+    union all
+    select attname, attacl from pg_attribute where attrelid = pg_class.oid and not attisdropped
+) as lists
+cross join lateral aclexplode(lists.privileges) as entry
+where pg_class.oid = %s and entry.grantee <> pg_class.relowner
+"""
+_COMMENTS = """
+select attname, description
+from pg_description
+left join pg_attribute on attrelid = objoid and attnum = objsubid and objsubid > 0
+where classoid = 'pg_class'::regclass and objoid = %s
+"""
+_RELATION = "select oid, relkind::text from pg_class where oid = to_regclass(%s)"
+_COLUMNS = "select attname from pg_attribute where attrelid = %s and not attisdropped"
+
+
+class Grant(NamedTuple):
+    """A privilege on a relation, or on one of its columns; no grantee means everybody."""
+
+    privilege: str
+    grantee: str | None
+    is_grantable: bool = False
+    column: str | None = None
+
+
+class Comment(NamedTuple):
+    """A comment on a relation, or on one of its columns."""
+
+    column: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Attached:
+    """All that is attached to a relation."""
+
+    grants: Sequence[Grant] = ()
+    comments: Sequence[Comment] = ()
+
+
+def attached_to(cursor: Cursor, oid: int) -> Attached:
+    """What is attached to the relation of that number."""
+    cursor.execute(_GRANTS, [oid])
+    grants = [Grant(*row) for row in cursor]
+    cursor.execute(_COMMENTS, [oid])
+    return Attached(grants, [Comment(*row) for row in cursor])
+
+
+def attach(cursor: Cursor, name: sql.Identifier, attached: Attached) -> None:
+    """Attach it to a relation, but for what was attached to columns that this one lacks.
+
+    Where it has a comment already, that one stays.
+    """
+    cursor.execute(_RELATION, [name.as_string(cursor)])
+    [(oid, kind)] = cursor.fetchall()
+    cursor.execute(_COLUMNS, [oid])
+    places = {None, *(column for (column,) in cursor)}
+    cursor.execute(_COMMENTS, [oid])
+    commented = {column for column, _ in cursor}
+    for grant in attached.grants:
+        if grant.column in places:
+            cursor.execute(_granting(name, grant))
+    for comment in attached.comments:
+        if comment.column in places - commented:
+            cursor.execute(_commenting(name, KINDS[kind], comment.column), [comment.text])
+
+
+def _granting(name: sql.Identifier, grant: Grant) -> sql.Composed:
+    column = sql.SQL("({})").format(sql.Identifier(grant.column)) if grant.column else sql.SQL("")
+    return sql.SQL("grant {} {} on {} to {} {}").format(
+        sql.SQL(grant.privilege),
+        column,
+        name,
+        sql.SQL("public") if grant.grantee is None else sql.Identifier(grant.grantee),
+        sql.SQL("with grant option" if grant.is_grantable else ""),
+    )
+
+
+def _commenting(name: sql.Identifier, kind: str, column: str | None) -> sql.Composed:
+    if column is None:
+        return sql.SQL("comment on {} {} is %s").format(sql.SQL(kind), name)
+    return sql.SQL("comment on column {}.{} is %s").format(name, sql.Identifier(column))
