@@ -95,8 +95,10 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
     )
     cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
     return [
-        _View(sql.Identifier(schema, name), *rest, attached=attached_to(cursor, oid))
-        for oid, schema, name, *rest in cursor.fetchall()
+        _View(
+            sql.Identifier(schema, name), kind, definition, owner, options, attached_to(cursor, oid)
+        )
+        for oid, schema, name, kind, definition, owner, options in cursor.fetchall()
     ]
 
 
