@@ -173,6 +173,7 @@ def show_summary(
     reason: str,
     rows: Mapping[str, Sequence[str]],
     ages: Sequence[Mapping[str, Any]] = (),
+    left_over: Sequence[str] = (),
 ) -> None:
     """An artifact that says what was built, why, how long it took, and what failed.
 
@@ -181,6 +182,7 @@ def show_summary(
         reason: why this was built.
         rows: the first rows of tests that failed, by the node's id.
         ages: what dbt's sources.json lists, where freshness was asked for.
+        left_over: relations whose models have left the project.
     """
     models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
     slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
@@ -191,6 +193,7 @@ def show_summary(
         lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
     lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
     lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
+    lines += [f"* **no longer built** {relation}" for relation in left_over]
     lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {node['unique_id'].split('.')[2]} | {node['status']} | {_rows(node)}"

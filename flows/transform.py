@@ -7,7 +7,7 @@ order, and shows it in Prefect.
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
 from flows.build import freshness, manifests, process, records
 from flows.build.failures import first_rows, was_away
-from flows.build.manifests import Json
-from flows.build.publish import AUDIT, copy_history, drop_leftovers, publish
+from flows.build.manifests import Json, Node
+from flows.build.publish import AUDIT, Name, copy_history, drop_leftovers, is_there, publish
 from flows.build.records import Build, RawTable
 from flows.build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.errors import BuildError, EltError, UnavailableError
@@ -127,11 +127,13 @@ class Outcome:
     Attributes:
         results: of each node what run_results.json says.
         errors: what dbt said of errors that are no node's.
+        left_over: what left the project and is still there, by its id.
     """
 
     results: Sequence[Json]
     manifest: Json
     errors: Sequence[str]
+    left_over: Mapping[str, Node]
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
@@ -242,14 +244,21 @@ def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
     found = _left_in(RESULTS)
     if found is None:
         raise _ended_early("built anything", errors)
-    manifest = _target(MANIFEST).read_bytes()
+    packed = _target(MANIFEST).read_bytes()
+    manifest = json.loads(packed)
     if resumed := plan.selection.resumes:
         new = {node["unique_id"] for node in found["results"]}
         before = [node for node in resumed.results if node["unique_id"] not in new]
         found = {**found, "results": [*before, *found["results"]]}
     with database.transaction() as cursor:
-        records.keep_artifacts(cursor, plan.build_id, found, manifest)
-    return Outcome(found["results"], json.loads(manifest), errors)
+        records.keep_artifacts(cursor, plan.build_id, found, packed)
+        gone = manifests.no_longer_built(manifest, plan.published, AUDIT)
+        left_over = {
+            unique_id: node
+            for unique_id, node in gone.items()
+            if is_there(cursor, Name(node["schema"], node["alias"]))
+        }
+    return Outcome(found["results"], manifest, errors, left_over)
 
 
 def _judge_ages(errors: Sequence[str]) -> None:
@@ -300,7 +309,14 @@ def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
     with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
     ages = _left_in(freshness.RESULTS) or {"results": []}
-    show_summary(outcome.results, reason, rows, ages["results"])
+    left_over = [f"{node['schema']}.{node['alias']}" for node in outcome.left_over.values()]
+    if left_over:
+        get_run_logger().warning(
+            "No longer in the dbt project, and still there as they were: %s. Drop what nobody "
+            "reads.",
+            ", ".join(left_over),
+        )
+    show_summary(outcome.results, reason, rows, ages["results"], left_over)
     if len(_done(outcome.results)) < len(outcome.results):
         messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
         kind = UnavailableError if any(map(was_away, messages)) else BuildError
@@ -316,7 +332,9 @@ def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     """Publish what was built, and note that it is, in one transaction."""
     selection, done = plan.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
-    manifest = manifests.after_publishing(outcome.manifest, plan.published, done, AUDIT)
+    manifest = manifests.after_publishing(
+        outcome.manifest, plan.published, done, AUDIT, outcome.left_over
+    )
     with database.transaction() as cursor:
         publish(cursor, relations)
         records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)

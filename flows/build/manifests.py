@@ -26,10 +26,16 @@ def _in_production(node: Node, suffix: str) -> Node:
     }
 
 
-def after_publishing(new: Json, old: Json | None, built: Collection[str], suffix: str) -> Json:
+def after_publishing(
+    new: Json,
+    old: Json | None,
+    built: Collection[str],
+    suffix: str,
+    left_over: Mapping[str, Node],
+) -> Json:
     """The manifest of all that is published: what was built as it is now, the rest as it was.
 
-    What was left out of the build stays as it was, or away.
+    What was left out of the build stays as it was, or away; what is `left_over` stays.
     """
     before = old["nodes"] if old else {}
     nodes = {
@@ -37,7 +43,21 @@ def after_publishing(new: Json, old: Json | None, built: Collection[str], suffix
         for unique_id, node in new["nodes"].items()
         if unique_id in built or unique_id in before
     }
-    return {**new, "nodes": nodes}
+    return {**new, "nodes": {**left_over, **nodes}}
+
+
+def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, Node]:
+    """What was published and has left the project, by its id; its relation may still be there."""
+    places = {
+        (node["schema"].removesuffix(suffix), node["alias"]) for node in new["nodes"].values()
+    }
+    return {
+        unique_id: node
+        for unique_id, node in (old["nodes"] if old else {}).items()
+        if unique_id not in new["nodes"]
+        and _is_moved(node)
+        and (node["schema"], node["alias"]) not in places
+    }
 
 
 def relations(

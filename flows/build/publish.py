@@ -134,6 +134,12 @@ def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
         _move(cursor, waiting, relation.audited.schema)
 
 
+def is_there(cursor: Cursor, name: Name) -> bool:
+    """Whether there is a relation of that name."""
+    cursor.execute(_KIND, [name.quoted.as_string(cursor)])
+    return cursor.fetchone() is not None
+
+
 def _old(cursor: Cursor, name: Name) -> _Old | None:
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     row = cursor.fetchone()

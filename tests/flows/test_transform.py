@@ -148,6 +148,26 @@ def test_changed_code_alone_is_built_and_read_beside_what_is_published(
     assert transform(only_stale=True) == NOTHING
 
 
+def test_what_left_the_project_stays_and_is_told_until_it_is_dropped(
+    project: Path, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    extra = project / "models/intermediate/extra.sql"
+    extra.write_text("select 1 as one")
+    load("shippers")
+    transform()
+    extra.unlink()
+    told = "No longer in the dbt project, and still there as they were: intermediate.extra."
+    for _ in range(2):
+        caplog.clear()
+        transform()
+        assert told in caplog.text
+    assert ask("select one from intermediate.extra") == [(1,)]
+    ask("drop view if exists intermediate.extra")
+    caplog.clear()
+    transform()
+    assert "No longer in the dbt project" not in caplog.text
+
+
 def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> None:
     """Each build goes on with the table before the last one, and adds what both lack."""
     raw = (
