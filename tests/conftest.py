@@ -111,7 +111,7 @@ def warehouse_url(stack: Stack) -> Iterator[URL]:
     """An empty warehouse of the test's own, which the `warehouse` block points to."""
     from blocks import warehouse
 
-    with _empty_database(stack.warehouse, f"warehouse_{next(_numbers)}") as url:
+    with _empty_database(stack.warehouse, "warehouse_of_tests") as url:
         warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
         yield url
 
