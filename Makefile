@@ -7,11 +7,12 @@ URL ?=
 TRIAL ?=
 AUDIT ?=
 DROP ?=
+BUILD ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 export SQL URL
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,8 @@ deploy-plan: install ## what `make deploy` would change on the server, which sta
 dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
 	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
-docs: install ## dbt's documentation with the lineage of all models, in a browser until Ctrl-C
-	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE)
+docs: install ## dbt's pages with the lineage of all models, until Ctrl-C; BUILD=7 as that build kept them
+	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
 
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from time import monotonic
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from flows.loads import (
     load_partitions,
     midnight,
 )
+from flows.progress import SHOWN_EVERY_SECONDS
 from flows.retries import Retry
 
 
@@ -173,12 +175,15 @@ def _submitted(
 
 
 def _watched(futures: Sequence[PrefectFuture[list[Entry]]], total: int) -> list[Exception]:
-    """Wait for all windows, and show how far they are; returns what went wrong."""
+    """Wait for all windows, and show now and then how far they are; returns what went wrong."""
     if not futures:
         return []
     progress = cast(UUID, create_progress_artifact(_percent(total - len(futures), total)))
+    shown_at = monotonic()
     for done, _ in enumerate(as_completed(list(futures)), start=total - len(futures) + 1):
-        update_progress_artifact(progress, _percent(done, total))
+        if monotonic() - shown_at >= SHOWN_EVERY_SECONDS or done == total:
+            update_progress_artifact(progress, _percent(done, total))
+            shown_at = monotonic()
     return errors_of(futures)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
-from flows.build import freshness, manifests, process, records
+from flows.build import docs, freshness, manifests, process, records
 from flows.build.failures import first_rows, was_away
 from flows.build.manifests import Json, Node
 from flows.build.publish import AUDIT, Name, copy_history, drop_leftovers, is_there, publish
@@ -50,6 +50,7 @@ def transform(
     full_refresh: bool = False,
     check_freshness: bool = False,
     timeout_seconds: Annotated[int, Field(ge=1)] = 3600,
+    keep_docs: bool = False,
     keep_days: Annotated[int, Field(ge=0)] = 30,
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> str:
@@ -63,7 +64,8 @@ def transform(
         full_refresh: Build incremental models anew from all rows.
         check_freshness: Fail, after publishing, when a raw table's last load is too long ago.
         timeout_seconds: End dbt, and what it asks of Postgres, after this time.
-        keep_days: How long manifest and results of a build are kept in dbt.builds.
+        keep_docs: Keep dbt's documentation of what is published with the build, in dbt.builds.
+        keep_days: How long what a build left is kept in dbt.builds.
         retry: How a build is tried again where Postgres was away.
     """
     database = warehouse.load(warehouse.TRANSFORMER_BLOCK)
@@ -74,35 +76,46 @@ def transform(
         persist_result=False,
         **retry.options(),
     )(build)
-    summary = attempt(database, only_stale, full_refresh, check_freshness, timeout_seconds)
+    request = Request(only_stale, full_refresh, check_freshness, keep_docs, timeout_seconds)
+    summary = attempt(database, request)
     with database.transaction() as cursor:
         records.forget_artifacts(cursor, keep_days)
     return summary
 
 
-def build(
-    database: Warehouse,
-    only_stale: bool,
-    full_refresh: bool,
-    check_freshness: bool,
-    timeout_seconds: float,
-) -> str:
+@dataclass(frozen=True)
+class Request:
+    """What a run of `transform` is to do; its parameters say what each means."""
+
+    only_stale: bool
+    full_refresh: bool
+    check_freshness: bool
+    keep_docs: bool
+    timeout_seconds: float
+
+
+def build(database: Warehouse, request: Request) -> str:
     """Build what is to be built, publish it, and return the counts of its nodes by status.
 
     Raises:
         BuildError: when a node failed or dbt ended before it built any; nothing is published then.
-            Or when a raw table is stale; all is published then.
+            Or when a raw table is stale, or there is no documentation; all is published then.
         UnavailableError: the same, where Postgres was away.
     """
-    first = [freshness.COMMAND] if check_freshness else []
+    first = [freshness.COMMAND] if request.check_freshness else []
+    seconds = request.timeout_seconds
     with _alone(database):
-        plan = _begin(database, only_stale, full_refresh)
+        plan = _begin(database, request.only_stale, request.full_refresh)
         if plan is not None:
-            outcome = _build(database, plan, first, timeout_seconds)
+            outcome = _build(database, plan, first, seconds)
             summary, errors = counted(outcome.results), outcome.errors
         else:
-            summary, errors = NOTHING, _run_dbt(database, first, timeout_seconds) if first else []
-        if check_freshness:
+            summary, errors = NOTHING, _run_dbt(database, first, seconds) if first else []
+        if request.keep_docs and plan is not None:
+            page = docs.packed(database.dbt_environment(), PROJECT, seconds)
+            with database.transaction() as cursor:
+                records.keep_docs(cursor, plan.build_id, page)
+        if request.check_freshness:
             _judge_ages(errors)
     return summary
 

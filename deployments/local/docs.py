@@ -1,6 +1,7 @@
-"""`make docs`: dbt's documentation of the local warehouse, served on this machine until Ctrl-C."""
+"""`make docs`: dbt's documentation of a warehouse, served on this machine until Ctrl-C."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ from types import FrameType
 from typing import NoReturn
 
 from blocks.warehouse import Warehouse
-from deployments.local.postgres import ensure_database, postgres
+from deployments import chosen
 from deployments.local.run import HOME, LIVE, SAMPLE, database_name
-from flows.build import process
-from flows.errors import BuildError
+from flows.build import docs, process, records
+from flows.errors import ConfigurationError, EltError
 
 PROJECT = process.ROOT / "dbt_project"
 TIMEOUT_SECONDS = 600
@@ -26,17 +27,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make docs", description=__doc__)
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--build", type=int, help="as that build kept it; without, as it is now")
     parser.add_argument("--home", type=Path, default=HOME)
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     folder = given.home.resolve() / "dbt-docs"
+    database = database_name(given.api, given.scale)
     print("Writing dbt's documentation ...", flush=True)
     try:
-        with postgres(given.home / "postgres") as server:
-            database = ensure_database(server, database_name(given.api, given.scale))
-            write(Warehouse(database), folder)
-    except BuildError as error:
+        with chosen.warehouse(os.environ, given.home, database) as warehouse:
+            if given.build:
+                _fetch(warehouse, given.build, folder)
+            else:
+                docs.write(warehouse.dbt_environment(), PROJECT, folder, TIMEOUT_SECONDS)
+    except EltError as error:
         print(f"FAILED: {error}")
         return 1
     with serving(folder) as server:
@@ -48,22 +53,21 @@ def main() -> int:
     return 0
 
 
-def write(warehouse: Warehouse, folder: Path) -> None:
-    """Write the pages, with the columns that the warehouse has now.
+def _fetch(warehouse: Warehouse, build_id: int, folder: Path) -> None:
+    """Write the page that a build kept.
 
     Raises:
-        BuildError: when dbt could not.
+        ConfigurationError: when it kept none.
     """
-    pages = [folder / name for name in ("index.html", "manifest.json", "catalog.json")]
-    for page in pages:
-        page.unlink(missing_ok=True)
-    project = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
-    command = ["docs", "generate", *project, "--target-path", str(folder)]
-    environment = {**warehouse.dbt_environment(), "DBT_LOG_PATH": str(folder)}
-    said = process.run(environment, TIMEOUT_SECONDS, command)
-    errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
-    if errors or not all(page.exists() for page in pages):
-        raise BuildError("dbt could not write its documentation: " + "\n".join(errors[-20:]))
+    with warehouse.transaction() as cursor:
+        page = records.docs_of(cursor, build_id)
+    if page is None:
+        raise ConfigurationError(
+            f"Build {build_id} has no documentation. Runs of `transform` with keep_docs keep it "
+            "for keep_days; the column `docs` of dbt.builds says which have it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_bytes(page)
 
 
 @contextmanager

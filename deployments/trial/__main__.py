@@ -6,16 +6,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from psycopg2.extensions import cursor as Cursor
-from sqlalchemy.engine import make_url
 
-from blocks.warehouse import TRANSFORMER_URL_VARIABLE, URL_VARIABLE, Warehouse
-from deployments.local.postgres import ensure_database, postgres
+from deployments import chosen
 from deployments.local.run import HOME, LIVE, SAMPLE, database_name
 from deployments.trial.build import Trial, audited, drop, trial
 from deployments.trial.difference import differences, key_of
@@ -37,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = given.name or re.sub(r"[^a-z0-9]", "_", f"trial_{getpass.getuser()}".lower())[:30]
     database = database_name(given.api, given.scale)
     try:
-        with _warehouse(os.environ, given.home, database) as warehouse:
+        with chosen.warehouse(os.environ, given.home, database) as warehouse:
             if given.drop:
                 drop(warehouse, name)
                 return 0
@@ -49,17 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EltError as error:
         print(f"FAILED: {error}")
         return 1
-
-
-@contextmanager
-def _warehouse(environment: Mapping[str, str], home: Path, database: str) -> Iterator[Warehouse]:
-    """The warehouse that the environment names, as dbt logs in; else the local database."""
-    named = environment.get(TRANSFORMER_URL_VARIABLE) or environment.get(URL_VARIABLE)
-    if named:
-        yield Warehouse(make_url(named))
-        return
-    with postgres(home / "postgres") as server:
-        yield Warehouse(ensure_database(server, database))
 
 
 def _tell(cursor: Cursor, built: Trial) -> int:

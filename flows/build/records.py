@@ -66,9 +66,9 @@ on conflict (source, resource)
 do update set load_id = excluded.load_id, built_at = clock_timestamp()
 """
 _FORGET = """
-update dbt.builds set results = null, manifest = null
+update dbt.builds set results = null, manifest = null, docs = null
 where ended_at < clock_timestamp() - make_interval(days => %s)
-    and (results is not null or manifest is not null)
+    and (results is not null or manifest is not null or docs is not null)
 """
 
 
@@ -169,6 +169,18 @@ def keep_artifacts(cursor: Cursor, build_id: int, results: Json, manifest: bytes
         "update dbt.builds set results = %s, manifest = %s where build_id = %s",
         [json.dumps(results), gzip.compress(manifest), build_id],
     )
+
+
+def keep_docs(cursor: Cursor, build_id: int, packed: bytes) -> None:
+    """Keep the documentation of what a build published, gzip."""
+    cursor.execute("update dbt.builds set docs = %s where build_id = %s", [packed, build_id])
+
+
+def docs_of(cursor: Cursor, build_id: int) -> bytes | None:
+    """The page that a build kept; None where it kept none, or not so long."""
+    cursor.execute("select docs from dbt.builds where build_id = %s", [build_id])
+    row = cursor.fetchone()
+    return gzip.decompress(row[0]) if row and row[0] else None
 
 
 def manifest_of(cursor: Cursor, build_id: int) -> Json:

@@ -13,6 +13,8 @@ create table if not exists dbt.builds (
     published_manifest bytea
 );
 
+alter table dbt.builds add column if not exists docs bytea;
+
 comment on table dbt.builds is
 'What each dbt build built, why, and how it ended; one row per build.';
 
@@ -30,6 +32,9 @@ comment on column dbt.builds.manifest is
 
 comment on column dbt.builds.published_manifest is
 'The manifest of all that is published, gzip; of the last published build, and kept until the next.';
+
+comment on column dbt.builds.docs is
+'dbt''s documentation of what was published then, one HTML page, gzip; null after some time.';
 
 create table if not exists dbt.built_tables (
     source text not null,

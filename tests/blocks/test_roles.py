@@ -16,6 +16,7 @@ from blocks import roles
 from deployments.local.postgres import libpq
 from flows.build import records
 from flows.build.publish import Name, Relation, publish
+from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.schemas import ensure
 from flows.load.views import without_dependent_views
@@ -156,6 +157,28 @@ def test_a_column_may_change_under_a_view_of_the_transformers(warehouse: URL) ->
     transformer = of(warehouse, roles.TRANSFORMER)
     assert transformer("select price from staging.items") == [("10",)]
     assert transformer(view, "staging.items") == [(roles.TRANSFORMER, True)]
+
+
+def test_another_roles_view_on_a_mart_stops_the_next_publication_until_that_role_is_granted(
+    warehouse: URL, query: Query
+) -> None:
+    query("drop role if exists analyst")
+    query("create role analyst")
+    try:
+        query("grant select on marts.facts to analyst; grant usage on schema marts to analyst")
+        query("create view public.mine as select price from marts.facts")
+        query("alter view public.mine owner to analyst; grant create on schema public to analyst")
+        with pytest.raises(ConfigurationError, match="Grant it that role"):
+            build(warehouse)
+        assert query("select price from public.mine") == [(10,)]
+        query("grant analyst to transformer; drop table marts__audit.facts")
+        of(warehouse, roles.LOADER)("update raw_shop.items set price = 11")
+        build(warehouse)
+        assert query("select price, pg_get_userbyid(relowner) from public.mine, pg_class"
+                     " where relname = 'mine'") == [(11, "analyst")]  # fmt: skip
+    finally:
+        query("drop owned by analyst cascade")
+        query("drop role analyst")
 
 
 def test_twice_is_the_same_as_once(warehouse: URL, query: Query) -> None:

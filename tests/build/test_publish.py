@@ -128,6 +128,19 @@ def test_a_view_that_would_not_survive_stops_it_all(connection: Connection, quer
 
 
 @pytest.mark.usefixtures("schemas")
+def test_a_materialized_view_of_a_consumers_stops_it_all_by_name(
+    connection: Connection, query: Query
+) -> None:
+    query("create materialized view public.mine as select id from marts.facts")
+    with pytest.raises(ConfigurationError, match=r'"public"\."mine" is a materialized view'):
+        run(connection, FACTS, REPORT)
+    assert query("select * from marts.report") == [("old",)]
+    query("drop materialized view public.mine")
+    run(connection, FACTS, REPORT)
+    assert query("select * from marts.report") == [("new",)]
+
+
+@pytest.mark.usefixtures("schemas")
 def test_what_an_incremental_model_replaces_is_what_it_goes_on_with(
     connection: Connection, query: Query
 ) -> None:

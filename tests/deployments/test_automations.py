@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect import states
-from prefect.client.schemas.objects import FlowRun, State, WorkPoolStatus
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, WorkPoolStatus
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
@@ -69,6 +69,12 @@ def test_every_event_is_one_that_prefect_has() -> None:
     for spec in DECLARED:
         trigger = spec["trigger"]
         assert {*trigger["expect"], *trigger.get("after", [])} <= RUN_EVENTS | POOL_EVENTS
+
+
+def test_a_run_that_has_ended_in_any_way_is_not_silent() -> None:
+    (trigger,) = (each["trigger"] for each in DECLARED if "heartbeat" in each["name"])
+    ends = {f"prefect.flow-run.{state.value.title()}" for state in TERMINAL_STATES}
+    assert {*ends, "prefect.flow-run.TimedOut"} <= {*trigger["expect"]}
 
 
 def test_silence_lasts_longer_than_heartbeats_are_apart() -> None:

@@ -332,7 +332,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_a_schedule_starts_runs_and_one_that_is_due_too_early_is_left_out(
+def test_two_schedules_start_runs_and_one_that_is_due_too_early_is_left_out(
     stack: Stack, api: Api, ask: Ask
 ) -> None:
     with get_client(sync_client=True) as server:
@@ -349,19 +349,21 @@ def test_a_schedule_starts_runs_and_one_that_is_due_too_early_is_left_out(
 
         begun_at = now("UTC")
         with api.hold() as is_held:
-            [schedule] = server.create_deployment_schedules(
+            schedules = server.create_deployment_schedules(
                 deployment.id,
                 [
                     DeploymentScheduleCreate(
                         schedule=IntervalSchedule(interval=timedelta(seconds=5)),
-                        slug="often",
+                        slug=slug,
                         parameters={"resources": ["shippers"], "transform": False},
                     )
+                    for slug in ("often", "as-often")
                 ],
             )
             assert is_held.wait(DEADLINE_SECONDS)
             left_out = wait_until(lambda: scheduled(StateType.CANCELLED), bool)
-            server.delete_deployment_schedule(deployment.id, schedule.id)
+            for schedule in schedules:
+                server.delete_deployment_schedule(deployment.id, schedule.id)
         done = wait_until(lambda: scheduled(StateType.COMPLETED), bool)
     assert "concurrency limit" in str(left_out[0].state and left_out[0].state.message)
     assert all(run.auto_scheduled for run in [*done, *left_out])

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from flows.elt import elt
 from flows.transform import transform
 
@@ -17,6 +19,7 @@ CALLED = "update raw_northwind.customers set phone = %s, _loaded_at = now() wher
 SUPPLIED = "update raw_northwind.products set supplier_id = %s where product_id = 1"
 
 
+@pytest.mark.long
 def test_a_changed_customer_has_two_versions_once_the_change_has_passed(ask: Ask) -> None:
     assert elt(
         source="northwind", resources=NEEDED, transform=False, return_state=True

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
+from blocks import warehouse
 from flows import transform as module
 from flows.build import records
 from flows.elt import elt
@@ -157,17 +158,20 @@ def test_what_left_the_project_stays_and_is_told_until_it_is_dropped(
     transform()
     extra.unlink()
     told = "No longer in the dbt project, and still there as they were: intermediate.extra."
-    for _ in range(2):
+    for resource in ("suppliers", "categories"):
         caplog.clear()
-        transform()
+        load(resource)
+        transform(only_stale=True)
         assert told in caplog.text
     assert ask("select one from intermediate.extra") == [(1,)]
     ask("drop view if exists intermediate.extra")
     caplog.clear()
-    transform()
+    load("customers")
+    transform(only_stale=True)
     assert "No longer in the dbt project" not in caplog.text
 
 
+@pytest.mark.long
 def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> None:
     """Each build goes on with the table before the last one, and adds what both lack."""
     raw = (
@@ -226,6 +230,24 @@ def test_freshness_is_asked_also_where_there_is_nothing_to_build(ask: Ask) -> No
     assert ask("select count(*) from dbt.builds") == [(0,)]
 
 
+def test_a_build_keeps_its_documentation_as_it_was_published(ask: Ask) -> None:
+    load("shippers")
+    transform(keep_docs=True)
+    with warehouse.load(warehouse.TRANSFORMER_BLOCK).transaction() as cursor:
+        page = records.docs_of(cursor, 1)
+        assert page is not None
+        assert b"model.warehouse.stg_northwind__shippers" in page
+        assert b"staging__audit" not in page
+        records.forget_artifacts(cursor, 1)
+        assert records.docs_of(cursor, 1) == page
+        cursor.execute("update dbt.builds set ended_at = ended_at - interval '25 hours'")
+        records.forget_artifacts(cursor, 1)
+        assert records.docs_of(cursor, 1) is None
+        cursor.execute("select results, manifest, published_manifest is null from dbt.builds")
+        assert cursor.fetchall() == [(None, None, False)]
+        assert records.docs_of(cursor, 99) is None
+
+
 @pytest.mark.long
 def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_again(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
@@ -246,6 +268,31 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
     assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]
     assert ask("select error like 'Postgres went away%' from dbt.builds limit 1") == [(True,)]
     assert ask("select count(*) > 0 from staging.stg_northwind__shippers") == [(True,)]
+
+
+@pytest.mark.long
+def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: Ask) -> None:
+    """All has been moved by then, and nothing is committed."""
+    load("shippers")
+    transform()
+    before = ask("select oid, relname from pg_class where relnamespace = 'marts'::regnamespace")
+    load("suppliers")
+    command = (
+        "import os, signal; from flows.build import records;"
+        " records.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        " from flows.transform import transform; transform()"
+    )
+    done = subprocess.run([sys.executable, "-c", command], cwd=module.PROJECT.parent, check=False)
+    assert done.returncode == -signal.SIGKILL
+    after = ask("select oid, relname from pg_class where relnamespace = 'marts'::regnamespace")
+    assert sorted(after) == sorted(before)
+    assert ask("select state from dbt.builds order by build_id") == [("published",), ("running",)]
+    assert ", 0 failed, 0 skipped" in transform(only_stale=True)
+    assert ask("select state from dbt.builds where build_id > 1 order by build_id") == [
+        ("abandoned",),
+        ("published",),
+    ]
+    assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
 
 
 @pytest.mark.long

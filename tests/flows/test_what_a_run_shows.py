@@ -15,11 +15,14 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     LogFilter,
     LogFilterFlowRunId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterTags,
 )
-from prefect.client.schemas.objects import Artifact, State
+from prefect.client.schemas.objects import Artifact, State, TaskRun
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.types._datetime import DateTime, now
+from prefect.types._datetime import DateTime, now, parse_datetime
 
 from deployments.local.stack import Stack
 from flows import progress
@@ -119,6 +122,42 @@ def test_a_build_has_a_lineage_and_a_summary_with_what_failed(ask: Ask) -> None:
     made = lineage(begun_at)
     assert made["raw_northwind/shippers"] == set()
     assert made["staging/stg_northwind__shippers"] == {"raw_northwind/shippers"}
+
+
+def test_each_dbt_node_is_a_task_run_with_its_status_and_times(ask: Ask) -> None:
+    assert elt(
+        source="northwind", resources=("shippers",), transform=False, return_state=True
+    ).is_completed()
+    state = transform(return_state=True)
+    assert state.is_completed()
+    EventsWorker.drain_all()
+    [(results,)] = ask("select results -> 'results' from dbt.builds")
+    built = {result["unique_id"]: result for result in results}
+    assert len(built) > 10
+    runs = {run.dynamic_key.split(" ")[0]: run for run in dbt_runs(state, len(built))}
+    assert runs.keys() == built.keys()
+    for unique_id, run in runs.items():
+        timing = {part["name"]: part for part in built[unique_id]["timing"]}["execute"]
+        assert run.state is not None
+        assert run.state.name == built[unique_id]["status"].title()
+        assert run.start_time is not None
+        assert run.end_time is not None
+        assert run.start_time <= parse_datetime(timing["started_at"])
+        assert run.end_time >= parse_datetime(timing["completed_at"])
+
+
+def dbt_runs(state: State[Any], count: int) -> list[TaskRun]:
+    """The task runs of dbt's nodes, once the server has made them of their events."""
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    wanted = TaskRunFilter(
+        flow_run_id=TaskRunFilterFlowRunId(any_=[run_id]), tags=TaskRunFilterTags(all_=["dbt"])
+    )
+    deadline = monotonic() + 60
+    with get_client(sync_client=True) as server:
+        while len(found := server.read_task_runs(task_run_filter=wanted)) < count:
+            assert monotonic() < deadline, f"{len(found)} of {count}"
+    return found
 
 
 def test_a_backfill_shows_how_far_it_is(ask: Ask) -> None:

@@ -1,0 +1,42 @@
+"""dbt's documentation of what is published: models, columns, tests, and their lineage."""
+
+import gzip
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.build import process
+from flows.errors import BuildError
+
+SHOWN_ERRORS = 20
+
+
+def write(
+    environment: Mapping[str, str], project: Path, folder: Path, timeout_seconds: float
+) -> None:
+    """Write the pages into a folder, index.html first of all; the columns are those of now.
+
+    Raises:
+        BuildError: when dbt could not.
+    """
+    pages = [folder / name for name in ("index.html", "manifest.json", "catalog.json")]
+    for page in pages:
+        page.unlink(missing_ok=True)
+    where = ["--project-dir", str(project), "--profiles-dir", str(project)]
+    command = ["docs", "generate", "--static", *where, "--target-path", str(folder)]
+    said = process.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
+    errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
+    if errors or not all(page.exists() for page in pages):
+        said_last = "\n".join(errors[-SHOWN_ERRORS:])
+        raise BuildError(f"dbt could not write its documentation: {said_last}")
+
+
+def packed(environment: Mapping[str, str], project: Path, timeout_seconds: float) -> bytes:
+    """All of it as one page, gzip.
+
+    Raises:
+        BuildError: as `write` does.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        write(environment, project, Path(name), timeout_seconds)
+        return gzip.compress(Path(name, "static_index.html").read_bytes())
