@@ -1,0 +1,108 @@
+"""Which models and snapshots of this project dbt builds after which change: dbt itself is asked."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows import sources
+from flows.build import process
+from flows.build.records import Build, RawTable
+from flows.build.selection import Selection, loads_of, select
+from flows.transform import PROJECT
+
+LEDGER = {
+    "stg_elt__loads",
+    "stg_elt__rejects",
+    "stg_elt__schema_changes",
+    "fct_loads",
+    "rpt_load_history",
+    "rpt_resource_freshness",
+}
+SALES = {"int_order_lines__priced", "fct_order_lines", "rpt_sales_vs_weather"}
+ORDERS = {"stg_northwind__orders", *SALES}
+WEATHER = {"stg_open_meteo__daily_weather", "fct_daily_weather", "rpt_sales_vs_weather"}
+PRODUCTS = {"stg_northwind__products", "snp_northwind__products", "dim_products"}
+ENVIRONMENT = {"WAREHOUSE_HOST": "nobody", "WAREHOUSE_USER": "x", "WAREHOUSE_DATABASE": "x"}
+
+BUILT = [
+    RawTable(name, resource.name, 1, is_complete=True, is_stale=False, is_reshaped=False)
+    for name in sources.names()
+    for resource in sources.find(name).resources
+]
+PUBLISHED = Build(1, None, "published", "same", loads_of(BUILT), [])
+
+
+def after(*stale: str, missing: Sequence[str] = (), code: str = "same") -> Selection:
+    """What is selected when these tables have changed, and those are not there in full."""
+    tables = [
+        replace(table, is_stale=str(table) in stale, is_complete=str(table) not in missing)
+        for table in BUILT
+    ]
+    selection = select(tables, code, PUBLISHED, None, only_stale=True, full_refresh=False)
+    assert selection is not None
+    return selection
+
+
+CASES: dict[str, tuple[Selection, set[str]]] = {
+    "a table nobody joins": (after("northwind.shippers"), {"stg_northwind__shippers"}),
+    "orders": (after("northwind.orders"), ORDERS),
+    "order lines": (
+        after("northwind.order_details"),
+        {"stg_northwind__order_details", *SALES},
+    ),
+    "a table with history": (after("northwind.products"), PRODUCTS),
+    "a table of names": (
+        after("northwind.categories"),
+        {"stg_northwind__categories", "dim_products"},
+    ),
+    "another source": (after("open_meteo.daily_weather"), WEATHER),
+    "two sources": (after("northwind.orders", "open_meteo.daily_weather"), ORDERS | WEATHER),
+    "orders, while the weather is not there in full": (
+        after("northwind.orders", missing=["open_meteo.daily_weather"]),
+        ORDERS - {"rpt_sales_vs_weather"},
+    ),
+    "a model": (after(code="new"), {"dim_customers"}),
+    "a model and a table": (
+        after("northwind.shippers", code="new"),
+        {"dim_customers", "stg_northwind__shippers"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What dbt would build in each case, by its own word; one model differs from the state's."""
+    folder = tmp_path_factory.mktemp("dbt")
+    project, state = folder / "dbt_project", folder / "state"
+    shutil.copytree(PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
+    listed_in(project, state, [[]])
+    model = project / "models/marts/sales/dim_customers.sql"
+    model.write_text(f"{model.read_text()}\n-- changed\n")
+    wanted = [[*selection.arguments(), "--state", str(state)] for selection, _ in CASES.values()]
+    wanted = [[word for word in words if word != "--full-refresh"] for words in wanted]
+    return dict(zip(CASES, listed_in(project, folder / "target", wanted), strict=True))
+
+
+def listed_in(project: Path, target: Path, wanted: Sequence[Sequence[str]]) -> list[set[str]]:
+    """The names that `dbt ls` says, one set for each of its arguments."""
+    kinds = ["--resource-type", "model", "--resource-type", "snapshot"]
+    where = ["--project-dir", str(project), "--profiles-dir", str(project)]
+    listing = ["ls", "--output", "name", *kinds, *where, "--target-path", str(target)]
+    environment = {**ENVIRONMENT, "DBT_LOG_PATH": str(target)}
+    found: list[set[str]] = []
+    for said in process.run(environment, 300, *([*listing, *words] for words in wanted)):
+        if said["info"]["name"] == "MainReportVersion":
+            found.append(set())
+        elif said["info"]["name"] == "PrintEvent":
+            found[-1].add(said["info"]["msg"])
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_built_is_what_depends_on_the_change_and_the_ledger(
+    case: str, listed: dict[str, set[str]]
+) -> None:
+    assert listed[case] == CASES[case][1] | LEDGER
