@@ -23,8 +23,8 @@ URL_VARIABLE = "WAREHOUSE_URL"
 TRANSFORMER_BLOCK = "warehouse-transformer"
 TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
 CONNECT_TIMEOUT_SECONDS = 10
-# Lost connections, rollbacks, resources, shutdowns, I/O; an error without a code is the client's,
-# whose connection is gone (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+# Lost connections, rollbacks, resources, shutdowns, I/O
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 PASSING = ("08", "40", "53", "57P", "58")
 
 
@@ -123,13 +123,21 @@ def naming_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        if error.pgcode is not None and not error.pgcode.startswith(PASSING):
+    except psycopg2.Error as error:
+        if not _is_passing(error):
             raise
         raise UnavailableError(
             f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
             "committed is kept. Mend that and run it again."
         ) from error
+
+
+def _is_passing(error: psycopg2.Error) -> bool:
+    """Whether Postgres was away; of a lost connection psycopg2 has no code, and three classes."""
+    if error.pgcode is not None:
+        return error.pgcode.startswith(PASSING)
+    lost = (psycopg2.OperationalError, psycopg2.DatabaseError, psycopg2.InterfaceError)
+    return type(error) in lost
 
 
 def load(name: str = BLOCK) -> Warehouse:

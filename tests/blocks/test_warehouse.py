@@ -2,12 +2,21 @@
 
 from collections.abc import Callable
 
+import psycopg2
+import psycopg2.errors
 import pytest
+from sqlalchemy.engine import URL
 
 from blocks import warehouse
-from blocks.warehouse import BLOCK, TRANSFORMER_BLOCK, TRANSFORMER_URL_VARIABLE, URL_VARIABLE
+from blocks.warehouse import (
+    BLOCK,
+    TRANSFORMER_BLOCK,
+    TRANSFORMER_URL_VARIABLE,
+    URL_VARIABLE,
+    Warehouse,
+)
 from deployments.local.stack import REPORTER_URL_VARIABLE, Stack
-from flows.errors import ConfigurationError
+from flows.errors import ConfigurationError, UnavailableError
 
 Ask = Callable[..., list[tuple]]
 
@@ -32,6 +41,24 @@ def test_a_wrong_login_of_dbts_is_named_and_nothing_is_saved() -> None:
     with pytest.raises(ConfigurationError, match="WAREHOUSE_TRANSFORMER_URL to postgresql://"):
         warehouse.save({URL_VARIABLE: "postgresql://b@h/d", TRANSFORMER_URL_VARIABLE: "no url"})
     assert users() == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("select pg_terminate_backend(pg_backend_pid())", UnavailableError),
+        ("do $$ begin raise sqlstate '53100'; end $$", UnavailableError),
+        ("do $$ begin raise sqlstate '40P01'; end $$", UnavailableError),
+        ("set statement_timeout = 1; select pg_sleep(9)", psycopg2.errors.QueryCanceled),
+        ("select 1 / 0", psycopg2.errors.DivisionByZero),
+    ],
+    ids=["ended", "disk full", "deadlock", "cancelled", "a mistake"],
+)
+def test_an_error_is_named_where_postgres_went_away_or_ran_out_of_something(
+    database: URL, statement: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind), Warehouse(database).transaction() as cursor:
+        cursor.execute(statement)
 
 
 def test_the_local_stack_has_a_login_for_each_role(stack: Stack) -> None:

@@ -36,8 +36,8 @@ assert PACKAGE is not None
 assert PACKAGE.origin is not None
 BINARIES = Path(PACKAGE.origin).parent / "pginstall" / "bin"
 DEADLINE_SECONDS = 30
-DISK_BYTES = 48 << 20
-BALLAST_BYTES = 24 << 20
+DISK_BYTES = 80 << 20
+BALLAST_BYTES = 56 << 20
 PAGES = 40
 ROWS = 200
 PADDING = 2000
@@ -61,7 +61,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[URL]:
-    """A database on a small disk, half of which a table takes up that is not needed."""
+    """A database on a small disk, most of which a table takes up that is not needed."""
     (tmp_path / "small").mkdir()
     script = START.format(home=tmp_path, disk_bytes=DISK_BYTES, binaries=BINARIES)
     with subprocess.Popen([*NAMESPACES, "sh", "-c", script], stderr=subprocess.DEVNULL) as server:

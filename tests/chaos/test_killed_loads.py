@@ -81,15 +81,11 @@ FEW = [
 
 
 def takes(scenario: Scenario, step: str) -> bool:
-    """Whether such a load has the step.
-
-    Into a new table rows go straight; a merge then publishes only from a checkpoint on that has a
-    key twice.
-    """
+    """Whether such a load has the step: into a new table rows go straight."""
     if step == "direct":
         return not scenario.loaded_before
     if step == "publish":
-        return scenario.loaded_before or (scenario.writes, scenario.paging) == ("merge", "steps")
+        return scenario.loaded_before
     return True
 
 

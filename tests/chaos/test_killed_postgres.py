@@ -60,7 +60,7 @@ class Server:
         """
         with closing(psycopg2.connect(libpq(self.url))) as witness, witness.cursor() as cursor:
             os.kill(connection.info.backend_pid, signal.SIGKILL)
-            with suppress(psycopg2.OperationalError):
+            with suppress(psycopg2.DatabaseError):
                 cursor.execute("select pg_sleep(%s)", [DEADLINE_SECONDS])
 
     def stop_at_once(self, _: Connection) -> None:

@@ -379,6 +379,7 @@ def test_in_a_key_that_is_text_a_number_and_its_text_are_one(
 ) -> None:
     entry = load_pages(connection, *pages, checkpoint_rows=9)
     assert (entry.inserted, entry.unchanged) == (1, 1)
+    assert query("select id, v from raw_shop.items") == [("1", "b")]
     assert load_pages(connection, [{"id": 1, "v": "c"}]).updated == 1
     assert query("select id, v from raw_shop.items") == [("1", "c")]
 
