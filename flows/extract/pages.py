@@ -168,7 +168,7 @@ class _Trail:
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
-        self._answered: dict[int, HttpRequest] = {}
+        self._answered: dict[int, str] = {}
 
     def add(self, request: HttpRequest, page: Page) -> None:
         """Take note of an answer; one without records may come again.
@@ -176,10 +176,11 @@ class _Trail:
         Raises:
             BadPayloadError: when another request had the same one.
         """
-        self._asked.add(str(request))
-        earlier = self._answered.setdefault(_fingerprint(page), request)
-        if earlier is not request and page.rows:
-            raise _circle(f"{request} has the same answer as {earlier}")
+        asked = str(request)
+        self._asked.add(asked)
+        earlier = self._answered.setdefault(_fingerprint(page), asked)
+        if earlier != asked and page.rows:
+            raise _circle(f"{asked} has the same answer as {earlier}")
 
     def check(self, request: HttpRequest, following: HttpRequest) -> None:
         """Refuse to go back.
