@@ -66,9 +66,14 @@ def opened(url: str, profile: Path) -> Iterator[Page]:
 
 
 def open_form(page: Page) -> None:
-    """From the first page to the form of a run, as one clicks there."""
+    """From the first page to the form of a run, as one clicks there.
+
+    The first page lingers after the first click, and has links to runs of the same name.
+    """
     page.get_by_role("link", name="Deployments").click()
-    page.get_by_role("link", name="northwind").click()
+    page.wait_for_url("**/deployments*")
+    deployments = page.locator("a[href*='/deployments/deployment/']")
+    deployments.filter(has_text="northwind").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     expect(page.get_by_role("heading", name="Parameters")).to_be_visible()
