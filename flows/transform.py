@@ -39,7 +39,6 @@ PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
 RESULTS, MANIFEST = "run_results.json", "manifest.json"
 TOLD_AGAIN = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
-SHOWN_ERRORS = 20
 
 Command = Sequence[str]
 
@@ -295,7 +294,7 @@ def _left_in(name: str) -> Json | None:
 
 
 def _ended_early(what: str, errors: Sequence[str]) -> EltError:
-    said = "\n".join(errors[-SHOWN_ERRORS:])
+    said = process.last_words(errors)
     kind = UnavailableError if was_away(said) else BuildError
     return kind(f"dbt ended before it {what}: {said or 'it said nothing'}")
 

@@ -131,7 +131,7 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
         said = process.run(environment, TIMEOUT_SECONDS, command)
         errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():
-            raise BuildError("dbt ended before it built anything: " + "\n".join(errors[-20:]))
+            raise BuildError("dbt ended before it built anything: " + process.last_words(errors))
         manifest = json.loads((target / "manifest.json").read_text())
         results = json.loads((target / "run_results.json").read_text())["results"]
     return Trial(suffix, manifest, results, [str(table) for table in selection.left_out])

@@ -8,8 +8,6 @@ from pathlib import Path
 from flows.build import process
 from flows.errors import BuildError
 
-SHOWN_ERRORS = 20
-
 
 def write(
     environment: Mapping[str, str], project: Path, folder: Path, timeout_seconds: float
@@ -27,7 +25,7 @@ def write(
     said = process.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
     errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
     if errors or not all(page.exists() for page in pages):
-        said_last = "\n".join(errors[-SHOWN_ERRORS:])
+        said_last = process.last_words(errors)
         raise BuildError(f"dbt could not write its documentation: {said_last}")
 
 

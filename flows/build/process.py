@@ -24,6 +24,8 @@ where application_name = %s and datname = current_database() and usename = curre
 """
 _QUIET = {"DBT_USE_COLORS": "false", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
 
+SHOWN_ERRORS = 20
+
 Said = Mapping[str, Any]
 
 
@@ -80,6 +82,11 @@ def _said(line: str) -> Said:
     except ValueError:
         return {"info": {"name": "NoJson", "level": "error", "msg": line.rstrip()}, "data": {}}
     return event if isinstance(event, dict) else _said("")
+
+
+def last_words(errors: Sequence[str]) -> str:
+    """The end of what dbt said of errors, for a message of ours."""
+    return "\n".join(errors[-SHOWN_ERRORS:])
 
 
 def end_sessions(cursor: Cursor) -> None:

@@ -28,12 +28,7 @@ from flows.declaration import (
 from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
 from flows.load import ledger
 from flows.load.ahead import ahead
-from flows.load.frames import (
-    Frame,
-    MisfitError,
-    Reject,
-    halves,
-)
+from flows.load.frames import Frame, MisfitError, Reject, halves
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
 from flows.load.merge import Published, Target
 from flows.load.names import column_name
