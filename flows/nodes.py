@@ -22,8 +22,8 @@ from prefect.runtime import flow_run
 from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-from flows.build import freshness
-from flows.build.publish import AUDIT
+from flows.dbt_build import freshness
+from flows.dbt_build.publish import AUDIT
 
 OUTCOMES = {
     "success": "passed",

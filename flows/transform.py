@@ -1,7 +1,7 @@
 """Flow `transform`: dbt builds what is stale in audit schemas; what passed its tests is published.
 
-What to build, dbt's process and publishing are the business of `flows.build`; this says in which
-order, and shows it in Prefect.
+`flows.dbt_build` decides what to build, runs dbt and publishes. This module calls those steps in
+order and shows them in Prefect.
 """
 
 import json
@@ -23,12 +23,12 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
-from flows.build import docs, freshness, manifests, process, records
-from flows.build.failures import first_rows, was_away
-from flows.build.manifests import Json, Node
-from flows.build.publish import AUDIT, Name, copy_history, drop_leftovers, is_there, publish
-from flows.build.records import Build, RawTable
-from flows.build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
+from flows.dbt_build import docs, freshness, manifests, process, records
+from flows.dbt_build.failures import first_rows, was_away
+from flows.dbt_build.manifests import Json, Node
+from flows.dbt_build.publish import AUDIT, Name, copy_history, drop_leftovers, is_there, publish
+from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.errors import BuildError, EltError, UnavailableError
 from flows.nodes import Mirror, counted, failed, node_of, show_summary
 from flows.retries import Retry, is_worth_retrying

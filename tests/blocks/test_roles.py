@@ -14,8 +14,8 @@ from sqlalchemy.engine import URL
 
 from blocks import roles
 from deployments.local.postgres import libpq
-from flows.build import records
-from flows.build.publish import Name, Relation, publish
+from flows.dbt_build import records
+from flows.dbt_build.publish import Name, Relation, publish
 from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.schemas import ensure

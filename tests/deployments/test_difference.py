@@ -6,7 +6,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from deployments.trial.difference import differences, key_of
-from flows.build.publish import Name
+from flows.dbt_build.publish import Name
 
 Query = Callable[..., list[tuple]]
 

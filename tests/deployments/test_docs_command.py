@@ -15,7 +15,7 @@ from test_run_local import Laptop
 
 from blocks.warehouse import TRANSFORMER_URL_VARIABLE
 from deployments.local.postgres import libpq
-from flows.build import records
+from flows.dbt_build import records
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/")
 

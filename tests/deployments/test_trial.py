@@ -19,7 +19,7 @@ from deployments.trial import __main__ as command
 from deployments.trial.__main__ import main, told
 from deployments.trial.build import Trial, trial
 from flows import transform
-from flows.build import process, records
+from flows.dbt_build import process, records
 from flows.errors import ConfigurationError
 from flows.load import ledger
 

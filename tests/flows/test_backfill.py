@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from blocks import warehouse
 from deployments.local.stack import Stack
 from flows.backfill import backfill, split
-from flows.build import records
+from flows.dbt_build import records
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
 from flows.transform import raw_tables

@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 
 from blocks import warehouse
 from flows import transform as module
-from flows.build import records
+from flows.dbt_build import records
 from flows.elt import elt
 from flows.errors import BuildError
 from flows.retries import Retry
@@ -278,7 +278,7 @@ def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: As
     before = ask("select oid, relname from pg_class where relnamespace = 'marts'::regnamespace")
     load("suppliers")
     command = (
-        "import os, signal; from flows.build import records;"
+        "import os, signal; from flows.dbt_build import records;"
         " records.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         " from flows.transform import transform; transform()"
     )

@@ -22,7 +22,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.build import records
+from flows.dbt_build import records
 from flows.declaration import Cursor, Partition
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.extract.records import records_at

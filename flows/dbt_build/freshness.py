@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from flows.build.manifests import Json
+from flows.dbt_build.manifests import Json
 
 COMMAND = ("source", "freshness")
 RESULTS = "sources.json"

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.build import process
+from flows.dbt_build import process
 from flows.errors import BuildError
 
 

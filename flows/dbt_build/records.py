@@ -13,8 +13,8 @@ from pathlib import Path
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
-from flows.build.manifests import Json
-from flows.build.publish import SCHEMA
+from flows.dbt_build.manifests import Json
+from flows.dbt_build.publish import SCHEMA
 from flows.load import ledger, schemas
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.build.manifests import Json
+from flows.dbt_build.manifests import Json
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 300

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from flows.build.publish import Name, Relation
+from flows.dbt_build.publish import Name, Relation
 
 Json = Mapping[str, Any]
 Node = Mapping[str, Any]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flows import sources
-from flows.build import process
-from flows.build.records import Build, RawTable
-from flows.build.selection import Selection, loads_of, select
+from flows.dbt_build import process
+from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.selection import Selection, loads_of, select
 from flows.transform import PROJECT
 
 LEDGER = {

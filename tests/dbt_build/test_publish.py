@@ -8,8 +8,8 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.build import publish as module
-from flows.build.publish import Name, Relation, copy_history, drop_leftovers, publish
+from flows.dbt_build import publish as module
+from flows.dbt_build.publish import Name, Relation, copy_history, drop_leftovers, publish
 from flows.errors import ConfigurationError, UnavailableError
 
 Query = Callable[..., list[tuple]]

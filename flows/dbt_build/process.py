@@ -40,7 +40,7 @@ def run(
         BuildError: when it takes longer than the timeout; it is over then.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.build.child", json.dumps(commands)],
+        [sys.executable, "-m", "flows.dbt_build.child", json.dumps(commands)],
         cwd=ROOT,
         env={**os.environ, **_QUIET, **_limited(environment, timeout_seconds)},
         stdin=subprocess.PIPE,

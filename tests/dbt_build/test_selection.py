@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.build.records import Build, RawTable
-from flows.build.selection import Selection, checksum, loads_of, select
+from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.selection import Selection, checksum, loads_of, select
 from flows.transform import PROJECT
 
 ORDERS = RawTable("northwind", "orders", 7, True, is_stale=False, is_reshaped=False)
