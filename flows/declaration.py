@@ -3,6 +3,7 @@
 Declarations only: nothing here opens a connection or parses a body.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,9 @@ Params = Mapping[str, str]
 Disposition = Literal["merge", "append", "replace"]
 Contract = Literal["evolve", "freeze", "quarantine"]
 Method = Literal["GET", "POST"]
+
+# Python knows them as encodings of text, but they escape characters instead of encoding them.
+NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Page:
     """One HTTP response body; `resume` is None on the last page of a load.
 
     Attributes:
+        body: text is in UTF-8, whatever encoding the API sent it in (`flows.extract.charsets`).
         request: what was asked for it.
         headers: of the response; names in any case.
         find: the resource's `records`.
@@ -145,12 +150,23 @@ class Page:
         """
         try:
             return json.loads(self.body, parse_constant=_refuse_constant)
+        except UnicodeDecodeError as error:
+            raise not_utf8(self, error) from error
         except (ValueError, RecursionError) as error:
             raise BadPayloadError(
                 f"{self.url} answered {len(self.body)} bytes of {self.content_type} that are not "
                 f"JSON ({error}); they begin {self.body[:200].decode(errors='replace')!r}. "
                 "Ask the API's owner, or correct the address."
             ) from error
+
+
+def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:
+    """The error for a page whose text should be UTF-8 and is not."""
+    return BadPayloadError(
+        f"{page.url} answered {page.content_type} that is not {error.encoding}: byte "
+        f"0x{error.object[error.start]:02x} at position {error.start} is invalid ({error.reason}). "
+        "Declare the resource's `encoding` (cp1252, say), or ask the API's owner."
+    )
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -278,6 +294,7 @@ class Resource:
         key: the fields that identify a record, as the API names them.
         disposition: by default `merge` where there is a key and `append` where there is none.
         columns: Postgres types by column name, where JSON's own type is not wanted.
+        encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
         cursor: what makes loads incremental.
         partitions: the slices that are fetched, locked and resumed on their own.
         partition_columns: the partition values that are stored with each record.
@@ -303,6 +320,7 @@ class Resource:
     key: tuple[str, ...] = ()
     disposition: Disposition | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
     cursor: Cursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()
@@ -329,6 +347,7 @@ class Resource:
                 f"{self.name}: append with a cursor stores rows at its edge again. Declare a key, "
                 "or give the cursor a step and no lookback."
             )
+        _check_encoding(self.name, self.encoding)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
         if isinstance(self.partitions, RowsOf):
@@ -340,6 +359,21 @@ class Resource:
         names = [partition.name for partition in self.partitions]
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{self.name}: needs partitions, each with a name of its own.")
+
+
+def _check_encoding(resource: str, encoding: str | None) -> None:
+    if encoding is None:
+        return
+    try:
+        "".encode(encoding)
+        is_known = codecs.lookup(encoding).name not in NOT_FOR_TEXT
+    except (LookupError, ValueError):
+        is_known = False
+    if not is_known:
+        raise ConfigurationError(
+            f"{resource}: Python doesn't know the encoding {encoding!r}. Choose one of "
+            "https://docs.python.org/3/library/codecs.html#standard-encodings, e.g. cp1252."
+        )
 
 
 _NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."

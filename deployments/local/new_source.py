@@ -14,6 +14,7 @@ from deployments.local.drafts import Draft, next_steps, write
 from flows.declaration import Login, Page, Partition, Record, Resource, Source, Window
 from flows.errors import ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer
+from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
 from flows.extract.pages import first_request
 from flows.extract.records import csv_rows, ndjson, record_at, records_at
@@ -68,6 +69,7 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
     source = Source(name, base_url, (resource,), login=credentials)
     with Client(source) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
+    page.body = in_utf8(page, resource)
     found, rows = _records(page, records)
     if not rows:
         raise ConfigurationError(f"{url} answered no records: try it with parameters that do.")

@@ -13,6 +13,7 @@ import msgspec
 from flows.declaration import HttpRequest, Page, Partition, Resource, Resume, Source, Window
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract import addresses
+from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
 from flows.extract.records import check_type
 
@@ -153,6 +154,7 @@ def _next(
     client: Client, resource: Resource, trail: "_Trail", request: HttpRequest, page: Page
 ) -> HttpRequest | None:
     check_type(page, resource.records, client.mask)
+    page.body = in_utf8(page, resource)
     found = resource.paging(page) if resource.paging else None
     trail.add(request, page)
     if not found:

@@ -4,16 +4,22 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import msgspec
 
-from flows.declaration import Page, Record
+from flows.declaration import Page, Record, not_utf8
 from flows.errors import BadPayloadError
 from flows.extract.masks import Mask
 
 # Content types that say nothing about what is in them; some servers send all they have so.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
+
+# What CSV files are delimited by, and how many of their lines are enough to tell.
+DELIMITERS = (",", ";", "\t", "|")
+COMPARED_LINES = 100
+SHOWN_CHARACTERS = 200
 
 # The body's own limit counts (`max_body_bytes`), not the csv module's of 128 KiB a value.
 csv.field_size_limit(2**31 - 1)
@@ -149,25 +155,61 @@ class Csv:
     def __call__(self, page: Page) -> list[Record]:
         """The records; all values are text, an empty one is null; empty lines are passed over."""
         try:
-            text = io.StringIO(page.body.decode("utf-8-sig"), newline="")
-            lines = csv.reader(text, delimiter=self.delimiter, strict=True)
-            names, *rows = [row for row in lines if row] or [[]]
-        except (UnicodeDecodeError, csv.Error) as error:
+            text = page.body.decode("utf-8-sig")
+            names, *rows = _csv_lines(text, self.delimiter) or [[]]
+        except UnicodeDecodeError as error:
+            raise not_utf8(page, error) from error
+        except csv.Error as error:
             raise _no_csv(page, str(error)) from error
-        if names and names[0].startswith("<"):
-            raise _no_csv(page, f"its first line is {','.join(names)[:80]!r}, as of a web page")
-        if len(set(names)) < len(names):
-            raise _no_csv(page, f"a name stands twice in its first line, {names}")
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(names):
-                raise _no_csv(page, f"row {number} has {len(row)} values for {len(names)} names")
+        if problem := _problem(names, rows):
+            raise _no_csv(page, f"{problem}{_delimiter_hint(text, self.delimiter, names)}")
+        if len(names) == 1 and (hint := _delimiter_hint(text, self.delimiter, names)):
+            raise _no_csv(page, f"its first line is a single name{hint}")
         return [
             {name: value or None for name, value in zip(names, row, strict=True)} for row in rows
         ]
 
 
+def _csv_lines(text: str, delimiter: str, most: int | None = None) -> list[list[str]]:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    return list(islice((row for row in lines if row), most))
+
+
+def _problem(names: list[str], rows: list[list[str]]) -> str | None:
+    """Why these rows are no records; None when they are."""
+    if names and names[0].startswith("<"):
+        return f"its first line is {','.join(names)[:80]!r}, as of a web page"
+    if len(set(names)) < len(names):
+        return f"a name stands twice in its first line, {names}"
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(names):
+            return f"row {number} has {len(row)} values for {len(names)} names"
+    return None
+
+
+def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
+    """The header that was read, and the delimiter that would split it and its rows evenly."""
+    for likely in DELIMITERS:
+        if likely != delimiter and _splits_evenly(text, likely, len(names)):
+            shown = delimiter.join(names)[:SHOWN_CHARACTERS]
+            return (
+                f". With the delimiter {delimiter!r} its header is {shown!r}; the delimiter is "
+                f"probably {likely!r}: declare csv_rows({likely!r})"
+            )
+    return ""
+
+
+def _splits_evenly(text: str, delimiter: str, least: int) -> bool:
+    """Whether a delimiter makes the first lines equally long: two values, and `least`."""
+    try:
+        lengths = set(map(len, _csv_lines(text, delimiter, COMPARED_LINES)))
+    except csv.Error:
+        return False
+    return len(lengths) == 1 and max(lengths) >= max(2, least)
+
+
 def csv_rows(delimiter: str = ",") -> Csv:
-    """The rows of a CSV body in UTF-8, named by its first line."""
+    """The rows of a CSV body, named by its first line."""
     return Csv(delimiter)
 
 
