@@ -23,6 +23,10 @@ Disposition = Literal["merge", "append", "replace"]
 Contract = Literal["evolve", "freeze", "quarantine"]
 Method = Literal["GET", "POST"]
 
+# Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
+SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+_COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
+
 # Python knows them as encodings of text, but they escape characters instead of encoding them.
 NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
 
@@ -294,6 +298,7 @@ class Resource:
         key: the fields that identify a record, as the API names them.
         disposition: by default `merge` where there is a key and `append` where there is none.
         columns: Postgres types by column name, where JSON's own type is not wanted.
+        names: column names by field, where the field's own name in snake_case is not wanted.
         encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
         cursor: what makes loads incremental.
         partitions: the slices that are fetched, locked and resumed on their own.
@@ -320,6 +325,7 @@ class Resource:
     key: tuple[str, ...] = ()
     disposition: Disposition | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     cursor: Cursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
@@ -348,6 +354,7 @@ class Resource:
                 "or give the cursor a step and no lookback."
             )
         _check_encoding(self.name, self.encoding)
+        _check_names(self)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
         if isinstance(self.partitions, RowsOf):
@@ -374,6 +381,26 @@ def _check_encoding(resource: str, encoding: str | None) -> None:
             f"{resource}: Python doesn't know the encoding {encoding!r}. Choose one of "
             "https://docs.python.org/3/library/codecs.html#standard-encodings, e.g. cp1252."
         )
+
+
+def _check_names(resource: Resource) -> None:
+    columns = list(resource.names.values())
+    for field_name, column in resource.names.items():
+        problem = ""
+        if not _COLUMN.fullmatch(column) or column in SYSTEM_COLUMNS:
+            problem = (
+                "is no name for a column. It takes a lower-case letter, then up to 62 of a-z, 0-9 "
+                "and _, and is none of Postgres' system columns"
+            )
+        elif columns.count(column) > 1:
+            problem = "is there twice. Give each field a column of its own"
+        elif field_name != column and column in {*resource.key, *resource.partition_columns}:
+            problem = "is the column of another field, in its key or partition_columns"
+        if problem:
+            raise ConfigurationError(
+                f"{resource.name}: `names` gives {field_name!r} the column {column!r}, which "
+                f"{problem}."
+            )
 
 
 _NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."

@@ -87,7 +87,7 @@ def described(source: Source, resource: Resource, page: Page) -> str:
     good = [record for record in records if isinstance(record, dict) and record]
     if good:
         natural = RecordFrame(good).natural
-        names = column_names(natural)
+        names = column_names(natural, resource.names)
         lines += ["", f"raw_{source.name}.{resource.name} would have"]
         lines += [
             f"  {names[field]:<32}{resource.columns.get(names[field], kind or 'text'):<20}"

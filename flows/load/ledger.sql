@@ -84,4 +84,16 @@ create table if not exists elt.schema_changes (
 comment on table elt.schema_changes is
 'Columns added to raw tables (old_type is null) or widened; one row per column and change.';
 
+create table if not exists elt.columns (
+    table_schema text not null,
+    table_name text not null,
+    column_name text not null,
+    field text not null,
+    named_at timestamptz not null default clock_timestamp(),
+    primary key (table_schema, table_name, column_name)
+);
+
+comment on table elt.columns is
+'Which field of the API each column of a raw table holds; of two columns of a field the later counts.';
+
 drop table if exists elt.builds;

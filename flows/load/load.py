@@ -31,7 +31,6 @@ from flows.load.ahead import ahead
 from flows.load.frames import Frame, MisfitError, Reject, halves
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
 from flows.load.merge import Published, Target
-from flows.load.names import column_name
 from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read
 from flows.load.schema import Change
@@ -308,9 +307,10 @@ class Load:
 def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
     return Target(
         table=sql.Identifier(f"raw_{address.source}", address.resource),
-        key=tuple(map(column_name, resource.key)),
+        key=resource.key,
         pins=resource.columns,
-        scope={column_name(name): value for name, value in own_fields.items()},
+        scope=own_fields,
+        names=resource.names,
         contract=resource.contract,
     )
 

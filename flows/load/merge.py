@@ -72,10 +72,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Target:
-    """A raw table as a load sees it; all names are column names.
+    """A raw table as a load sees it; the stage puts columns in the place of fields.
 
     Attributes:
         scope: the columns and values that mark the rows of this load's partition.
+        names: the columns that the resource declares, by field.
         contract: what becomes of records that the table would have to change for.
     """
 
@@ -83,6 +84,7 @@ class Target:
     key: tuple[str, ...]
     pins: Mapping[str, str]
     scope: Mapping[str, object]
+    names: Mapping[str, str]
     contract: Contract = "evolve"
 
 

@@ -1,14 +1,16 @@
-"""Column names: snake_case, at most 63 bytes, the same every time."""
+"""Column names: snake_case, at most 63 bytes, no two fields in one column."""
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from flows.load.frames import MisfitError
+from flows.declaration import SYSTEM_COLUMNS
 
 POSTGRES_NAME_BYTES = 63
 OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
-SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+# A merge's own table has this column beside the API's.
+MERGE_COLUMNS = frozenset({"_present_at"})
+DIGEST_LENGTHS = (8, 16, 32)
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_IN_A_NAME = re.compile(r"\W+")
@@ -24,28 +26,41 @@ def column_name(field: str) -> str:
     name = (name.strip("_") if not field.startswith("_") else name.rstrip("_")) or "_"
     if name[0].isdigit():
         name = f"_{name}"
-    if name in OWN_COLUMNS | SYSTEM_COLUMNS:
+    if name in OWN_COLUMNS | MERGE_COLUMNS | SYSTEM_COLUMNS:
         name = f"{name}_"
-    if len(name.encode()) <= POSTGRES_NAME_BYTES:
+    if len(name.encode(errors="replace")) <= POSTGRES_NAME_BYTES:
         return name
-    digest = hashlib.sha256(field.encode()).hexdigest()[:8]
-    return f"{name.encode()[: POSTGRES_NAME_BYTES - 9].decode(errors='ignore')}_{digest}"
+    return _with_digest(name, field, DIGEST_LENGTHS[0])
 
 
-def column_names(fields: Iterable[str]) -> dict[str, str]:
-    """The column name of each field.
+def column_names(
+    fields: Iterable[str], known: Mapping[str, str], taken: Collection[str] = ()
+) -> dict[str, str]:
+    """The column of each field, in the fields' order, whatever that order is.
 
-    Raises:
-        MisfitError: when two fields meet in one name.
+    A field that is `known` keeps its column. Each other one gets its own name as a column, unless
+    that is taken: then eight hex digits of the field's SHA-256 follow it. Where several fields
+    want one name, it goes to the one that is spelled so, or else to the first in the alphabet.
     """
-    names: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for field in fields:
-        name = column_name(field)
-        other = taken.setdefault(name, field)
-        if other != field:
-            raise MisfitError(
-                f"has the field {field!r}, which becomes the column {name!r} as {other!r} does"
-            )
-        names[field] = name
-    return names
+    wanted = list(fields)
+    names = dict(known)
+    used = {*known.values(), *taken}
+    for field in sorted(wanted, key=lambda field: (column_name(field) != field, field)):
+        if field not in names:
+            names[field] = next(name for name in _candidates(field) if name not in used)
+            used.add(names[field])
+    return {field: names[field] for field in wanted}
+
+
+def _candidates(field: str) -> Iterator[str]:
+    name = column_name(field)
+    yield name
+    for length in DIGEST_LENGTHS:
+        yield _with_digest(name, field, length)
+
+
+def _with_digest(name: str, field: str, length: int) -> str:
+    """The name, cut to leave room for an underscore and the first digits of the field's digest."""
+    digest = hashlib.sha256(field.encode(errors="surrogatepass")).hexdigest()[:length]
+    start = name.encode(errors="replace")[: POSTGRES_NAME_BYTES - 1 - length]
+    return f"{start.decode(errors='ignore')}_{digest}"

@@ -5,6 +5,7 @@ Both take on the columns that the rows need. The stage lives as long as the sess
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -17,6 +18,7 @@ from psycopg2.extensions import cursor as Cursor
 from flows.declaration import Disposition
 from flows.errors import BadPayloadError
 from flows.load import keys
+from flows.load.columns import Columns
 from flows.load.frames import Frame, MisfitError
 from flows.load.merge import (
     STAGE,
@@ -29,7 +31,7 @@ from flows.load.merge import (
     replace_all,
     try_newest,
 )
-from flows.load.names import OWN_COLUMNS, column_names
+from flows.load.names import OWN_COLUMNS
 from flows.load.schema import (
     NATURAL,
     Change,
@@ -62,6 +64,7 @@ class Stage:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._columns = Columns(target.table, target.names, [*target.key, *target.scope])
         self._pins = target.pins
         self._names: dict[str, str] = {}
         self._beyond_double: frozenset[str] = frozenset()
@@ -74,6 +77,8 @@ class Stage:
 
         Returns whether the raw table, or its key, is still to come.
         """
+        self._columns.read(cursor)
+        self._target = _by_columns(self._target, self._columns)
         self._present = column_types(cursor, self._target.table)
         self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
         self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
@@ -90,6 +95,7 @@ class Stage:
             MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
             BadPayloadError: when the table is frozen and they don't fit.
         """
+        self._columns.name(cursor, [frame.natural for frame in frames])
         before = self._names, self._beyond_double
         cursor.execute("savepoint before_frames")
         try:
@@ -137,6 +143,7 @@ class Stage:
         Returns None, and leaves the table as it was, when it has a row with the key of one of
         them, or Postgres refuses one: then they have to go by way of the stage.
         """
+        self._columns.name(cursor, [frame.natural for frame in frames])
         before = self._names, self._beyond_double
         cursor.execute("savepoint before_copy")
         cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
@@ -176,7 +183,7 @@ class Stage:
 
     def _wanted(self, frame: Frame) -> dict[str, str]:
         """The frame's columns that hold any value, with their types; its other fields are noted."""
-        self._names = column_names(dict.fromkeys([*self._names, *frame.natural]))
+        self._names = self._names | {field: self._columns[field] for field in frame.natural}
         new = {*self._names.values()} - self._present.keys()
         if len(new) > self._room:
             raise MisfitError(
@@ -297,6 +304,12 @@ class Stage:
         if puts_off_key:
             keys.put_off(cursor, table)
         return []
+
+
+def _by_columns(target: Target, columns: Columns) -> Target:
+    """The target with columns in the place of fields."""
+    scope = {columns[field]: value for field, value in target.scope.items()}
+    return replace(target, key=tuple(columns[field] for field in target.key), scope=scope)
 
 
 def _valued_fields(frame: Frame) -> tuple[str, ...]:
