@@ -13,7 +13,9 @@ BIN := .venv/bin
 STARTED := $(shell date +%s)
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
-export SQL URL
+# As they are: neither make nor the shell expands a $$ in an address or a name.
+$(foreach word,NAME URL RECORDS KEY LOGIN,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN
 
 .DEFAULT_GOAL := help
 .PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs psql test test-chaos bench lint types check lock clean install install-dev
@@ -28,7 +30,7 @@ replay: install ## load again what was set aside (elt.rejects), after a fix
 	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
 new-source: install ## begin a source: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
-	@$(BIN)/python -m deployments.local.new_source --name "$(NAME)" --url "$$URL" --records "$(RECORDS)" --key "$(KEY)" --login "$(LOGIN)"
+	@$(BIN)/python -m deployments.local.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN"
 
 preview: install ## first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"], nothing written
 	@$(BIN)/python -m deployments.local.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"

@@ -52,7 +52,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     Returns the names of those that were saved.
     """
-    logins = [sources.find(name).login for name in sources.names()]
+    logins = [source.login for source in sources.usable()]
     names = sorted({login.secret for login in logins if login is not None})
     saved = [name for name in names if environment.get(variable(name))]
     for name in saved:

@@ -149,12 +149,17 @@ class Outcome:
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
-    """All raw tables that a source declares, those too that were never loaded."""
+    """All raw tables that a source declares, those too that were never loaded.
+
+    Of a source that can't be used, those that were loaded.
+    """
     known = {(table.source, table.resource): table for table in records.raw_tables(cursor)}
-    return [
-        known.get((name, resource.name), RawTable(name, resource.name))
-        for name in sources.names()
-        for resource in sources.find(name).resources
+    usable = sources.usable()
+    broken = {*sources.names()} - {source.name for source in usable}
+    return [table for table in known.values() if table.source in broken] + [
+        known.get((source.name, resource.name), RawTable(source.name, resource.name))
+        for source in usable
+        for resource in source.resources
     ]
 
 

@@ -4,16 +4,19 @@ What it writes is a beginning that works: a person reviews the key, the casts an
 """
 
 import argparse
-import re
 import sys
+from dataclasses import fields
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any
 
-from deployments.local import suggest
+from deployments.local import api_url, suggest
+from deployments.local.api_url import UrlLogin
 from deployments.local.drafts import Draft, next_steps, write
+from deployments.local.literals import Call
+from flows import sources
 from flows.declaration import Login, Page, Partition, Record, Resource, Source, Window
 from flows.errors import ConfigurationError, EltError
-from flows.extract.auth import ApiKey, Bearer
+from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
 from flows.extract.pages import first_request
@@ -21,7 +24,6 @@ from flows.extract.records import csv_rows, ndjson, record_at, records_at
 from flows.load.names import column_name
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def main() -> int:
@@ -29,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make new-source", description=__doc__)
     parser.add_argument("--name", required=True, help="of the source, e.g. github")
     parser.add_argument("--url", required=True, help="of one resource, with its parameters")
-    parser.add_argument("--records", default="", help="where the records are, e.g. data.items")
+    parser.add_argument("--records", default="", help="where they are, e.g. data.items; . for one")
     parser.add_argument("--key", default="", help="the fields that identify a record: id,line")
     parser.add_argument("--login", default="", help="bearer:NAME, header:H:NAME or param:P:NAME")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
@@ -40,11 +42,19 @@ def main() -> int:
         )
         written = write(draft, arguments.root)
     except EltError as error:
-        print(f"FAILED: {error}")
+        print(_printable(f"FAILED: {error}"))
         return 1
     print("Written:\n" + "\n".join(f"  {path.relative_to(arguments.root)}" for path in written))
-    print(next_steps(draft))
+    print(_printable(next_steps(draft)))
     return 0
+
+
+def _printable(text: str) -> str:
+    """The text without what would steer the terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else repr(character)[1:-1]
+        for character in text
+    )
 
 
 def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
@@ -54,73 +64,132 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
         ConfigurationError: when the name or the URL can't be used, or the answer has no records.
         EltError: as `Client.get` does.
     """
-    if NAME.fullmatch(name) is None:
-        raise ConfigurationError(f"NAME={name} must be lower case letters, digits and underscores.")
-    parts = urlsplit(url)
-    folder, _, last = parts.path.rstrip("/").rpartition("/")
-    if parts.scheme not in {"http", "https"} or not parts.netloc or not last:
-        raise ConfigurationError(f"URL={url} must name one resource: https://host/path/orders")
-    base_url = f"{parts.scheme}://{parts.netloc}{folder}/"
-    text, credentials = _login(login)
-    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+    sources.check_name(name)
+    given = api_url.parsed(url, name)
+    credentials, read_secret = _credentials(_login(login), given.login)
     resource = Resource(
-        name=column_name(last.split(".")[0]), path=last, records=records_at(), params=params
+        name=column_name(given.name), path=given.path, records=records_at(), params=given.params
     )
-    source = Source(name, base_url, (resource,), login=credentials)
-    with Client(source) as client:
+    source = Source(name, given.base_url, (resource,), login=credentials)
+    with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.body = in_utf8(page, resource)
     found, rows = _records(page, records)
-    if not rows:
-        raise ConfigurationError(f"{url} answered no records: try it with parameters that do.")
-    guessed = suggest.key(rows, resource.name)
-    keys = tuple(filter(None, key.split(","))) or ((guessed,) if guessed else ())
-    unknown = [field for field in keys if field not in rows[0]]
-    if unknown:
-        known = ", ".join(rows[0])
-        raise ConfigurationError(f"KEY={key}: there is no {unknown[0]!r}. There are: {known}.")
+    _check_records(given.url, rows)
+    keys = _key(key, rows, resource.name)
     return Draft(
         name,
-        base_url,
+        given.base_url,
         resource.name,
-        last,
-        params,
+        given.path,
+        given.params,
         found,
         suggest.paging(page),
         keys,
-        text,
+        _call(credentials),
         suggest.columns(rows, keys),
+        tuple(_notes(given.login, credentials)),
     )
 
 
-def _login(text: str) -> tuple[str, Login | None]:
-    """The login as source text, and as it is used now; its secret is read from the environment."""
+def _check_records(url: str, rows: list[Any]) -> None:
+    if not rows:
+        raise ConfigurationError(f"{url} answered no records: try it with parameters that do.")
+    other = [row for row in rows if not isinstance(row, dict) or not row]
+    if other:
+        raise ConfigurationError(
+            f"{url} answered {other[0]!r:.100} as a record, which has no fields. Say where the "
+            "records are: RECORDS=data.items"
+        )
+
+
+def _key(wanted: str, rows: list[Record], resource: str) -> tuple[str, ...]:
+    """The fields of the key; one whose name has a comma in it can be named alone."""
+    known = dict.fromkeys(field for row in rows for field in row)
+    guessed = suggest.key(rows, resource)
+    if not wanted:
+        return () if guessed is None else (guessed,)
+    keys = (wanted,) if wanted in known else tuple(filter(None, wanted.split(",")))
+    unknown = [field for field in keys if field not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"KEY={wanted}: there is no {unknown[0]!r}. There are: {', '.join(known)}."
+        )
+    return keys
+
+
+def _credentials(login: Login | None, found: UrlLogin | None) -> tuple[Login | None, ReadSecret]:
+    """The login to declare, and where its secret's value is to be had now.
+
+    Raises:
+        ConfigurationError: when the URL has another login in it than LOGIN names.
+    """
+    if found is None:
+        return login, secret_from_environment
+    if login is not None and (not login.param or login.param != found.login.param):
+        raise ConfigurationError(
+            f"The URL has a login in it ({found.place}), and LOGIN names another one. Take one out."
+        )
+    return login or found.login, lambda _: found.value
+
+
+def _notes(found: UrlLogin | None, login: Login | None) -> list[str]:
+    """What a person has to do about a login that stood in the URL."""
+    if found is None or login is None:
+        return []
+    return [
+        f"the URL's login ({found.place}) is not in the files: the source names the secret "
+        f"{login.secret!r}. Set {variable(login.secret)} to it."
+    ]
+
+
+def _login(text: str) -> Login | None:
+    """The login that LOGIN names; its secret is read from the environment."""
     kind, *rest = text.split(":")
     if kind == "" and not rest:
-        return "", None
-    if kind == "bearer" and len(rest) == 1:
-        return f'Bearer("{rest[0]}")', Bearer(rest[0])
-    if kind == "header" and len(rest) == 2:
-        return f'ApiKey("{rest[1]}", header="{rest[0]}")', ApiKey(rest[1], header=rest[0])
-    if kind == "param" and len(rest) == 2:
-        return f'ApiKey("{rest[1]}", param="{rest[0]}")', ApiKey(rest[1], param=rest[0])
+        return None
+    if all(rest):
+        if kind == "bearer" and len(rest) == 1:
+            return Bearer(rest[0])
+        if kind == "header" and len(rest) == 2:
+            return ApiKey(rest[1], header=rest[0])
+        if kind == "param" and len(rest) == 2:
+            return ApiKey(rest[1], param=rest[0])
     raise ConfigurationError(
         f"LOGIN={text} must be bearer:SECRET, header:HEADER:SECRET or param:PARAMETER:SECRET; "
         "SECRET is the name under which the secret is kept, e.g. github-token."
     )
 
 
-def _records(page: Page, wanted: str) -> tuple[str, list[Record]]:
-    """The call that finds the records, as source text, and what it finds."""
+def _call(login: Any) -> Call | None:
+    """The call that declares a login: what stands first by place, the rest by name."""
+    if login is None:
+        return None
+    first, *others = fields(login)
+    named = {one.name: getattr(login, one.name) for one in others}
+    differing = {one.name: named[one.name] for one in others if named[one.name] != one.default}
+    return Call(type(login).__name__, (getattr(login, first.name),), differing)
+
+
+def _records(page: Page, wanted: str) -> tuple[Call, list[Record]]:
+    """The call that finds the records, and what it finds."""
     kind = page.content_type.lower()
     if "csv" in kind:
-        return "csv_rows()", csv_rows()(page)
+        return _csv(page, wanted)
     if "ndjson" in kind or "jsonl" in kind:
-        return "ndjson()", ndjson()(page)
+        return Call("ndjson"), ndjson()(page)
     path = wanted or suggest.records_path(page.document)
-    if path is None:
-        return "record_at()", record_at()(page)
-    return f'records_at("{path}")' if path else "records_at()", records_at(path)(page)
+    if path is None or path == suggest.WHOLE:
+        return Call("record_at"), record_at()(page)
+    return Call("records_at", (path,) if path else ()), records_at(path)(page)
+
+
+def _csv(page: Page, delimiter: str) -> tuple[Call, list[Record]]:
+    if len(delimiter) > 1 or delimiter in {"\r", "\n", '"'}:
+        raise ConfigurationError(
+            f"RECORDS={delimiter} must be the delimiter of the CSV: one character, e.g. RECORDS=;"
+        )
+    return Call("csv_rows", (delimiter,) if delimiter else ()), csv_rows(delimiter or ",")(page)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,24 @@ Suggestions only: a person reviews what is made of them. Knows no network.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from deployments.local.literals import Call
 from flows.declaration import Page
 from flows.errors import ConfigurationError
 from flows.extract.pagination import next_link, value_at
 from flows.load.frames import RecordFrame
-from flows.load.names import column_name
+from flows.load.names import column_name, column_names
 
 NEXT_FIELDS = ("next", "next_url", "nextLink", "@odata.nextLink", "links.next", "paging.next")
 DEEPEST = 3
+# RECORDS=. says that the whole answer is one record.
+WHOLE = "."
+LOADED_AT = "loaded_at"
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?")
@@ -47,29 +52,64 @@ def records_path(document: Any) -> str | None:
     """The path of the only list of objects in a document; None where it is one object itself.
 
     Raises:
-        ConfigurationError: when there are several lists, or nothing that could be records.
+        ConfigurationError: when that can't be told: there are several lists, or only empty ones, or
+            objects by name.
     """
     if isinstance(document, list):
         return ""
     if not isinstance(document, dict):
         raise ConfigurationError(f"The answer is {type(document).__name__}, which has no records.")
-    paths = list(_lists(document, (), DEEPEST))
+    paths = _places(document, _is_list_of_objects)
     if len(paths) > 1:
         raise ConfigurationError(
-            f"There are several lists in the answer: {', '.join(paths)}. Say which one holds the "
-            f"records: RECORDS={paths[0]}"
+            f"There are several lists in the answer: {', '.join(map(repr, paths))}. Say which one "
+            f"holds the records: RECORDS={paths[0]}"
         )
-    return paths[0] if paths else None
+    if not paths:
+        _check_is_record(document)
+        return None
+    return paths[0]
 
 
-def _lists(document: Mapping[str, Any], path: tuple[str, ...], depth: int) -> Sequence[str]:
+def _check_is_record(document: dict[str, Any]) -> None:
+    """Refuse a document that may be something else than one record."""
+    remedy = f"If the whole answer is one record, say so: RECORDS={WHOLE}"
+    if empty := _places(document, lambda value: value == []):
+        raise ConfigurationError(
+            f"There is an empty list in the answer: {empty[0]!r}. If it holds the records, ask "
+            f"with parameters that bring some. {remedy}"
+        )
+    if named := _places({"": document}, _is_object_of_objects):
+        place = repr(named[0].strip(".")) if named[0] else "the answer"
+        raise ConfigurationError(
+            f"There are objects by name under {place}. If they are the records, write a `records` "
+            f"function by hand: see docs/sources.md. {remedy}"
+        )
+
+
+def _places(
+    document: Mapping[str, Any], is_wanted: Callable[[Any], bool], path: tuple[str, ...] = ()
+) -> list[str]:
+    """The paths of the values that are wanted, as far down as records are looked for."""
     found: list[str] = []
     for name, value in document.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        if is_wanted(value):
             found.append(".".join((*path, name)))
-        elif isinstance(value, dict) and depth:
-            found += _lists(value, (*path, name), depth - 1)
+        elif isinstance(value, dict) and len(path) < DEEPEST:
+            found += _places(value, is_wanted, (*path, name))
     return found
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _is_object_of_objects(value: Any) -> bool:
+    """Whether it looks like records by their key: several objects of the same fields."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return False
+    items = list(value.values())
+    return all(isinstance(item, dict) and item and item.keys() == items[0].keys() for item in items)
 
 
 def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
@@ -84,26 +124,52 @@ def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
     return None
 
 
-def paging(page: Page) -> str | None:
+def paging(page: Page) -> Call | None:
     """The call of `flows.extract.pagination` that follows this page's own next link, if any."""
     for field in NEXT_FIELDS if page.members else ():
         if isinstance(value_at(page, field), str):
-            return f'next_url("{field}")'
-    return "next_link()" if next_link()(page) else None
+            return Call("next_url", (field,))
+    return Call("next_link") if next_link()(page) else None
 
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:
     """The raw table's columns, ids first, then texts, numbers, booleans and times."""
+    natural = RecordFrame(records).natural
+    names = column_names(natural, known={})
     found = [
-        _column(field, kind or "text", [record.get(field) for record in records], keys)
-        for field, kind in RecordFrame(records).natural.items()
+        _column(
+            field, names[field], kind or "text", [record.get(field) for record in records], keys
+        )
+        for field, kind in natural.items()
     ]
     order = ("id", "text", "number", "boolean", "time")
     return sorted(found, key=lambda column: order.index(column.group))
 
 
-def _column(field: str, kind: str, values: Sequence[Any], keys: Sequence[str]) -> Column:
-    name = column_name(field)
+def staged_names(columns: Sequence[Column], entity: str) -> dict[str, str]:
+    """The staging model's name of each raw column, each once.
+
+    `id` becomes `order_id`; what SQL reserves gets the entity's name before it.
+    """
+    names = {
+        column.name: column.name
+        for column in columns
+        if column.name not in {"id", LOADED_AT} and quoted(column.name) == column.name
+    }
+    for column in columns:
+        if column.name not in names:
+            names[column.name] = _free_name(column.name, entity, {LOADED_AT, *names.values()})
+    return {column.name: names[column.name] for column in columns}
+
+
+def _free_name(name: str, entity: str, taken: Container[str]) -> str:
+    wanted = column_name(f"{entity}_{name}")
+    numbered = (column_name(f"{wanted}_{number}") for number in count(2))
+    own = [name] if quoted(name) == name else []
+    return next(found for found in chain([wanted], own, numbered) if found not in taken)
+
+
+def _column(field: str, name: str, kind: str, values: Sequence[Any], keys: Sequence[str]) -> Column:
     texts = [value for value in values if isinstance(value, str)]
     cast, group = "", {"bigint": "number", "double precision": "number"}.get(kind, "text")
     if kind == "boolean":
@@ -121,14 +187,16 @@ def _column(field: str, kind: str, values: Sequence[Any], keys: Sequence[str]) -
 
 def singular(resource: str) -> str:
     """The name of one record, as far as English goes."""
-    if resource.endswith("ies"):
+    if resource.endswith("ies") and resource != "ies":
         return f"{resource[:-3]}y"
     if resource.endswith(("sses", "xes", "ches", "shes")):
         return resource[:-2]
-    return resource[:-1] if resource.endswith("s") and not resource.endswith("ss") else resource
+    is_plural = resource.endswith("s") and not resource.endswith("ss") and resource != "s"
+    return resource[:-1] if is_plural else resource
 
 
 def quoted(name: str) -> str:
     """A column's name as SQL wants it."""
     is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) is not None and name not in _KEYWORDS
-    return name if is_plain else f'"{name}"'
+    doubled = name.replace('"', '""')
+    return name if is_plain else f'"{doubled}"'

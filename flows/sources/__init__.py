@@ -1,12 +1,48 @@
 """The sources, found by listing this package: one module an API, each with a `SOURCE`."""
 
+import logging
 import os
+import re
 from dataclasses import replace
 from importlib import import_module
+from keyword import iskeyword
 from pkgutil import iter_modules
 
 from flows.declaration import Source
 from flows.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+LONGEST_NAME = 59  # with raw_ before it, as long as a name in Postgres can be
+# Schemas of this project and of Postgres, and deployments that are no source's.
+RESERVED = frozenset(
+    {
+        *("analytics", "elt", "failures", "intermediate", "marts", "snapshots", "staging"),
+        *("dbt", "information_schema", "public"),
+        *("backfill", "notify", "transform"),
+    }
+)
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no module or schema can have, or that already means something else.
+
+    Raises:
+        ConfigurationError: with the remedy.
+    """
+    if _NAME.fullmatch(name) is None or len(name) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"The source name {name!r} must be lower case letters, digits and single underscores "
+            f"between them, at most {LONGEST_NAME}: two underscores end in the names of dbt's "
+            "trial and audit schemas. Choose another NAME."
+        )
+    if iskeyword(name) or name in _OWN_NAMES or name in RESERVED or name.startswith("pg_"):
+        raise ConfigurationError(
+            f"The source name {name!r} is reserved: Python, Postgres or this project uses it. "
+            f"Choose another NAME, e.g. {name}_api."
+        )
 
 
 def names() -> list[str]:
@@ -15,21 +51,54 @@ def names() -> list[str]:
 
 
 def resource_names() -> list[str]:
-    """The names of all sources' resources, each once, in alphabetical order."""
-    return sorted({resource.name for name in names() for resource in find(name).resources})
+    """The names of all usable sources' resources, each once, in alphabetical order."""
+    return sorted({resource.name for source in usable() for resource in source.resources})
+
+
+def usable() -> list[Source]:
+    """All sources but those that `find` refuses, which are logged: one broken module is one source.
+
+    Whoever asks for a broken one by name gets the error.
+    """
+    return [source for source in map(_usable, names()) if source is not None]
+
+
+def _usable(name: str) -> Source | None:
+    try:
+        return find(name)
+    except ConfigurationError as error:
+        log.warning("The source %s can't be used: %s", name, error)
+        return None
 
 
 def find(name: str) -> Source:
     """The source of that name; `<NAME>_BASE_URL` in the environment moves it to another address.
 
     Raises:
-        ConfigurationError: when there is no such module, or it declares another name.
+        ConfigurationError: when there is no such module, it can't be imported, it has a reserved
+            name, or it declares another one.
     """
     if name not in names():
         raise ConfigurationError(f"There is no source {name!r}. There are: {', '.join(names())}.")
-    source = import_module(f"{__name__}.{name}").SOURCE
+    check_name(name)
+    source = _declared(name)
     if not isinstance(source, Source) or source.name != name:
         raise ConfigurationError(
             f"flows/sources/{name}.py must declare SOURCE = Source(name={name!r}, ...)."
         )
     return replace(source, base_url=os.environ.get(f"{name.upper()}_BASE_URL", source.base_url))
+
+
+def _declared(name: str) -> object:
+    try:
+        module = import_module(f"{__name__}.{name}")
+    except Exception as error:  # its code may raise anything
+        raise ConfigurationError(
+            f"flows/sources/{name}.py can't be imported: {type(error).__name__}: {error}. "
+            "Correct it, or delete it."
+        ) from error
+    return getattr(module, "SOURCE", None)
+
+
+# A module of such a name would take its place in this package.
+_OWN_NAMES = frozenset(globals())

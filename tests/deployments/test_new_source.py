@@ -16,6 +16,7 @@ import yaml
 from conftest import Answer, Server
 from sqlalchemy.engine import URL
 
+from deployments.local import suggest
 from deployments.local.postgres import libpq
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,12 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
         pytest.param({"login": "token"}, "must be bearer:SECRET", id="unknown login"),
         pytest.param({"login": "bearer:no-such"}, "set NO_SUCH", id="a secret that is missing"),
         pytest.param({"name": "northwind"}, "is there already", id="a source there is"),
+        pytest.param({"name": "find"}, "'find' is reserved", id="a name of the package's own"),
+        pytest.param({"name": "class"}, "'class' is reserved", id="a word of Python's"),
+        pytest.param({"name": "shop__audit"}, "Choose another NAME", id="a schema of dbt's"),
+        pytest.param({"url": "http://x/a\nb"}, "Percent-encode it", id="a line break"),
+        pytest.param({"url": "http://[x/y"}, "is no address", id="no address"),
+        pytest.param({"url": "http://x/a//b"}, "must name one resource", id="an empty segment"),
     ],
 )
 def test_what_can_not_be_is_said_and_nothing_is_written(
@@ -156,6 +163,238 @@ def test_what_can_not_be_is_said_and_nothing_is_written(
     assert made.returncode == 1
     assert made.stdout.startswith("FAILED: ")
     assert said in made.stdout
+    assert sorted(root.rglob("*")) == before
+
+
+SECRET = "s3cret-of-the-url"  # noqa: S105 (of no real API)
+
+
+def declared(root: Path) -> Any:
+    """The tracker's module, as JSON shows what it declares."""
+    script = (
+        "import json; from flows.sources.tracker import SOURCE as s;"
+        "r = s.resources[0];"
+        "print(json.dumps([s.base_url, r.path, r.params, repr(s.login), repr(r.records)]))"
+    )
+    return json.loads(run(root, "-c", script))
+
+
+@pytest.mark.parametrize(
+    ("before", "query", "login"),
+    [
+        ("", f"api_key={SECRET}", "ApiKey(secret='tracker-api-key', header='', param='api_key')"),
+        ("", f"apiKey={SECRET}", "ApiKey(secret='tracker-apikey', header='', param='apiKey')"),
+        ("", f"key={SECRET}", "ApiKey(secret='tracker-key', header='', param='key')"),
+        ("", f"access_token={SECRET}", "param='access_token')"),
+        ("", f"$$app_token={SECRET}", "ApiKey(secret='tracker-app-token'"),
+        (f"me:{SECRET}@", "", "Basic(user='me', secret='tracker-password', param='')"),
+    ],
+)
+def test_a_login_in_the_url_is_declared_and_written_nowhere(
+    serve: Serve, root: Path, before: str, query: str, login: str
+) -> None:
+    server = serve(tracker)
+    before_url = server.url.replace("//", f"//{before}")
+    made = new_source(root, f"{before_url}v1/issues?state=all&{query}&page_token=1")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert SECRET not in made.stdout + made.stderr
+    assert f"Set TRACKER_{'PASSWORD' if before else ''}" in made.stdout
+    assert not [path for path in root.rglob("*tracker*") if SECRET in path_text(path)]
+    base_url, path, params, found, _ = declared(root)
+    assert (base_url, path) == (f"{server.url}v1/", "issues")
+    assert params == {"state": "all", "page_token": "1"}
+    assert login in found
+
+
+def path_text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
+    def guarded(path: str) -> Answer:
+        return tracker(path) if f"token={SECRET}" in path else Answer(status=401)
+
+    made = new_source(root, f"{serve(guarded).url}v1/issues?token={SECRET}")
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "login", "said"),
+    [
+        ("http://me@127.0.0.1:9/a", "", "a user without a password"),
+        (f"http://127.0.0.1:9/a?token={SECRET}&key=other", "", "several logins in it"),
+        (f"http://me:other@127.0.0.1:9/a?token={SECRET}", "", "several logins in it"),
+        (f"http://127.0.0.1:9/a?token={SECRET}", "bearer:x", "LOGIN names another one"),
+        (f"http://127.0.0.1:9/?token={SECRET}", "", "URL=http://127.0.0.1:9/ must name"),
+        (f"http://me:{SECRET}@127.0.0.1:no/a", "", "is no address"),
+        (f"http://127.0.0.1:9/a?\n&token={SECRET}", "", "Percent-encode it"),
+    ],
+)
+def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
+    root: Path, url: str, login: str, said: str
+) -> None:
+    made = new_source(root, url, login=login)
+    assert made.returncode == 1, made.stderr
+    assert said in made.stdout
+    assert SECRET not in made.stdout + made.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "path", "params"),
+    [
+        ('where={"a":"b"}', "issues", {"where": '{"a":"b"}'}),
+        ("a=%0A%5C&b=1%202+3", "issues", {"a": "\n\\", "b": "1 2 3"}),
+        ("a=&&b=1", "issues", {"a": "", "b": "1"}),
+        ("a;b=1", "issues?a;b=1", {}),
+        ("flag&b={x}", "issues?flag&b={{x}}", {}),
+        ("a=%FF", "issues?a=%FF", {}),
+    ],
+)
+def test_a_query_is_declared_as_it_was_asked(
+    serve: Serve, root: Path, query: str, path: str, params: dict[str, str]
+) -> None:
+    asked = []
+
+    def listen(path: str) -> Answer:
+        asked.append(path)
+        return Answer(b'[{"id": 1}]')
+
+    made = new_source(root, f"{serve(listen).url}v1/issues?{query}")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert declared(root)[1:3] == [path, params]
+    shutil.copytree(ROOT / "deployments", root / "deployments")
+    run(root, "-m", "deployments.local.preview", "--source", "tracker")
+    assert asked[1] == asked[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "answered no records"),
+        ([1, 2], "answered 1 as a record"),
+        ([{}], "answered {} as a record"),
+        ({"id": 1, "data": {"items": []}}, "an empty list in the answer: 'data.items'"),
+        ({"items": {"a": {"x": 1}, "b": {"x": 2}}}, "objects by name under 'items'"),
+        ({"a": {"x": 1}, "b": {"x": 2}}, "objects by name under the answer"),
+    ],
+)
+def test_records_that_can_not_be_told_are_asked_for(
+    serve: Serve, root: Path, document: Any, said: str
+) -> None:
+    url = serve(lambda _: Answer(json.dumps(document).encode())).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 1
+    assert said in made.stdout
+    if isinstance(document, dict):
+        made = new_source(root, f"{url}v1/issues", records=".")
+        assert made.returncode == 0, made.stdout + made.stderr
+        assert declared(root)[4] == "RecordAt(path='')"
+
+
+def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
+    body, kind = b"id;name\n1;a\n2;b\n", {"Content-Type": "text/csv"}
+    url = serve(lambda _: Answer(body, headers=kind)).url
+    made = new_source(root, f"{url}v1/issues")
+    assert "FAILED" in made.stdout
+    assert "';'" in made.stdout
+    made = new_source(root, f"{url}v1/issues", records=";")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "delimiter=';'" in declared(root)[4]
+
+
+def test_the_columns_of_a_staging_model_have_a_name_each() -> None:
+    fields = ("id", "order_id", "loaded_at", "order_loaded_at", "select", "a" * 63, "数据")
+    columns = suggest.columns([dict.fromkeys(fields, 1)], ["id"])
+    names = suggest.staged_names(columns, "order")
+    assert names["order_id"] == "order_id"
+    assert names["select"] == "order_select"
+    assert len({*names.values(), "loaded_at"}) == len(fields) + 1
+    assert all(len(name.encode()) <= 63 for name in names.values())
+
+
+def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
+    """OData's `$filter` arrives, and nothing is executed."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    values = {
+        "NAME": "$(shell touch executed)",
+        "URL": "https://x/a?$filter=b eq 'c'&$$top=1",
+        "RECORDS": '"; touch executed; "',
+        "KEY": "`touch executed`",
+        "LOGIN": "$(touch executed)$HOME",
+    }
+    done = subprocess.run(
+        ["make", "--old-file=install", "new-source", f"BIN={tmp_path}"]
+        + [f"{name}={value}" for name, value in values.items()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
+    assert done.stdout.splitlines()[2:] == wanted
+    assert not (tmp_path / "executed").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from deployments.local import new_source
+
+step, renamed = int(sys.argv.pop(1)), Path.rename
+
+def rename(path, target):
+    global step
+    if not step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step -= 1
+    return renamed(path, target)
+
+Path.rename = rename
+new_source.main()
+"""
+FULL = """
+import resource, sys
+from deployments.local import new_source
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+sys.exit(new_source.main())
+"""
+
+
+def started(root: Path, script: str, number: int, url: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["--name", "tracker", "--url", url, "--root", str(root)]
+    return subprocess.run(
+        [sys.executable, "-c", script, str(number), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    serve: Serve, root: Path, renames: int
+) -> None:
+    url = f"{serve(tracker).url}v1/issues"
+    assert started(root, INTERRUPTED, renames, url).returncode == -9
+    assert not (root / "flows" / "sources" / "tracker.py").exists()
+    made = new_source(root, url, name="other")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert not list(root.rglob("*tracker*"))
+    assert not (root / ".new-source").exists()
+
+
+@pytest.mark.parametrize("size", [10, 900])
+def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int) -> None:
+    """No file fits in 10 bytes; the module does in 900, and the dbt source does not."""
+    before = sorted(root.rglob("*"))
+    made = started(root, FULL, size, f"{serve(tracker).url}v1/issues")
+    assert made.returncode == 1, made.stdout + made.stderr
+    assert "None of them is left" in made.stdout
     assert sorted(root.rglob("*")) == before
 
 

@@ -1,6 +1,9 @@
 """Promises of the sources: how they are found, and what they ask their APIs for."""
 
+import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,64 @@ def test_open_meteo_is_asked_for_the_last_day_of_a_window_not_the_first_after_it
 def test_open_meteo_is_not_asked_for_an_open_window(window: Window) -> None:
     with pytest.raises(ValueError, match="both ends"):
         archive_days(CITIES[0], window)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Add a module to the sources, for the test alone."""
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])
+
+    def add(name: str, code: str) -> None:
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, f"flows.sources.{name}", raising=False)
+
+    return add
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("SOURCE = Source('a\"}')", id="no such name"),
+        pytest.param("SOURCE = Source(", id="no Python"),
+        pytest.param("1 / 0", id="an error of its own"),
+        pytest.param("", id="no source"),
+    ],
+)
+def test_a_broken_module_is_named_and_leaves_the_others_alone(
+    beside: Callable[[str, str], None], caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    whole = sources.resource_names()
+    beside("tracker", code)
+    assert "tracker" in sources.names()
+    assert sources.resource_names() == whole
+    assert "flows/sources/tracker.py" in caplog.text
+    assert {"northwind", "open_meteo"} <= {source.name for source in sources.usable()}
+    with pytest.raises(ConfigurationError, match=r"flows/sources/tracker\.py"):
+        sources.find("tracker")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "reserved") for name in ("class", "import", "lambda")),
+        *((name, "reserved") for name in ("find", "names", "resource_names", "usable", "os")),
+        *((name, "reserved") for name in ("elt", "dbt", "public", "staging", "transform")),
+        *((name, "reserved") for name in ("pg_catalog", "pg_x", "information_schema")),
+        *((name, "single underscores") for name in ("crm__audit", "shop__v2", "shop_", "_shop")),
+        *((name, "lower case") for name in ("Shop", "größe", "1shop", "a-b", "", "shop\n")),
+        ("a" * 60, "at most 59"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(name: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?s){why}.*Choose another NAME"):
+        sources.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["names", "shop__audit"])
+def test_a_module_of_such_a_name_is_refused_too_and_replaces_nothing(
+    beside: Callable[[str, str], None], name: str
+) -> None:
+    beside(name, f"from flows.declaration import Source\nSOURCE = Source({name!r}, 'http://a', ())")
+    with pytest.raises(ConfigurationError, match="Choose another NAME"):
+        sources.find(name)
+    assert name in sources.names()
