@@ -13,19 +13,33 @@ import psycopg2
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector, SyncDriver
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
+from flows.postgres import address, session
+from flows.postgres.address import Address
 
 BLOCK = "warehouse"
 URL_VARIABLE = "WAREHOUSE_URL"
 TRANSFORMER_BLOCK = "warehouse-transformer"
 TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
-CONNECT_TIMEOUT_SECONDS = 10
+APPLICATION = "elt"  # what Postgres calls the sessions of loads
 # Lost connections, rollbacks, resources, shutdowns, I/O
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 PASSING = ("08", "40", "53", "57P", "58")
+# What libpq, Postgres and PgBouncer say at login.
+_UNFIT = (
+    "certificate",
+    "does not support SSL",
+    "private key",
+    "invalid ",
+    "unrecognized configuration parameter",
+    "unsupported startup parameter",
+)
+_REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf")
+_CORRECT = (
+    f"Correct {URL_VARIABLE} or {TRANSFORMER_URL_VARIABLE} and run `python -m blocks.warehouse`."
+)
 
 
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -35,7 +49,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     `WAREHOUSE_TRANSFORMER_URL` how dbt does; without the second one it does as loads do.
 
     Raises:
-        ConfigurationError: when the first is missing, or one is no such URL.
+        ConfigurationError: when the first is missing, or one has what loads or dbt can't be given.
     """
     blocks = {BLOCK: URL_VARIABLE, TRANSFORMER_BLOCK: TRANSFORMER_URL_VARIABLE}
     if not environment.get(TRANSFORMER_URL_VARIABLE):
@@ -47,22 +61,15 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
-    text = environment.get(variable, "")
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise ConfigurationError(
-            f"Set {variable} to postgresql://user:password@host:5432/database; now it is "
-            f"{'empty' if not text else 'not a URL'}."
-        ) from error
+    found = address.of(address.parse(environment.get(variable, ""), variable), variable)
     return ConnectionComponents(
         driver=SyncDriver.POSTGRESQL_PSYCOPG2,
-        username=url.username,
-        password=url.password,
-        host=url.host,
-        port=url.port,
-        database=url.database,
-        query={name: str(value) for name, value in url.query.items()},
+        username=found.user,
+        password=found.password,
+        host=found.host,
+        port=found.port,
+        database=found.database,
+        query=dict(found.parameters),
     )
 
 
@@ -72,20 +79,32 @@ class Warehouse:
 
     url: URL
 
+    @property
+    def address(self) -> Address:
+        """What the URL means.
+
+        Raises:
+            ConfigurationError: when a part of it is missing, or can't be kept.
+        """
+        return address.of(self.url, "The warehouse's URL")
+
     def connect(self) -> Connection:
-        """A new connection, for one load.
+        """A new session with a token and settings of its own, for one load.
 
         Raises:
             RefusedLoginError: when Postgres does not let this user in.
             UnavailableError: when Postgres does not answer.
+            ConfigurationError: when the session, the database or the URL is not fit for loads.
         """
-        arguments = self.url.translate_connect_args(username="user", database="dbname")
-        options = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, **self.url.query, **arguments}
+        arguments = {
+            **self.address.connect_arguments(),
+            "application_name": APPLICATION,
+            "client_encoding": "UTF8",
+        }
         try:
-            connection: Connection = psycopg2.connect(**options, application_name="elt")
-        except psycopg2.OperationalError as error:
-            raise _connect_problem(self.url, " ".join(str(error).split())) from error
-        return connection
+            return session.begin(arguments)
+        except psycopg2.Error as error:
+            raise _connect_problem(self.address, " ".join(str(error).split())) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -104,14 +123,8 @@ class Warehouse:
             yield cursor
 
     def dbt_environment(self) -> dict[str, str]:
-        """What `dbt_project/profiles.yml` reads; dbt masks what is named DBT_ENV_SECRET_."""
-        return {
-            "WAREHOUSE_HOST": str(self.url.host or self.url.query.get("host", "")),
-            "WAREHOUSE_PORT": str(self.url.port or 5432),
-            "WAREHOUSE_USER": self.url.username or "",
-            "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": self.url.password or "",
-            "WAREHOUSE_DATABASE": self.url.database or "",
-        }
+        """What dbt reads of it: `dbt_project/profiles.yml`, libpq, and dbt's process."""
+        return self.address.dbt_environment()
 
 
 @contextmanager
@@ -144,7 +157,7 @@ def load(name: str = BLOCK) -> Warehouse:
     """Read a block.
 
     Raises:
-        ConfigurationError: when it is missing.
+        ConfigurationError: when it is missing, or has what loads or dbt can't be given.
     """
     try:
         block = SqlAlchemyConnector.load(name)
@@ -153,19 +166,21 @@ def load(name: str = BLOCK) -> Warehouse:
             f"The Prefect block {name!r} is missing. Set {URL_VARIABLE} and run "
             "`python -m blocks.warehouse`."
         ) from error
-    info = block.connection_info
-    return Warehouse(
-        info.create_url() if isinstance(info, ConnectionComponents) else make_url(str(info))
-    )
+    info, where = block.connection_info, f"The URL of the Prefect block {name!r}"
+    is_taken_apart = isinstance(info, ConnectionComponents)
+    found = Warehouse(info.create_url() if is_taken_apart else address.parse(str(info), where))
+    address.of(found.url, where)
+    return found
 
 
-def _connect_problem(url: URL, said: str) -> Exception:
-    refused = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf")
-    where = f"Postgres at {url.host or url.query.get('host', '')}:{url.port or 5432}"
-    if any(words in said for words in refused):
+def _connect_problem(place: Address, said: str) -> Exception:
+    where = f"Postgres at {place.host}:{place.port}"
+    if any(words in said for words in _UNFIT):
+        return ConfigurationError(f"{where} can't be reached as the URL says: {said}. {_CORRECT}")
+    if any(words in said for words in _REFUSED):
         return RefusedLoginError(
-            f"{where} refused user {url.username!r} on database {url.database!r}: {said}. Correct "
-            f"{URL_VARIABLE} or {TRANSFORMER_URL_VARIABLE} and run `python -m blocks.warehouse`."
+            f"{where} refused user {place.user!r} on database {place.database!r}: {said}. "
+            f"{_CORRECT}"
         )
     return UnavailableError(f"{where} does not answer: {said}. Start it, then run this again.")
 

@@ -11,6 +11,12 @@ import json
 import os
 import sys
 import threading
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from flows.postgres import session
 
 PARENT_IS_GONE = 3
 QUIET = ("--log-level", "none", "--log-level-file", "debug")
@@ -19,6 +25,27 @@ QUIET = ("--log-level", "none", "--log-level-file", "debug")
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(PARENT_IS_GONE)
+
+
+def _bound_sessions() -> None:
+    """Let every session of dbt's adapter end with its time, and with its other end.
+
+    By statements, because PgBouncer lets no client in that names a statement_timeout at login.
+    """
+    limits = {
+        **session.KEEPALIVES,
+        "statement_timeout": os.environ["WAREHOUSE_STATEMENT_TIMEOUT"],
+    }
+    keepalives = json.loads(os.environ.get("WAREHOUSE_KEEPALIVES", "{}"))
+    connect = psycopg2.connect
+
+    def connect_and_limit(**arguments: Any) -> Connection:
+        connection: Connection = connect(**{**keepalives, **arguments})
+        with connection:
+            session.set_up(connection, limits)
+        return connection
+
+    psycopg2.connect = connect_and_limit  # type: ignore[assignment]  # of keywords only, as dbt calls it
 
 
 def main() -> None:
@@ -32,6 +59,7 @@ def main() -> None:
             sys.stdout.write(f"{msg_to_json(event)}\n")
             sys.stdout.flush()
 
+    _bound_sessions()
     commands = json.loads(sys.argv[1])
     outcomes = [dbtRunner(callbacks=[tell]).invoke([*command, *QUIET]) for command in commands]
     for outcome in outcomes:

@@ -71,8 +71,8 @@ def run(
 
 def _limited(environment: Mapping[str, str], timeout_seconds: float) -> dict[str, str]:
     """Let Postgres end what dbt asks for too, where dbt was ended and could not say so."""
-    options = f"{os.environ.get('PGOPTIONS', '')} -c statement_timeout={timeout_seconds:.0f}s"
-    return {"WAREHOUSE_APPLICATION": APPLICATION, **environment, "PGOPTIONS": options.strip()}
+    limit = {"WAREHOUSE_STATEMENT_TIMEOUT": f"{timeout_seconds:.0f}s"}
+    return {"WAREHOUSE_APPLICATION": APPLICATION, **environment, **limit}
 
 
 def _said(line: str) -> Said:

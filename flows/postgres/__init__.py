@@ -1,0 +1,1 @@
+"""The way to Postgres: its address, and what every session begins with."""

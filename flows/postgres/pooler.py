@@ -1,0 +1,110 @@
+"""Poolers between us and Postgres: one that lends a session by the transaction is refused.
+
+Locks, temporary tables and settings belong to a session. Where two transactions of a load may get
+two sessions, or two clients one session, the load's lock protects nobody.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from secrets import token_hex
+from select import select
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ
+from psycopg2.extensions import connection as Connection
+
+from flows.errors import ConfigurationError, UnavailableError
+
+TOKEN = "elt.probe"  # noqa: S105 (a setting's name)
+WAIT_SECONDS = 10.0
+ROUNDS = 4
+# How PgBouncer answers `begin` in statement mode.
+_NO_TRANSACTIONS = "not allowed in statement pooling mode"
+_MARK = "select set_config(%s, %s, false)"
+_READ = "select current_setting(%s, true)"
+
+
+def check(arguments: Mapping[str, Any]) -> None:
+    """See that the pooler keeps a session for one client, with two connections of our own.
+
+    The second one keeps a transaction open while the first one looks for its token. The rounds
+    differ in which session comes back to the pool first: some poolers lend the newest, some the
+    oldest.
+
+    Raises:
+        ConfigurationError: when it does not.
+        UnavailableError: when it gives no second connection in time.
+    """
+    try:
+        with _asking(arguments) as first:
+            token = token_hex(16)
+            first.ask(_MARK, TOKEN, token)
+            with _asking(arguments) as second:
+                shared = any(_is_shared(first, second, token, turn) for turn in range(ROUNDS))
+    except TimeoutError:  # each has had a session: only one that was taken away is waited for
+        shared = True
+    if shared:
+        raise _refusal()
+
+
+class _Client:
+    """A connection that does not wait longer than it should: PgBouncer lets a client wait."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.wait()
+
+    def ask(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            self.wait()
+            return cursor.fetchall() if cursor.description else []
+
+    def wait(self) -> None:
+        """Raises TimeoutError when the answer takes too long."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (state := self._connection.poll()) != POLL_OK:
+            watched = [self._connection]
+            seconds = max(0.0, deadline - time.monotonic())
+            reads, writes = (watched, []) if state == POLL_READ else ([], watched)
+            if not any(select(reads, writes, [], seconds)):
+                raise TimeoutError
+
+
+@contextmanager
+def _asking(arguments: Mapping[str, Any]) -> Iterator[_Client]:
+    with closing(psycopg2.connect(**arguments, async_=True)) as connection:
+        try:
+            client = _Client(connection)
+            client.ask("select")
+        except TimeoutError:
+            raise UnavailableError(
+                "A pooler stands before Postgres and gave no connection in "
+                f"{WAIT_SECONDS:.0f} s. Let it have two for each load at a time, one of them for a "
+                "moment, or name the server's own port in the warehouse's URL."
+            ) from None
+        yield client
+
+
+def _is_shared(first: _Client, second: _Client, token: str, turn: int) -> bool:
+    mine = [(token,)]
+    try:
+        if second.ask(f"begin; {_READ}", TOKEN) == mine or first.ask(_READ, TOKEN) != mine:
+            return True
+        second.ask("rollback")
+        return turn % 2 == 0 and first.ask(_READ, TOKEN) != mine
+    except psycopg2.DatabaseError as error:
+        if _NO_TRANSACTIONS in str(error):
+            return True
+        raise
+
+
+def _refusal() -> ConfigurationError:
+    return ConfigurationError(
+        "A pooler stands before Postgres and lends its sessions by the transaction or the "
+        "statement: locks and temporary tables of a load would be another client's. Nothing was "
+        "written. Name the pooler's port for session mode (PgBouncer: pool_mode = session), or the "
+        "server's own port, in the warehouse's URL."
+    )
