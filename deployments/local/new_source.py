@@ -19,6 +19,7 @@ from flows.errors import ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
+from flows.extract.masks import Mask
 from flows.extract.pages import first_request
 from flows.extract.records import csv_rows, ndjson, record_at, records_at
 from flows.load.names import column_name
@@ -76,6 +77,7 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
     page.body = in_utf8(page, resource)
     found, rows = _records(page, records)
     _check_records(given.url, rows)
+    _check_fields(client.mask, rows)
     keys = _key(key, rows, resource.name)
     return Draft(
         name,
@@ -100,6 +102,15 @@ def _check_records(url: str, rows: list[Any]) -> None:
         raise ConfigurationError(
             f"{url} answered {other[0]!r:.100} as a record, which has no fields. Say where the "
             "records are: RECORDS=data.items"
+        )
+
+
+def _check_fields(mask: Mask, rows: list[Record]) -> None:
+    """Some APIs repeat a login; as the name of a field it would be written to the files."""
+    if any(mask.shows_secret(field) for row in rows for field in row):
+        raise ConfigurationError(
+            "The API answers with the login as the name of a field. Write the source by hand, with "
+            "a `records` function that leaves the field out."
         )
 
 

@@ -6,17 +6,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import yaml
 from conftest import Answer, Server
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from deployments.local.drafts import write
+from deployments.local import suggest
+from deployments.local.drafts import Draft, write
+from deployments.local.literals import Call, jinja, python, read_python, rendered, yaml_text
 from deployments.local.new_source import drafted
 from deployments.local.postgres import libpq
+from flows.errors import ConfigurationError
 from flows.extract.auth import variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +183,38 @@ def test_every_text_is_data_in_every_file(
         for node in (source, model):
             assert any(repr(text) in about(column) for column in node["columns"].values())
     assert not list(root.rglob("executed"))
+
+
+@given(st.text() | st.sampled_from(TEXTS))
+def test_a_text_reads_back_from_each_language(text: str) -> None:
+    call = Call("Source", ((text,), text), {"name": [text], "params": {text: text}})
+    module = f'"""About."""\nfrom a import b\nSOURCE = {python(call)}\n'
+    assert read_python(module) == ({"a": {"b"}}, call)
+    template = jinja(text.replace("\r", ""))
+    assert rendered(template) == text.replace("\r", "")
+    if text.isprintable():
+        assert yaml.safe_load(yaml_text({text: [text]})) == {text: [text]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"source": f'"""\n{CODE}\n"""'}, id="code"),
+        pytest.param({"source": '"""\nimport os\n"""'}, id="an import"),
+        pytest.param({"source": "{{ 7 * 7 }}"}, id="Jinja in YAML"),
+        pytest.param({"resource": "a') }}{{ 7 * 7 }}{{ source('a', 'a"}, id="Jinja in SQL"),
+    ],
+)
+def test_what_reads_back_otherwise_is_not_kept(root: Path, wrong: dict[str, Any]) -> None:
+    before = sorted(root.rglob("*"))
+    columns = suggest.columns([{"id": 1}], ["id"])
+    draft = Draft(
+        "shop", "http://x/", "orders", "orders", {}, Call("ndjson"), None, ("id",), None, columns
+    )
+    with pytest.raises(ConfigurationError, match="could not be written"):
+        write(replace(draft, **wrong), root)
+    assert sorted(root.rglob("*")) == before
+    assert len(write(draft, root)) == 4
 
 
 def nodes(found: dict[str, Any], source: str) -> list[dict[str, Any]]:

@@ -218,6 +218,16 @@ def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
     assert made.returncode == 0, made.stdout + made.stderr
 
 
+def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    url = serve(lambda _: Answer(json.dumps([{"id": 1, f"of {SECRET}": 2}]).encode())).url
+    made = new_source(root, f"{url}v1/issues?token={SECRET}")
+    assert made.returncode == 1
+    assert "the login as the name of a field" in made.stdout
+    assert SECRET not in made.stdout + made.stderr
+    assert sorted(root.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("url", "login", "said"),
     [
@@ -246,6 +256,7 @@ def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
         ("a=%0A%5C&b=1%202+3", "issues", {"a": "\n\\", "b": "1 2 3"}),
         ("a=&&b=1", "issues", {"a": "", "b": "1"}),
         ("a;b=1", "issues?a;b=1", {}),
+        ("id=1&id=2&b=3", "issues?id=1&id=2&b=3", {}),
         ("flag&b={x}", "issues?flag&b={{x}}", {}),
         ("a=%FF", "issues?a=%FF", {}),
     ],

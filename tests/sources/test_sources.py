@@ -1,5 +1,8 @@
 """Promises of the sources: how they are found, and what they ask their APIs for."""
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,6 +16,7 @@ from flows.errors import ConfigurationError
 from flows.sources.northwind import orders_by_date
 from flows.sources.open_meteo import CITIES, archive_days
 
+ROOT = Path(__file__).resolve().parents[2]
 JULY_4 = datetime(1996, 7, 4, tzinfo=timezone.utc)
 JULY_11 = datetime(1996, 7, 11, tzinfo=timezone.utc)
 
@@ -103,6 +107,24 @@ def test_a_broken_module_is_named_and_leaves_the_others_alone(
     assert {"northwind", "open_meteo"} <= {source.name for source in sources.usable()}
     with pytest.raises(ConfigurationError, match=r"flows/sources/tracker\.py"):
         sources.find("tracker")
+
+
+def test_a_broken_module_leaves_the_other_deployments_alone(tmp_path: Path) -> None:
+    """Every flow run imports flows.elt, whose form lists the sources and their resources."""
+    for folder in ("flows", "blocks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "flows" / "sources" / "tracker.py").write_text("SOURCE = Source(")
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows import elt, sources; print(*sources.names())"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"northwind", "tracker"} <= set(done.stdout.split())
+    assert "The source tracker can't be used: flows/sources/tracker.py" in done.stderr
 
 
 @pytest.mark.parametrize(
