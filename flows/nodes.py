@@ -112,7 +112,7 @@ class Mirror:
         """What was built shows as an asset; a source's freshness, or a skipped node, does not."""
         built = self._manifest["nodes"].get(node.unique_id)
         if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
-            parents = built["depends_on"]["nodes"]
+            parents = built["depends_on"].get("nodes", ())  # a seed depends on macros alone
             context = AssetContext(
                 direct_asset_dependencies={
                     self._assets[parent] for parent in parents if parent in self._assets

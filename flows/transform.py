@@ -7,9 +7,10 @@ order and shows them in Prefect.
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +18,18 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect_dbt import PrefectDbtSettings
+from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import cursor as Cursor
 from pydantic import Field
 
 from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
-from flows.dbt_build import docs, freshness, manifests, process, records
+from flows.dbt_build import docs, freshness, manifests, process, records, scratch
+from flows.dbt_build.copies import copy_published
 from flows.dbt_build.failures import first_rows, was_away
 from flows.dbt_build.manifests import Json, Node
-from flows.dbt_build.publish import AUDIT, Name, copy_history, drop_leftovers, is_there, publish
+from flows.dbt_build.publish import AUDIT, Name, is_there, publish, refuse_others
 from flows.dbt_build.records import Build, RawTable
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.errors import BuildError, EltError, UnavailableError
@@ -51,6 +54,7 @@ def transform(
     timeout_seconds: Annotated[int, Field(ge=1)] = 3600,
     keep_docs: bool = False,
     keep_days: Annotated[int, Field(ge=0)] = 30,
+    replace: Sequence[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = (),
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> str:
     """Build and test the models, then publish all of them at once, if every test has passed.
@@ -65,6 +69,7 @@ def transform(
         timeout_seconds: End dbt, and what it asks of Postgres, after this time.
         keep_docs: Keep dbt's documentation of what is published with the build, in dbt.builds.
         keep_days: How long what a build left is kept in dbt.builds.
+        replace: Relations that no build made and this one may replace, each as `schema.name`.
         retry: How a build is tried again where Postgres was away.
     """
     database = warehouse.load(warehouse.TRANSFORMER_BLOCK)
@@ -75,7 +80,9 @@ def transform(
         persist_result=False,
         **retry.options(),
     )(build)
-    request = Request(only_stale, full_refresh, check_freshness, keep_docs, timeout_seconds)
+    request = Request(
+        only_stale, full_refresh, check_freshness, keep_docs, timeout_seconds, replace
+    )
     summary = attempt(database, request)
     with database.transaction() as cursor:
         records.forget_artifacts(cursor, keep_days)
@@ -91,6 +98,7 @@ class Request:
     check_freshness: bool
     keep_docs: bool
     timeout_seconds: float
+    replace: Sequence[str] = ()
 
 
 def build(database: Warehouse, request: Request) -> str:
@@ -104,7 +112,7 @@ def build(database: Warehouse, request: Request) -> str:
     first = [freshness.COMMAND] if request.check_freshness else []
     seconds = request.timeout_seconds
     with _alone(database):
-        plan = _begin(database, request.only_stale, request.full_refresh)
+        plan = _begin(database, request)
         if plan is not None:
             outcome = _build(database, plan, first, seconds)
             summary, errors = counted(outcome.results), outcome.errors
@@ -125,11 +133,13 @@ class Plan:
 
     Attributes:
         published: the manifest of what is published; None before the first time.
+        ours: the relations that the build may replace.
     """
 
     build_id: int
     selection: Selection
     published: Json | None
+    ours: frozenset[Name]
 
 
 @dataclass(frozen=True)
@@ -163,28 +173,31 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
     ]
 
 
-def _begin(database: Warehouse, only_stale: bool, full_refresh: bool) -> Plan | None:
-    """Decide what to build, and clear the audit schemas for it; None when that is nothing."""
+def _begin(database: Warehouse, request: Request) -> Plan | None:
+    """Decide what to build; None when that is nothing."""
     logger = get_run_logger()
     with database.transaction() as cursor:
         records.prepare(cursor)
         process.end_sessions(cursor)
         tables = raw_tables(cursor)
         code = checksum(PROJECT)
-        last_published, failed = records.last(cursor, "published"), _to_resume(cursor, only_stale)
-        selection = select(tables, code, last_published, failed, only_stale, full_refresh)
+        last_published = records.last(cursor, "published")
+        failed = _to_resume(cursor, request.only_stale)
+        selection = select(
+            tables, code, last_published, failed, request.only_stale, request.full_refresh
+        )
         if selection is None:
             logger.info("Nothing is built: %s.", why_nothing(tables))
             return None
+        scratch.adopt(cursor, manifests.made_before(records.unrecorded_manifests(cursor), AUDIT))
         build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
         published = records.published_manifest(cursor)
-        if selection.resumes is None:
-            drop_leftovers(cursor, AUDIT, manifests.incremental(published, AUDIT))
-            copy_history(cursor, AUDIT)
     if selection.left_out:
         left_out = ", ".join(map(str, selection.left_out))
         logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
-    return Plan(build_id, selection, published)
+    asked = {Name(*name.split(".")) for name in request.replace}
+    ours = frozenset(manifests.published_relations(published) | asked)
+    return Plan(build_id, selection, published, ours)
 
 
 def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
@@ -208,15 +221,15 @@ def _build(
             state = _state(database, plan, Path(folder))
             # An exposure is a reader of marts: there is nothing to build of it.
             only = ["--exclude-resource-type", "exposure"]
+            listing = [*process.LISTING, *only, *plan.selection.nodes(), *state]
             building = ["build", *only, *plan.selection.arguments(), *state]
-            errors = _run_dbt(database, [*first, building], timeout_seconds)
+            prepare = partial(_prepare, database, plan, timeout_seconds)
+            errors = _run_dbt(database, [listing, *first, building], timeout_seconds, prepare)
         outcome = _outcome(database, plan, errors)
         _judge(database, outcome, plan.selection.reason)
         _publish(database, plan, outcome)
-    except EltError as error:
-        with database.transaction() as cursor:
-            process.end_sessions(cursor)
-            records.end(cursor, plan.build_id, "failed", str(error))
+    except BaseException as error:
+        _fail(database, plan, error)
         raise
     get_run_logger().info(
         "dbt build %d. %s %s", plan.build_id, plan.selection.reason, counted(outcome.results)
@@ -224,8 +237,65 @@ def _build(
     return outcome
 
 
-def _run_dbt(database: Warehouse, commands: Sequence[Command], timeout_seconds: float) -> list[str]:
-    """Run dbt in the audit schemas, show its nodes, and return its errors that are no node's."""
+def _fail(database: Warehouse, plan: Plan, error: BaseException) -> None:
+    """Note that a build failed, whatever ended it.
+
+    Where Postgres is away, the row stays `running` until the next build notes that it is not.
+    """
+    said = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
+    try:
+        with database.transaction() as cursor:
+            process.end_sessions(cursor)
+            records.end(cursor, plan.build_id, "failed", said)
+    except UnavailableError as away:
+        log.warning("Build %d failed, and could not be noted as failed: %s", plan.build_id, away)
+
+
+def _prepare(
+    database: Warehouse, plan: Plan, timeout_seconds: float, selected: Sequence[str]
+) -> None:
+    """Make the audit schemas ready for the nodes that dbt is about to build.
+
+    Raises:
+        BuildError: when that takes longer than the timeout.
+        ConfigurationError: when something that is not ours is in the way.
+    """
+    manifest = json.loads(_target(MANIFEST).read_text())
+    copied = manifests.to_copy(
+        manifest, plan.published, selected, AUDIT, plan.selection.full_refresh
+    )
+    try:
+        with database.transaction() as cursor:
+            cursor.execute("set local statement_timeout = %s", [f"{timeout_seconds:.0f}s"])
+            refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), plan.ours)
+            if plan.selection.resumes is None:
+                scratch.drop_leftovers(cursor, AUDIT)
+            scratch.prepare(cursor, manifests.to_make(manifest, selected, AUDIT))
+            scratch.drop_all(cursor, [relation.audited for relation in copied])
+            copy_published(cursor, copied)
+            unknown = scratch.unknown(cursor, AUDIT)
+    except QueryCanceled as error:
+        raise BuildError(
+            f"It took more than {timeout_seconds:.0f} s (timeout_seconds) to copy what the build "
+            "adds to; nothing was published. Allow it more time."
+        ) from error
+    if unknown:
+        get_run_logger().warning(
+            "Not made by a build, and left as they are: %s. Move them to a schema of their own.",
+            ", ".join(f"{name.schema}.{name.relation}" for name in unknown),
+        )
+
+
+def _run_dbt(
+    database: Warehouse,
+    commands: Sequence[Command],
+    timeout_seconds: float,
+    prepare: Callable[[Sequence[str]], None] | None = None,
+) -> list[str]:
+    """Run dbt in the audit schemas, show its nodes, and return its errors that are no node's.
+
+    Where there is something to `prepare`, the first command lists the nodes that it is for.
+    """
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     for earlier in (RESULTS, freshness.RESULTS):
         _target(earlier).unlink(missing_ok=True)
@@ -235,13 +305,15 @@ def _run_dbt(database: Warehouse, commands: Sequence[Command], timeout_seconds: 
     with settings.resolve_profiles_yml() as profiles:
         where = ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
         whole = [[*command, *where] for command in commands]
-        for said in process.run(environment, timeout_seconds, *whole):
-            if said["info"]["name"] == "NodeFinished":
-                node = node_of(said["data"])
-                log.debug("%s: %s", node.name, node.status)
-                mirror.show(node)
-            elif said["info"]["level"] == "error" and said["info"]["name"] not in TOLD_AGAIN:
-                errors.append(" ".join(said["info"]["msg"].split()))
+        events = process.run(environment, timeout_seconds, *whole)
+        with closing(process.after_listing(events, prepare) if prepare else events) as heard:
+            for said in heard:
+                if said["info"]["name"] == "NodeFinished":
+                    node = node_of(said["data"])
+                    log.debug("%s: %s", node.name, node.status)
+                    mirror.show(node)
+                elif said["info"]["level"] == "error" and said["info"]["name"] not in TOLD_AGAIN:
+                    errors.append(" ".join(said["info"]["msg"].split()))
     return errors
 
 
@@ -269,6 +341,7 @@ def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
         found = {**found, "results": [*before, *found["results"]]}
     with database.transaction() as cursor:
         records.keep_artifacts(cursor, plan.build_id, found, packed)
+        scratch.forget_missing(cursor, scratch.own_schemas(cursor, AUDIT))
         gone = manifests.no_longer_built(manifest, plan.published, AUDIT)
         left_over = {
             unique_id: node
@@ -348,12 +421,13 @@ def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
 def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     """Publish what was built, and note that it is, in one transaction."""
     selection, done = plan.selection, _done(outcome.results)
-    relations = manifests.relations(outcome.manifest, done, AUDIT, selection.full_refresh)
+    relations = manifests.relations(outcome.manifest, done, AUDIT)
     manifest = manifests.after_publishing(
         outcome.manifest, plan.published, done, AUDIT, outcome.left_over
     )
     with database.transaction() as cursor:
-        publish(cursor, relations)
+        publish(cursor, relations, plan.ours)
+        scratch.forget_missing(cursor, scratch.own_schemas(cursor, AUDIT))
         records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
 
 

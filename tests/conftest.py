@@ -18,6 +18,7 @@ os.environ.pop("PREFECT_API_URL", None)
 
 import psycopg2
 import pytest
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL, make_url
 
@@ -51,12 +52,12 @@ def _without_fsync(server: URL) -> None:
 @pytest.fixture
 def database(postgres_server: URL) -> Iterator[URL]:
     """An empty database of the test's own, gone after it: thousands of them fill a disk."""
-    with _empty_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}") as url:
+    with empty_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}") as url:
         yield url
 
 
 @contextlib.contextmanager
-def _empty_database(server: URL, name: str) -> Iterator[URL]:
+def empty_database(server: URL, name: str) -> Iterator[URL]:
     yield ensure_database(server, name)
     with closing(psycopg2.connect(libpq(server))) as opened:
         opened.autocommit = True
@@ -111,7 +112,7 @@ def warehouse_url(stack: Stack) -> Iterator[URL]:
     """An empty warehouse of the test's own, which the `warehouse` block points to."""
     from blocks import warehouse
 
-    with _empty_database(stack.warehouse, "warehouse_of_tests") as url:
+    with empty_database(stack.warehouse, "warehouse_of_tests") as url:
         warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
         yield url
 
@@ -122,7 +123,7 @@ def ask(warehouse_url: URL) -> Callable[..., list[tuple]]:
     return partial(rows, warehouse_url)
 
 
-def rows(url: URL, statement: str, *values: object) -> list[tuple]:
+def rows(url: URL, statement: str | sql.Composable, *values: object) -> list[tuple]:
     """Run one statement and return its rows."""
     with closing(psycopg2.connect(libpq(url))) as opened, opened, opened.cursor() as cursor:
         cursor.execute(statement, values or None)

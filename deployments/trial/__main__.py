@@ -31,12 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=int, default=1)
     parser.add_argument("--home", type=Path, default=HOME)
     given = parser.parse_args(arguments)
-    name = given.name or re.sub(r"[^a-z0-9]", "_", f"trial_{getpass.getuser()}".lower())[:30]
+    name = given.name or re.sub(r"[^a-z0-9]+", "_", f"trial_{getpass.getuser()}".lower())[:30]
     database = database_name(given.api, given.scale)
     try:
         with chosen.warehouse(os.environ, given.home, database) as warehouse:
             if given.drop:
-                drop(warehouse, name)
+                if others := drop(warehouse, name):
+                    print(f"Not made by a trial, and left as they are: {', '.join(others)}.")
                 return 0
             if given.audit:
                 with warehouse.transaction() as cursor:

@@ -1,6 +1,8 @@
 """Building what the working tree changes in schemas of its own; the rest is read as published.
 
-Writes nothing else in the warehouse, and drops the schemas when the caller is done with them.
+Writes nothing else in the warehouse, and drops the schemas when the caller is done with them. Which
+schemas a trial made is recorded in those schemas (`flows.dbt_build.scratch`): its role may write
+nowhere else.
 """
 
 import json
@@ -9,14 +11,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from blocks.warehouse import Warehouse
 from flows import transform
-from flows.dbt_build import process, records
+from flows.dbt_build import manifests, process, records, scratch
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import AUDIT, SCHEMA
 from flows.dbt_build.selection import CHANGED_CODE, Selection
@@ -24,11 +26,7 @@ from flows.errors import BuildError, ConfigurationError
 from flows.load import schemas
 
 TIMEOUT_SECONDS = 3600
-_NAME = re.compile(r"[a-z0-9_]{1,30}")
-_SCHEMAS = """
-select nspname from pg_namespace
-where right(nspname, length(%s)) = %s and pg_has_role(nspowner, 'usage')
-"""
+_NAME = re.compile(r"(?!_)(?!.*__)[a-z0-9_]{1,30}")
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,19 @@ def trial(database: Warehouse, name: str) -> Iterator[Trial]:
 
     Raises:
         BuildError: when dbt ended before it built anything.
-        ConfigurationError: when the name can't be a schema's or is in use, or nothing is published.
+        ConfigurationError: when the name can't be a schema's or is in use, nothing is published, or
+            something that no trial made is in the way.
     """
     suffix = _suffix(name)
     with _alone(database, name):
         with database.transaction() as cursor:
-            _drop_schemas(cursor, suffix)
+            scratch.drop_schemas(cursor, suffix)
             selection, published = _plan(cursor)
         try:
             yield _built(database, suffix, selection, published)
         finally:
             with database.transaction() as cursor:
-                _drop_schemas(cursor, suffix)
+                scratch.drop_schemas(cursor, suffix)
 
 
 def audited(cursor: Cursor) -> Trial:
@@ -82,17 +81,23 @@ def audited(cursor: Cursor) -> Trial:
     return Trial(AUDIT, records.manifest_of(cursor, last.build_id), last.results, ())
 
 
-def drop(database: Warehouse, name: str) -> None:
-    """Drop what a trial left that could not do so itself, because its machine is gone."""
+def drop(database: Warehouse, name: str) -> Sequence[str]:
+    """Drop what a trial left that could not do so itself, because its machine is gone.
+
+    Returns:
+        The schemas that only look like those of that trial, and stay.
+    """
     suffix = _suffix(name)
     with _alone(database, name), database.transaction() as cursor:
-        _drop_schemas(cursor, suffix)
+        scratch.drop_schemas(cursor, suffix)
+        return scratch.others_schemas(cursor, suffix)
 
 
 def _suffix(name: str) -> str:
     if not _NAME.fullmatch(name) or f"__{name}" == AUDIT:
         raise ConfigurationError(
-            f"{name!r} can't be a trial's name: 1 to 30 of a–z, 0–9 and _, and not audit."
+            f"{name!r} can't be a trial's name: 1 to 30 of a–z, 0–9 and single _ between them, and "
+            "not audit."
         )
     return f"__{name}"
 
@@ -126,15 +131,25 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
             str(transform.PROJECT),
         ]
         state = ["--defer", "--favor-state", "--state", folder]
-        command = ["build", *selection.arguments(), *state, *project, "--target-path", str(target)]
+        where = [*state, *project, "--target-path", str(target)]
+        listing = [*process.LISTING, *selection.nodes(), *where]
+        building = ["build", *selection.arguments(), *where]
         Path(folder, "manifest.json").write_text(json.dumps(published))
-        said = process.run(environment, TIMEOUT_SECONDS, command)
+        events = process.run(environment, TIMEOUT_SECONDS, listing, building)
+        prepare = partial(_prepare, database, suffix, target)
+        said = process.after_listing(events, prepare)
         errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():
             raise BuildError("dbt ended before it built anything: " + process.last_words(errors))
         manifest = json.loads((target / "manifest.json").read_text())
         results = json.loads((target / "run_results.json").read_text())["results"]
     return Trial(suffix, manifest, results, [str(table) for table in selection.left_out])
+
+
+def _prepare(database: Warehouse, suffix: str, target: Path, selected: Sequence[str]) -> None:
+    manifest = json.loads((target / "manifest.json").read_text())
+    with database.transaction() as cursor:
+        scratch.prepare(cursor, manifests.to_make(manifest, selected, suffix))
 
 
 @contextmanager
@@ -148,9 +163,3 @@ def _alone(database: Warehouse, name: str) -> Iterator[None]:
             if cursor.fetchall() == [(False,)]:
                 raise ConfigurationError(f"A trial named {name!r} is at work: choose another name.")
         yield
-
-
-def _drop_schemas(cursor: Cursor, suffix: str) -> None:
-    cursor.execute(_SCHEMAS, [suffix, suffix])
-    for (schema,) in cursor.fetchall():
-        cursor.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))

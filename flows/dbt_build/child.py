@@ -4,6 +4,9 @@ The parent holds the other end of stdin: when it is gone, however it ended, so i
 are a JSON list of lists of words. What dbt says goes to stdout, an event a line, as JSON; of its
 debug messages, which are thousands, only those that say how a node ended. The process fails when
 one of the commands did, after all have been run.
+
+Between two commands it says `CommandEnded` and waits for a line on stdin, so that the parent can
+prepare what the next one needs.
 """
 
 import gc
@@ -20,10 +23,14 @@ from flows.postgres import session
 
 PARENT_IS_GONE = 3
 QUIET = ("--log-level", "none", "--log-level-file", "debug")
+COMMAND_ENDED = "CommandEnded"
+
+_lines_from_parent = threading.Semaphore(0)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _listen_to_parent() -> None:
+    for _ in sys.stdin:
+        _lines_from_parent.release()
     os._exit(PARENT_IS_GONE)
 
 
@@ -48,6 +55,13 @@ def _bound_sessions() -> None:
     psycopg2.connect = connect_and_limit  # type: ignore[assignment]  # of keywords only, as dbt calls it
 
 
+def _wait_for_parent(is_success: bool) -> None:
+    info = {"name": COMMAND_ENDED, "level": "info", "msg": ""}
+    sys.stdout.write(f"{json.dumps({'info': info, 'data': {'is_success': is_success}})}\n")
+    sys.stdout.flush()
+    _lines_from_parent.acquire()
+
+
 def main() -> None:
     """Run the commands, and exit."""
     from dbt.cli.main import dbtRunner
@@ -61,7 +75,11 @@ def main() -> None:
 
     _bound_sessions()
     commands = json.loads(sys.argv[1])
-    outcomes = [dbtRunner(callbacks=[tell]).invoke([*command, *QUIET]) for command in commands]
+    outcomes = []
+    for number, command in enumerate(commands, start=1):
+        outcomes.append(dbtRunner(callbacks=[tell]).invoke([*command, *QUIET]))
+        if number < len(commands):
+            _wait_for_parent(outcomes[-1].success)
     for outcome in outcomes:
         if outcome.exception is not None:
             sys.stdout.write(f"{outcome.exception}\n")
@@ -70,5 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_listen_to_parent, daemon=True).start()
     main()

@@ -1,9 +1,10 @@
 """Manifests of dbt: where each model is to be read, and what is published of which version."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from flows.dbt_build.publish import Name, Relation
+from flows.dbt_build.publish import SCHEMA, Name, Relation
+from flows.errors import ConfigurationError
 
 Json = Mapping[str, Any]
 Node = Mapping[str, Any]
@@ -60,22 +61,91 @@ def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, Node]
     }
 
 
-def relations(
-    manifest: Json, built: Collection[str], suffix: str, full_refresh: bool
-) -> list[Relation]:
-    """What a build made and where it goes.
-
-    What an incremental model replaces is kept to go on with, unless the model may have changed.
-    """
+def relations(manifest: Json, built: Collection[str], suffix: str) -> list[Relation]:
+    """What a build made and where it goes."""
     return [
-        Relation(
-            Name(node["schema"], node["alias"]),
-            Name(node["schema"].removesuffix(suffix), node["alias"]),
-            is_kept=_is_incremental(node) and not full_refresh,
-        )
+        _relation(node, suffix)
         for unique_id, node in manifest["nodes"].items()
         if unique_id in built and _is_moved(node)
     ]
+
+
+def to_copy(
+    new: Json, old: Json | None, selected: Collection[str], suffix: str, full_refresh: bool
+) -> list[Relation]:
+    """What a build adds to, rather than making it from nothing.
+
+    An incremental model adds to what a build published. A snapshot adds to whatever is there: what
+    replaces history must hold all of it.
+    """
+    nodes = [node for unique_id, node in new["nodes"].items() if unique_id in selected]
+    published = published_relations(old)
+    incremental = [
+        relation
+        for node in nodes
+        if _is_incremental(node) and not _is_built_anew(node, full_refresh)
+        if (relation := _relation(node, suffix)).published in published
+    ]
+    snapshots = [_relation(node, suffix) for node in nodes if node["resource_type"] == "snapshot"]
+    return incremental + snapshots
+
+
+def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[Name]:
+    """The relations that dbt makes of the selected nodes; the rows of failed tests are some, too.
+
+    Raises:
+        ConfigurationError: when one of them would not be where builds work, or would be published
+            among raw tables or our own.
+    """
+    nodes = manifest["nodes"]
+    made = [nodes[each] for each in selected if each in nodes and _makes_a_relation(nodes[each])]
+    for node in made:
+        _refuse_wrong_schema(node, suffix)
+    return [Name(node["schema"], node["alias"]) for node in made]
+
+
+def published_relations(published: Json | None) -> set[Name]:
+    """The relations that builds published, and that no later one has forgotten."""
+    nodes = published["nodes"].values() if published else ()
+    return {Name(node["schema"], node["alias"]) for node in nodes if _is_moved(node)}
+
+
+def made_before(manifests: Iterable[Json], suffix: str) -> set[Name]:
+    """The relations of that suffix that builds of these manifests made or left."""
+    return {
+        Name(node["schema"].removesuffix(suffix) + suffix, node["alias"])
+        for manifest in manifests
+        for node in manifest["nodes"].values()
+        if _makes_a_relation(node) and not _is_reserved(node["schema"])
+    }
+
+
+def _makes_a_relation(node: Node) -> bool:
+    return bool(_is_moved(node) or node.get("relation_name"))
+
+
+def _refuse_wrong_schema(node: Node, suffix: str) -> None:
+    schema = str(node["schema"])
+    if not schema.endswith(suffix):
+        raise ConfigurationError(
+            f"dbt would build {node['unique_id']} in schema {schema}, outside of *{suffix}, where "
+            "builds work. Give it a custom schema, and keep the macro generate_schema_name as it "
+            "is (dbt_project/macros)."
+        )
+    if _is_reserved(schema.removesuffix(suffix)):
+        raise ConfigurationError(
+            f"dbt would build {node['unique_id']} for schema {schema.removesuffix(suffix)}, which "
+            "holds what loads and builds write. Give it another custom schema."
+        )
+
+
+def _is_reserved(schema: str) -> bool:
+    return schema.startswith("raw_") or schema in ("elt", SCHEMA)
+
+
+def _relation(node: Node, suffix: str) -> Relation:
+    schema, name = node["schema"], node["alias"]
+    return Relation(Name(schema, name), Name(schema.removesuffix(suffix), name))
 
 
 def _is_moved(node: Node) -> bool:
@@ -86,13 +156,10 @@ def _is_incremental(node: Node) -> bool:
     return bool(node["config"]["materialized"] == "incremental")
 
 
-def incremental(published: Json | None, suffix: str) -> list[Name]:
-    """Where incremental models find the table that they go on with."""
-    return [
-        Name(f"{node['schema']}{suffix}", node["alias"])
-        for node in (published["nodes"].values() if published else ())
-        if node["resource_type"] in _RELATIONS and _is_incremental(node)
-    ]
+def _is_built_anew(node: Node, full_refresh: bool) -> bool:
+    """Whether dbt builds an incremental model from all rows; its own setting comes first."""
+    own = node["config"].get("full_refresh")
+    return full_refresh if own is None else bool(own)
 
 
 def to_resume(published: Json | None, audited: Json, done: set[str]) -> Json:

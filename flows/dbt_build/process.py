@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
+from flows.dbt_build.child import COMMAND_ENDED
 from flows.errors import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,16 +27,19 @@ where application_name = %s and datname = current_database() and usename = curre
 _QUIET = {"DBT_USE_COLORS": "false", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
 
 SHOWN_ERRORS = 20
+LISTING = ("ls", "--output", "json", "--output-keys", "unique_id")
+_LISTED = "PrintEvent"
 
 Said = Mapping[str, Any]
 
 
 def run(
     environment: Mapping[str, str], timeout_seconds: float, *commands: Sequence[str]
-) -> Iterator[Said]:
+) -> Generator[Said, None, None]:
     """Run commands of dbt's, one after the other, and yield their log events as they come.
 
-    dbt ends when the caller stops listening, and when the caller's process ends.
+    dbt ends when the caller stops listening, and when the caller's process ends. Between two
+    commands it says `COMMAND_ENDED`, and waits until the caller asks for the next event.
 
     Raises:
         BuildError: when it takes longer than the timeout; it is over then.
@@ -57,7 +62,10 @@ def run(
         timer = Timer(timeout_seconds, end)
         timer.start()
         try:
-            yield from map(_said, process.stdout or ())
+            for said in map(_said, process.stdout or ()):
+                yield said
+                if said["info"]["name"] == COMMAND_ENDED:
+                    _start_next_command(process)
             process.wait()
         finally:
             timer.cancel()
@@ -67,6 +75,43 @@ def run(
             f"dbt was at work for more than {timeout_seconds:.0f} s (timeout_seconds) and was "
             "ended; nothing was published. Look at its slowest models, or allow it more time."
         )
+
+
+def _start_next_command(process: subprocess.Popen[str]) -> None:
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):  # it was ended: so does what it says, and the caller's loop
+            os.write(process.stdin.fileno(), b"\n")
+
+
+def after_listing(
+    events: Generator[Said, None, None], prepare: Callable[[Sequence[str]], None]
+) -> Generator[Said, None, None]:
+    """Hand the ids that the first command lists to `prepare`, before the next command begins.
+
+    Yields all other events. The first command is made of `LISTING`; where it fails, dbt is ended.
+    """
+    ids: list[str] = []
+    is_listing = True
+    with closing(events):
+        for said in events:
+            name = said["info"]["name"]
+            if is_listing and name == _LISTED:
+                ids += _listed_ids(said["info"]["msg"])
+            elif is_listing and name == COMMAND_ENDED:
+                if not said["data"]["is_success"]:
+                    return
+                prepare(ids)
+                is_listing = False
+            else:
+                yield said
+
+
+def _listed_ids(line: str) -> list[str]:
+    """The id in a line of a list; none in what a macro of the project prints."""
+    try:
+        return [json.loads(line)["unique_id"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _limited(environment: Mapping[str, str], timeout_seconds: float) -> dict[str, str]:

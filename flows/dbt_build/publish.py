@@ -2,10 +2,11 @@
 
 All of it in the caller's transaction: a consumer sees every relation as it was before, or every one
 as it is after. Grants, comments, indexes made by hand, and views that read what is replaced stay.
+What no build published is not replaced.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +20,7 @@ from flows.load.views import without_dependent_views
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
-SNAPSHOTS = "snapshots"  # the schema of what can't be built again: history
-SCHEMA = "dbt"  # of what is noted of builds, and where a table waits while two change places
+SCHEMA = "dbt"  # of what is noted of builds
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
 _DEFAULT_GRANTS = """
 select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
@@ -33,16 +33,6 @@ select pg_get_indexdef(indexrelid)
 from pg_index where indrelid = %s
     and not exists (select from pg_constraint where conindid = indexrelid)
 """
-_LEFTOVERS = """
-select nspname, relname
-from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-where right(nspname, length(%s)) = %s and relkind in ('r', 'p', 'v', 'm')
-    and pg_has_role(nspowner, 'usage')
-"""
-_COPY = (
-    "create table {copy} (like {published} including all)",
-    "insert into {copy} select * from {published}",
-)
 
 
 class Name(NamedTuple):
@@ -64,33 +54,51 @@ class Relation:
     Attributes:
         audited: where it was built.
         published: where it goes.
-        is_kept: what it replaces goes where it was built, and is what the next build goes on with.
     """
 
     audited: Name
     published: Name
-    is_kept: bool = False
 
 
 @dataclass(frozen=True)
 class _Old:
     """What a relation replaces."""
 
-    kind: str
     attached: Attached
     indexes: list[str]
 
 
-def publish(cursor: Cursor, relations: Sequence[Relation]) -> None:
-    """Move all relations to their place, in the caller's transaction.
+def refuse_others(cursor: Cursor, relations: Iterable[Relation], ours: Collection[Name]) -> None:
+    """Refuse to replace what is not among `ours`, the relations that builds published.
 
     Raises:
-        ConfigurationError: when a view of a consumer's would not survive; nothing is moved then.
+        ConfigurationError: when such a relation is where one of these is to be published.
+    """
+    others = [
+        relation.published
+        for relation in relations
+        if relation.published not in ours and is_there(cursor, relation.published)
+    ]
+    if others:
+        listed = ", ".join(f"{name.schema}.{name.relation}" for name in others)
+        raise ConfigurationError(
+            f"Nothing is published: no build made {listed}, so no build replaces it. Rename or "
+            "drop it, or name it in the parameter `replace` of one run of `transform`."
+        )
+
+
+def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Name]) -> None:
+    """Move all relations to their place, in the caller's transaction; replace `ours` alone.
+
+    Raises:
+        ConfigurationError: when a view of a consumer's would not survive, or what is to be replaced
+            is not ours; nothing is moved then.
         UnavailableError: when a consumer's transaction holds one of them for too long.
     """
     cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
     for schema in {relation.published.schema for relation in relations}:
         schemas.ensure(cursor, schema)
+    refuse_others(cursor, relations, ours)
     places = [relation.published.quoted for relation in relations]
     try:
         before = [_old(cursor, relation.published) for relation in relations]
@@ -116,11 +124,7 @@ def publish(cursor: Cursor, relations: Sequence[Relation]) -> None:
 
 
 def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
-    is_kept = relation.is_kept and old is not None and old.kind == "r"
-    if is_kept:
-        _move(cursor, relation.published, SCHEMA)
-    else:
-        _drop(cursor, relation.published)
+    drop(cursor, relation.published)
     _move(cursor, relation.audited, relation.published.schema)
     if old is None:
         cursor.execute(_DEFAULT_GRANTS, [relation.published.schema])
@@ -129,9 +133,6 @@ def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
     else:
         attach(cursor, relation.published.quoted, old.attached)
         _add_missing_indexes(cursor, relation.published, old.indexes)
-    if is_kept:
-        waiting = Name(SCHEMA, relation.published.relation)
-        _move(cursor, waiting, relation.audited.schema)
 
 
 def is_there(cursor: Cursor, name: Name) -> bool:
@@ -145,19 +146,17 @@ def _old(cursor: Cursor, name: Name) -> _Old | None:
     row = cursor.fetchone()
     if row is None:
         return None
-    kind, oid = row
+    _, oid = row
     attached = attached_to(cursor, oid)
     cursor.execute(_INDEXES, [oid])
-    return _Old(kind, attached, [definition for (definition,) in cursor])
+    return _Old(attached, [definition for (definition,) in cursor])
 
 
-def _drop(cursor: Cursor, name: Name, cascade: bool = False) -> None:
-    """Drop a relation, of whatever kind, if it is there."""
+def drop(cursor: Cursor, name: Name) -> None:
+    """Drop a relation, of whatever kind, if it is there; nothing that depends on it."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     if row := cursor.fetchone():
-        statement = sql.SQL("drop {} {} {}")
-        cascading = sql.SQL("cascade" if cascade else "")
-        cursor.execute(statement.format(sql.SQL(KINDS[row[0]]), name.quoted, cascading))
+        cursor.execute(sql.SQL("drop {} {}").format(sql.SQL(KINDS[row[0]]), name.quoted))
 
 
 def _move(cursor: Cursor, name: Name, schema: str) -> None:
@@ -178,26 +177,3 @@ def _add_missing_indexes(cursor: Cursor, name: Name, definitions: Sequence[str])
 
 def _without_names(definition: str) -> str:
     return re.sub(r"^(CREATE (?:UNIQUE )?INDEX) .*? USING ", r"\1 USING ", definition)
-
-
-def drop_leftovers(cursor: Cursor, suffix: str, kept: Collection[Name] = ()) -> None:
-    """Drop what earlier builds left in the schemas of that suffix, but for the relations `kept`."""
-    cursor.execute(_LEFTOVERS, [suffix, suffix])
-    for name in [Name(*row) for row in cursor.fetchall()]:
-        if name not in kept:
-            _drop(cursor, name, cascade=True)
-
-
-def copy_history(cursor: Cursor, suffix: str) -> None:
-    """Copy the published snapshots to where a build adds to them.
-
-    A build that fails has added to the copy alone. All of them are copied, also those that no
-    manifest knows: what replaces a snapshot must hold what that held.
-    """
-    schema = f"{SNAPSHOTS}{suffix}"
-    cursor.execute("select tablename from pg_tables where schemaname = %s", [SNAPSHOTS])
-    for (table,) in cursor.fetchall():
-        schemas.ensure(cursor, schema)
-        names = {"copy": Name(schema, table).quoted, "published": Name(SNAPSHOTS, table).quoted}
-        for statement in _COPY:
-            cursor.execute(sql.SQL(statement).format(**names))

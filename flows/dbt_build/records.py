@@ -6,7 +6,7 @@ did, are committed together. The schema is the transformer's; of the ledger (`el
 
 import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,8 +147,8 @@ def begin(
         " error = 'the process that ran it ended without a word' where state = 'running'"
     )
     cursor.execute(
-        "insert into dbt.builds (run_id, state, reason, code, loads)"
-        " values (%s, 'running', %s, %s, %s) returning build_id",
+        "insert into dbt.builds (run_id, state, reason, code, loads, is_recorded)"
+        " values (%s, 'running', %s, %s, %s, true) returning build_id",
         [run_id, reason, code, json.dumps(loads)],
     )
     return int(cursor.fetchall()[0][0])
@@ -197,6 +197,19 @@ def published_manifest(cursor: Cursor) -> Json | None:
     )
     row = cursor.fetchone()
     return _unpacked(row[0]) if row else None
+
+
+def unrecorded_manifests(cursor: Cursor) -> Iterator[Json]:
+    """What builds of earlier versions left, before the first that lists what it makes."""
+    cursor.execute(
+        "select build_id from dbt.builds"
+        " where not exists (select from dbt.builds where is_recorded)"
+    )
+    for (build_id,) in cursor.fetchall():
+        cursor.execute(
+            "select manifest, published_manifest from dbt.builds where build_id = %s", [build_id]
+        )
+        yield from (_unpacked(packed) for row in cursor.fetchall() for packed in row if packed)
 
 
 def _unpacked(packed: memoryview) -> Json:

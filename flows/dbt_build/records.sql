@@ -14,6 +14,7 @@ create table if not exists dbt.builds (
 );
 
 alter table dbt.builds add column if not exists docs bytea;
+alter table dbt.builds add column if not exists is_recorded boolean;
 
 comment on table dbt.builds is
 'What each dbt build built, why, and how it ended; one row per build.';
@@ -35,6 +36,9 @@ comment on column dbt.builds.published_manifest is
 
 comment on column dbt.builds.docs is
 'dbt''s documentation of what was published then, one HTML page, gzip; null after some time.';
+
+comment on column dbt.builds.is_recorded is
+'Its audit schemas list what builds made there; null for builds of versions that kept no such list.';
 
 create table if not exists dbt.built_tables (
     source text not null,

@@ -36,12 +36,16 @@ class Selection:
     full_refresh: bool = False
     resumes: Build | None = None
 
-    def arguments(self) -> list[str]:
-        """The selection as arguments of `dbt build`."""
+    def nodes(self) -> list[str]:
+        """The selected nodes as arguments of any dbt command."""
         arguments = ["--select", *self.select] if self.select else []
         if self.left_out:
             arguments += ["--exclude", *(_descendants(table) for table in self.left_out)]
-        return [*arguments, *(["--full-refresh"] if self.full_refresh else [])]
+        return arguments
+
+    def arguments(self) -> list[str]:
+        """The selection as arguments of `dbt build`."""
+        return [*self.nodes(), *(["--full-refresh"] if self.full_refresh else [])]
 
 
 def select(

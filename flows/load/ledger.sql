@@ -95,5 +95,3 @@ create table if not exists elt.columns (
 
 comment on table elt.columns is
 'Which field of the API each column of a raw table holds; of two columns of a field the later counts.';
-
-drop table if exists elt.builds;

@@ -9,20 +9,19 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.dbt_build import publish as module
-from flows.dbt_build.publish import Name, Relation, copy_history, drop_leftovers, publish
+from flows.dbt_build.publish import Name, Relation, publish
 from flows.errors import ConfigurationError, UnavailableError
 
 Query = Callable[..., list[tuple]]
 
 FACTS = Relation(Name("marts__audit", "facts"), Name("marts", "facts"))
-KEPT = Relation(Name("marts__audit", "facts"), Name("marts", "facts"), is_kept=True)
 REPORT = Relation(Name("marts__audit", "report"), Name("marts", "report"))
 
 
 @pytest.fixture
 def schemas(query: Query) -> None:
     """Version 1 is published, version 2 waits: a table, and a view that reads it."""
-    query("create schema marts; create schema marts__audit; create schema dbt")
+    query("create schema marts; create schema marts__audit")
     query("create table marts.facts as select 1 as id, 'old' as version")
     query("create view marts.report as select version from marts.facts")
     query("create table marts__audit.facts as select 2 as id, 'new' as version")
@@ -31,7 +30,7 @@ def schemas(query: Query) -> None:
 
 def run(connection: Connection, *relations: Relation) -> None:
     with connection, connection.cursor() as cursor:
-        publish(cursor, relations)
+        publish(cursor, relations, {relation.published for relation in relations})
 
 
 @pytest.mark.usefixtures("schemas")
@@ -141,21 +140,15 @@ def test_a_materialized_view_of_a_consumers_stops_it_all_by_name(
 
 
 @pytest.mark.usefixtures("schemas")
-def test_what_an_incremental_model_replaces_is_what_it_goes_on_with(
-    connection: Connection, query: Query
-) -> None:
-    query("alter table marts.facts add primary key (id)")
-    query("alter table marts__audit.facts add primary key (id)")
-    run(connection, KEPT, REPORT)
-    assert query("select version from marts.facts") == [("new",)]
-    assert query("select version from marts__audit.facts") == [("old",)]
-    with connection, connection.cursor() as cursor:
-        drop_leftovers(cursor, "__audit", [KEPT.audited])
-    assert query("select version from marts__audit.facts") == [("old",)]
-    with connection, connection.cursor() as cursor:
-        drop_leftovers(cursor, "__audit")
-    assert query("select to_regclass('marts__audit.facts')") == [(None,)]
-    assert query("select version from marts.report") == [("new",)]
+def test_what_no_build_published_is_not_replaced(connection: Connection, query: Query) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"no build made marts\.facts.*Rename or drop it"),
+        connection,
+        connection.cursor() as cursor,
+    ):
+        publish(cursor, [FACTS, REPORT], {REPORT.published})
+    assert query("select version from marts.facts") == [("old",)]
+    assert query("select version from marts.report") == [("old",)]
 
 
 @pytest.mark.usefixtures("schemas")
@@ -174,22 +167,3 @@ def test_a_reader_that_does_not_let_go_is_told_of(
     finally:
         reader.close()
     assert query("select * from marts.report") == [("old",)]
-
-
-def test_a_build_that_fails_has_added_to_a_copy_of_history_alone(
-    connection: Connection, query: Query
-) -> None:
-    """And what the next one publishes holds all that was there."""
-    history = Relation(Name("snapshots__audit", "items"), Name("snapshots", "items"))
-    query("create schema snapshots")
-    query("create table snapshots.items as select 1 as id, 'first' as version")
-    query("create index by_id on snapshots.items (id)")
-    for version in ("bad", "second"):
-        with connection, connection.cursor() as cursor:
-            drop_leftovers(cursor, "__audit")
-            copy_history(cursor, "__audit")
-            cursor.execute("insert into snapshots__audit.items values (1, %s)", [version])
-        assert query("select version from snapshots.items") == [("first",)]
-    run(connection, history)
-    assert query("select version from snapshots.items order by 1") == [("first",), ("second",)]
-    assert query("select count(*) from pg_indexes where schemaname = 'snapshots'") == [(1,)]

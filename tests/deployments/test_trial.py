@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
-from conftest import rows
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
@@ -19,7 +20,8 @@ from deployments.trial import __main__ as command
 from deployments.trial.__main__ import main, told
 from deployments.trial.build import Trial, trial
 from flows import transform
-from flows.dbt_build import process, records
+from flows.dbt_build import process, records, scratch
+from flows.dbt_build.publish import Name
 from flows.errors import ConfigurationError
 from flows.load import ledger
 
@@ -122,8 +124,9 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert query(OURS) == before
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
-    rows(login, "create schema marts__pr_7")
-    rows(login, "create table marts__pr_7.left_over ()")
+    with closing(psycopg2.connect(libpq(login))) as killed, killed, killed.cursor() as cursor:
+        scratch.prepare(cursor, [Name("marts__pr_7", "left_over")])
+        cursor.execute("create table marts__pr_7.left_over ()")
     left_over: list[tuple] = []
 
     def look_and_tell(cursor: Cursor, built: Trial) -> list[str]:
@@ -141,7 +144,9 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
 
-@pytest.mark.parametrize("name", ["audit", "a-b", "", "x" * 31, 'a"; drop schema marts; --'])
+@pytest.mark.parametrize(
+    "name", ["audit", "x__audit", "_7", "a-b", "", "x" * 31, 'a"; drop schema marts; --']
+)
 def test_a_name_that_would_write_elsewhere_is_refused(name: str, database: URL) -> None:
     with (
         pytest.raises(ConfigurationError, match="can't be a trial's name"),
@@ -160,17 +165,50 @@ def test_two_trials_of_one_name_are_kept_apart(database: URL, connection: Connec
         pass
 
 
-def test_what_a_killed_trial_left_can_be_dropped(
-    database: URL, query: Query, monkeypatch: pytest.MonkeyPatch
+def test_what_a_killed_trial_left_can_be_dropped_and_nothing_else(
+    database: URL,
+    connection: Connection,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, libpq(database))
-    query("create schema marts__pr_7; create table marts__pr_7.facts (id int)")
-    query("create schema marts__pr_77; create schema marts")
+    for suffix in ("pr_7", "pr_77"):
+        with connection, connection.cursor() as cursor:
+            scratch.prepare(cursor, [Name(f"marts__{suffix}", "facts")])
+            cursor.execute(f"create table marts__{suffix}.facts (id int)")
+    query("create schema raw_shop__pr_7; create table raw_shop__pr_7.orders (id int)")
+    query("create table marts__pr_7.mine (id int)")
+    query("create view public.reader as select id from marts__pr_7.facts")
+    for hindrance in ("view public.reader", "table marts__pr_7.mine"):
+        assert main(["--name", "pr_7", "--drop"]) == 1
+        assert hindrance.split(" ")[1].removeprefix("public.") in capsys.readouterr().out
+        query(f"drop {hindrance}")
     assert main(["--name", "pr_7", "--drop"]) == 0
-    assert query("select nspname from pg_namespace where nspname ~ '^marts' order by 1") == [
-        ("marts",),
+    assert "left as they are: raw_shop__pr_7." in capsys.readouterr().out
+    assert query("select nspname from pg_namespace where nspname ~ '__pr' order by 1") == [
         ("marts__pr_77",),
+        ("raw_shop__pr_7",),
     ]
+    assert query("select to_regclass('marts__pr_77.facts') is null") == [(False,)]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("published")
+def test_a_schema_that_no_trial_made_is_not_built_in(
+    database: URL,
+    project: Path,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, libpq(database))
+    query("create schema marts__pr_7; create table marts__pr_7.dim_customers as select 1 as mine")
+    model = project / DIM
+    model.write_text(f"{model.read_text()}\n-- changed\n")
+    assert main(["--name", "pr_7"]) == 1
+    assert "FAILED: Schema marts__pr_7 is there already" in capsys.readouterr().out
+    assert query("select mine from marts__pr_7.dim_customers") == [(1,)]
 
 
 def test_where_nothing_is_published_there_is_nothing_to_compare_with(

@@ -1,0 +1,224 @@
+"""Incremental models and seeds, in a small dbt project, end as they do with plain dbt."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import empty_database, rows
+from prefect.client.schemas.objects import State
+from psycopg2 import sql
+from sqlalchemy.engine import URL
+
+from blocks.warehouse import Warehouse
+from flows import transform as module
+from flows.dbt_build import process
+from flows.elt import elt
+from flows.errors import EltError
+from flows.transform import transform
+
+Ask = Callable[..., list[tuple]]
+Write = Callable[[str, str], None]
+
+SOURCE = """
+sources:
+  - name: shop
+    schema: raw_shop
+    tables: [{name: visits}]
+"""
+NEWEST = """
+{{ config(materialized='incremental', schema='marts') }}
+select id, loaded_at from {{ source('shop', 'visits') }}
+{% if is_incremental() %}
+where loaded_at >= (select max(loaded_at) from {{ source('shop', 'visits') }})
+{% endif %}
+"""
+OWN_NEWEST = """
+{{ config(materialized='incremental', schema='marts') }}
+select id, loaded_at from {{ source('shop', 'visits') }}
+{% if is_incremental() %} where loaded_at > (select max(loaded_at) from {{ this }}) {% endif %}
+"""
+KEYED = """
+{{ config(
+    materialized='incremental', unique_key='id', schema='marts',
+    post_hook='create index if not exists keyed_by_day on {{ this }} (loaded_at)'
+) }}
+select id, loaded_at, {{ 'true' if is_incremental() else 'false' }} as is_added
+from {{ source('shop', 'visits') }}
+{% if is_incremental() %} where loaded_at >= (select max(loaded_at) from {{ this }}) {% endif %}
+"""
+CHECKED = """
+{{ config(materialized='incremental', schema='marts') }}
+select id, loaded_at
+from {{ ref('keyed') }}
+where to_regclass('public.broken') is null or 1 / (id - id) > 0
+{% if is_incremental() %} and loaded_at > (select max(loaded_at) from {{ this }}) {% endif %}
+"""
+POSITIVE = """
+models:
+  - name: keyed
+    columns:
+      - name: id
+        data_tests: [{accepted_values: {arguments: {values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}}}]
+"""
+TABLE = sql.SQL("select * from marts.{} order by id, loaded_at")
+VISIT = "insert into raw_shop.visits values (%s, timestamptz '2026-01-01' + %s * interval '1 day')"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where dbt keeps what it parsed; the real project has a folder of its own."""
+    return tmp_path_factory.mktemp("target")
+
+
+@pytest.fixture
+def write(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a file of a dbt project that has the real one's settings, and none of its models."""
+    copy = tmp_path / "dbt_project"
+    for name in ("dbt_project.yml", "profiles.yml", "macros"):
+        kind = shutil.copytree if (module.PROJECT / name).is_dir() else shutil.copy
+        copy.mkdir(exist_ok=True)
+        kind(module.PROJECT / name, copy / name)
+    monkeypatch.setattr(module, "PROJECT", copy)
+    monkeypatch.setenv("DBT_TARGET_PATH", str(target))
+
+    def write(name: str, text: str) -> None:
+        file = copy / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def shop(ask: Ask, write: Write) -> None:
+    """A raw table with a visit a day, and something else that is loaded, so that builds begin."""
+    write("models/sources.yml", SOURCE)
+    assert elt(
+        source="northwind", resources=("shippers",), transform=False, return_state=True
+    ).is_completed()
+    ask("create schema raw_shop")
+    ask("create table raw_shop.visits (id int, loaded_at timestamptz)")
+
+
+def run_plain_dbt(database: URL, folder: Path) -> None:
+    """`dbt run` in the published schemas, as by hand."""
+    project = ["--project-dir", str(module.PROJECT), "--profiles-dir", str(module.PROJECT)]
+    environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(folder)}
+    command = ["run", *project, "--target-path", str(folder / "plain")]
+    said = [each["info"]["msg"] for each in process.run(environment, 300, command)]
+    assert "Completed successfully" in said, said
+
+
+def error_of(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, EltError)
+    return str(error)
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_incremental_model_adds_to_what_is_published(ask: Ask, write: Write) -> None:
+    write("models/newest.sql", NEWEST)
+    for day in range(4):
+        ask(VISIT, day, day)
+        transform()
+    assert ask("select array_agg(id order by id) from marts.newest") == [([0, 1, 2, 3],)]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("shop")
+def test_incremental_models_equal_those_of_plain_dbt_through_failed_builds(
+    ask: Ask, write: Write, warehouse_url: URL, tmp_path: Path
+) -> None:
+    """Ten builds, and between them some that fail and are started anew or resumed."""
+    for name, text in {"newest": NEWEST, "after_own_newest": OWN_NEWEST, "keyed": KEYED}.items():
+        write(f"models/{name}.sql", text)
+    write("models/checked.sql", CHECKED)
+    write("models/models.yml", POSITIVE)
+    with empty_database(warehouse_url, "plain") as plain:
+        rows(plain, "create schema raw_shop")
+        rows(plain, "create table raw_shop.visits (id int, loaded_at timestamptz)")
+        for day in range(10):
+            ask(VISIT, day, day)
+            if day in (3, 7):  # a row that fails its test, and is read into every table
+                ask(VISIT, -day, day)
+                assert "accepted_values_keyed" in error_of(transform(return_state=True))
+                ask("delete from raw_shop.visits where id < 0")
+            if day in (5, 8):  # a model that fails once, and whose build is resumed
+                ask("create table public.broken ()")
+                assert "model checked" in error_of(transform(return_state=True))
+                ask("drop table public.broken")
+                transform(only_stale=True)
+                [(reason,)] = ask("select reason from dbt.builds order by build_id desc limit 1")
+                assert "its failed and skipped nodes again" in reason
+            else:
+                transform()
+            rows(plain, VISIT, day, day)
+            run_plain_dbt(plain, tmp_path)
+            for model in ("newest", "after_own_newest", "keyed", "checked"):
+                asked = TABLE.format(sql.Identifier(model))
+                assert ask(asked) == rows(plain, asked), f"{model}, day {day}"
+    assert ask("select count(*) from marts.keyed") == [(10,)]
+    names = "select indexname from pg_indexes where tablename = 'keyed'"
+    assert ask(names) == [("keyed_by_day",)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_no_build_made_is_replaced_when_asked_and_never_else(ask: Ask, write: Write) -> None:
+    """Not where it was published, and not where it is built."""
+    write("models/newest.sql", NEWEST)
+    ask("create schema marts; create table marts.newest as select 'mine' as value")
+    said = error_of(transform(return_state=True))
+    assert "no build made marts.newest, so no build replaces it" in said
+    assert ask("select value from marts.newest") == [("mine",)]
+    assert ask("select state, error from dbt.builds") == [("failed", said)]
+
+    transform(replace=["marts.newest"])
+    ask("create table marts__audit.newest as select 'mine' as value")
+    assert "no build of this role made: marts__audit.newest" in error_of(
+        transform(return_state=True)
+    )
+    assert ask("select value from marts__audit.newest") == [("mine",)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_error_that_nobody_expected_ends_the_build_as_failed_and_is_named(
+    ask: Ask, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("models/newest.sql", NEWEST)
+
+    def broken(*_: object) -> None:
+        raise KeyError("nodes")
+
+    monkeypatch.setattr(module, "_judge", broken)
+    state = transform(return_state=True)
+    assert isinstance(state.result(raise_on_failure=False), KeyError)
+    assert ask("select state, error from dbt.builds") == [("failed", "KeyError: 'nodes'")]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_seed_is_built_tested_and_published(ask: Ask, write: Write) -> None:
+    write("seeds/countries.csv", "code,name\nde,Germany\nfr,France\n")
+    write(
+        "seeds/countries.yml",
+        "seeds: [{name: countries, config: {schema: marts}, columns: [{name: code, data_tests: "
+        "[unique]}]}]",
+    )
+    transform()
+    assert ask("select code, name from marts.countries order by 1") == [
+        ("de", "Germany"),
+        ("fr", "France"),
+    ]
+    assert ask("select state, error from dbt.builds") == [("published", None)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_schemas_of_others_stay_whatever_their_names_end_with(ask: Ask, write: Write) -> None:
+    write("models/newest.sql", NEWEST)
+    for schema in ("crm__audit", "raw_bank__audit"):
+        ask(f"create schema {schema}")
+        ask(f"create table {schema}.kept (id int)")
+    transform()
+    assert ask("select to_regclass('crm__audit.kept') is null") == [(False,)]
+    assert ask("select to_regclass('raw_bank__audit.kept') is null") == [(False,)]
