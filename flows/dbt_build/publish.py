@@ -1,7 +1,8 @@
 """Moving what was built and tested in the audit schemas to where consumers read it.
 
 All of it in the caller's transaction: a consumer sees every relation as it was before, or every one
-as it is after. Grants, comments, indexes made by hand, and views that read what is replaced stay.
+as it is after. Grants, comments, indexes, triggers and policies made by hand, and views that read
+what is replaced stay.
 What no build published is not replaced.
 """
 
@@ -110,7 +111,11 @@ def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Name
             f"Nothing is published: another session has held a mart for {LOCK_TIMEOUT_SECONDS} s. "
             "Look for long transactions in pg_stat_activity, then run this again."
         ) from error
-    except (errors.UndefinedColumn, errors.DependentObjectsStillExist) as error:
+    except (
+        errors.UndefinedColumn,
+        errors.WrongObjectType,
+        errors.DependentObjectsStillExist,
+    ) as error:
         raise ConfigurationError(
             "Nothing is published: something of a consumer's depends on what would be replaced, "
             f"and can't be kept. Change it or drop it, then run this again. Postgres says: {error}"

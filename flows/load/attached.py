@@ -29,6 +29,60 @@ from pg_description
 left join pg_attribute on attrelid = objoid and attnum = objsubid and objsubid > 0
 where classoid = 'pg_class'::regclass and objoid = %s
 """
+# Of a table's columns, defaults come with the build; a view's are always made by hand.
+_RULES = """
+select 'trigger', tgname::text, pg_get_triggerdef(pg_trigger.oid)
+    || case tgenabled
+        when 'D' then format('; alter table %%s disable trigger %%I', tgrelid::regclass, tgname)
+        when 'R' then
+            format('; alter table %%s enable replica trigger %%I', tgrelid::regclass, tgname)
+        when 'A' then
+            format('; alter table %%s enable always trigger %%I', tgrelid::regclass, tgname)
+        else ''
+    end
+from pg_trigger where tgrelid = %(oid)s and not tgisinternal
+union all
+select 'rule', rulename::text, pg_get_ruledef(oid)
+from pg_rewrite where ev_class = %(oid)s and rulename <> '_RETURN'
+union all
+select 'policy', polname::text, format(
+    'create policy %%I on %%s as %%s for %%s to %%s%%s%%s',
+    polname,
+    polrelid::regclass,
+    case when polpermissive then 'permissive' else 'restrictive' end,
+    case polcmd
+        when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete'
+        else 'all'
+    end,
+    (
+        select string_agg(case when role = 0 then 'public' else role::regrole::text end, ', ')
+        from unnest(polroles) as role
+    ),
+    ' using (' || pg_get_expr(polqual, polrelid) || ')',
+    ' with check (' || pg_get_expr(polwithcheck, polrelid) || ')'
+)
+from pg_policy where polrelid = %(oid)s
+union all
+select
+    'row security',
+    setting,
+    format('alter table %%s %%s row level security', oid::regclass, setting)
+from pg_class
+cross join lateral unnest(array[
+    case when relrowsecurity then 'enable' end,
+    case when relforcerowsecurity then 'force' end
+]) as setting
+where oid = %(oid)s and setting is not null
+union all
+select 'default', attname::text, format(
+    'alter view %%s alter column %%I set default %%s',
+    attrelid::regclass, attname, pg_get_expr(adbin, adrelid)
+)
+from pg_attrdef
+join pg_attribute on attrelid = adrelid and attnum = adnum
+join pg_class on pg_class.oid = adrelid
+where adrelid = %(oid)s and relkind = 'v'
+"""
 _RELATION = "select oid, relkind::text from pg_class where oid = to_regclass(%s)"
 _COLUMNS = "select attname from pg_attribute where attrelid = %s and not attisdropped"
 
@@ -49,12 +103,21 @@ class Comment(NamedTuple):
     text: str
 
 
+class Rule(NamedTuple):
+    """A trigger, a rule, a policy, row security or a view's default, as a statement makes it."""
+
+    kind: str
+    name: str
+    statement: str
+
+
 @dataclass(frozen=True)
 class Attached:
     """All that is attached to a relation."""
 
     grants: Sequence[Grant] = ()
     comments: Sequence[Comment] = ()
+    rules: Sequence[Rule] = ()
 
 
 def attached_to(cursor: Cursor, oid: int) -> Attached:
@@ -62,7 +125,7 @@ def attached_to(cursor: Cursor, oid: int) -> Attached:
     cursor.execute(_GRANTS, [oid])
     grants = [Grant(*row) for row in cursor]
     cursor.execute(_COMMENTS, [oid])
-    return Attached(grants, [Comment(*row) for row in cursor])
+    return Attached(grants, [Comment(*row) for row in cursor], _rules(cursor, oid))
 
 
 def attach(cursor: Cursor, name: sql.Identifier, attached: Attached) -> None:
@@ -82,6 +145,15 @@ def attach(cursor: Cursor, name: sql.Identifier, attached: Attached) -> None:
     for comment in attached.comments:
         if comment.column in places - commented:
             cursor.execute(_commenting(name, KINDS[kind], comment.column), [comment.text])
+    there = {(rule.kind, rule.name) for rule in _rules(cursor, oid)}
+    for rule in attached.rules:
+        if (rule.kind, rule.name) not in there:
+            cursor.execute(rule.statement)
+
+
+def _rules(cursor: Cursor, oid: int) -> list[Rule]:
+    cursor.execute(_RULES, {"oid": oid})
+    return [Rule(*row) for row in cursor]
 
 
 def _granting(name: sql.Identifier, grant: Grant) -> sql.Composed:

@@ -92,6 +92,58 @@ def test_what_was_attached_to_columns_stays_where_they_are_still_there(
     ]
 
 
+RULES_BY_HAND = """
+create function public.stop() returns trigger language plpgsql as 'begin return null; end';
+create trigger stopped before insert on marts.facts for each row execute function public.stop();
+alter table marts.facts disable trigger stopped;
+alter table marts.facts enable row level security;
+create policy recent on marts.facts for select to public using (id > 1);
+create view public.mine as select id from marts.facts;
+create trigger mine instead of insert on public.mine for each row execute function public.stop();
+create rule quiet as on delete to public.mine do instead nothing;
+alter view public.mine alter column id set default 7;
+"""
+RULES = """
+select tgname::text || ' ' || tgenabled::text from pg_trigger where not tgisinternal
+union all select rulename from pg_rewrite where rulename = 'quiet'
+union all select polname || ' ' || pg_get_expr(polqual, polrelid) from pg_policy
+union all select relname || ' is secured' from pg_class where relrowsecurity
+union all select 'default ' || pg_get_expr(adbin, adrelid) from pg_attrdef
+order by 1
+"""
+
+
+@pytest.mark.usefixtures("schemas")
+def test_triggers_policies_rules_and_defaults_stay(connection: Connection, query: Query) -> None:
+    query(RULES_BY_HAND)
+    query("alter table marts__audit.facts enable row level security")
+    query("create policy recent on marts__audit.facts using (id > 2)")  # a hook's goes before
+    run(connection, FACTS, REPORT)
+    assert query(RULES) == [
+        ("default 7",),
+        ("facts is secured",),
+        ("mine O",),
+        ("quiet",),
+        ("recent (id > 2)",),
+        ("stopped D",),
+    ]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_policy_stays_and_one_that_can_not_stops_it_all(
+    connection: Connection, query: Query
+) -> None:
+    query("alter table marts.facts enable row level security")
+    query("create policy recent on marts.facts for select to public using (version = 'new')")
+    run(connection, FACTS)
+    assert query("select pg_get_expr(polqual, polrelid) from pg_policy") == [
+        ("(version = 'new'::text)",)
+    ]
+    query("create table marts__audit.facts as select 3 as id")
+    with pytest.raises(ConfigurationError, match="something of a consumer's"):
+        run(connection, FACTS, REPORT)
+
+
 @pytest.mark.usefixtures("schemas")
 def test_a_grantee_that_may_grant_still_may(connection: Connection, query: Query) -> None:
     query("drop role if exists analyst")
