@@ -7,7 +7,7 @@ Loads get a psycopg2 connection from `warehouse`, dbt gets environment variables
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg2
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector, SyncDriver
@@ -77,7 +77,7 @@ def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComp
 class Warehouse:
     """The block's address and login, read once a run."""
 
-    url: URL
+    url: URL = field(repr=False)  # its query may hold the password
 
     @property
     def address(self) -> Address:

@@ -6,7 +6,7 @@ Every part of the URL reaches both, or is refused by name. Knows nothing of Pref
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from sqlalchemy.engine import URL, make_url
@@ -74,7 +74,7 @@ class Address:
     host: str
     port: int
     user: str
-    password: str | None
+    password: str | None = field(repr=False)
     database: str
     parameters: Mapping[str, str]
 

@@ -70,7 +70,9 @@ def test_what_libpq_takes_after_the_question_mark_is_the_same_address() -> None:
 
 @pytest.mark.parametrize("url", [f"{START}/shop", "postgresql://loader@h/shop?password=secret"])
 def test_the_password_is_in_one_variable_which_dbt_masks(url: str) -> None:
-    environment = read(url).dbt_environment()
+    found = read(url)
+    environment = found.dbt_environment()
+    assert "secret" not in f"{found} {warehouse.Warehouse(address.parse(url, URL_VARIABLE))}"
     assert [name for name, value in environment.items() if "secret" in value] == [
         "DBT_ENV_SECRET_WAREHOUSE_PASSWORD"
     ]

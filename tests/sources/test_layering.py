@@ -42,6 +42,7 @@ def packages(modules: set[str]) -> set[str]:
     [
         ("flows/extract", "requests", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
         ("flows/load", "psycopg2", {"requests", "httpx", "urllib3", "prefect", "dbt"}),
+        ("flows/postgres", "psycopg2", {"requests", "httpx", "urllib3", "prefect", "dbt"}),
         ("flows/sources", "flows", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
     ],
 )
