@@ -3,6 +3,7 @@
 Knows nothing of retries, redirects, or what an answer means.
 """
 
+import io
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from flows.declaration import HttpRequest, Source
 from flows.errors import Answer, BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract import addresses
 from flows.extract.answers import Said
-from flows.extract.deadline import Adapter, deadline
+from flows.extract.deadline import Adapter, check_deadline, deadline
 from flows.extract.masks import Mask
 from flows.extract.packing import CutShortError, TooLargeError, UnpackError, unpacked
 
@@ -164,21 +165,19 @@ class Connection:
         body = self._received(response)
         try:
             coding = response.headers.get("Content-Encoding", "")
-            return unpacked(body, coding, self._max_body_bytes)
+            return unpacked(body, coding, self._max_body_bytes, check_deadline)
         except UnpackError:
             if response.ok:
                 raise
             return body
 
     def _received(self, response: requests.Response) -> bytes:
-        parts: list[bytes] = []
-        size_bytes = 0
+        received = io.BytesIO()
         while part := response.raw.read1(CHUNK_BYTES, decode_content=False):
-            parts.append(part)
-            size_bytes += len(part)
-            if size_bytes > self._max_body_bytes:
+            received.write(part)
+            if received.tell() > self._max_body_bytes:
                 raise TooLargeError
-        return b"".join(parts)
+        return received.getvalue()
 
 
 def _problem(url: str, error: Exception) -> Exception:

@@ -28,6 +28,12 @@ def deadline(within_seconds: float) -> Iterator[None]:
         _due_at.reset(outer)
 
 
+def check_deadline() -> None:
+    """Raise TimeoutError when the deadline has passed."""
+    if monotonic() >= _due_at.get():
+        raise TimeoutError("the answer took too long")
+
+
 class Adapter(HTTPAdapter):
     """Sends what requests sends; its connections heed the deadline."""
 

@@ -1,9 +1,14 @@
 """Unpacking what an API packed: up to a limit, so that no bomb goes off, and to its very end."""
 
+import io
+import re
 import zlib
+from collections.abc import Callable
 
 GZIP = b"\x1f\x8b"
 GZIP_WINDOW, ZLIB_WINDOW, BARE_WINDOW = 31, 15, -15
+SLICE_BYTES = 4096
+_ZEROS = re.compile(b"\0*")
 
 
 class TooLargeError(Exception):
@@ -18,8 +23,15 @@ class UnpackError(Exception):
     """The body is not packed as it says."""
 
 
-def unpacked(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
+def unpacked(
+    body: bytes,
+    content_encoding: str,
+    limit_bytes: int,
+    check_deadline: Callable[[], None] = lambda: None,
+) -> bytes:
     """The body without its codings (RFC 9110, 8.4), and what it holds where it is a gzip file.
+
+    `check_deadline` is called before each slice of a few kilobytes; what it raises ends the work.
 
     Raises:
         TooLargeError: when that is more than the limit.
@@ -29,9 +41,10 @@ def unpacked(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
     try:
         for coding in reversed(content_encoding.lower().split(",")):
             window = _window(coding.strip(), body)
-            body = body if window is None else _inflated(body, window, limit_bytes)
+            if window is not None:
+                body = _inflated(body, window, limit_bytes, check_deadline)
         if body.startswith(GZIP):
-            body = _inflated(body, GZIP_WINDOW, limit_bytes)
+            body = _inflated(body, GZIP_WINDOW, limit_bytes, check_deadline)
     except zlib.error as error:
         raise UnpackError(str(error)) from error
     return body
@@ -52,17 +65,31 @@ def _window(coding: str, body: bytes) -> int | None:
     raise UnpackError(f"it is packed as {coding!r}, which was not asked for")
 
 
-def _inflated(body: bytes, window: int, limit_bytes: int) -> bytes:
-    """What one or more members hold; zeros may fill up the last one (RFC 1952, 2.2)."""
-    parts: list[bytes] = []
-    size_bytes = 0
-    while body:
+def _inflated(
+    body: bytes, window: int, limit_bytes: int, check_deadline: Callable[[], None]
+) -> bytes:
+    """What one or more members hold; zeros may fill up the last one (RFC 1952, 2.2).
+
+    zlib gets one small slice after the other: at the end of a member it copies what is left of its
+    input, which would take quadratic time for a body of many small members.
+    """
+    inflated = io.BytesIO()
+    whole, position = memoryview(body), 0
+    while position < len(body):
         unpacker = zlib.decompressobj(window)
-        parts.append(unpacker.decompress(body, limit_bytes - size_bytes + 1))
-        size_bytes += len(parts[-1])
-        if size_bytes > limit_bytes:
-            raise TooLargeError
-        if not unpacker.eof:
-            raise CutShortError("what is packed in it goes on")
-        body = unpacker.unused_data.lstrip(b"\0")
-    return b"".join(parts)
+        while not unpacker.eof:
+            check_deadline()
+            given = whole[position : position + SLICE_BYTES]
+            if not given:
+                raise CutShortError("what is packed in it goes on")
+            inflated.write(unpacker.decompress(given, limit_bytes - inflated.tell() + 1))
+            if inflated.tell() > limit_bytes:
+                raise TooLargeError
+            position += len(given) - len(unpacker.unused_data)
+        position = _end_of_zeros(body, position)
+    return inflated.getvalue()
+
+
+def _end_of_zeros(body: bytes, position: int) -> int:
+    zeros = _ZEROS.match(body, position)
+    return zeros.end() if zeros else position
