@@ -4,6 +4,7 @@
 order and shows them in Prefect.
 """
 
+import dataclasses
 import json
 import logging
 import tempfile
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
+UPGRADED = "Everything, from all rows: incremental models of an earlier version may lack some."
 RESULTS, MANIFEST = "run_results.json", "manifest.json"
 TOLD_AGAIN = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
 
@@ -183,12 +185,14 @@ def _begin(database: Warehouse, request: Request) -> Plan | None:
         code = checksum(PROJECT)
         last_published = records.last(cursor, "published")
         failed = _to_resume(cursor, request.only_stale)
-        selection = select(
-            tables, code, last_published, failed, request.only_stale, request.full_refresh
-        )
+        is_upgraded = records.is_first_with_copies(cursor)
+        full_refresh = request.full_refresh or is_upgraded
+        selection = select(tables, code, last_published, failed, request.only_stale, full_refresh)
         if selection is None:
             logger.info("Nothing is built: %s.", why_nothing(tables))
             return None
+        if is_upgraded:
+            selection = dataclasses.replace(selection, reason=UPGRADED)
         scratch.adopt(cursor, manifests.made_before(records.unrecorded_manifests(cursor), AUDIT))
         build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
         published = records.published_manifest(cursor)
@@ -268,10 +272,10 @@ def _prepare(
         with database.transaction() as cursor:
             cursor.execute("set local statement_timeout = %s", [f"{timeout_seconds:.0f}s"])
             refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), plan.ours)
-            if plan.selection.resumes is None:
-                scratch.drop_leftovers(cursor, AUDIT)
-            scratch.prepare(cursor, manifests.to_make(manifest, selected, AUDIT))
-            scratch.drop_all(cursor, [relation.audited for relation in copied])
+            made = manifests.to_make(manifest, selected, AUDIT)
+            # dbt itself would drop what it replaces with `cascade`.
+            scratch.drop_leftovers(cursor, AUDIT, made if plan.selection.resumes else None)
+            scratch.prepare(cursor, made)
             copy_published(cursor, copied)
             unknown = scratch.unknown(cursor, AUDIT)
     except QueryCanceled as error:

@@ -199,6 +199,15 @@ def published_manifest(cursor: Cursor) -> Json | None:
     return _unpacked(row[0]) if row else None
 
 
+def is_first_with_copies(cursor: Cursor) -> bool:
+    """Whether all that is published is of versions that did not copy incremental models."""
+    cursor.execute(
+        "select count(*) > 0 and not coalesce(bool_or(is_recorded), false)"
+        " from dbt.builds where state = 'published'"
+    )
+    return bool(cursor.fetchall()[0][0])
+
+
 def unrecorded_manifests(cursor: Cursor) -> Iterator[Json]:
     """What builds of earlier versions left, before the first that lists what it makes."""
     cursor.execute(

@@ -38,7 +38,7 @@ comment on column dbt.builds.docs is
 'dbt''s documentation of what was published then, one HTML page, gzip; null after some time.';
 
 comment on column dbt.builds.is_recorded is
-'Its audit schemas list what builds made there; null for builds of versions that kept no such list.';
+'Listed what it made in the audit schemas, and copied incremental models; null for earlier versions.';
 
 create table if not exists dbt.built_tables (
     source text not null,

@@ -90,22 +90,20 @@ def adopt(cursor: Cursor, relations: Collection[Name]) -> None:
             _remember(cursor, schema, [each for each, _ in _there(cursor, schema) if each in made])
 
 
-def drop_leftovers(cursor: Cursor, suffix: str) -> None:
-    """Drop what earlier builds left in our schemas of that suffix.
+def drop_leftovers(cursor: Cursor, suffix: str, only: Collection[Name] | None = None) -> None:
+    """Drop what earlier builds left in our schemas of that suffix; of it, `only` some.
 
     Raises:
         ConfigurationError: when something else depends on it.
     """
     own = own_schemas(cursor, suffix)
-    drop_all(
-        cursor,
-        [
-            Name(schema, relation)
-            for schema in own
-            for relation, is_ours in _there(cursor, schema)
-            if is_ours
-        ],
-    )
+    made = [
+        Name(schema, relation)
+        for schema in own
+        for relation, is_ours in _there(cursor, schema)
+        if is_ours
+    ]
+    _drop_all(cursor, [name for name in made if only is None or name in only])
     forget_missing(cursor, own)
 
 
@@ -148,7 +146,7 @@ def forget_missing(cursor: Cursor, own: Iterable[str]) -> None:
         cursor.execute(sql.SQL(_FORGET).format(record=_record(schema)), [schema])
 
 
-def drop_all(cursor: Cursor, relations: Sequence[Name]) -> None:
+def _drop_all(cursor: Cursor, relations: Sequence[Name]) -> None:
     """Drop relations in the order that their dependencies on each other allow.
 
     Raises:

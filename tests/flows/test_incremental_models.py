@@ -198,6 +198,25 @@ def test_an_error_that_nobody_expected_ends_the_build_as_failed_and_is_named(
 
 
 @pytest.mark.usefixtures("shop")
+def test_rows_that_an_earlier_version_lost_come_back_with_the_first_build(
+    ask: Ask, write: Write
+) -> None:
+    """And what that version left in an audit schema is dropped, as its manifest names it."""
+    write("models/newest.sql", NEWEST)
+    for day in range(2):
+        ask(VISIT, day, day)
+    transform()
+    ask("update dbt.builds set is_recorded = null")
+    ask("drop table marts__audit._built_relations")
+    ask("create table marts__audit.newest as select * from marts.newest where id = 1")
+    ask("delete from marts.newest where id = 0")
+    transform(only_stale=True)
+    assert ask("select array_agg(id order by id) from marts.newest") == [([0, 1],)]
+    assert ask("select reason from dbt.builds where is_recorded") == [(module.UPGRADED,)]
+    assert transform(only_stale=True) == module.NOTHING
+
+
+@pytest.mark.usefixtures("shop")
 def test_a_seed_is_built_tested_and_published(ask: Ask, write: Write) -> None:
     write("seeds/countries.csv", "code,name\nde,Germany\nfr,France\n")
     write(
