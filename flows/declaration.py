@@ -18,7 +18,8 @@ import msgspec
 from flows.errors import BadPayloadError, ConfigurationError
 
 Record = dict[str, Any]
-Params = Mapping[str, str]
+ParamValue = str | int | bool
+Params = Mapping[str, ParamValue | Sequence[ParamValue]]
 Disposition = Literal["merge", "append", "replace"]
 Contract = Literal["evolve", "freeze", "quarantine"]
 Method = Literal["GET", "POST"]
@@ -287,6 +288,8 @@ class Resource:
         path: appended to the source's base URL; `{name}` stands for a value of the partition.
         records: finds the records in a page (`flows.extract.records`, or a function of your own).
         params: query parameters, or a function of the partition and the window that returns them.
+            A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent
+            as `true` and `false`.
         paging: the next request, or only its URL, or None after the last page
             (`flows.extract.pagination`, or a function of your own).
         method: POST for APIs that are asked so.
@@ -342,17 +345,9 @@ class Resource:
 
     def __post_init__(self) -> None:
         """Refuse declarations that would lose or double rows."""
-        if self.writes == "merge" and not self.key:
-            raise ConfigurationError(f"{self.name}: merge needs a key.")
-        if (
-            self.writes == "append"
-            and self.cursor
-            and (self.cursor.lookback or self.cursor.step is None)
-        ):
-            raise ConfigurationError(
-                f"{self.name}: append with a cursor stores rows at its edge again. Declare a key, "
-                "or give the cursor a step and no lookback."
-            )
+        _check_disposition(self)
+        if not callable(self.params):
+            query_pairs(self.name, self.params)
         _check_encoding(self.name, self.encoding)
         _check_names(self)
         if self.body is not None and self.method == "GET":
@@ -366,6 +361,44 @@ class Resource:
         names = [partition.name for partition in self.partitions]
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"{self.name}: needs partitions, each with a name of its own.")
+
+
+def _check_disposition(resource: Resource) -> None:
+    if resource.writes == "merge" and not resource.key:
+        raise ConfigurationError(f"{resource.name}: merge needs a key.")
+    if (
+        resource.writes == "append"
+        and resource.cursor
+        and (resource.cursor.lookback or resource.cursor.step is None)
+    ):
+        raise ConfigurationError(
+            f"{resource.name}: append with a cursor stores rows at its edge again. Declare a key, "
+            "or give the cursor a step and no lookback."
+        )
+
+
+def query_pairs(resource: str, params: Params) -> list[tuple[str, str]]:
+    """The query parameters as text, in their order; a list gives one pair per value.
+
+    Raises:
+        ConfigurationError: when a value is not a string, an integer, a boolean or a list of them.
+    """
+    return [
+        (name, _query_text(resource, name, value))
+        for name, values in params.items()
+        for value in (values if isinstance(values, list | tuple) else [values])
+    ]
+
+
+def _query_text(resource: str, name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int):
+        return str(value)
+    raise ConfigurationError(
+        f"{resource}: the query parameter {name!r} has the value {value!r}, of type "
+        f"{type(value).__name__}. Give it as a string, an integer, a boolean, or a list of them."
+    )
 
 
 def _check_encoding(resource: str, encoding: str | None) -> None:

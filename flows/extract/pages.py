@@ -10,7 +10,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from flows.declaration import HttpRequest, Page, Partition, Resource, Resume, Source, Window
+from flows.declaration import (
+    HttpRequest,
+    Page,
+    Partition,
+    Resource,
+    Resume,
+    Source,
+    Window,
+    query_pairs,
+)
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract import addresses
 from flows.extract.charsets import in_utf8
@@ -27,10 +36,12 @@ def first_request(
     """The first request of a window. Spaces become %20: not every server reads + as a space.
 
     Raises:
-        ConfigurationError: when the partition has no such values, or the body is no JSON.
+        ConfigurationError: when the partition lacks a value, a query parameter has a type that
+            can't be sent, or the body is not JSON.
     """
     url = _url(source.base_url, _path(resource, partition.values))
-    query = urlencode(_made(resource.params, partition, window), quote_via=quote)
+    params = query_pairs(resource.name, _made(resource.params, partition, window))
+    query = urlencode(params, quote_via=quote)
     mark = "&" if "?" in url else "?"
     body = _made(resource.body, partition, window)
     try:

@@ -24,7 +24,7 @@ from flows.declaration import (
 from flows.errors import ConfigurationError
 from flows.extract.client import Client
 from flows.extract.pages import _slices, first_request, read_pages
-from flows.extract.pagination import next_url
+from flows.extract.pagination import next_url, offset
 from flows.extract.records import records_at
 from tests.extract import reading
 from tests.extract.reading import ANY_TIME, rows, stored
@@ -71,6 +71,34 @@ def first(
 def test_spaces_in_parameters_are_percent_encoded() -> None:
     orders = resource(params={"$filter": "id gt 1"})
     assert first(orders).url == "http://api/v1/orders?%24filter=id%20gt%201"
+
+
+def test_a_list_repeats_its_parameter() -> None:
+    orders = resource(params={"status": ["open", "closed"], "page": 1, "deep": True})
+    assert first(orders).url == "http://api/v1/orders?status=open&status=closed&page=1&deep=true"
+
+
+def test_a_repeated_parameter_survives_paging() -> None:
+    asked: list[str] = []
+
+    def answer(path: Asked) -> Answer:
+        asked.append(path.partition("?")[2])
+        return Answer(b'{"value": [{"id": 1}]}' if len(asked) == 1 else b'{"value": []}')
+
+    reading.read("http://api", resource(params={"id": ["1", "2"]}, paging=offset()), answer)
+    assert asked == ["id=1&id=2", "id=1&id=2&offset=1"]
+
+
+@pytest.mark.parametrize("value", [None, 1.5, {"a": 1}, JANUARY_1, ["a", None], b"a", [["a"]]])
+def test_a_parameter_of_another_type_is_refused_when_it_is_declared(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="orders: the query parameter 'since' has"):
+        resource(params={"since": value})
+
+
+def test_a_parameter_of_another_type_that_a_function_returns_is_refused() -> None:
+    orders = resource(params=lambda partition, window: {"since": window.since})
+    with pytest.raises(ConfigurationError, match="of type datetime"):
+        first(orders)
 
 
 def test_parameters_come_after_those_of_the_path() -> None:
