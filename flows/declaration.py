@@ -311,6 +311,8 @@ class Resource:
         contract: once a load of it has succeeded, what becomes of records that the raw table would
             have to change for: `evolve` changes it, `freeze` fails the load with the difference,
             `quarantine` sets them aside as rejects.
+        max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`
+            or full refresh; a load that would remove more fails and changes nothing.
         max_rejects: a load that had to set more records aside than this ends as failed.
     """
 
@@ -337,6 +339,7 @@ class Resource:
     checkpoint_seconds: float = 60
     contract: Contract = "evolve"
     max_rejects: int = 0
+    max_shrinkage: float = 0.5
 
     @property
     def writes(self) -> Disposition:
@@ -350,6 +353,7 @@ class Resource:
             query_pairs(self.name, self.params)
         _check_encoding(self.name, self.encoding)
         _check_names(self)
+        _check_shrinkage(self.name, self.max_shrinkage)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
         if isinstance(self.partitions, RowsOf):
@@ -399,6 +403,14 @@ def _query_text(resource: str, name: str, value: object) -> str:
         f"{resource}: the query parameter {name!r} has the value {value!r}, of type "
         f"{type(value).__name__}. Give it as a string, an integer, a boolean, or a list of them."
     )
+
+
+def _check_shrinkage(resource: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigurationError(
+            f"{resource}: max_shrinkage={share} is not a share from 0 to 1. 0.5 lets a load remove "
+            "half of the rows."
+        )
 
 
 def _check_encoding(resource: str, encoding: str | None) -> None:

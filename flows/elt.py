@@ -40,6 +40,7 @@ def elt(
     since: date | None = None,
     until: date | None = None,
     full_refresh: bool = False,
+    accept_shrinkage: bool = False,
     replay: bool = False,
     wait: bool = False,
     transform: bool = True,
@@ -56,6 +57,7 @@ def elt(
         since: First day to load by hand (UTC); empty means from where the last load ended.
         until: First day not to load any more (UTC); empty means up to now.
         full_refresh: Read everything anew and delete rows the API no longer sends.
+        accept_shrinkage: Let this run remove more rows from a table than `max_shrinkage` allows.
         replay: Load what earlier loads set aside (elt.rejects) instead of asking the API.
         wait: Wait for another run that loads the same, instead of failing.
         transform: Build the marts afterwards.
@@ -64,7 +66,13 @@ def elt(
     api = sources.find(source)
     chosen = [api.resource(name) for name in resources] if resources else list(api.resources)
     window = Window(midnight(since), midnight(until))
-    request = Request(window, full_refresh, waits=wait, run_id=flow_run.id)
+    request = Request(
+        window,
+        full_refresh,
+        waits=wait,
+        run_id=flow_run.id,
+        accepts_shrinkage=accept_shrinkage,
+    )
     if replay and (full_refresh or request.by_hand):
         raise ConfigurationError("replay asks no API: leave full_refresh, since and until empty.")
     database = warehouse.load()

@@ -26,7 +26,7 @@ from flows.declaration import (
     Window,
 )
 from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
-from flows.load import ledger
+from flows.load import ledger, shrinkage
 from flows.load.ahead import ahead
 from flows.load.frames import Frame, MisfitError, Reject, halves
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
@@ -196,11 +196,19 @@ class Load:
         if frames:
             self._add(cursor, frames)
         if publish:
+            self._hold_to_shrinkage(cursor)
             published, changes = self._stage.publish(
                 cursor, self._disposition, self._load_id, self._request.replays, not is_unique
             )
             self._account(cursor, self._staged, published, changes)
             self._staged = 0
+
+    def _hold_to_shrinkage(self, cursor: Cursor) -> None:
+        """Refuse to take too many rows from the table, unless this load accepts it."""
+        if self._disposition == "replace" and not self._request.accepts_shrinkage:
+            found = self._stage.replacement(cursor)
+            table = ".".join(self._target.table.strings)
+            shrinkage.check(found, self._resource, table, self._address.partition, self._rejects)
 
     def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
         """Stage frames; where something in them is refused, halve them until that stands alone."""

@@ -120,7 +120,6 @@ def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool)
     """Merge and remove what was not sent; without a key, remove all and insert all."""
     staged = column_types(cursor, STAGE)
     types = column_types(cursor, target.table)
-    scope = [_holds(name, types[name], value) for name, value in target.scope.items()]
     same_key = [
         sql.SQL("present.{} = {}").format(
             sql.Identifier(name), converted(name, staged[name], types[name])
@@ -131,7 +130,7 @@ def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool)
     names = {
         "table": target.table,
         "stage": STAGE,
-        "scope": sql.SQL(" and ").join(scope) if scope else sql.SQL("true"),
+        "scope": scope_of(target, types),
         "same_key": sql.SQL(" and ").join(same_key),
     }
     cursor.execute((_DELETE_MISSING if same_key else _DELETE).format(**names))
@@ -139,6 +138,14 @@ def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool)
     if same_key:
         return replace(merge(cursor, target, ids, may_repeat_keys), deleted=deleted)
     return replace(append(cursor, target, ids), deleted=deleted)
+
+
+def scope_of(target: Target, types: Mapping[str, str]) -> sql.Composable:
+    """The condition that a row of the table, as `present`, is of the target's partition."""
+    if not types.keys() >= target.scope.keys():
+        return sql.SQL("false")
+    conditions = [_holds(name, types[name], value) for name, value in target.scope.items()]
+    return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
 
 
 def try_newest(cursor: Cursor, table: sql.Identifier, count: int) -> None:

@@ -23,6 +23,7 @@ class Request:
         replays: the load whose rejects are read instead of the API (`flows.load.replay`).
         waits: wait for another load of the partition instead of failing.
         run_id: what the ledger calls the run that loads.
+        accepts_shrinkage: let this load take more rows from its table than the resource declares.
         is_backfill: the partition is a window of a backfill; whether it can be loaded says nothing
             about whether the table is complete.
     """
@@ -33,6 +34,7 @@ class Request:
     waits: bool = False
     run_id: str | None = None
     is_backfill: bool = False
+    accepts_shrinkage: bool = False
 
     @property
     def by_hand(self) -> bool:

@@ -17,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.declaration import Disposition
 from flows.errors import BadPayloadError
-from flows.load import keys
+from flows.load import keys, shrinkage
 from flows.load.columns import Columns
 from flows.load.frames import Frame, MisfitError
 from flows.load.merge import (
@@ -41,6 +41,7 @@ from flows.load.schema import (
     create_table,
     used_columns,
 )
+from flows.load.shrinkage import Replacement
 
 TRIAL = sql.Identifier("pg_temp", "trial")
 COPY_BYTES = 1 << 20
@@ -250,6 +251,10 @@ class Stage:
     def give_key(self, cursor: Cursor) -> None:
         """Give the raw table its key, where that was put off."""
         keys.give(cursor, self._target.table, self._target.key)
+
+    def replacement(self, cursor: Cursor) -> Replacement:
+        """How many rows a `replace` would remove, and how many it would bring."""
+        return shrinkage.replacement(cursor, self._target)
 
     def publish(
         self,

@@ -175,6 +175,20 @@ def test_a_misbehaving_api_fails_the_run_and_keeps_the_rest(
     assert ask("select count(*) from raw_northwind.orders where order_date is not null") == [(830,)]
 
 
+def test_an_empty_answer_empties_a_table_only_where_that_is_accepted(
+    northwind: dict[str, Answer], ask: Ask
+) -> None:
+    shippers: dict[str, Any] = {"source": "northwind", "resources": ["shippers"]}
+    assert run(**shippers).is_completed()
+    northwind["Shippers"] = Answer(b'{"value": []}')
+    state = run(**shippers, full_refresh=True)
+    assert isinstance(outcome(state), BadPayloadError)
+    assert "raw_northwind.shippers holds 3 rows" in str(outcome(state))
+    assert ask("select count(*) from raw_northwind.shippers") == [(3,)]
+    assert run(**shippers, full_refresh=True, accept_shrinkage=True).is_completed()
+    assert ask("select count(*) from raw_northwind.shippers") == [(0,)]
+
+
 def test_one_sources_failure_does_not_stop_the_others_marts(
     northwind: dict[str, Answer], ask: Ask
 ) -> None:

@@ -1,0 +1,67 @@
+"""Whether a load that replaces its partition's rows would take too many of them away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.declaration import Resource
+from flows.errors import BadPayloadError
+from flows.load.frames import Reject
+from flows.load.merge import STAGE, Target, listed, scope_of
+from flows.load.schema import column_types
+
+_PRESENT = sql.SQL("select count(*) from {} as present where {}")
+_STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """How many rows a partition has in its table, and how many are staged to take their place."""
+
+    present: int
+    staged: int
+
+    @property
+    def lost_share(self) -> float:
+        """The share of the rows that the table would lose, from 0 to 1."""
+        return max(self.present - self.staged, 0) / self.present if self.present else 0
+
+
+def replacement(cursor: Cursor, target: Target) -> Replacement:
+    """Count rows; staged rows with the same key are one."""
+    types = column_types(cursor, target.table)
+    if not types:
+        return Replacement(present=0, staged=0)
+    cursor.execute(_PRESENT.format(target.table, scope_of(target, types)))
+    [(present,)] = cursor.fetchall()
+    key = [name for name in target.key if name in column_types(cursor, STAGE)]
+    cursor.execute(_STAGED.format(listed("{}", key or ["_ordinal"]), STAGE))
+    [(staged,)] = cursor.fetchall()
+    return Replacement(present, staged)
+
+
+def check(
+    found: Replacement, resource: Resource, table: str, partition: str, rejects: Sequence[Reject]
+) -> None:
+    """Refuse a replacement that takes more rows away than the resource declares.
+
+    Raises:
+        BadPayloadError: ask the API's owner, or accept it for one load.
+    """
+    if found.lost_share <= resource.max_shrinkage:
+        return
+    where = f" of the partition {partition}" if partition else ""
+    rejected = (
+        f"{len(rejects)} more records were rejected, the first because it {rejects[0].reason}. "
+        if rejects
+        else ""
+    )
+    raise BadPayloadError(
+        f"{table} holds {found.present} rows{where}, and this load would leave {found.staged}: "
+        f"{found.lost_share:.1%} fewer, where max_shrinkage={resource.max_shrinkage} allows "
+        f"{resource.max_shrinkage:.1%}. {rejected}The table is as it was. If the API's answer is "
+        "right, load once with accept_shrinkage, or raise the resource's max_shrinkage; otherwise "
+        "ask the API's owner."
+    )
