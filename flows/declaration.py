@@ -6,6 +6,7 @@ Declarations only: nothing here opens a connection or parses a body.
 import codecs
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -103,6 +104,30 @@ class Resume:
     body: Any = None
 
 
+class ExactNumber(float):
+    """A number of JSON that remembers its digits; to calculate with, it is the nearest double."""
+
+    __slots__ = ("digits",)
+
+    digits: str
+
+    def __new__(cls, digits: str) -> "ExactNumber":
+        """`digits` as the API wrote them."""
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+
+def exact_integer(digits: str) -> int | ExactNumber:
+    """An integer of whatever length: of over 4,300 digits, Python refuses to make an `int`."""
+    most = sys.get_int_max_str_digits()
+    return ExactNumber(digits) if 0 < most < len(digits.lstrip("-")) else int(digits)
+
+
+# How `json.loads` is to make numbers that keep their digits.
+EXACT_NUMBERS: Mapping[str, Any] = {"parse_float": ExactNumber, "parse_int": exact_integer}
+
+
 @dataclass
 class Page:
     """One HTTP response body; `resume` is None on the last page of a load.
@@ -114,6 +139,7 @@ class Page:
         find: the resource's `records`.
         is_empty: the source's rules say that this answer means no records, whatever its body.
         is_last: the source's rules say that nothing follows this answer.
+        keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
     """
 
     body: bytes
@@ -125,6 +151,7 @@ class Page:
     find: Callable[["Page"], list[Any]] | None = None
     is_empty: bool = False
     is_last: bool = False
+    keeps_digits: bool = False
 
     @cached_property
     def rows(self) -> list[Any]:
@@ -154,7 +181,8 @@ class Page:
             BadPayloadError: when the body is not JSON (RFC 8259: no NaN, no Infinity).
         """
         try:
-            return json.loads(self.body, parse_constant=_refuse_constant)
+            numbers = EXACT_NUMBERS if self.keeps_digits else {}
+            return json.loads(self.body, parse_constant=_refuse_constant, **numbers)
         except UnicodeDecodeError as error:
             raise not_utf8(self, error) from error
         except (ValueError, RecursionError) as error:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -219,7 +219,7 @@ def _lines(page: Page) -> list[bytes]:
 
 def _line(page: Page, number: int, line: bytes) -> Any:
     try:
-        return Page(line, page.url, page.content_type).document
+        return replace(page, body=line).document
     except BadPayloadError as error:
         raise BadPayloadError(f"Line {number} of what follows is not JSON. {error}") from error
 

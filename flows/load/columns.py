@@ -42,6 +42,13 @@ class Columns:
         """The column of a field that has one."""
         return self._names[field]
 
+    def expected(self, fields: Iterable[str]) -> dict[str, str]:
+        """The column that each field has, or is going to have; any thread may ask."""
+        known, owners = self._names, self._owners
+        met = list(fields)
+        new = column_names([field for field in met if field not in known], {}, owners)
+        return {field: known[field] if field in known else new[field] for field in met}
+
     def read(self, cursor: Cursor) -> None:
         """Learn what earlier loads, and others at work, have named.
 
@@ -51,14 +58,15 @@ class Columns:
         cursor.execute(_READ, self._table.strings)
         rows = cursor.fetchall()
         self._stored = dict(rows)
-        self._owners = {column: field for field, column in rows}
+        owners = {column: field for field, column in rows}
         for field, column in self._declared.items():
-            owner = self._owners.setdefault(column, field)
+            owner = owners.setdefault(column, field)
             if owner != field:
                 raise ConfigurationError(
                     f"{'.'.join(self._table.strings)}: `names` gives the column {column!r} to the "
                     f"field {field!r}, but it holds the values of {owner!r}. Choose another name."
                 )
+        self._owners = owners
         self._names = {**self._stored, **self._declared}
         self._give(self._first)
 
@@ -90,5 +98,5 @@ class Columns:
     def _give(self, fields: Iterable[str]) -> None:
         new = [field for field in fields if field not in self._names]
         names = column_names(new, {}, self._owners)
-        self._names |= names
-        self._owners |= {column: field for field, column in names.items()}
+        self._owners = self._owners | {column: field for field, column in names.items()}
+        self._names = self._names | names

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from secrets import token_hex
 from typing import Any, Protocol
 
-from flows.declaration import Record
+from flows.declaration import ExactNumber, Record
+from flows.load.numerics import Scales, digits_of, fits
 
 Texts = Callable[[], Sequence[str] | None]
 
@@ -27,9 +29,15 @@ KEY_COLUMN_BYTES = 20
 # What a nested key takes as jsonb, per byte of its text: each number has a header of its own.
 NESTED_KEY_FACTOR = 5
 
+# How much of a rejected record an error shows, and how much of that stands before the cause.
+EXCERPT_CHARACTERS = 200
+EXCERPT_BEFORE = 60
+SHOWN_NAMES = 5
+SHOWN_NAME_CHARACTERS = 100
+
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SUSPECT = re.compile(
     rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{3}|[0-9]{200}|\x00|\xed[\xa0-\xbf]"
 )
@@ -37,15 +45,32 @@ _STRING_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 class MisfitError(Exception):
-    """Rows that can't be stored as they are; the message goes on after "the record"."""
+    """Rows that can't be stored as they are; the message goes on after "the record".
+
+    Attributes:
+        field: whose value is the cause; empty where that can't be told.
+    """
+
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that can't be stored as it is, as JSON text, and why."""
+    """A record that can't be stored as it is, as JSON text, why, and the field with the cause."""
 
     record: str
     reason: str
+    field: str = ""
+
+    @property
+    def excerpt(self) -> str:
+        """The part of the record that the field is in."""
+        start = max(0, self.record.find(json.dumps(self.field)) - EXCERPT_BEFORE)
+        end = start + EXCERPT_CHARACTERS
+        before, after = "…" if start else "", "…" if end < len(self.record) else ""
+        return f"{before}{self.record[start:end]}{after}"
 
 
 class Frame(Protocol):
@@ -95,7 +120,7 @@ class RecordFrame:
         try:
             return "text", copy_text(self._records, types)
         except RecursionError as error:
-            raise MisfitError("is nested too deeply") from error
+            raise MisfitError("is nested too deeply for Python to write it") from error
 
     def records(self) -> Sequence[Record]:
         """The rows as they came."""
@@ -135,18 +160,21 @@ def _itself(texts: Sequence[str] | None) -> Sequence[str] | None:
 
 
 def sort_out(
-    records: Iterable[Any], key: Sequence[str], suspect: bool
-) -> tuple[list[Record], dict[int, str]]:
+    records: Iterable[Any], key: Sequence[str], suspect: bool, scales: Scales
+) -> tuple[list[Record], dict[int, MisfitError]]:
     """The records that can be stored, and by position the reason why others can't.
 
-    With `suspect`, every value is looked at; without, only the key (see `is_suspect`).
+    With `suspect`, every value is looked at; without, only the key (see `is_suspect`) and the
+    numbers of the fields in `scales`.
     """
     good: list[Record] = []
-    reasons: dict[int, str] = {}
+    reasons: dict[int, MisfitError] = {}
     for position, record in enumerate(records):
         reason = _misfit(record, key)
-        if reason is None and suspect and not _is_storable(record):
-            reason = "has a NUL character, half a surrogate pair, or a number beyond double"
+        if reason is None and suspect:
+            reason = _unstorable(record, scales)
+        if reason is None and scales:
+            reason = _rounded(record, scales)
         if reason is None:
             good.append(record)
         else:
@@ -162,56 +190,132 @@ def is_suspect(body: bytes) -> bool:
     return _SUSPECT.search(body) is not None
 
 
-def _misfit(record: Any, key: Sequence[str]) -> str | None:
+def _misfit(record: Any, key: Sequence[str]) -> MisfitError | None:
     if not isinstance(record, dict):
-        return f"is {json.dumps(record)[:50]}, not an object"
+        return MisfitError(f"is {json.dumps(record)[:50]}, not an object")
     if not record:
-        return "is an empty object"
-    values = [record.get(field) for field in key]
-    if None in values:
-        missing = [field for field in key if record.get(field) is None]
-        return f"has no {', '.join(missing)}, which is its key"
+        return MisfitError("is an empty object")
+    for field in key:
+        if record.get(field) is None:
+            return _without_key(record, field)
     try:
-        size_bytes = sum(map(_key_bytes, values))
+        sizes = {field: _key_bytes(record[field]) for field in key}
     except RecursionError:
-        return "has a key that is nested too deeply"
-    if size_bytes > MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key):
-        return f"has a key of {size_bytes} bytes, too many for an index"
+        return MisfitError("has a key that is nested too deeply", key[0])
+    if sum(sizes.values()) > MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key):
+        longest = max(sizes, key=lambda field: sizes[field])
+        return MisfitError(
+            f"has a key of {sum(sizes.values())} bytes, too many for an index; the longest part is "
+            f"the field {longest!r}",
+            longest,
+        )
     return None
+
+
+def _without_key(record: Record, field: str) -> MisfitError:
+    if field in record:
+        return MisfitError(f"has null in the field {field!r}, which is part of its key", field)
+    names = ", ".join(shown(name) for name in list(record)[:SHOWN_NAMES])
+    more = ", …" if len(record) > SHOWN_NAMES else ""
+    return MisfitError(
+        f"has no field {field!r}, which is part of its key; it has the fields {names}{more}"
+    )
 
 
 def _key_bytes(value: Any) -> int:
     """At most how many bytes an index needs for the value."""
     if isinstance(value, dict | list):
         return NESTED_KEY_FACTOR * len(json_text(value))
-    return len(str(value).encode(errors="replace"))
+    return len(digits_of(value).encode(errors="replace"))
 
 
-def _is_storable(value: Any) -> bool:
-    """Whether Postgres can hold every string and number in `value`, however deep."""
-    left = [value]
+def _unstorable(record: Record, scales: Scales) -> MisfitError | None:
+    """The first name, text or number in the record that Postgres can't hold, however deep.
+
+    A number of any size has room in the `numeric` column of one of the fields in `scales`.
+    """
+    left: list[tuple[str, str, Any]] = [("", "", record)]
     while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            left += [*found, *found.values()]
-        elif isinstance(found, list):
-            left += found
-        elif isinstance(found, str):
-            if _UNSTORABLE.search(found):
-                return False
-        elif isinstance(found, float) and not math.isfinite(found):
-            return False
-    return True
+        path, field, value = left.pop()
+        if isinstance(value, dict):
+            for name in value:
+                if problem := _problem(name):
+                    where = shown(f"{path}.{name}" if path else name)
+                    return MisfitError(f"has {problem} in the name of the field {where}", name)
+            inner = [(f"{path}.{name}" if path else name, name, v) for name, v in value.items()]
+            left += reversed(inner)
+        elif isinstance(value, list):
+            inner = [(f"{path}[{number}]", field, v) for number, v in enumerate(value)]
+            left += reversed(inner)
+        elif (path not in scales or isinstance(value, str)) and (problem := _problem(value)):
+            return MisfitError(f"has {problem} in the field {shown(path)}", field)
+    return None
+
+
+def _problem(value: Any) -> str | None:
+    """Why Postgres has no place for a text or number; None where it has one."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "a NUL character"
+        return "half a surrogate pair" if _SURROGATE.search(value) else None
+    if not isinstance(value, float) or math.isfinite(value):
+        return None
+    if isinstance(value, ExactNumber) and value.digits.lstrip("-").isdigit():
+        return f"an integer of {len(value.digits)} characters"
+    return "a number beyond double precision"
+
+
+def _rounded(record: Record, scales: Scales) -> MisfitError | None:
+    """The first number that its column would round."""
+    for field, scale in scales.items():
+        value = record.get(field)
+        if scale is not None and not fits(value, scale):
+            return MisfitError(
+                f"has the number {shown(digits_of(value))} in the field {shown(field)}, whose "
+                f"column takes {scale} decimals",
+                field,
+            )
+    return None
+
+
+def shown(text: str) -> str:
+    """A text in quotes, cut, with escapes for what no log can show."""
+    cut = text if len(text) <= SHOWN_NAME_CHARACTERS else f"{text[: SHOWN_NAME_CHARACTERS - 1]}…"
+    return repr(cut)
 
 
 def json_text(record: Any) -> str:
-    """The record as JSON; an infinite number, which JSON does not have, as 1e999.
+    """The record as JSON, its `ExactNumber`s with all digits; an infinite number as 1e999.
 
     Raises:
         RecursionError: when it is nested too deeply for Python to write it.
     """
-    text = json.dumps(record)
+    mark = token_hex()
+    is_exact = any(isinstance(value, ExactNumber) for value in _scalars(record))
+    text = json.dumps(_marked(record, mark) if is_exact else record)
+    text = re.sub(rf'"{mark}([^"]*)"', r"\1", text) if is_exact else text
     return _STRING_OR_INFINITY.sub(lambda m: m[0] if m[0][0] == '"' else "1e999", text)
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            left += found.values()
+        elif isinstance(found, list):
+            left += found
+        else:
+            yield found
+
+
+def _marked(value: Any, mark: str) -> Any:
+    """The same with texts in the place of exact numbers: json writes those as doubles."""
+    if isinstance(value, dict):
+        return {name: _marked(inner, mark) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_marked(inner, mark) for inner in value]
+    return mark + value.digits if isinstance(value, ExactNumber) else value
 
 
 def fields_of(records: Sequence[Record]) -> list[str]:
@@ -236,6 +340,8 @@ def beyond_double(records: Sequence[Record], natural: Mapping[str, str | None]) 
 def natural_type(values: Sequence[Any]) -> str | None:
     """The narrowest Postgres type that holds all values exactly; None when all are null."""
     kinds = set(map(type, values)) - {type(None)}
+    if ExactNumber in kinds:
+        kinds = kinds - {ExactNumber} | {float}
     if not kinds:
         return None
     if kinds & {dict, list}:
@@ -271,6 +377,8 @@ def text_in(value: Any, kind: str) -> str:
     """What a value that is not null is written as, for a column of that type."""
     if kind == "jsonb":
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, ExactNumber) and kind != "text":
+        return value.digits
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -296,16 +296,6 @@ def supersede_rejects(cursor: Cursor, address: Address, load_id: int) -> None:
     )
 
 
-def first_reject(cursor: Cursor, load_id: int) -> str:
-    """The reason and the beginning of the first record that a load set aside."""
-    cursor.execute(
-        "select reason, left(record, 200) from elt.rejects where load_id = %s order by reject_id",
-        [load_id],
-    )
-    reason, record = cursor.fetchall()[0]
-    return f"the first because it {reason}: {record}"
-
-
 def add_schema_changes(cursor: Cursor, load_id: int, table: str, changes: list[Change]) -> None:
     """Note how a raw table's shape changed."""
     execute_values(

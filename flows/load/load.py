@@ -120,6 +120,7 @@ class Load:
         self._goes_straight = self._disposition == "append"
         self._frames: list[Frame] = []
         self._rejects: list[Reject] = []
+        self._first_reject: Reject | None = None
         self._misfits = 0
         self._held_bytes = 0
         self._kept_at = monotonic()
@@ -139,6 +140,7 @@ class Load:
             if not ledger.has_loaded(cursor, self._address):
                 self._stage = Stage(replace(self._target, contract="evolve"))
             is_filling = self._stage.create(cursor) and self._request.replays is None
+            self._reader.keep_digits(self._stage.numerics)
             self._goes_straight |= is_filling and self._disposition == "merge"
         with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
             for reading in readings:
@@ -177,6 +179,7 @@ class Load:
     def _take(self, reading: Reading) -> None:
         self._frames += [reading.frame] if reading.frame else []
         self._rejects += reading.rejects
+        self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
         self._pages += 1
         self._seen_at = max(filter(None, [self._seen_at, reading.newest_at]), default=None)
@@ -217,7 +220,7 @@ class Load:
         except MisfitError as misfit:
             [*others, frame] = frames
             if not others and frame.count == 1:
-                self._set_aside(frame, str(misfit))
+                self._set_aside(Reject(self._text_of(frame), str(misfit), misfit.field))
                 return
             middle = len(frames) // 2
             for half in (frames[:middle], frames[middle:]) if others else zip(halves(frame)):
@@ -235,20 +238,20 @@ class Load:
             {name: value for name, value in record.items() if name not in self._reader.own_fields}
         )
 
-    def _set_aside(self, frame: Frame, reason: str) -> None:
+    def _set_aside(self, reject: Reject) -> None:
         """Keep a record that only Postgres, its table or its contract did not take.
 
         Raises:
             ConfigurationError: when they are so many that the declaration must be wrong.
         """
-        text = self._text_of(frame)
-        self._rejects.append(Reject(text, reason))
+        self._rejects.append(reject)
+        self._first_reject = self._first_reject or reject
         self._misfits += 1
         if self._misfits > max(MISFITS, self._resource.max_rejects):
             raise ConfigurationError(
                 f"{self._address}: {self._misfits} records can't be stored, the last one because "
-                f"it {reason}: {text[:200]}. Correct the resource's `columns`, `key`, `records` or "
-                "`contract`, or raise max_rejects."
+                f"it {reject.reason}: {reject.excerpt}. Correct the resource's `columns`, `key`, "
+                "`records` or `contract`, or raise max_rejects."
             )
 
     def _account(
@@ -302,14 +305,15 @@ class Load:
                 ledger.end(cursor, self._load_id, "succeeded")
         if not fits:
             raise BadPayloadError(
-                f"{self._address}: {rejected} records could not be stored, {self._first_reason()}. "
+                f"{self._address}: {rejected} records could not be stored, "
+                f"{_told(self._first_reject)}. "
                 f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
                 "declaration and replay them, ask the API's owner, or raise max_rejects."
             )
 
-    def _first_reason(self) -> str:
-        with _transaction(self._connection) as cursor:
-            return ledger.first_reject(cursor, self._load_id)
+
+def _told(reject: Reject | None) -> str:
+    return f"the first because it {reject.reason}: {reject.excerpt}" if reject else ""
 
 
 def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from flows.declaration import Page, RawRecords
+from flows.declaration import EXACT_NUMBERS, Page, RawRecords
 from flows.errors import BadPayloadError
-from flows.load.frames import MisfitError
+from flows.load.frames import MisfitError, shown
 
 Records = Callable[[Page], list[Any]]
 
@@ -40,7 +40,7 @@ class Originals:
         return [text for position, text in enumerate(texts) if position not in self._left_out]
 
 
-def read(page: Page, records: Records) -> tuple[list[Any], dict[int, str]]:
+def read(page: Page, records: Records) -> tuple[list[Any], dict[int, MisfitError]]:
     """A page's records, and by position the reason why one can't be read (None is in its place).
 
     Python refuses a page for one integer of over 4,300 digits or one value that is nested about
@@ -53,17 +53,37 @@ def read(page: Page, records: Records) -> tuple[list[Any], dict[int, str]]:
         if texts is None:
             raise
     found = [_read_one(text) for text in texts]
-    reasons = {number: str(e) for number, e in enumerate(found) if isinstance(e, MisfitError)}
+    reasons = {number: e for number, e in enumerate(found) if isinstance(e, MisfitError)}
     return [None if number in reasons else e for number, e in enumerate(found)], reasons
 
 
 def _read_one(text: str) -> Any:
+    """The record; numbers that are too long for Python are beyond double as well."""
     try:
-        return json.loads(text)
+        return json.loads(text, **EXACT_NUMBERS)
     except RecursionError:
-        return MisfitError("is nested too deeply")
+        field = _deepest(text)
+        where = f" in the field {shown(field)}" if field else ""
+        return MisfitError(f"is nested too deeply for Python to read{where}", field)
     except ValueError as error:
         return MisfitError(f"can't be read: {error}")
+
+
+def _deepest(text: str) -> str:
+    """The first field whose value Python can't read; empty where that can't be told."""
+    try:
+        members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return next((field for field, value in members.items() if _is_too_deep(value)), "")
+
+
+def _is_too_deep(value: msgspec.Raw) -> bool:
+    try:
+        json.loads(bytes(value), **EXACT_NUMBERS)
+    except RecursionError:
+        return True
+    return False
 
 
 def originals_of(page: Page, records: Records) -> list[str] | None:

@@ -4,14 +4,24 @@ Knows nothing of connections: the thread that fetches pages runs this.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from flows.declaration import Page, Partition, Resource, Resume
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.frames import Frame, RecordFrame, Reject, is_suspect, json_text, sort_out
+from flows.load.frames import (
+    Frame,
+    MisfitError,
+    RecordFrame,
+    Reject,
+    fields_of,
+    is_suspect,
+    json_text,
+    sort_out,
+)
 from flows.load.ledger import Address
+from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.originals import Originals, originals_of, read
 from flows.load.request import newest_of
 from flows.load.tables import Tables
@@ -43,7 +53,13 @@ class Reader:
         self.own_fields = {
             name: _as_json(partition.values[name]) for name in resource.partition_columns
         }
+        self._numerics = NO_NUMERICS
         self._tables = Tables(resource, self.own_fields)
+
+    def keep_digits(self, numerics: Numerics) -> None:
+        """Read the values of these columns digit for digit."""
+        self._numerics = numerics
+        self._tables = Tables(self._resource, self.own_fields, numerics)
 
     def read(self, page: Page) -> Reading:
         """Rows from a page, at once where all its records are alike, else record by record."""
@@ -51,13 +67,16 @@ class Reader:
         size_bytes = len(page.body)
         if page.is_empty:
             return Reading(size_bytes, None, [], None, page.resume)
+        if self._numerics and not page.keeps_digits:
+            page = replace(page, keeps_digits=True)
         known = self._tables.read(page)
         if known is not None:
             table, values = known
             return Reading(size_bytes, table, [], newest_of(values), page.resume)
         found, unreadable = read(page, self._resource.records)
         completed = [self._with_own_fields(record) for record in found]
-        good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body))
+        scales = self._scales(completed)
+        good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body), scales)
         reasons |= unreadable
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
@@ -66,13 +85,22 @@ class Reader:
         self._tables.learn(frame)
         return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
 
+    def _scales(self, records: Sequence[Any]) -> Scales:
+        if not self._numerics:
+            return {}
+        return self._numerics.scales(fields_of([e for e in records if isinstance(e, dict)]))
+
     def _rejects_of(
-        self, page: Page, found: Sequence[Any], reasons: Mapping[int, str]
+        self, page: Page, found: Sequence[Any], reasons: Mapping[int, MisfitError]
     ) -> list[Reject]:
         """The records with a reason against them, as the API wrote them where that can be told."""
         texts = originals_of(page, self._resource.records)
         return [
-            Reject(texts[position] if texts else self.text_of(found[position]), reason)
+            Reject(
+                texts[position] if texts else self.text_of(found[position]),
+                str(reason),
+                reason.field,
+            )
             for position, reason in reasons.items()
         ]
 

@@ -4,6 +4,7 @@ Both take on the columns that the rows need. The stage lives as long as the sess
 """
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from flows.declaration import Disposition
 from flows.errors import BadPayloadError
 from flows.load import keys, shrinkage
 from flows.load.columns import Columns
-from flows.load.frames import Frame, MisfitError
+from flows.load.frames import Frame, MisfitError, shown
 from flows.load.merge import (
     STAGE,
     Ids,
@@ -32,6 +33,7 @@ from flows.load.merge import (
     try_newest,
 )
 from flows.load.names import OWN_COLUMNS
+from flows.load.numerics import Numerics
 from flows.load.schema import (
     NATURAL,
     Change,
@@ -55,6 +57,10 @@ REFUSALS = (
     psycopg2.errors.StatementTooComplex,
     psycopg2.errors.TooManyColumns,
 )
+
+REFUSAL_CHARACTERS = 300
+# "COPY stage, line 1, column v: …", in whatever language Postgres speaks.
+_COPY_PLACE = re.compile(r"COPY [^,]*, \S+ \d+, \S+ (?P<column>.+?)(?::|$)", re.MULTILINE)
 
 _COPY = sql.SQL("copy {} ({}) from stdin (format {})")
 _ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
@@ -103,9 +109,29 @@ class Stage:
             self._add(cursor, frames)
         except (MisfitError, *REFUSALS) as error:
             cursor.execute("rollback to savepoint before_frames")
+            misfit = error if isinstance(error, MisfitError) else self._refused(error)
             self._names, self._beyond_double = before
-            raise error if isinstance(error, MisfitError) else _refused(error) from error
+            raise misfit from error
         cursor.execute("release savepoint before_frames")
+
+    @property
+    def numerics(self) -> Numerics:
+        """The table's `numeric` columns, pinned or altered by hand, once the stage is created."""
+        return Numerics(self._pins, self._columns.expected)
+
+    def _refused(self, error: psycopg2.Error) -> MisfitError:
+        """What Postgres said, with the field of the column that it names."""
+        said = " ".join((error.diag.message_primary or str(error)).split())
+        if len(said) > REFUSAL_CHARACTERS:
+            said = f"{said[: REFUSAL_CHARACTERS - 1]}…"
+        place = _COPY_PLACE.match(error.diag.context or "")
+        fields = {column: field for field, column in self._names.items()}
+        field = fields.get(place["column"]) if place else None
+        if field is None:
+            return MisfitError(f"was refused by Postgres: {said}")
+        return MisfitError(
+            f"has a value in the field {shown(field)} that Postgres refused: {said}", field
+        )
 
     def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
         """Whether no two rows have the same key, for sure; `fields` are those of the key."""
@@ -319,11 +345,6 @@ def _by_columns(target: Target, columns: Columns) -> Target:
 
 def _valued_fields(frame: Frame) -> tuple[str, ...]:
     return tuple(field for field, kind in frame.natural.items() if kind is not None)
-
-
-def _refused(error: psycopg2.Error) -> MisfitError:
-    said = error.diag.message_primary or str(error)
-    return MisfitError(f"was refused by Postgres: {' '.join(said.split())}")
 
 
 def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:

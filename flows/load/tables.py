@@ -8,6 +8,7 @@ Any other page is read record by record (`RecordFrame`), and its types are tried
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from flows.load.frames import (
     RecordFrame,
     Texts,
 )
+from flows.load.numerics import NO_NUMERICS, Numerics, Scales, fits
 from flows.load.originals import Originals
 
 CSV = r"csv, escape '\', null 'null'"
@@ -38,7 +40,8 @@ _TYPES: Mapping[str | None, Any] = {
     None: None,
 }
 FIRST_RECORDS = 100
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+NUMBERS = frozenset({"bigint", "double precision"})
 _UTF8_BYTES = 4
 
 # What msgspec takes in no name of a field.
@@ -94,9 +97,15 @@ class Tables:
         key: the fields of the resource's key that its pages have.
     """
 
-    def __init__(self, resource: Resource, own_fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        own_fields: Mapping[str, Any],
+        numerics: Numerics = NO_NUMERICS,
+    ) -> None:
         """`own_fields` are the partition's own, which come before those of its records."""
         self._resource = resource
+        self._numerics = numerics
         self._own_fields = own_fields
         self.key = [name for name in resource.key if name not in own_fields]
         self._cut = resource.records.raw if isinstance(resource.records, RawRecords) else None
@@ -114,7 +123,8 @@ class Tables:
         is_plain = all(kind in _TYPES for kind in kinds.values())
         self._shape = None
         if has_key and is_plain and not any(map(_ODD_NAME.search, kinds)):
-            self._shape = _Shape(kinds, frame.beyond_double, self._resource.key)
+            scales = self._numerics.scales(frame.natural)
+            self._shape = _Shape(kinds, frame.beyond_double, self._resource.key, scales)
 
     def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
         """The page's records, with the values of the cursor field; None for the slower way."""
@@ -125,6 +135,8 @@ class Tables:
             self._guess(raw)
         shape = self._shape
         rows = shape.rows_of(raw) if shape else None
+        if shape and rows and not shape.has_room(rows):
+            return None
         natural = shape.natural(raw, rows) if shape and rows else None
         if not shape or not rows or not natural or not any(natural.values()):
             return None
@@ -165,9 +177,15 @@ class _Shape:
     """The fields of a page and their types."""
 
     def __init__(
-        self, kinds: Mapping[str, str | None], beyond_double: frozenset[str], key: Sequence[str]
+        self,
+        kinds: Mapping[str, str | None],
+        beyond_double: frozenset[str],
+        key: Sequence[str],
+        scales: Scales,
     ) -> None:
+        """`scales` has the fields of `numeric` columns."""
         self.kinds = kinds
+        self._scales = {name: scale for name, scale in scales.items() if name in kinds}
         self._beyond_double = beyond_double
         self._key = key
         self._slots = {name: f"field_{number}" for number, name in enumerate(kinds)}
@@ -189,6 +207,8 @@ class _Shape:
         )
 
     def _type(self, name: str) -> Any:
+        if name in self._scales and self.kinds[name] in NUMBERS:
+            return Decimal
         return _Bigint if name in self._beyond_double else _TYPES[self.kinds[name]]
 
     def _key_type(self, name: str) -> Any:
@@ -209,6 +229,13 @@ class _Shape:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
+    def has_room(self, rows: Sequence[Any]) -> bool:
+        """Whether `numeric` columns hold all values without rounding them."""
+        return all(
+            scale is None or all(fits(value, scale) for value in self.column(name, rows))
+            for name, scale in self._scales.items()
+        )
+
     def natural(self, raw: bytes, rows: Sequence[Any]) -> dict[str, str | None] | None:
         """The types that the fields have here; None where a field may be null or may be missing."""
         kinds = {name: self._natural(name, rows) for name in self.kinds}
@@ -227,7 +254,7 @@ class _Shape:
 
     def _natural(self, name: str, rows: Sequence[Any]) -> str | None:
         kind = self.kinds[name]
-        if kind == "double precision":
+        if kind == "double precision" and name not in self._scales:
             found = set(map(type, self.column(name, rows)))
             return kind if float in found else "bigint" if int in found else None
         return kind if any(value is not None for value in self.column(name, rows)) else None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_api import load_pages
+from memory_api import WAYS, load_pages
 from psycopg2.extensions import connection as Connection
 
 from flows.declaration import Cursor
@@ -13,7 +13,9 @@ from flows.errors import BadPayloadError
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
-UNSTORABLE = "NUL character"
+NUL = "has a NUL character in the field 'v"
+HALF = "has half a surrogate pair in the field 'v'"
+BEYOND = "has a number beyond double precision in the field 'v"
 NUMBERS = (
     "select state, extracted, inserted, updated, unchanged, rejected from elt.loads"
     " order by load_id desc limit 1"
@@ -25,23 +27,35 @@ def body(record: str, encoding: str = "utf-8") -> bytes:
 
 
 BAD_BODIES = [
-    pytest.param(body('{"id": null}'), "has no id, which is its key", id="null key"),
-    pytest.param(body('{"v": 2}'), "has no id, which is its key", id="no key"),
+    pytest.param(
+        body('{"id": null}'), "has null in the field 'id', which is part of", id="null key"
+    ),
+    pytest.param(body('{"v": 2}'), "has no field 'id', which is part of", id="no key"),
     pytest.param(body("{}"), "is an empty object", id="empty"),
     pytest.param(body('"two"'), 'is "two", not an object', id="string"),
     pytest.param(body("null"), "is null, not an object", id="null"),
     pytest.param(body("[2]"), "is [2], not an object", id="array"),
-    pytest.param(body(r'{"id": 2, "v": "\u0000"}'), UNSTORABLE, id="NUL"),
-    pytest.param(body(r'{"id": 2, "\u0000": 2}'), UNSTORABLE, id="NUL in a name"),
-    pytest.param(body(r'{"id": 2, "v": [{"a": "\u0000"}]}'), UNSTORABLE, id="NUL within"),
-    pytest.param(body(r'{"id": 2, "v": "\ud800"}'), UNSTORABLE, id="half a pair"),
-    pytest.param(body(r'{"id": 2, "v": "\uDC00x"}'), UNSTORABLE, id="other half"),
-    pytest.param(body('{"id": 2, "v": "\ud800"}'), UNSTORABLE, id="half a pair as bytes"),
-    pytest.param(body('{"id": 2, "v": 1e999}'), UNSTORABLE, id="beyond double"),
-    pytest.param(body('{"id": 2, "v": {"a": [-1E+999]}}'), UNSTORABLE, id="beyond double within"),
-    pytest.param(body(f'{{"id": 2, "v": 1{"0" * 250}e99}}'), UNSTORABLE, id="long beyond double"),
-    pytest.param(body(r'{"id": 2, "v": "\u0000"}', "utf-16"), UNSTORABLE, id="NUL in UTF-16"),
-    pytest.param(body('{"id": 2, "v": 1e999}', "utf-32"), UNSTORABLE, id="UTF-32"),
+    pytest.param(body(r'{"id": 2, "v": "\u0000"}'), NUL, id="NUL"),
+    pytest.param(
+        body(r'{"id": 2, "\u0000": 2}'), "in the name of the field '\\x00'", id="NUL in a name"
+    ),
+    pytest.param(
+        body(r'{"id": 2, "v": [{"a": "\u0000"}]}'),
+        "NUL character in the field 'v[0].a'",
+        id="NUL within",
+    ),
+    pytest.param(body(r'{"id": 2, "v": "\ud800"}'), HALF, id="half a pair"),
+    pytest.param(body(r'{"id": 2, "v": "\uDC00x"}'), HALF, id="other half"),
+    pytest.param(body('{"id": 2, "v": "\ud800"}'), HALF, id="half a pair as bytes"),
+    pytest.param(body('{"id": 2, "v": 1e999}'), BEYOND, id="beyond double"),
+    pytest.param(
+        body('{"id": 2, "v": {"a": [-1E+999]}}'),
+        "precision in the field 'v.a[0]'",
+        id="beyond double within",
+    ),
+    pytest.param(body(f'{{"id": 2, "v": 1{"0" * 250}e99}}'), BEYOND, id="long beyond double"),
+    pytest.param(body(r'{"id": 2, "v": "\u0000"}', "utf-16"), NUL, id="NUL in UTF-16"),
+    pytest.param(body('{"id": 2, "v": 1e999}', "utf-32"), BEYOND, id="UTF-32"),
 ]
 
 
@@ -94,3 +108,46 @@ def test_too_many_rejects_leave_the_cursor_where_it_was(
         load_pages(connection, [{"id": 2, "at": "2024-02-01"}, {"at": "2024-03-01"}], **dated)
     [(cursor_at,)] = query("select cursor_at at time zone 'UTC' from elt.checkpoints")
     assert f"{cursor_at:%F}" == "2024-01-01"
+
+
+def reason_of(connection: Connection, *records: Any, **changes: Any) -> str:
+    """What the error of a load says of the first record that was set aside."""
+    with pytest.raises(BadPayloadError) as failure:
+        load_pages(connection, list(records), **changes)
+    return str(failure.value)
+
+
+def test_a_record_without_its_key_is_shown_with_the_fields_it_has(connection: Connection) -> None:
+    said = reason_of(connection, {"id;name": "1;Eve"})
+    assert "no field 'id', which is part of its key; it has the fields 'id;name': {" in said
+    many = {f"field_{n}": n for n in range(9)}
+    assert "'field_4', …: {" in reason_of(connection, many)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("bad", "field", "reason"),
+    [
+        ({"when": "soon"}, '"when"', "in the field 'when' that Postgres refused"),
+        ({"Due Date": "later"}, '"Due Date"', "in the field 'Due Date' that Postgres refused"),
+        ({"v": {"deep": ["\0"]}}, '"deep"', "a NUL character in the field 'v.deep[0]'"),
+        ({"x\0": 1}, r'"x\u0000"', r"in the name of the field 'x\x00'"),
+    ],
+)
+def test_an_error_shows_the_part_of_the_record_that_its_reason_is_about(
+    connection: Connection, query: Query, way: str, bad: Any, field: str, reason: str
+) -> None:
+    record = {"id": 1, "before": "b" * 5000} | bad | {"after": "a" * 5000}
+    pins = {"columns": {"when": "date", "due_date": "date"}}
+    said = reason_of(connection, record, records=WAYS[way], **pins)
+    assert reason in said
+    shown = said.split(": …b")[1].split("a…. All others")[0]
+    assert field in shown
+    assert len(shown) < 250
+    assert [json.loads(kept) for (kept,) in query("select record from elt.rejects")] == [record]
+
+
+def test_a_refusal_of_postgres_is_cut(connection: Connection, query: Query) -> None:
+    said = reason_of(connection, {"id": 1, "v": "x" * 100_000}, columns={"v": "date"})
+    assert len(said) < 1000
+    assert len(query("select reason from elt.rejects")[0][0]) < 500
