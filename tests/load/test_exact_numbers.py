@@ -192,6 +192,7 @@ def test_any_number_is_exact(
         records=WAYS[way],
         columns={"v": "numeric"},
         disposition="replace",
+        max_shrinkage=1,
     )
     found = [value for (value,) in query("select v from raw_shop.items order by id")]
     assert found == [Decimal(number) for number in numbers]
