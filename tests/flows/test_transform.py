@@ -173,7 +173,7 @@ def test_what_left_the_project_stays_and_is_told_until_it_is_dropped(
 
 @pytest.mark.long
 def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> None:
-    """Each build goes on with the table before the last one, and adds what both lack."""
+    """Each build adds to a copy of what is published."""
     raw = (
         "select city, time::date, temperature_2m_max, _loaded_at"
         " from raw_open_meteo.daily_weather order by 1, 2"
