@@ -307,12 +307,31 @@ def add_schema_changes(cursor: Cursor, load_id: int, table: str, changes: list[C
 
 
 def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> None:
-    """Close the ledger entry."""
+    """Close the entry of a load that stored all of its pages, in the transaction of the last."""
     cursor.execute(
-        "update elt.loads set state = %s, error = %s, ended_at = clock_timestamp()"
-        " where load_id = %s",
+        "update elt.loads set state = %s, error = %s, is_complete = true,"
+        " ended_at = clock_timestamp() where load_id = %s",
         [state, error, load_id],
     )
+
+
+def fail(cursor: Cursor, load_id: int, error: str) -> None:
+    """Close the entry of a load that could not go on; one that has ended stays as it is."""
+    cursor.execute(
+        "update elt.loads set state = 'failed', error = %s, ended_at = clock_timestamp()"
+        " where load_id = %s and state = 'running'",
+        [error, load_id],
+    )
+
+
+def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: bool) -> Entry | None:
+    """The load with which a run has stored all pages of a partition, if there is one."""
+    cursor.execute(
+        _ENTRIES + "where (source, resource, partition, run_id, is_backfill) = (%s, %s, %s, %s, %s)"
+        " and replays is null and is_complete order by load_id desc limit 1",
+        [address.source, address.resource, address.partition, run_id, is_backfill],
+    )
+    return next((Entry(*row) for row in cursor.fetchall()), None)
 
 
 def newest(cursor: Cursor) -> int:

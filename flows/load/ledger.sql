@@ -30,6 +30,11 @@ alter table elt.loads add column if not exists is_backfill boolean not null defa
 comment on column elt.loads.is_backfill is
 'Whether it loaded a window of a backfill, which is named in partition, and no more.';
 
+alter table elt.loads add column if not exists is_complete boolean not null default false;
+
+comment on column elt.loads.is_complete is
+'Whether all of its pages are stored, although it may have failed because of its rejects.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null where it read the API.';
 

@@ -67,6 +67,8 @@ def load(
     address = Address(source, resource.name, partition.name)
     with _postgres_errors_of(address), _locked(connection, address, request.waits):
         with _transaction(connection) as cursor:
+            if done := _appended_before(cursor, address, resource, request):
+                return done
             load_id = ledger.begin(
                 cursor, address, request.run_id, request.replays, request.is_backfill
             )
@@ -79,6 +81,23 @@ def load(
             raise
         with _transaction(connection) as cursor:
             return ledger.entry(cursor, load_id)
+
+
+def _appended_before(
+    cursor: Cursor, address: Address, resource: Resource, request: Request
+) -> Entry | None:
+    """The entry of an append that this run has done before: again, it would double the rows.
+
+    Raises:
+        BadPayloadError: when that append had too many rejects.
+    """
+    is_append = resource.writes == "append" and not request.full_refresh
+    if not is_append or request.run_id is None or request.replays is not None:
+        return None
+    entry = ledger.completed_by(cursor, address, request.run_id, request.is_backfill)
+    if entry and entry.error is not None:
+        raise BadPayloadError(entry.error)
+    return entry
 
 
 def open_rejects(connection: Connection, address: Address) -> list[int]:
@@ -293,23 +312,31 @@ class Load:
         with _transaction(self._connection) as cursor:
             self._store(cursor, publish=True)
             self._stage.give_key(cursor)
-            rejected = ledger.entry(cursor, self._load_id).rejected
-            fits = rejected <= self._resource.max_rejects
-            moves = fits or self._resource.writes == "append"
+            error = self._rejects_error(cursor)
+            moves = error is None or self._resource.writes == "append"
             if moves and self._seen_at is not None and not self._request.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
             self._remember(cursor, cursor_at)
             if self._disposition == "replace":
                 ledger.supersede_rejects(cursor, self._address, self._load_id)
-            if fits:
+            if error is None:
                 ledger.end(cursor, self._load_id, "succeeded")
-        if not fits:
-            raise BadPayloadError(
-                f"{self._address}: {rejected} records could not be stored, "
-                f"{_told(self._first_reject)}. "
-                f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
-                "declaration and replay them, ask the API's owner, or raise max_rejects."
-            )
+            else:
+                ledger.end(cursor, self._load_id, "failed", error)
+        if error is not None:
+            raise BadPayloadError(error)
+
+    def _rejects_error(self, cursor: Cursor) -> str | None:
+        """What is wrong where the load has more rejects than its resource allows."""
+        rejected = ledger.entry(cursor, self._load_id).rejected
+        if rejected <= self._resource.max_rejects:
+            return None
+        return (
+            f"{self._address}: {rejected} records could not be stored, "
+            f"{_told(self._first_reject)}. "
+            f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
+            "declaration and replay them, ask the API's owner, or raise max_rejects."
+        )
 
 
 def _told(reject: Reject | None) -> str:
@@ -385,6 +412,6 @@ def _note_failure(connection: Connection, load_id: int, error: BaseException) ->
     message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     try:
         with _transaction(connection) as cursor:
-            ledger.end(cursor, load_id, "failed", message)
+            ledger.fail(cursor, load_id, message)
     except psycopg2.Error as second:
         log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))

@@ -22,7 +22,9 @@ class Request:
         full_refresh: read everything anew, and delete what the API no longer sends.
         replays: the load whose rejects are read instead of the API (`flows.load.replay`).
         waits: wait for another load of the partition instead of failing.
-        run_id: what the ledger calls the run that loads.
+        run_id: the run that loads; its retries have the same one. A run appends a partition once:
+            a retry sees in the ledger that it is done, even if the answer to the last commit was
+            lost. With None each load is one of its own, and a retry may append rows twice.
         accepts_shrinkage: let this load take more rows from its table than the resource declares.
         is_backfill: the partition is a window of a backfill; whether it can be loaded says nothing
             about whether the table is complete.
