@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError
+from flows.redaction import start_of
 
 Record = dict[str, Any]
 ParamValue = str | int | bool
@@ -188,7 +189,7 @@ class Page:
         except (ValueError, RecursionError) as error:
             raise BadPayloadError(
                 f"{self.url} answered {len(self.body)} bytes of {self.content_type} that are not "
-                f"JSON ({error}); they begin {self.body[:200].decode(errors='replace')!r}. "
+                f"JSON ({error}); they begin {start_of(self.body)!r}. "
                 "Ask the API's owner, or correct the address."
             ) from error
 

@@ -6,13 +6,15 @@ types. A message names the thing, the value and the remedy: it is shown to peopl
 
 from dataclasses import dataclass
 
+from flows.redaction import redact
+
 
 @dataclass(frozen=True)
 class Answer:
     """What an API said before it was given up.
 
     Attributes:
-        url: without secrets.
+        url: that was asked.
         status: None where there was no answer.
         start: the beginning of the body.
         attempts: how often it was asked.
@@ -23,12 +25,17 @@ class Answer:
     start: str
     attempts: int
 
+    def __post_init__(self) -> None:
+        """Keep secrets out: the login may stand in the address, and be repeated in the body."""
+        object.__setattr__(self, "url", redact(self.url))
+        object.__setattr__(self, "start", redact(self.start))
+
 
 class EltError(Exception):
     """A load or a build that did not succeed; use one of the kinds below."""
 
     def __init__(self, message: str, answer: Answer | None = None) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.answer = answer
 
 

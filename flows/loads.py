@@ -26,6 +26,7 @@ from pydantic import Field
 from blocks import secrets
 from blocks.warehouse import Warehouse
 from flows import sources
+from flows.boundaries import without_secrets
 from flows.declaration import Page, Partition, Resource, RowsOf, Source
 from flows.errors import EltError, UnavailableError
 from flows.extract.client import Client
@@ -105,7 +106,7 @@ def as_task(
         cache_policy=NO_CACHE,
         retry_condition_fn=is_worth_retrying,
         **retry.options(),
-    )(function)
+    )(without_secrets(function))
 
 
 def raw_asset(source: str, resource: str) -> Asset:

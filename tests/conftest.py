@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, make_url
 
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
+from flows import redaction
 
 LONG_FOLDERS = ("deployments", "flows")
 _numbers = count(1)
@@ -252,3 +253,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(str(item.path)))
         if item.get_closest_marker("long") and not is_full:
             item.add_marker(pytest.mark.skip(reason="only with CHAOS=full"))
+
+
+@pytest.fixture(autouse=True)
+def _no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the secrets of earlier tests, which may be words in this one's messages."""
+    monkeypatch.setattr(redaction, "_known", redaction.Secrets())

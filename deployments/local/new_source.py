@@ -19,10 +19,10 @@ from flows.errors import ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
-from flows.extract.masks import Mask
 from flows.extract.pages import first_request
 from flows.extract.records import csv_rows, ndjson, record_at, records_at
 from flows.load.names import column_name
+from flows.redaction import shows_secret
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,7 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
     page.body = in_utf8(page, resource)
     found, rows = _records(page, records)
     _check_records(given.url, rows)
-    _check_fields(client.mask, rows)
+    _check_fields(rows)
     keys = _key(key, rows, resource.name)
     return Draft(
         name,
@@ -105,9 +105,9 @@ def _check_records(url: str, rows: list[Any]) -> None:
         )
 
 
-def _check_fields(mask: Mask, rows: list[Record]) -> None:
+def _check_fields(rows: list[Record]) -> None:
     """Some APIs repeat a login; as the name of a field it would be written to the files."""
-    if any(mask.shows_secret(field) for row in rows for field in row):
+    if any(shows_secret(field) for row in rows for field in row):
         raise ConfigurationError(
             "The API answers with the login as the name of a field. Write the source by hand, with "
             "a `records` function that leaves the field out."

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from time import time
 
 from flows.declaration import Rule
-from flows.extract.masks import Mask
+from flows.redaction import start_of
 
 PASSING_STATUSES = frozenset({408, 425, 429})
 # A server that can't do what it is asked for can't do it later either.
@@ -27,7 +27,6 @@ class Said:
     Attributes:
         url: that gave it, without the login.
         location: where it redirects to; None where it does not.
-        mask: hides secrets, which some APIs repeat in their answers.
     """
 
     url: str
@@ -36,12 +35,11 @@ class Said:
     headers: Mapping[str, str]
     body: bytes
     location: str | None
-    mask: Mask
 
     @property
     def start(self) -> str:
         """The beginning of the body on one line."""
-        return self.mask.start_of(self.body)
+        return start_of(self.body)
 
     @property
     def is_good(self) -> bool:

@@ -17,7 +17,7 @@ from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLog
 from flows.extract import addresses
 from flows.extract.answers import Said
 from flows.extract.connection import Connection, NoAnswerError
-from flows.extract.masks import Mask
+from flows.redaction import Secrets, remember
 
 ReadSecret = Callable[[str], str]
 
@@ -126,13 +126,23 @@ class Credentials:
     """A source's login with its value: signs requests."""
 
     def __init__(
-        self, login: Login | None, read_secret: ReadSecret, connection: Connection, mask: Mask
+        self, login: Login | None, read_secret: ReadSecret, connection: Connection
     ) -> None:
         self._login = login
         self._read_secret = read_secret
         self._connection = connection
-        self._mask = mask
+        self._secrets = Secrets()
+        self._secret: str | None = None
         self._value: str | None = None
+
+    def learn(self) -> None:
+        """Read the secret, unless it is there already, and keep it out of every text from now on.
+
+        Raises:
+            RefusedLoginError: there is no such secret.
+        """
+        if self._login is not None and self._secret is None:
+            self._secret = self._hide(self._read_secret(self._login.secret))
 
     def prepare(self, within_seconds: float) -> None:
         """Read the secret, and fetch the token, unless they are there already.
@@ -143,9 +153,10 @@ class Credentials:
         """
         if self._login is None or self._value is not None:
             return
-        value = self._mask.add(self._read_secret(self._login.secret))
+        self.learn()
+        value = self._secret or ""
         if isinstance(self._login, OAuth2):
-            value = self._mask.add(self._fetch_token(self._login, value, within_seconds))
+            value = self._hide(self._fetch_token(self._login, value, within_seconds))
         self._value = value
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
@@ -163,16 +174,22 @@ class Credentials:
         return request
 
     def _check_header(self, login: Login, value: str) -> None:
-        self._mask.add(value.rpartition(" ")[2])
+        self._hide(value.rpartition(" ")[2])
         if _HEADER_VALUE.fullmatch(value) is None:
             raise RefusedLoginError(
                 f"The secret {login.secret!r} has a line break or a letter in it that can't be "
                 "sent in a header. Store it again without."
             )
 
+    def _hide(self, secret: str) -> str:
+        """Keep a secret out of every text, and out of the addresses that this API leads to."""
+        remember(secret)
+        self._secrets.add(secret)
+        return secret
+
     def renew(self) -> bool:
         """Forget a token that was refused; False where there is no way to get another one."""
-        self._value = None
+        self._secret = self._value = None
         return isinstance(self._login, OAuth2)
 
     def unsigned(self, request: HttpRequest) -> HttpRequest:
@@ -184,10 +201,10 @@ class Credentials:
         param = self._login.param if self._login else ""
         url = addresses.without_params(
             request.url,
-            lambda name, value: (bool(param) and name == param) or self._mask.is_secret(value),
+            lambda name, value: (bool(param) and name == param) or self._secrets.is_secret(value),
         )
         request = replace(request, url=url)
-        if self._mask.shows_secret(str(request)):
+        if self._secrets.shows_secret(str(request)):
             raise BadPayloadError(
                 f"The API leads to {request}, with the login in it, which would be stored there. "
                 "Give the resource a `paging` of its own that leaves it out."
@@ -213,7 +230,7 @@ class Credentials:
         def sign(request: PreparedRequest) -> PreparedRequest:
             addresses.check_any(str(request.url), has_login=True)
             request.headers["Authorization"] = _basic(login.client_id, client_secret)
-            self._mask.add(request.headers["Authorization"].rpartition(" ")[2])
+            self._hide(request.headers["Authorization"].rpartition(" ")[2])
             return request
 
         request = HttpRequest(login.token_url, "POST")

@@ -29,7 +29,6 @@ from flows.extract import addresses
 from flows.extract.answers import Said
 from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
 from flows.extract.connection import Connection, NoAnswerError
-from flows.extract.masks import Mask
 from flows.extract.pace import pace_of
 
 log = logging.getLogger(__name__)
@@ -42,11 +41,7 @@ KEEPING_REDIRECTS = frozenset({307, 308})
 
 
 class Client:
-    """Fetches pages for one load; what it waits adds up against the source's `max_wait_seconds`.
-
-    Attributes:
-        mask: hides the source's secrets.
-    """
+    """Fetches pages for one load; what it waits adds up against the source's `max_wait_seconds`."""
 
     def __init__(
         self,
@@ -56,9 +51,8 @@ class Client:
     ) -> None:
         """`turn` is called before each request, besides the source's own rate."""
         self._source = source
-        self.mask = Mask()
-        self._connection = Connection(source, self.mask)
-        self._credentials = Credentials(source.login, read_secret, self._connection, self.mask)
+        self._connection = Connection(source)
+        self._credentials = Credentials(source.login, read_secret, self._connection)
         self._pace = pace_of(source.name, source.rate) if source.rate else None
         self._turn = turn
         self._waited_seconds = 0.0
@@ -75,6 +69,14 @@ class Client:
     ) -> None:
         """Close the connections."""
         self._connection.close()
+
+    def learn_secret(self) -> None:
+        """Know the login's secret before a source's own function can quote it.
+
+        Raises:
+            RefusedLoginError: when there is no such secret.
+        """
+        self._credentials.learn()
 
     def get(
         self,
@@ -106,7 +108,6 @@ class Client:
             except EltError as error:
                 answer = error.answer or Answer(request.url, None, "", attempt)
                 error.answer = replace(answer, attempts=attempt)
-                self.mask.hide_in(error)
                 raise
         raise AssertionError("count never ends")
 
@@ -213,8 +214,8 @@ class Client:
                 "committed is kept."
             )
             raise _error(UnavailableError, request, message, said)
-        shown = self.mask(f"{request.url}: {failure}")
-        log.warning("%s; attempt %d follows in %.1f s", shown, attempt + 1, seconds)
+        said_so = f"{request.url}: {failure}"
+        log.warning("%s; attempt %d follows in %.1f s", said_so, attempt + 1, seconds)
         self._waited_seconds += seconds
         sleep(seconds)
 

@@ -19,7 +19,6 @@ from flows.errors import Answer, BadPayloadError, ConfigurationError, PayloadToo
 from flows.extract import addresses
 from flows.extract.answers import Said
 from flows.extract.deadline import Adapter, check_deadline, deadline
-from flows.extract.masks import Mask
 from flows.extract.packing import CutShortError, TooLargeError, UnpackError, unpacked
 
 CHUNK_BYTES = 1 << 16
@@ -78,10 +77,9 @@ class _Session(requests.Session):
 class Connection:
     """The connections of one thread to a source's hosts, kept open between requests."""
 
-    def __init__(self, source: Source, mask: Mask) -> None:
+    def __init__(self, source: Source) -> None:
         self._timeouts = (source.connect_timeout_seconds, source.read_timeout_seconds)
         self._max_body_bytes = source.max_body_bytes
-        self._mask = mask
         self._session = _Session()
         self._session.headers.update(HEADERS)
         for scheme in addresses.PORTS:
@@ -157,7 +155,6 @@ class Connection:
             response.headers,
             body,
             None if location is None else addresses.from_header(location),
-            self._mask,
         )
 
     def _body(self, response: requests.Response) -> bytes:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from flows.boundaries import with_guards
 from flows.declaration import (
     HttpRequest,
     Page,
@@ -20,7 +21,7 @@ from flows.declaration import (
     Window,
     query_pairs,
 )
-from flows.errors import BadPayloadError, ConfigurationError, EltError
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract import addresses
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
@@ -98,6 +99,8 @@ def read_pages(
         BadPayloadError: when the API sends a page, or the way to one, that was read already.
         EltError: as `Client.get` does.
     """
+    client.learn_secret()
+    resource = with_guards(resource)
     slices = list(_slices(window, resource))
     starts = [first_request(source, resource, partition, part) for part in slices]
     first = str(starts[0]) if starts else ""
@@ -153,18 +156,14 @@ def _follow(
     while following is not None:
         page = client.get(following, resource.rules, is_repeatable)
         page.find = resource.records
-        try:
-            following = None if page.is_empty else _next(client, resource, trail, following, page)
-        except EltError as error:
-            client.mask.hide_in(error)
-            raise
+        following = None if page.is_empty else _next(client, resource, trail, following, page)
         yield page, following
 
 
 def _next(
     client: Client, resource: Resource, trail: "_Trail", request: HttpRequest, page: Page
 ) -> HttpRequest | None:
-    check_type(page, resource.records, client.mask)
+    check_type(page, resource.records)
     page.body = in_utf8(page, resource)
     found = resource.paging(page) if resource.paging else None
     trail.add(request, page)

@@ -11,7 +11,7 @@ import msgspec
 
 from flows.declaration import Page, Record, not_utf8
 from flows.errors import BadPayloadError
-from flows.extract.masks import Mask
+from flows.redaction import redact, start_of
 
 # Content types that say nothing about what is in them; some servers send all they have so.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
@@ -25,7 +25,7 @@ SHOWN_CHARACTERS = 200
 csv.field_size_limit(2**31 - 1)
 
 
-def check_type(page: Page, records: Callable[[Page], list[Any]], mask: Mask) -> None:
+def check_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
     """Compare what the API says it sends with what the resource declares.
 
     Functions of a source's own declare nothing, unless they have a `types` of their own.
@@ -38,7 +38,7 @@ def check_type(page: Page, records: Callable[[Page], list[Any]], mask: Mask) -> 
     if types and not any(word in said for word in (*types, *ANY_TYPE)):
         raise BadPayloadError(
             f"{page.url} answered {page.content_type} where the source declares {types[0]}; it "
-            f"begins {mask.start_of(page.body)!r}. Correct `records` or the address, or ask the "
+            f"begins {start_of(page.body)!r}. Correct `records` or the address, or ask the "
             "API's owner."
         )
 
@@ -178,7 +178,7 @@ def _csv_lines(text: str, delimiter: str, most: int | None = None) -> list[list[
 def _problem(names: list[str], rows: list[list[str]]) -> str | None:
     """Why these rows are no records; None when they are."""
     if names and names[0].startswith("<"):
-        return f"its first line is {','.join(names)[:80]!r}, as of a web page"
+        return f"its first line is {redact(','.join(names))[:80]!r}, as of a web page"
     if len(set(names)) < len(names):
         return f"a name stands twice in its first line, {names}"
     for number, row in enumerate(rows, start=1):
@@ -191,7 +191,7 @@ def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
     """The header that was read, and the delimiter that would split it and its rows evenly."""
     for likely in DELIMITERS:
         if likely != delimiter and _splits_evenly(text, likely, len(names)):
-            shown = delimiter.join(names)[:SHOWN_CHARACTERS]
+            shown = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
             return (
                 f". With the delimiter {delimiter!r} its header is {shown!r}; the delimiter is "
                 f"probably {likely!r}: declare csv_rows({likely!r})"

@@ -9,9 +9,10 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
-from flows.errors import ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.load import keys
 from flows.load.names import column_names
+from flows.redaction import shows_secret
 
 _READ = (
     "select field, column_name from elt.columns"
@@ -74,11 +75,15 @@ class Columns:
         """Give a column to each field that has none; the fields of one group at the same time.
 
         Loads of other partitions wait until this transaction has ended, and see the same columns.
+
+        Raises:
+            BadPayloadError: when a new field has a secret in its name, which would be stored.
         """
         fields = [list(group) for group in groups]
         met = {field for group in fields for field in group}
         if all(self._is_stored(field) for field in met):
             return
+        self._refuse_secrets(met)
         keys.lock(cursor, self._table)
         self.read(cursor)
         for group in fields:
@@ -90,6 +95,15 @@ class Columns:
         ]
         execute_values(cursor, _WRITE, rows)
         self._stored |= {field: self._names[field] for field in met}
+
+    def _refuse_secrets(self, fields: Iterable[str]) -> None:
+        for field in fields:
+            if not self._is_stored(field) and shows_secret(field):
+                raise BadPayloadError(
+                    f"{'.'.join(self._table.strings)}: the API repeats a login in the name of a "
+                    f"field, {field!r}, and the name would be stored. Ask the API's owner, or "
+                    "leave the field out in the source."
+                )
 
     def _is_stored(self, field: str) -> bool:
         column = self._names.get(field)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from flows.declaration import ExactNumber, Record
 from flows.load.numerics import Scales, digits_of, fits
+from flows.redaction import redact
 
 Texts = Callable[[], Sequence[str] | None]
 
@@ -66,11 +67,12 @@ class Reject:
 
     @property
     def excerpt(self) -> str:
-        """The part of the record that the field is in."""
-        start = max(0, self.record.find(json.dumps(self.field)) - EXCERPT_BEFORE)
+        """The part of the record that the field is in, redacted before it is cut."""
+        record = redact(self.record)
+        start = max(0, record.find(json.dumps(self.field)) - EXCERPT_BEFORE)
         end = start + EXCERPT_CHARACTERS
-        before, after = "…" if start else "", "…" if end < len(self.record) else ""
-        return f"{before}{self.record[start:end]}{after}"
+        before, after = "…" if start else "", "…" if end < len(record) else ""
+        return f"{before}{record[start:end]}{after}"
 
 
 class Frame(Protocol):
@@ -192,7 +194,7 @@ def is_suspect(body: bytes) -> bool:
 
 def _misfit(record: Any, key: Sequence[str]) -> MisfitError | None:
     if not isinstance(record, dict):
-        return MisfitError(f"is {json.dumps(record)[:50]}, not an object")
+        return MisfitError(f"is {redact(json.dumps(record))[:50]}, not an object")
     if not record:
         return MisfitError("is an empty object")
     for field in key:
@@ -279,7 +281,8 @@ def _rounded(record: Record, scales: Scales) -> MisfitError | None:
 
 
 def shown(text: str) -> str:
-    """A text in quotes, cut, with escapes for what no log can show."""
+    """A text in quotes, redacted and cut, with escapes for what no log can show."""
+    text = redact(text)
     cut = text if len(text) <= SHOWN_NAME_CHARACTERS else f"{text[: SHOWN_NAME_CHARACTERS - 1]}…"
     return repr(cut)
 

@@ -15,10 +15,11 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from flows.declaration import Resume
-from flows.errors import UnavailableError
+from flows.errors import ConfigurationError, UnavailableError
 from flows.load import schemas
 from flows.load.frames import Reject
 from flows.load.schema import Change
+from flows.redaction import redact, redact_record, shows_secret
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()
 _VERSION = schemas.version("The ledger of all loads", _TABLES)
@@ -140,7 +141,12 @@ def begin(
     replays: int | None = None,
     is_backfill: bool = False,
 ) -> int:
-    """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one."""
+    """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one.
+
+    Raises:
+        ConfigurationError: when the partition's name shows a secret.
+    """
+    _refuse_secret(address, "partition's name", address.partition)
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
         " error = 'the process that ran it ended without a word'"
@@ -215,7 +221,13 @@ def _time(text: str) -> datetime:
 
 
 def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint) -> None:
-    """Remember where to go on."""
+    """Remember where to go on.
+
+    Raises:
+        ConfigurationError: when a request shows a secret: redacted, it could not be asked again.
+    """
+    resume = checkpoint.resume and json.dumps(vars(checkpoint.resume), default=_as_json)
+    _refuse_secret(address, "next request", resume or "")
     cursor.execute(
         "insert into elt.checkpoints as c (source, resource, partition, cursor_at, cursor_seen_at,"
         " resume, window_until, load_id) values (%s, %s, %s, %s, %s, %s, %s, %s)"
@@ -227,11 +239,20 @@ def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: 
             *asdict(address).values(),
             checkpoint.cursor_at,
             checkpoint.cursor_seen_at,
-            checkpoint.resume and json.dumps(vars(checkpoint.resume), default=_as_json),
+            resume,
             checkpoint.window_until,
             load_id,
         ],
     )
+
+
+def _refuse_secret(address: Address, what: str, text: str) -> None:
+    """Refuse a text that can't be stored redacted, because the next load compares or uses it."""
+    if shows_secret(text):
+        raise ConfigurationError(
+            f"{address}: its {what} has the secret of a login in it, which the ledger would store: "
+            f"{text}. Change the resource's `params`, `paging` or `partitions`."
+        )
 
 
 def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
@@ -247,7 +268,7 @@ def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
 
 def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
     """Keep records that could not be stored, with the reason."""
-    rows = [(load_id, reject.reason, reject.record) for reject in rejects]
+    rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in rejects]
     execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
 
 
@@ -302,7 +323,10 @@ def add_schema_changes(cursor: Cursor, load_id: int, table: str, changes: list[C
         cursor,
         "insert into elt.schema_changes (load_id, table_name, column_name, old_type, new_type)"
         " values %s",
-        [(load_id, table, change.column, change.old_type, change.new_type) for change in changes],
+        [
+            (load_id, table, redact(change.column), change.old_type, change.new_type)
+            for change in changes
+        ],
     )
 
 
@@ -311,7 +335,7 @@ def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> N
     cursor.execute(
         "update elt.loads set state = %s, error = %s, is_complete = true,"
         " ended_at = clock_timestamp() where load_id = %s",
-        [state, error, load_id],
+        [state, error and redact(error), load_id],
     )
 
 
@@ -320,7 +344,7 @@ def fail(cursor: Cursor, load_id: int, error: str) -> None:
     cursor.execute(
         "update elt.loads set state = 'failed', error = %s, ended_at = clock_timestamp()"
         " where load_id = %s and state = 'running'",
-        [error, load_id],
+        [redact(error), load_id],
     )
 
 

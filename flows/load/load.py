@@ -17,6 +17,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from flows.boundaries import without_secrets
 from flows.declaration import (
     Disposition,
     Page,
@@ -35,6 +36,7 @@ from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read
 from flows.load.schema import Change
 from flows.load.stage import REFUSALS, Stage
+from flows.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ MISFITS = 100
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
 
 
+@without_secrets
 def load(
     connection: Connection,
     source: str,
@@ -100,6 +103,7 @@ def _appended_before(
     return entry
 
 
+@without_secrets
 def open_rejects(connection: Connection, address: Address) -> list[int]:
     """The loads of a partition that set records aside which are not replayed yet, oldest first.
 
@@ -403,7 +407,7 @@ def _postgres_errors_of(address: Address) -> Iterator[None]:
 
 
 def _said(error: psycopg2.Error) -> str:
-    return " ".join(str(error).split())
+    return " ".join(redact(str(error)).split())
 
 
 def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:

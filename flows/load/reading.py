@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from flows.boundaries import with_guards
 from flows.declaration import Page, Partition, Resource, Resume
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.load.frames import (
@@ -48,6 +49,7 @@ class Reader:
     """
 
     def __init__(self, address: Address, resource: Resource, partition: Partition) -> None:
+        resource = with_guards(resource)
         self._address = address
         self._resource = resource
         self.own_fields = {

@@ -108,14 +108,21 @@ def newest_of(values: Iterable[Any]) -> datetime | None:
 
 def _as_time(value: Any) -> datetime:
     """An ISO 8601 date or time as an aware time; one without an offset is UTC."""
-    try:
-        at = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except (AttributeError, ValueError) as error:
+    at = _parsed(value)
+    if at is None:
         raise BadPayloadError(
             f"The cursor field holds {value!r}, which is not an ISO 8601 date or time. Choose "
             "another cursor field, or turn it into one in the source's `records` function."
-        ) from error
+        )
     return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def _parsed(value: Any) -> datetime | None:
+    """None without the error, which would quote a secret in a form that is not redacted."""
+    try:
+        return datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except (AttributeError, ValueError):
+        return None
 
 
 def _midnight(at: datetime) -> datetime:

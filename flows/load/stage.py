@@ -44,6 +44,7 @@ from flows.load.schema import (
     used_columns,
 )
 from flows.load.shrinkage import Replacement
+from flows.redaction import redact
 
 TRIAL = sql.Identifier("pg_temp", "trial")
 COPY_BYTES = 1 << 20
@@ -121,7 +122,7 @@ class Stage:
 
     def _refused(self, error: psycopg2.Error) -> MisfitError:
         """What Postgres said, with the field of the column that it names."""
-        said = " ".join((error.diag.message_primary or str(error)).split())
+        said = " ".join(redact(error.diag.message_primary or str(error)).split())
         if len(said) > REFUSAL_CHARACTERS:
             said = f"{said[: REFUSAL_CHARACTERS - 1]}…"
         place = _COPY_PLACE.match(error.diag.context or "")

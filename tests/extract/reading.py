@@ -36,7 +36,7 @@ class MemoryClient(Client):
             asked.headers[name] = value
         answer = self._api(asked)
         headers = CaseInsensitiveDict(answer.headers)
-        return Said(request.url, answer.status, "", headers, answer.body, None, self.mask)
+        return Said(request.url, answer.status, "", headers, answer.body, None)
 
 
 def read(

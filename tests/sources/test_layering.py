@@ -68,6 +68,14 @@ def test_a_layer_does_not_know_the_other_layers(folder: str, forbidden: set[str]
     assert reached & forbidden == set()
 
 
+def test_redaction_knows_only_the_standard_library() -> None:
+    """Every layer imports it, and the errors are made of it."""
+    found = packages(imported_by(FLOWS / "redaction.py"))
+    assert "re" in found
+    assert found <= sys.stdlib_module_names
+    assert "flows.redaction" in imported_by(FLOWS / "errors.py")
+
+
 def test_only_deployments_import_the_flow_elt() -> None:
     assert (FLOWS / "elt.py").exists()
     assert "flows.elt" not in imported("flows", "blocks")

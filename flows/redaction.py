@@ -1,0 +1,193 @@
+"""Secrets, and how every text that is stored, logged or raised is kept free of them.
+
+The registry of known secrets is the process's own and shared by its loads: one source's answer may
+quote another source's login. Knows nothing of HTTP, Postgres or Prefect.
+"""
+
+import html
+import json
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+SHORTEST_SECRET = 4
+# A shorter one is too like an ordinary word to be searched for in addresses.
+SHORTEST_IN_ADDRESSES = 8
+EXCERPT_BYTES = 1 << 13
+SHOWN_CHARACTERS = 200
+HIDDEN = "***"
+# What stands where a text was cut off; Postgres cuts the values that it quotes.
+CUT_OFF = ("...", "…")
+
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/?#\s]*@")
+_UNCHANGED = re.compile("[A-Za-z0-9]+")
+
+
+class Secrets:
+    """Secrets that are found however they are written: escaped, encoded, in upper or lower case."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # Never changed in place: threads read it while another one adds a secret.
+        self._longest_first: tuple[_Secret, ...] = ()
+
+    def add(self, text: str) -> None:
+        """Look for this one from now on, unless it is too short."""
+        if len(text) < SHORTEST_SECRET or self._holds(text):
+            return
+        with self._lock:
+            found = {secret.text: secret for secret in self._longest_first}
+            found.setdefault(text, _Secret(text))
+            self._longest_first = tuple(sorted(found.values(), key=_length, reverse=True))
+
+    def _holds(self, text: str) -> bool:
+        return any(secret.text == text for secret in self._longest_first)
+
+    def hidden_in(self, text: str) -> str:
+        """The text with *** for each secret, also for one that was cut off with an ellipsis."""
+        lowered = text.lower()
+        for secret in self._longest_first:
+            text = secret.hidden_in(text, lowered)
+        return text
+
+    def is_secret(self, value: str) -> bool:
+        """Whether a query parameter's value is a secret."""
+        return len(value) >= SHORTEST_IN_ADDRESSES and self._holds(value)
+
+    def shows_secret(self, text: str) -> bool:
+        """Whether the text has a secret in it, unless that is short enough for an ordinary word."""
+        lowered = text.lower()
+        return any(
+            len(match[0]) >= SHORTEST_IN_ADDRESSES
+            for secret in self._longest_first
+            for match in secret.matches(text, lowered)
+        )
+
+
+class _Secret:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # No encoding changes it, so that a text without it has no form of the secret.
+        self._anchor = max(_UNCHANGED.findall(text), key=len, default="").lower()
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("".join(map(_any_form_of_character, self.text)), re.IGNORECASE)
+
+    def matches(self, text: str, lowered: str) -> Iterator[re.Match[str]]:
+        return self._pattern.finditer(text) if self._anchor in lowered else iter(())
+
+    def hidden_in(self, text: str, lowered: str) -> str:
+        if self._anchor in lowered:
+            text = self._pattern.sub(HIDDEN, text)
+        return self._cut_off_hidden_in(text)
+
+    def _cut_off_hidden_in(self, text: str) -> str:
+        start = self.text[:SHORTEST_IN_ADDRESSES]
+        at = text.find(start) if len(start) == SHORTEST_IN_ADDRESSES else -1
+        while at >= 0:
+            end = at + _common(text[at:], self.text)
+            if text.startswith(CUT_OFF, end):
+                text = text[:at] + HIDDEN + text[end:]
+            at = text.find(start, at + len(HIDDEN))
+        return text
+
+
+def _common(first: str, second: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _length(secret: _Secret) -> int:
+    return len(secret.text)
+
+
+_known = Secrets()
+
+
+def remember(secret: str) -> None:
+    """Keep this secret out of every text from now on, in all of the process."""
+    _known.add(secret)
+
+
+def redact(text: str) -> str:
+    """The text with *** for secrets, and for the user in an address."""
+    return _known.hidden_in(_USER_IN_ADDRESS.sub(f"{HIDDEN}@", text))
+
+
+def shows_secret(text: str) -> bool:
+    """Whether the text has a known secret in it that is too long for an ordinary word."""
+    return _known.shows_secret(text)
+
+
+def start_of(text: str | bytes) -> str:
+    """The beginning of a text on one line, redacted before it is cut."""
+    excerpt = text[:EXCERPT_BYTES]
+    if isinstance(excerpt, bytes):
+        excerpt = excerpt.decode(errors="replace")
+    if len(text) > EXCERPT_BYTES:
+        excerpt += CUT_OFF[0]
+    return " ".join(redact(excerpt)[:SHOWN_CHARACTERS].split())
+
+
+def redact_record(record: str) -> str:
+    """A record's JSON as it is; where it shows a secret, a JSON string of the redacted text.
+
+    So the record can be read, but a replay never stores *** as if the API had sent it.
+    """
+    redacted = _known.hidden_in(record)
+    return record if redacted == record else json.dumps(redacted, ensure_ascii=False)
+
+
+def _any_form_of_character(character: str) -> str:
+    """A pattern for a character, percent-encoded (twice, too) or escaped as JSON or HTML do."""
+    if character.isalnum() and character.isascii():
+        return character
+    number = ord(character)
+    forms = [
+        re.escape(character),
+        *map(_percent_encoded, (character.encode(), character.encode("latin-1", "ignore"))),
+        re.escape(json.dumps(character)[1:-1]),
+        rf"\\u{number:04x}",
+        re.escape(html.escape(character)),
+        f"&#(?:0*{number}|x0*{number:x});",
+        r"\+" if character == " " else "",
+    ]
+    return rf"\\{{0,3}}(?:{'|'.join(filter(None, forms))})"
+
+
+def _percent_encoded(characters: bytes) -> str:
+    return "".join(f"%(?:25){{0,2}}{byte:02x}" for byte in characters)
+
+
+def _redact_log_record(record: logging.LogRecord) -> None:
+    try:
+        message = record.getMessage()
+    except (TypeError, ValueError):
+        # The handlers report a message that does not fit its arguments, without failing.
+        return
+    if (redacted := redact(message)) != message:
+        record.msg, record.args = redacted, ()
+    if record.exc_info and record.exc_info[1]:
+        lines = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+        if (redacted := redact(lines)) != lines:
+            record.exc_text, record.exc_info = redacted, None
+
+
+def _redacting(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def made(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        _redact_log_record(record)
+        return record
+
+    return made
+
+
+# Not a filter: those of a logger see no records of the loggers below it, and those of a handler
+# none that go to another one, such as Prefect's.
+logging.setLogRecordFactory(_redacting(logging.getLogRecordFactory()))

@@ -1,0 +1,96 @@
+"""A login that an API repeats is in nothing that Prefect keeps of the failed run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from conftest import Answer, Asked, Server
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.logging.handlers import APILogWorker
+
+from flows import sources
+from flows.declaration import Page, Resource, Source
+from flows.elt import elt
+from flows.extract.auth import Bearer
+from flows.extract.records import records_at
+
+Ask = Callable[..., list[tuple[Any, ...]]]
+WORD = "cAn4ryW0rd"
+
+
+def careless(page: Page) -> Any:
+    """Quotes the answer in an error, and in its cause."""
+    try:
+        raise KeyError(page.body.decode())
+    except KeyError as error:
+        raise ValueError(f"no items in {page.body.decode()}") from error
+
+
+SHOP = (
+    Resource("own_function", "own", careless, key=("id",)),
+    Resource("not_json", "text", records_at("items"), key=("id",)),
+    Resource("rejected", "items", records_at("items"), key=("id",)),
+    Resource("refused", "items", records_at("items"), key=("v",), columns={"v": "integer"}),
+    Resource("fields", "keys", records_at("items")),
+)
+
+
+def answer(asked: Asked) -> Answer:
+    sent = asked.headers["Authorization"]
+    said = {
+        "/own": sent,
+        "/text": f"<p>{sent}",
+        "/items": f'{{"items": [{{"v": "{sent}"}}]}}',
+        "/keys": f'{{"items": [{{"{sent}": 1}}]}}',
+    }
+    return Answer(said[asked].encode())
+
+
+def kept(prefect: SyncPrefectClient, run_id: UUID) -> Iterator[str]:
+    """All that Prefect's API says of a run: its states, task runs, logs and artifacts."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    yield prefect.read_flow_run(run_id).model_dump_json()
+    for task_run in prefect.read_task_runs(flow_run_filter=of_run):
+        yield task_run.model_dump_json()
+    artifacts = prefect.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    )
+    for artifact in artifacts:
+        yield artifact.model_dump_json()
+    logs = prefect.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
+    for log in logs:
+        yield log.model_dump_json()
+
+
+def test_prefect_keeps_no_secret_of_a_run_that_failed(
+    serve: Callable[[Callable[[Asked], Answer]], Server],
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", f"{WORD}/{WORD}")
+    shop = Source("shop", serve(answer).url, SHOP, Bearer("shop-key"))
+    monkeypatch.setattr(sources, "find", lambda name: shop)
+
+    state: Any = elt(source="shop", transform=False, return_state=True)
+
+    assert state.is_failed()
+    APILogWorker.drain_all()
+    with get_client(sync_client=True) as prefect:
+        texts = list(kept(prefect, state.state_details.flow_run_id))
+    said = "\n".join(texts)
+    assert "Traceback" in said
+    assert "function failed in careless" in said
+    assert "loads-shop" in said
+    assert said.count("***") > len(SHOP)
+    assert [text for text in texts if WORD in text] == []
+    assert ask("select count(*) from elt.loads where state = 'failed'") == [(5,)]
+    assert WORD not in str(ask("select l::text, r::text from elt.loads l, elt.rejects r"))
