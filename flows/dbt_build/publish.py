@@ -18,6 +18,7 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load import schemas
 from flows.load.attached import KINDS, Attached, Grant, attach, attached_to
 from flows.load.views import without_dependent_views
+from flows.postgres import locks
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
@@ -101,15 +102,17 @@ def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Name
         schemas.ensure(cursor, schema)
     refuse_others(cursor, relations, ours)
     places = [relation.published.quoted for relation in relations]
+    cursor.execute("savepoint before_publish")
     try:
         before = [_old(cursor, relation.published) for relation in relations]
         with without_dependent_views(cursor, *places, replaced=True):
             for relation, old in zip(relations, before, strict=True):
                 _replace(cursor, relation, old)
     except errors.LockNotAvailable as error:
+        cursor.execute("rollback to savepoint before_publish")
         raise UnavailableError(
-            f"Nothing is published: another session has held a mart for {LOCK_TIMEOUT_SECONDS} s. "
-            "Look for long transactions in pg_stat_activity, then run this again."
+            f"Nothing is published: for {LOCK_TIMEOUT_SECONDS} s, a mart was held by "
+            f"{locks.holders(cursor, places, readers=True)}"
         ) from error
     except (
         errors.UndefinedColumn,

@@ -5,12 +5,14 @@ fraction of one that grows row by row. A comment on the table says that its key 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.load.frames import Frame
+from flows.postgres import locks
 
 PUT_OFF = "Its key comes when its first load is complete."
 
@@ -55,8 +57,7 @@ def is_put_off(cursor: Cursor, table: sql.Identifier) -> bool:
 
 def lock(cursor: Cursor, table: sql.Identifier) -> None:
     """Let one transaction at a time shape a table."""
-    name = table.as_string(cursor)
-    cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+    locks.lock(cursor, table.as_string(cursor))
 
 
 def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
@@ -72,11 +73,11 @@ def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
     add = sql.SQL("alter table {} add {}").format(table, definition(key))
     cursor.execute("savepoint before_key")
     try:
-        cursor.execute(add)
+        locks.patiently(cursor, [table], partial(cursor.execute, add))
     except psycopg2.errors.UniqueViolation:
         cursor.execute("rollback to savepoint before_key")
         cursor.execute(_DROP_EARLIER.format(table=table, key=_listed(key)))
-        cursor.execute(add)
+        locks.patiently(cursor, [table], partial(cursor.execute, add))
     cursor.execute("release savepoint before_key")
     cursor.execute(sql.SQL("comment on table {} is null").format(table))
 

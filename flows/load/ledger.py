@@ -8,9 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
@@ -19,6 +22,8 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load import schemas
 from flows.load.frames import Reject
 from flows.load.schema import Change
+from flows.postgres import locks
+from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
 
 _TABLES = Path(__file__).with_suffix(".sql").read_text()
@@ -28,6 +33,18 @@ _ENTRIES = (
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
     " pages, extracted, inserted, updated, unchanged, rejected, deleted, error from elt.loads "
 )
+TABLES = [
+    sql.Identifier("elt", name)
+    for name in ("loads", "checkpoints", "rejects", "schema_changes", "columns")
+]
+_LOCK = "select pg_advisory_lock(hashtextextended(%s, 0)) is not null, set_config(%s, %s, false)"
+_TRY_LOCK = "select pg_try_advisory_lock(hashtextextended(%s, 0)), set_config(%s, %s, false)"
+_UNLOCK = (
+    "select case when current_setting(%s, true) = %s"
+    " then pg_advisory_unlock(hashtextextended(%s, 0)) end"
+)
+_SESSION = "select current_setting(%s, true), set_config('lock_timeout', %s, true)"
+_OF_ENTRY = ", state from elt.loads where load_id = %s for no key update"
 
 
 @dataclass(frozen=True)
@@ -106,32 +123,51 @@ def prepare(cursor: Cursor, schema: str) -> None:
     """
     if schemas.is_there(cursor, schema) and schemas.is_of(cursor, "elt", _VERSION):
         return
-    cursor.execute("select pg_advisory_xact_lock(hashtextextended('elt', 0))")
-    schemas.complete(cursor, "elt", _VERSION, _TABLES)
+    locks.lock(cursor, "elt")
+    complete = partial(schemas.complete, cursor, "elt", _VERSION, _TABLES)
+    locks.patiently(cursor, TABLES, complete)
     schemas.ensure(cursor, schema)
 
 
-def lock(cursor: Cursor, address: Address, waits: bool = False) -> None:
+def lock(cursor: Cursor, address: Address, waits: bool = False) -> str:
     """Let nobody else load this partition until the session ends or `unlock` is called.
+
+    Returns the session's token from now on: whoever reads another one is not in this session. A
+    wait for the lock ends when its holder ends.
 
     Raises:
         UnavailableError: when another load of it is at work, and this one is not to wait for it.
     """
-    if waits:
-        cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [f"elt:{address}"])
-        return
-    cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:{address}"])
-    row = cursor.fetchone()
-    if not (row and row[0]):
+    token, key = token_hex(16), f"elt:{address}"
+    cursor.execute(_LOCK if waits else _TRY_LOCK, [key, TOKEN, token])
+    if not cursor.fetchall()[0][0]:
         raise UnavailableError(
-            f"{address} is being loaded by another run. Wait for it to end, then run this again; "
-            "or run it with `wait`."
+            f"{address} is being loaded by another run: {locks.holders(cursor, keys=[key])} Or run "
+            "it with `wait`."
         )
+    return token
 
 
-def unlock(cursor: Cursor, address: Address) -> None:
-    """Give the partition free."""
-    cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [f"elt:{address}"])
+def unlock(cursor: Cursor, address: Address, token: str) -> None:
+    """Free the partition; in another session than the one with the token, nothing is done."""
+    cursor.execute(_UNLOCK, [TOKEN, token, f"elt:{address}"])
+
+
+def state_and_token(
+    cursor: Cursor, load_id: int | None, timeout_seconds: float
+) -> tuple[str, str | None]:
+    """The state of a load's entry, which stays so until the transaction ends, and the token.
+
+    A load without an entry counts as running. From here on no statement of the transaction waits
+    longer for a lock.
+    """
+    given = [TOKEN, locks.milliseconds(timeout_seconds)]
+    if load_id is None:
+        cursor.execute(_SESSION, given)
+    else:
+        cursor.execute(_SESSION + _OF_ENTRY, [*given, load_id])
+    [(token, _, *states)] = cursor.fetchall()
+    return (states[0] if states else "running"), token
 
 
 def begin(

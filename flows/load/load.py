@@ -30,12 +30,14 @@ from flows.errors import BadPayloadError, ConfigurationError, EltError, Unavaila
 from flows.load import ledger, shrinkage
 from flows.load.ahead import ahead
 from flows.load.frames import Frame, MisfitError, Reject, halves
+from flows.load.hold import Hold, held, transaction
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
 from flows.load.merge import Published, Target
 from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read
 from flows.load.schema import Change
 from flows.load.stage import REFUSALS, Stage
+from flows.postgres import locks
 from flows.redaction import redact
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,8 @@ def load(
             `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
     """
     address = Address(source, resource.name, partition.name)
-    with _postgres_errors_of(address), _locked(connection, address, request.waits):
-        with _transaction(connection) as cursor:
+    with _postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
+        with hold.transaction() as cursor:
             if done := _appended_before(cursor, address, resource, request):
                 return done
             load_id = ledger.begin(
@@ -77,12 +79,13 @@ def load(
             )
             expires = resource.writes != "append"
             checkpoint = ledger.read_checkpoint(cursor, address, expires)
+        hold.load_id = load_id
         try:
-            Load(connection, address, resource, partition, load_id, request).run(pages, checkpoint)
+            Load(hold, address, resource, partition, load_id, request).run(pages, checkpoint)
         except BaseException as error:
             _note_failure(connection, load_id, error)
             raise
-        with _transaction(connection) as cursor:
+        with transaction(connection) as cursor:
             return ledger.entry(cursor, load_id)
 
 
@@ -111,7 +114,7 @@ def open_rejects(connection: Connection, address: Address) -> list[int]:
         UnavailableError: Postgres is away.
         ConfigurationError: the role lacks a privilege.
     """
-    with _postgres_errors_of(address), _transaction(connection) as cursor:
+    with _postgres_errors_of(address, connection), transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
         return ledger.open_rejects(cursor, address)
 
@@ -124,14 +127,14 @@ class Load:
 
     def __init__(
         self,
-        connection: Connection,
+        hold: Hold,
         address: Address,
         resource: Resource,
         partition: Partition,
         load_id: int,
         request: Request,
     ) -> None:
-        self._connection = connection
+        self._hold = hold
         self._address = address
         self._resource = resource
         self._load_id = load_id
@@ -159,7 +162,7 @@ class Load:
         self._seen_at = checkpoint.cursor_seen_at
         now = datetime.now(timezone.utc)
         window = window_to_read(self._resource, self._request, checkpoint, now)
-        with _transaction(self._connection) as cursor:
+        with self._hold.transaction() as cursor:
             if not ledger.has_loaded(cursor, self._address):
                 self._stage = Stage(replace(self._target, contract="evolve"))
             is_filling = self._stage.create(cursor) and self._request.replays is None
@@ -170,7 +173,7 @@ class Load:
                 self._take(reading)
                 if not self._is_due(reading):
                     continue
-                with _transaction(self._connection) as cursor:
+                with self._hold.transaction() as cursor:
                     self._store(cursor, publish=not at_once)
                     if not at_once:
                         self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
@@ -313,7 +316,7 @@ class Load:
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         cursor_at = checkpoint.cursor_at
-        with _transaction(self._connection) as cursor:
+        with self._hold.transaction() as cursor:
             self._store(cursor, publish=True)
             self._stage.give_key(cursor)
             error = self._rejects_error(cursor)
@@ -359,30 +362,15 @@ def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any])
 
 
 @contextmanager
-def _transaction(connection: Connection) -> Iterator[Cursor]:
-    with connection, connection.cursor() as cursor:
-        yield cursor
-
-
-@contextmanager
-def _locked(connection: Connection, address: Address, waits: bool) -> Iterator[None]:
-    with _transaction(connection) as cursor:
-        ledger.prepare(cursor, f"raw_{address.source}")
-    with _transaction(connection) as cursor:
-        ledger.lock(cursor, address, waits)
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            with _transaction(connection) as cursor:
-                ledger.unlock(cursor, address)
-
-
-@contextmanager
-def _postgres_errors_of(address: Address) -> Iterator[None]:
+def _postgres_errors_of(address: Address, connection: Connection) -> Iterator[None]:
     """Name what Postgres says by what the reader must do."""
     try:
         yield
+    except psycopg2.errors.LockNotAvailable as error:
+        raise UnavailableError(
+            f"{address}: another session holds what the load has to write ({_said(error)}): "
+            f"{_holders(connection, address)}"
+        ) from error
     except (psycopg2.IntegrityError, *REFUSALS) as error:
         raise ConfigurationError(
             f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
@@ -406,6 +394,14 @@ def _postgres_errors_of(address: Address) -> Iterator[None]:
         ) from error
 
 
+def _holders(connection: Connection, address: Address) -> str:
+    """Who writes to the partition's raw table or the ledger, or shapes one of them."""
+    with transaction(connection) as cursor:
+        table = sql.Identifier(f"raw_{address.source}", address.resource)
+        keys = [table.as_string(cursor), "elt", f"elt:{address}"]
+        return locks.holders(cursor, [table, *ledger.TABLES], keys)
+
+
 def _said(error: psycopg2.Error) -> str:
     return " ".join(redact(str(error)).split())
 
@@ -415,7 +411,7 @@ def _note_failure(connection: Connection, load_id: int, error: BaseException) ->
     message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     try:
-        with _transaction(connection) as cursor:
+        with transaction(connection) as cursor:
             ledger.fail(cursor, load_id, message)
     except psycopg2.Error as second:
         log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))

@@ -44,6 +44,7 @@ from flows.load.schema import (
     used_columns,
 )
 from flows.load.shrinkage import Replacement
+from flows.postgres import locks
 from flows.redaction import redact
 
 TRIAL = sql.Identifier("pg_temp", "trial")
@@ -261,7 +262,11 @@ class Stage:
         self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
     ) -> list[Change]:
         changes = self._changes(cursor, table, column_types(cursor, table), wanted)
-        apply(cursor, table, changes)
+        change = partial(apply, cursor, table, changes)
+        if table == STAGE:
+            change()
+        elif changes:
+            locks.patiently(cursor, [table], change)
         return changes
 
     def _changes(

@@ -222,10 +222,10 @@ def test_a_closed_connection_is_unavailable(connect: Callable[[], Connection]) -
 def test_a_statement_that_is_cancelled_is_unavailable(connection: Connection, query: Query) -> None:
     load_pages(connection, *PAGES)
     with connection, connection.cursor() as cursor:
-        cursor.execute("set lock_timeout = '20ms'")
+        cursor.execute("set statement_timeout = '50ms'")
     with closing(psycopg2.connect(connection.dsn)) as reader, reader.cursor() as cursor:
         cursor.execute("select from raw_shop.items")
-        with pytest.raises(UnavailableError, match="lock timeout"):
+        with pytest.raises(UnavailableError, match="statement timeout"):
             load_pages(connection, [{"id": 4, "new": 1}])
     assert query(STATES) == [("succeeded",), ("failed",)]
     assert load_pages(connection, [{"id": 4, "new": 1}]).inserted == 1

@@ -1,0 +1,83 @@
+"""A load's hold on its partition: it writes only while its session and its entry are its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import ConfigurationError, UnavailableError
+from flows.load import ledger
+from flows.load.ledger import Address
+from flows.postgres import locks
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Cursor]:
+    """A transaction that anyone may make."""
+    with connection, connection.cursor() as cursor:
+        yield cursor
+
+
+class Hold:
+    """The lock on a partition, from before its load begins until it has ended.
+
+    Attributes:
+        load_id: the load's entry; None until there is one.
+    """
+
+    def __init__(self, connection: Connection, address: Address, token: str) -> None:
+        self.load_id: int | None = None
+        self._connection = connection
+        self._address = address
+        self._token = token
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A transaction in which the partition is this load's; no wait for a lock is endless.
+
+        A load that begins meanwhile marks this one's entry as abandoned, and waits for the end of
+        this transaction to do so.
+
+        Raises:
+            UnavailableError: when another load has taken over.
+            ConfigurationError: when the session is not the one that took the lock.
+        """
+        with transaction(self._connection) as cursor:
+            state, token = ledger.state_and_token(cursor, self.load_id, locks.TIMEOUT_SECONDS)
+            if token != self._token:
+                raise ConfigurationError(
+                    f"{self._address}: a pooler has lent this load another session, and with that "
+                    "its lock is lost. Nothing more is written. Let the pooler work in session "
+                    "mode, or name Postgres' own port in WAREHOUSE_URL."
+                )
+            if state != "running":
+                raise UnavailableError(
+                    f"{self._address}: another load has taken over, because this one lost its lock "
+                    f"(its entry, load_id = {self.load_id}, is {state}). What this load committed "
+                    "before is kept. Look whether the other one succeeds, or run this again."
+                )
+            yield cursor
+
+    def release(self) -> None:
+        """Free the partition, unless the session, and with it the lock, is gone."""
+        if not self._connection.closed:
+            with transaction(self._connection) as cursor:
+                ledger.unlock(cursor, self._address, self._token)
+
+
+@contextmanager
+def held(connection: Connection, address: Address, waits: bool) -> Iterator[Hold]:
+    """Hold a partition.
+
+    Raises:
+        UnavailableError: when another load holds it, and this one is not to wait for it.
+    """
+    with transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{address.source}")
+    with transaction(connection) as cursor:
+        hold = Hold(connection, address, ledger.lock(cursor, address, waits))
+    try:
+        yield hold
+    finally:
+        hold.release()

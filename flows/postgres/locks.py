@@ -1,0 +1,129 @@
+"""Bounds for waiting on locks, and the sessions that hold them."""
+
+from collections.abc import Callable, Sequence
+from time import sleep
+
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import UnavailableError
+
+# While a change waits for a table, all new readers of the table wait behind it.
+TIMEOUT_SECONDS = 10.0
+# Another load of ours may build a key in its transaction.
+LONG_TIMEOUT_SECONDS = 600.0
+# Readers get through in the pauses between two attempts.
+PAUSES_SECONDS = (2.0, 5.0)
+REMEDY = "Wait for it to end, or end it ({}), then run this again."
+
+_HOLDERS = """
+select
+    pid,
+    usename,
+    nullif(application_name, ''),
+    host(client_addr),
+    state,
+    to_char(state_change at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+from pg_stat_activity
+where pid <> pg_backend_pid() and pid in (
+    select pid from pg_locks
+    where granted and database = (select oid from pg_database where datname = current_database())
+        and (
+            locktype = 'relation' and relation in (
+                select to_regclass(name) from unnest(%(tables)s::text[]) as given (name)
+            ) and (%(readers)s or mode <> 'AccessShareLock')
+            or locktype = 'advisory' and objsubid = 1
+            and (classid::bigint << 32 | objid::bigint) in (
+                select hashtextextended(key, 0) from unnest(%(keys)s::text[]) as given (key)
+            )
+        )
+)
+order by state_change
+"""
+_LIMIT = "select set_config('lock_timeout', %s, true)"
+
+
+def limit(cursor: Cursor) -> None:
+    """Let no statement of this transaction wait longer than `TIMEOUT_SECONDS` for a lock."""
+    cursor.execute(_LIMIT, [milliseconds(TIMEOUT_SECONDS)])
+
+
+def milliseconds(seconds: float) -> str:
+    """The time as a value of Postgres' own settings."""
+    return f"{seconds * 1000:.0f}ms"
+
+
+def patiently(cursor: Cursor, tables: Sequence[sql.Identifier], change: Callable[[], None]) -> None:
+    """Make a change that needs tables for itself; try it again while other sessions hold them.
+
+    Raises:
+        UnavailableError: when they hold it for too long; the message names them.
+    """
+    for pause in PAUSES_SECONDS:
+        if _is_done(cursor, change):
+            return
+        sleep(pause)
+    if not _is_done(cursor, change):
+        names = ", ".join(".".join(table.strings) for table in tables)
+        raise UnavailableError(
+            f"To change {names}, no other session may use it, and it is held by "
+            f"{holders(cursor, tables, readers=True)}"
+        )
+
+
+def _is_done(cursor: Cursor, change: Callable[[], None]) -> bool:
+    """Make the change, unless a lock timeout ends it; then nothing of it is left."""
+    cursor.execute("savepoint before_change")
+    limit(cursor)
+    try:
+        change()
+    except psycopg2.errors.LockNotAvailable:
+        cursor.execute("rollback to savepoint before_change")
+        return False
+    cursor.execute("release savepoint before_change")
+    return True
+
+
+def lock(cursor: Cursor, key: str) -> None:
+    """Take a lock of the transaction that is held by other loads alone, and for a short time."""
+    cursor.execute(
+        "select set_config('lock_timeout', %s, true),"
+        " pg_advisory_xact_lock(hashtextextended(%s, 0)), set_config('lock_timeout', %s, true)",
+        [milliseconds(LONG_TIMEOUT_SECONDS), key, milliseconds(TIMEOUT_SECONDS)],
+    )
+
+
+def holders(
+    cursor: Cursor,
+    tables: Sequence[sql.Identifier] = (),
+    keys: Sequence[str] = (),
+    readers: bool = False,
+) -> str:
+    """The sessions that hold locks on tables, or advisory locks of these keys, and a remedy.
+
+    Sessions that only read the tables are named with `readers` alone: they keep nobody from
+    writing. What Postgres hides from this role is left out.
+    """
+    names = [table.as_string(cursor) for table in tables]
+    cursor.execute(_HOLDERS, {"tables": names, "keys": list(keys), "readers": readers})
+    found = cursor.fetchall()
+    if not found:
+        return "a session that has ended meanwhile. Run this again."
+    ends = ", ".join(f"select pg_terminate_backend({pid})" for pid, *_ in found)
+    return f"{'; '.join(_described(*row) for row in found)}. {REMEDY.format(ends)}"
+
+
+def _described(
+    pid: int,
+    user: str | None,
+    application: str | None,
+    host: str | None,
+    state: str | None,
+    since: str | None,
+) -> str:
+    """`process 4711 (user bi, application psql, host 10.0.0.5, idle since 2026-11-26 …)`."""
+    parts = {"user ": user, "application ": application, "host ": host}
+    said = [f"{name}{value}" for name, value in parts.items() if value]
+    said += [f"{state} since {since}"] if state and since else []
+    return f"process {pid} ({', '.join(said)})"
