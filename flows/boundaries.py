@@ -8,7 +8,7 @@ Prefect.
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,9 +18,6 @@ from flows.redaction import SHOWN_CHARACTERS, redact
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-
-# The fields of a declaration that may hold a function of the source's own.
-OWN_FUNCTIONS = ("records", "paging", "params", "body")
 
 # They carry the whole text that could not be read.
 _WITH_DOCUMENTS = (UnicodeError, json.JSONDecodeError)
@@ -36,10 +33,11 @@ def with_guards(resource: Resource) -> Resource:
     An EltError that a function raises stays as it is. Of any other exception the traceback is
     kept, but not the exception itself: its text may be a whole answer.
     """
+    declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
     functions: dict[str, Any] = {
-        name: _guarded(resource.name, name, getattr(resource, name))
-        for name in OWN_FUNCTIONS
-        if callable(getattr(resource, name))
+        name: _guarded(resource.name, name, value)
+        for name, value in declared.items()
+        if callable(value)
     }
     return replace(resource, **functions)
 
