@@ -148,7 +148,7 @@ def test_a_wrong_parameter_is_named_before_anything_is_loaded(
         (
             Answer(b'{"value": [{"OrderID": 1}, {"ShipName": "x"}]}'),
             BadPayloadError,
-            ["1 records could not be stored", "has no OrderID", "elt.rejects"],
+            ["1 records could not be stored", "has no field 'OrderID'", "elt.rejects"],
         ),
     ],
 )
