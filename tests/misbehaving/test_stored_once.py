@@ -11,8 +11,9 @@ import pytest
 
 from deployments.local.postgres import libpq
 from flows.declaration import Partition, RowsOf
-from flows.errors import NotFoundError, UnavailableError
+from flows.errors import BadPayloadError, NotFoundError, UnavailableError
 from flows.load.partitions import partitions_of
+from flows.load.request import Request
 from tests.misbehaving.faults import FAULTS, STATUSES, Ends, Fault, Passes
 from tests.misbehaving.lab import FOR_GOOD, SOURCE, Lab
 from tests.misbehaving.styles import (
@@ -130,14 +131,17 @@ def test_replace_keeps_the_old_rows_until_the_new_ones_are_all_there(
     assert (entry.unchanged, entry.deleted) == (len(ROWS), 0)
 
 
-def test_replace_believes_an_answer_without_rows(lab: Lab) -> None:
-    """With 204 in place of page 2, the rest of the table is gone until the next load."""
+def test_replace_believes_an_answer_without_rows_only_where_that_is_accepted(lab: Lab) -> None:
+    """204 in place of page 2 would remove 15 of 25 rows."""
     [style] = named("next_url")
     trial = lab.trial(style, {"disposition": "replace"})
     trial.load()
     trial.plan({"fault": "204", "skip": 1})
-    assert trial.load().deleted == 15
+    trial.load_in_vain(BadPayloadError, "holds 25 rows, and this load would leave 10")
     assert trial.strikes() == 1
+    assert trial.rows() == ROWS
+    trial.plan({"fault": "204", "skip": 1})
+    assert trial.load(Request(accepts_shrinkage=True)).deleted == 15
     assert trial.load().inserted == 15
     assert trial.rows() == ROWS
 
