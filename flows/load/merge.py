@@ -24,6 +24,17 @@ _DROP_EARLIER = sql.SQL(
     " select {key}, max(_ordinal) as _ordinal from {stage} group by {key} having count(*) > 1"
     ") as latest where ({staged_key}) = ({latest_key}) and staged._ordinal < latest._ordinal"
 )
+_CREATE_STAGE = sql.SQL(
+    "create temporary table {} (_ordinal bigint generated always as identity{})"
+)
+_WIDEN = sql.SQL(
+    "insert into {wider} ({columns}) overriding system value"
+    " select {columns} from {stage} order by _ordinal"
+)
+_GO_ON_NUMBERING = sql.SQL(
+    "select setval(pg_get_serial_sequence({wider}, '_ordinal'), max(_ordinal)) from {stage}"
+    " having max(_ordinal) is not null"
+)
 # Rows are looked up by the key's index: hashing the whole table costs more, the larger it is.
 _LOOK_UP = (
     "select set_config('enable_hashjoin', %(joins)s, true),"
@@ -86,6 +97,29 @@ class Target:
     scope: Mapping[str, object]
     names: Mapping[str, str]
     contract: Contract = "evolve"
+
+
+def create_stage(cursor: Cursor) -> None:
+    """Make the stage, empty and without columns."""
+    cursor.execute("drop table if exists pg_temp.stage")
+    cursor.execute(_CREATE_STAGE.format(sql.Identifier("stage"), sql.SQL("")))
+
+
+def make_anew(cursor: Cursor, added: Mapping[str, str]) -> None:
+    """Make the stage anew with further columns, given with their types; its rows stay."""
+    present = column_types(cursor, STAGE)
+    wider = sql.Identifier("pg_temp", "wider")
+    columns = [
+        sql.SQL(", {} {}").format(sql.Identifier(name), sql.SQL(kind))
+        for name, kind in {**present, **added}.items()
+        if name != "_ordinal"
+    ]
+    cursor.execute(_CREATE_STAGE.format(sql.Identifier("wider"), sql.Composed(columns)))
+    cursor.execute(_WIDEN.format(wider=wider, stage=STAGE, columns=listed("{}", present)))
+    numbered = sql.Literal(wider.as_string(cursor))
+    cursor.execute(_GO_ON_NUMBERING.format(wider=numbered, stage=STAGE))
+    cursor.execute("drop table pg_temp.stage")
+    cursor.execute("alter table pg_temp.wider rename to stage")
 
 
 def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Published:
