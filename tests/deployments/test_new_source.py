@@ -345,7 +345,8 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
         check=True,
     )
     wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
-    assert done.stdout.splitlines()[2:] == wanted
+    # A make that was started by another make says which folder it enters.
+    assert [line for line in done.stdout.splitlines() if line.startswith("--")] == wanted
     assert not (tmp_path / "executed").exists()
 
 
