@@ -222,17 +222,21 @@ class Cursor:
     Its values are ISO 8601 dates or times; those without an offset are taken as UTC.
 
     Attributes:
-        field: the field's name as the API sends it.
+        field: the field's name as the API sends it. A name with dots goes deeper (`meta.updated`),
+            unless the record has a field of just that name.
         lookback: how far behind the newest value the next load starts, for late and corrected rows.
         start: where the first load starts; None asks the API for everything.
         step: reads the window in slices of this length, oldest first. Needs `start`; the last slice
             then ends with yesterday (UTC).
+        slack: how far ahead of now a value may be and still move the cursor. A record dated 2999
+            would otherwise end incremental loading: nothing newer ever comes.
     """
 
     field: str
     lookback: timedelta = timedelta()
     start: datetime | None = None
     step: timedelta | None = None
+    slack: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
         """Refuse slices that have no beginning."""

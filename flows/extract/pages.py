@@ -236,6 +236,6 @@ def _slices(window: Window, resource: Resource) -> Iterator[Window]:
 
 def _steps(since: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
     while since < until:
-        end = min(since + step, until)
+        end = until if until - since <= step else since + step
         yield Window(since, end)
         since = end

@@ -34,7 +34,7 @@ from flows.load.hold import Hold, held, transaction
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
 from flows.load.merge import Published, Target
 from flows.load.reading import Reader, Reading
-from flows.load.request import EVERYTHING_NEW, Request, window_to_read
+from flows.load.request import EVERYTHING_NEW, Request, window_to_read, without_future
 from flows.load.schema import Change
 from flows.load.stage import REFUSALS, Stage
 from flows.postgres import locks
@@ -153,14 +153,16 @@ class Load:
         self._pages = 0
         self._staged = 0
         self._seen_at: datetime | None = None
+        self._ahead: frozenset[datetime] = frozenset()
 
     def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
         """Store every page, move the cursor and close the ledger entry."""
         at_once = self._disposition == "replace"
         if at_once:
             checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
-        self._seen_at = checkpoint.cursor_seen_at
         now = datetime.now(timezone.utc)
+        checkpoint = without_future(checkpoint, self._resource.cursor, now)
+        self._seen_at = checkpoint.cursor_seen_at
         window = window_to_read(self._resource, self._request, checkpoint, now)
         with self._hold.transaction() as cursor:
             if not ledger.has_loaded(cursor, self._address):
@@ -208,7 +210,9 @@ class Load:
         self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
         self._pages += 1
-        self._seen_at = max(filter(None, [self._seen_at, reading.newest_at]), default=None)
+        times = reading.times
+        self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
+        self._ahead |= times.ahead
 
     def _store(self, cursor: Cursor, publish: bool) -> None:
         """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
@@ -319,7 +323,7 @@ class Load:
         with self._hold.transaction() as cursor:
             self._store(cursor, publish=True)
             self._stage.give_key(cursor)
-            error = self._rejects_error(cursor)
+            error = self._rejects_error(cursor) or self._cursor_error()
             moves = error is None or self._resource.writes == "append"
             if moves and self._seen_at is not None and not self._request.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
@@ -329,16 +333,42 @@ class Load:
             if error is None:
                 ledger.end(cursor, self._load_id, "succeeded")
             else:
-                ledger.end(cursor, self._load_id, "failed", error)
+                ledger.end(cursor, self._load_id, "failed", str(error))
+        self._warn_of_future()
         if error is not None:
-            raise BadPayloadError(error)
+            raise error
 
-    def _rejects_error(self, cursor: Cursor) -> str | None:
+    def _cursor_error(self) -> ConfigurationError | None:
+        """What is wrong where no record has the cursor field, so that every load reads all.
+
+        It fails the load, since a warning every night is not read. An append's cursor moves with
+        its windows and does not need the field.
+        """
+        field = self._reader.missing_cursor()
+        if field is None or self._seen_at is not None or self._resource.writes == "append":
+            return None
+        return ConfigurationError(
+            f"{self._address}: no record has the cursor field {field!r}, so each load would read "
+            "everything. All records are loaded. Correct the resource's `cursor`, or leave it out. "
+            f"The records have: {', '.join(self._reader.fields)[:500]}."
+        )
+
+    def _warn_of_future(self) -> None:
+        if self._ahead:
+            log.warning(
+                "%s: %d values of the cursor field are too far ahead of now, up to %s. They are "
+                "loaded, and do not move the cursor (Cursor.slack).",
+                self._address,
+                len(self._ahead),
+                max(self._ahead),
+            )
+
+    def _rejects_error(self, cursor: Cursor) -> BadPayloadError | None:
         """What is wrong where the load has more rejects than its resource allows."""
         rejected = ledger.entry(cursor, self._load_id).rejected
         if rejected <= self._resource.max_rejects:
             return None
-        return (
+        return BadPayloadError(
             f"{self._address}: {rejected} records could not be stored, "
             f"{_told(self._first_reject)}. "
             f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "

@@ -3,13 +3,13 @@
 Knows nothing of connections: the thread that fetches pages runs this.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from flows.boundaries import with_guards
-from flows.declaration import Page, Partition, Resource, Resume
+from flows.declaration import Page, Partition, Record, Resource, Resume
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.load.frames import (
     Frame,
@@ -24,7 +24,7 @@ from flows.load.frames import (
 from flows.load.ledger import Address
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.originals import Originals, originals_of, read
-from flows.load.request import newest_of
+from flows.load.request import Times, times_of, value_of
 from flows.load.tables import Tables
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
@@ -37,7 +37,7 @@ class Reading:
     size_bytes: int
     frame: Frame | None
     rejects: list[Reject]
-    newest_at: datetime | None
+    times: Times
     resume: Resume | None
 
 
@@ -46,6 +46,7 @@ class Reader:
 
     Attributes:
         own_fields: the partition's own, which each of its rows has besides those that the API sent.
+        fields: that records had, as far as they were looked at for the cursor field.
     """
 
     def __init__(self, address: Address, resource: Resource, partition: Partition) -> None:
@@ -55,6 +56,7 @@ class Reader:
         self.own_fields = {
             name: _as_json(partition.values[name]) for name in resource.partition_columns
         }
+        self.fields: dict[str, None] = {}
         self._numerics = NO_NUMERICS
         self._tables = Tables(resource, self.own_fields)
 
@@ -65,27 +67,48 @@ class Reader:
 
     def read(self, page: Page) -> Reading:
         """Rows from a page, at once where all its records are alike, else record by record."""
-        cursor = self._resource.cursor
         size_bytes = len(page.body)
         if page.is_empty:
-            return Reading(size_bytes, None, [], None, page.resume)
+            return Reading(size_bytes, None, [], Times(), page.resume)
         if self._numerics and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
         known = self._tables.read(page)
         if known is not None:
             table, values = known
-            return Reading(size_bytes, table, [], newest_of(values), page.resume)
+            times = self._times(values, table.natural.keys())
+            return Reading(size_bytes, table, [], times, page.resume)
         found, unreadable = read(page, self._resource.records)
         completed = [self._with_own_fields(record) for record in found]
         scales = self._scales(completed)
         good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body), scales)
         reasons |= unreadable
         rejects = self._rejects_of(page, found, reasons) if reasons else []
-        newest_at = newest_of(record.get(cursor.field) for record in good) if cursor else None
+        times = self._times_in(good)
         originals = Originals(page, self._resource.records, reasons)
         frame = RecordFrame(good, originals, self._tables.key)
         self._tables.learn(frame)
-        return Reading(size_bytes, frame if good else None, rejects, newest_at, page.resume)
+        return Reading(size_bytes, frame if good else None, rejects, times, page.resume)
+
+    def _times_in(self, records: Sequence[Record]) -> Times:
+        cursor = self._resource.cursor
+        if cursor is None:
+            return Times()
+        found = [value_of(record, cursor.field) for record in records]
+        fields = [cursor.field] if any(has_it for has_it, _ in found) else fields_of(records)
+        return self._times([value for _, value in found], fields)
+
+    def _times(self, values: Iterable[Any], fields: Iterable[str]) -> Times:
+        """What the cursor field's values say; notes whether there was such a field at all."""
+        cursor = self._resource.cursor
+        if cursor is None:
+            return Times()
+        self.fields |= dict.fromkeys(fields)
+        return times_of(values, datetime.now(timezone.utc) + cursor.slack)
+
+    def missing_cursor(self) -> str | None:
+        """The cursor field, where records were read and none of them had it."""
+        cursor = self._resource.cursor
+        return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
 
     def _scales(self, records: Sequence[Any]) -> Scales:
         if not self._numerics:
