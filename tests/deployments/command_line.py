@@ -29,3 +29,22 @@ def run_module(stack: Stack, *arguments: str, environment: Mapping[str, str] | N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_in(root: Path, *command: str, **environment: str) -> str:
+    """Run Python in a copy of the checkout; what it prints, when it succeeds.
+
+    dbt writes into that copy, also after a test whose stack names other folders for its files.
+    """
+    target = root / "dbt_project" / "target"
+    folders = {"DBT_TARGET_PATH": str(target), "DBT_LOG_PATH": str(target)}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), **folders, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -1,10 +1,7 @@
 """Whatever an API, an address or a person says, `make new-source` writes it as data."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+from command_line import run_in
 from conftest import Answer, Server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,19 +133,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(root: Path, *command: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def written(root: Path, url: str, number: int) -> list[Any]:
     """Write a source whose every part is the text; what it should declare."""
     text = TEXTS[number]
@@ -174,7 +159,7 @@ def test_every_text_is_data_in_every_file(
         monkeypatch.setenv(variable(secret(number)), "a-secret-value")
     url = serve(echo).url
     wanted = {name_of(number): written(root, url, number) for number in range(len(TEXTS))}
-    assert json.loads(run(root, "-c", DECLARED, libpq(database))) == wanted
+    assert json.loads(run_in(root, "-c", DECLARED, libpq(database))) == wanted
 
     manifest = built(root, database)
     for number, text in enumerate(TEXTS):
@@ -240,7 +225,7 @@ def built(root: Path, database: URL) -> dict[str, Any]:
     }
     folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
     dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", "source:hostile_*+"]
-    run(root, *dbt, *folder, **environment)
+    run_in(root, *dbt, *folder, **environment)
     found = json.loads((root / "dbt_project" / "target" / "manifest.json").read_text())
     assert isinstance(found, dict)
     return found

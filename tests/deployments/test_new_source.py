@@ -1,7 +1,6 @@
 """`make new-source` and `make preview`: from an API's address to a tested staging view."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
+from command_line import run_in
 from conftest import Answer, Server
 from sqlalchemy.engine import URL
 
@@ -84,24 +84,11 @@ def new_source(root: Path, url: str, **options: str) -> subprocess.CompletedProc
     )
 
 
-def run(root: Path, *command: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, database: URL) -> None:
     made = new_source(root, f"{serve(tracker).url}v1/issues?state=all")
     assert made.returncode == 0, made.stdout + made.stderr
     assert "NOT FOUND" not in made.stdout
-    run(root, "-c", LOAD_ALL, libpq(database))
+    run_in(root, "-c", LOAD_ALL, libpq(database))
     environment = {
         "WAREHOUSE_HOST": str(database.host or database.query["host"]),
         "WAREHOUSE_PORT": str(database.port or 5432),
@@ -111,7 +98,7 @@ def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, data
     }
     folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
     dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", "source:tracker+"]
-    assert "PASS=5" in run(root, *dbt, *folder, **environment)
+    assert "PASS=5" in run_in(root, *dbt, *folder, **environment)
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         cursor.execute(
             "select issue_id, issue_order, total_price, created_at::text, due_on::text"
@@ -130,7 +117,7 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
         ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), "flows/sources/tracker.py"],
         ["ruff", "format", "--check", "--line-length=100", "flows/sources/tracker.py"],
     ):
-        run(root, "-m", *checker)
+        run_in(root, "-m", *checker)
     [source] = yaml.safe_load((staging / "_tracker__sources.yml").read_text())["sources"]
     names = [column["name"] for column in source["tables"][0]["columns"]]
     assert {"id", "order", "total_price", "due_on", "_load_id"} < set(names)
@@ -176,7 +163,7 @@ def declared(root: Path) -> Any:
         "r = s.resources[0];"
         "print(json.dumps([s.base_url, r.path, r.params, repr(s.login), repr(r.records)]))"
     )
-    return json.loads(run(root, "-c", script))
+    return json.loads(run_in(root, "-c", script))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +261,7 @@ def test_a_query_is_declared_as_it_was_asked(
     assert made.returncode == 0, made.stdout + made.stderr
     assert declared(root)[1:3] == [path, params]
     shutil.copytree(ROOT / "deployments", root / "deployments")
-    run(root, "-m", "deployments.local.preview", "--source", "tracker")
+    run_in(root, "-m", "deployments.local.preview", "--source", "tracker")
     assert asked[1] == asked[0]
 
 
@@ -414,7 +401,7 @@ def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, ro
     new_source(root, f"{serve(tracker).url}v1/issues?state=all")
     before = sorted(root.rglob("*.yml"))
     shutil.copytree(ROOT / "deployments", root / "deployments")
-    shown = run(root, "-m", "deployments.local.preview", "--source", "tracker")
+    shown = run_in(root, "-m", "deployments.local.preview", "--source", "tracker")
     assert "3 records; next: http://" in shown
     assert "  total_price                     double precision    1.5\n" in shown
     assert '"title": "Issue 1: # of it"' in shown

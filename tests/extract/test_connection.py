@@ -7,17 +7,12 @@ import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from conftest import Answer, Asked, Serve
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from flows.declaration import Page, Source
 from flows.errors import (
@@ -29,6 +24,7 @@ from flows.errors import (
 )
 from flows.extract.client import Client
 from flows.extract.deadline import _Incoming, deadline
+from tests import certificates
 
 BODY = b'[{"id": 1}]'
 JSON = "Content-Type: application/json\r\n"
@@ -298,27 +294,8 @@ def test_a_body_that_never_ends_is_given_up_at_its_limit(serve: Serve) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1, signed by nobody else, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop")])
-    now = datetime.now(timezone.utc)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
     path = tmp_path_factory.mktemp("tls") / "shop.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + signed.public_bytes(serialization.Encoding.PEM)
-    )
+    path.write_bytes(certificates.self_signed("shop"))
     return path
 
 
