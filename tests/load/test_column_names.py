@@ -66,9 +66,12 @@ def test_long_names_are_cut_but_stay_apart() -> None:
     assert column_name("long" * 20) == "long" * 13 + "lo_5aa1dce7"
 
 
+# Postgres has no place for NUL: records with such a field are rejected (test_rejects.py).
+storable = encodable.filter(lambda field: "\0" not in field)
+
 # Many of them want one column, or one that the load has itself.
 fields = st.lists(
-    encodable
+    storable
     | st.sampled_from(["id", "Id", "createdAt", "created_at", "Created At", "%", "", "_", "é", "É"])
     | st.sampled_from(["_loaded_at", "xmin", "1", "_1", "a" * 64, "A" * 64, "created_at_9e30d1d2"]),
     unique=True,
