@@ -197,25 +197,27 @@ class Client:
     ) -> None:
         """Sleep before the next attempt: as long as the API asks, else with full jitter.
 
-        One that asks for no wait at all gets the jitter too, or this would never end.
+        One that asks for no wait at all, or for one that is over, gets the jitter too, or this
+        would never end.
         """
         said = failure.said
         if failure.was_sent and not is_repeatable:
             remedy = "A POST is not sent again unless the resource says is_repeatable=True."
             raise _error(UnavailableError, request, f"{failure}. {remedy}", said)
-        asked_seconds = said.asked_seconds if said else None
+        asked = said.asked_wait if said else None
+        asked_so = f" {asked.said}" if asked else ""
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-        seconds = asked_seconds or random.SystemRandom().uniform(0, ceiling)
+        own_seconds = random.SystemRandom().uniform(0, ceiling)
+        seconds = (asked.seconds if asked else 0) or own_seconds
         if self._waited_seconds + seconds > self._source.max_wait_seconds:
-            asked = "" if not asked_seconds else f" It asks to wait {asked_seconds:.0f} s."
             message = (
                 f"{failure} (attempt {attempt}, waited {self._waited_seconds:.0f} s of at most "
-                f"{self._source.max_wait_seconds:.0f} s).{asked} Run it again later: what was "
+                f"{self._source.max_wait_seconds:.0f} s).{asked_so} Run it again later: what was "
                 "committed is kept."
             )
             raise _error(UnavailableError, request, message, said)
         said_so = f"{request.url}: {failure}"
-        log.warning("%s; attempt %d follows in %.1f s", said_so, attempt + 1, seconds)
+        log.warning("%s; attempt %d follows in %.1f s.%s", said_so, attempt + 1, seconds, asked_so)
         self._waited_seconds += seconds
         sleep(seconds)
 

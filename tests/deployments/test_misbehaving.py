@@ -496,6 +496,27 @@ def test_429_says_how_long_to_wait_in_each_way(get: Get, plan: Plan) -> None:
     assert counts == [1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("way", "header", "form"),
+    [
+        ("retry_after_decimal", "Retry-After", r"30\.0"),
+        ("retry_after_unit", "Retry-After", "30s"),
+        ("retry_after_twice", "Retry-After", "30, 30"),
+        ("retry_after_iso", "Retry-After", r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"),
+        ("retry_after_moment", "Retry-After", r"\d{10}"),
+        ("ratelimit", "RateLimit", '"default";r=0;t=30'),
+        ("ratelimit_old", "RateLimit", "limit=100, remaining=0, reset=30"),
+        ("x_rate_limit_reset", "X-Rate-Limit-Reset", r"\d{10}"),
+        ("x_ratelimit_reset_ms", "X-RateLimit-Reset", r"\d{10}000"),
+    ],
+)
+def test_429_says_how_long_to_wait_in_odd_ways(
+    get: Get, plan: Plan, way: str, header: str, form: str
+) -> None:
+    plan({"path": "/", "fault": "429", "header": way, "seconds": 30})
+    assert re.fullmatch(form, get("/styles/none").headers[header])
+
+
 def test_an_answer_of_any_kind(get: Get, plan: Plan) -> None:
     plan(
         {"path": "/", "fault": "answer", "status": 207, "body": {"error": "busy"}},

@@ -2,10 +2,11 @@
 
 import json
 import pickle
+import re
 import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from time import time
 from typing import Any
 
@@ -85,13 +86,48 @@ def test_retry_after_as_a_date_is_honoured_in_full(
     assert slept == [pytest.approx(120, abs=5)]
 
 
-@pytest.mark.parametrize("said", ["soon", "", "1.5", "²", LONG_AGO])
-def test_a_retry_after_that_says_nothing_is_passed_over(
-    serve: Serve, slept: list[float], said: str
+@pytest.mark.parametrize("said", ["soon", "²", "-", "1e3", "30 lightyears", "9" * 400, LONG_AGO])
+def test_a_retry_after_that_names_no_wait_is_said_and_left_to_us(
+    serve: Serve, slept: list[float], caplog: pytest.LogCaptureFixture, said: str
 ) -> None:
-    get(serve(answers(Answer(status=503, headers={"Retry-After": said}), GOOD)).url)
+    """The log quotes it, and so does the error when the API stays away."""
+    away = Answer(status=503, headers={"Retry-After": said})
+    get(serve(answers(away, GOOD)).url)
     assert len(slept) == 1
     assert 0 <= slept[0] <= 1
+    assert f"(Retry-After: '{said[:9]}" in caplog.text
+    with pytest.raises(UnavailableError, match=r"\(Retry-After: '.*Run it again later"):
+        get(serve(answers(away)).url, max_wait_seconds=5)
+
+
+def test_an_empty_retry_after_is_as_good_as_none(
+    serve: Serve, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    get(serve(answers(Answer(status=503, headers={"Retry-After": " "}), GOOD)).url)
+    assert slept[0] <= 1
+    assert "Retry-After" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Retry-After", "99999999999999"),
+        ("Retry-After", "9999999999"),
+        ("Retry-After", "2999-01-01T00:00:00Z"),
+        ("Retry-After", "Fri, 01 Jan 2999 00:00:00 GMT"),
+        ("X-RateLimit-Reset", "400d"),
+        ("RateLimit", '"default";r=0;t=86400'),
+    ],
+)
+def test_a_wait_beyond_all_measure_is_named_and_not_begun(
+    serve: Serve, slept: list[float], name: str, said: str
+) -> None:
+    server = serve(answers(Answer(status=429, headers={name: said})))
+    with pytest.raises(UnavailableError) as failure:
+        get(server.url)
+    assert re.search(r"It asks to wait [0-9,]+ s \(" + name, str(failure.value))
+    assert said in str(failure.value)
+    assert (len(server.asked), slept) == (1, [])
 
 
 @pytest.mark.parametrize("said", ["0", LONG_AGO])
@@ -112,7 +148,7 @@ def test_the_error_after_the_last_wait_says_what_was_tried(
     assert slept == [40, 40]
     assert f"{server.url}orders: answered 503" in str(failure.value)
     assert "'closed for repairs' (attempt 3, waited 80 s of at most 100 s)" in str(failure.value)
-    assert "It asks to wait 40 s." in str(failure.value)
+    assert "It asks to wait 40 s (Retry-After: '40')." in str(failure.value)
 
 
 def test_waits_of_all_pages_count_against_one_limit(serve: Serve, slept: list[float]) -> None:
@@ -167,6 +203,89 @@ def test_the_end_of_a_limit_is_waited_for_in_full(
 ) -> None:
     get(serve(answers(limited, GOOD)).url)
     assert slept == [seconds]
+
+
+# What servers send that are to be asked again after 40 seconds, and where it is known from.
+WRITTEN: dict[str, dict[str, str]] = {
+    "decimals (Shopify)": {"Retry-After": "40.0"},
+    "a unit": {"Retry-After": "40s"},
+    "a unit in words": {"Retry-After": " 40 seconds"},
+    "a short unit": {"Retry-After": "40000ms"},
+    "several units (OpenAI)": {"X-RateLimit-Reset": "0m39.5s500ms"},
+    "in quotes": {"Retry-After": '"40"'},
+    "repeated": {"Retry-After": "40, 40"},
+    "repeated, the longest counts": {"Retry-After": "7,40, 12.5"},
+    "repeated, one of them known": {"Retry-After": "soon, 40"},
+    "repeated reset": {"RateLimit-Reset": "40, 40", "RateLimit-Remaining": "0, 0"},
+    "the reset's third name (Okta)": {"X-Rate-Limit-Reset": "40", "X-Rate-Limit-Remaining": "0"},
+    "the reset's fourth name (Discord)": {"X-RateLimit-Reset-After": "40.00"},
+    "RateLimit": {"RateLimit": '"default";r=0;t=40'},
+    "RateLimit without what is left": {"RateLimit": '"default";t=40'},
+    "RateLimit of several limits": {"RateLimit": '"hour, r=0";r=9;t=3600, "burst";r=0;t=40'},
+    "RateLimit of old": {"RateLimit": "limit=100, remaining=0, reset=40"},
+    "RateLimit of old, repeated": {
+        "RateLimit": "limit=1, remaining=0, reset=40, limit=1, reset=40"
+    },
+    "RateLimit that says nothing": {"RateLimit": '"default"', "X-RateLimit-Reset": "40"},
+}
+
+
+@pytest.mark.parametrize("headers", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_is_kept_however_it_is_written(
+    serve: Serve, slept: list[float], headers: dict[str, str], status: int
+) -> None:
+    get(serve(answers(Answer(status=status, headers=headers), GOOD)).url)
+    assert slept == [pytest.approx(40)]
+
+
+def iso(moment: float, ending: str) -> str:
+    at = datetime.fromtimestamp(moment, timezone.utc)
+    return f"{at:%Y-%m-%dT%H:%M:%S}{ending}"
+
+
+MOMENTS: dict[str, Callable[[float], str]] = {
+    "Unix time": lambda at: f"{at:.0f}",
+    "Unix time with decimals": lambda at: f"{at:.3f}",
+    "milliseconds": lambda at: f"{at * 1e3:.0f}",
+    "microseconds": lambda at: f"{at * 1e6:.0f}",
+    "nanoseconds": lambda at: f"{at * 1e9:.0f}",
+    "ISO": lambda at: iso(at, "Z"),
+    "ISO with an offset": lambda at: iso(at + 7200, "+02:00"),
+    "ISO with decimals": lambda at: iso(at, ".500Z"),
+    "ISO without an offset": lambda at: iso(at, ""),
+    "ISO with a space": lambda at: iso(at, " UTC").replace("T", " ", 1),
+    "HTTP date": lambda at: formatdate(at, usegmt=True),
+    "HTTP date, repeated": lambda at: ", ".join([formatdate(at, usegmt=True)] * 2),
+}
+
+
+@pytest.mark.parametrize("written", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("name", ["Retry-After", "X-RateLimit-Reset", "x-rate-limit-reset"])
+def test_a_moment_is_waited_for_however_it_is_written(
+    serve: Serve, slept: list[float], name: str, written: Callable[[float], str]
+) -> None:
+    limited = Answer(status=429, headers={name: written(time() + 100)})
+    get(serve(answers(limited, GOOD)).url)
+    assert slept == [pytest.approx(100, abs=5)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-RateLimit-Remaining": "4990", "X-RateLimit-Reset": "250"},
+        {"RateLimit": '"default";r=50;t=250'},
+        {"RateLimit": "limit=100, remaining=50, reset=250"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_end_of_a_limit_that_is_not_reached_is_not_waited_for(
+    serve: Serve, slept: list[float], headers: dict[str, str], status: int
+) -> None:
+    """GitHub sends its hourly limit's end also where it means another limit."""
+    get(serve(answers(Answer(status=status, headers=headers), GOOD)).url)
+    assert slept[0] <= 1
 
 
 @pytest.mark.parametrize("name", ["RateLimit-Reset", "X-RateLimit-Reset", "x-ratelimit-reset"])

@@ -127,6 +127,18 @@ LIMITED = (403, 429, 503)
 WAIT_SECONDS = 7
 RETRY_AFTER = ("retry_after", "retry_after_date")
 RESETS = ("ratelimit_reset", "x_ratelimit_reset")
+# More ways to write them, which are tried with one status.
+WRITTEN_OTHERWISE = (
+    "retry_after_decimal",
+    "retry_after_unit",
+    "retry_after_twice",
+    "retry_after_iso",
+    "retry_after_moment",
+    "ratelimit",
+    "ratelimit_old",
+    "x_rate_limit_reset",
+    "x_ratelimit_reset_ms",
+)
 
 STATUSES = (
     *(_status(code, ends) for code, ends in REFUSED.items()),
@@ -135,7 +147,11 @@ STATUSES = (
 WAITS = (
     *(
         _status(code, Passes(f"answered {code} .*It asks to wait [78] s", WAIT_SECONDS), header)
-        for code, header in [*product((403, *PASSING), RETRY_AFTER), *product(LIMITED, RESETS)]
+        for code, header in [
+            *product((403, *PASSING), RETRY_AFTER),
+            *product(LIMITED, RESETS),
+            *product((429,), WRITTEN_OTHERWISE),
+        ]
     ),
     *(
         _status(code, Passes(f"answered {code} "), header)

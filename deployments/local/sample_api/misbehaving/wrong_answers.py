@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -39,12 +40,22 @@ def _status(status: int) -> Callable[..., None]:
 def _wait_headers(header: str, seconds: float) -> dict[str, str]:
     """The wait in one of the ways that APIs use; rounded up, never shorter than `seconds`."""
     delay, moment = math.ceil(seconds), math.ceil(time.time() + seconds)
+    iso = datetime.fromtimestamp(moment, timezone.utc).isoformat()
     known = {
         "none": {},
         "retry_after": {"Retry-After": str(delay)},
         "retry_after_date": {"Retry-After": formatdate(moment, usegmt=True)},
         "ratelimit_reset": {"RateLimit-Remaining": "0", "RateLimit-Reset": str(delay)},
         "x_ratelimit_reset": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(moment)},
+        "retry_after_decimal": {"Retry-After": f"{delay:.1f}"},
+        "retry_after_unit": {"Retry-After": f"{delay}s"},
+        "retry_after_twice": {"Retry-After": f"{delay}, {delay}"},
+        "retry_after_iso": {"Retry-After": iso},
+        "retry_after_moment": {"Retry-After": str(moment)},
+        "ratelimit": {"RateLimit": f'"default";r=0;t={delay}'},
+        "ratelimit_old": {"RateLimit": f"limit=100, remaining=0, reset={delay}"},
+        "x_rate_limit_reset": {"X-Rate-Limit-Reset": str(moment)},
+        "x_ratelimit_reset_ms": {"X-RateLimit-Reset": str(1000 * moment)},
     }
     if header not in known:
         raise AskError(f"There is no header {header!r}; there are {', '.join(known)}.", 501)

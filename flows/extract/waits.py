@@ -1,0 +1,144 @@
+"""How long an API asks to wait, in the many forms in which servers write it into their headers.
+
+Retry-After is RFC 9110, 10.2.3; RateLimit and RateLimit-Reset are two drafts of
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/; the others are older habits.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from time import time
+
+from flows.redaction import start_of
+
+LIMIT_HEADER = "RateLimit"
+RESET_HEADERS = (
+    LIMIT_HEADER,
+    "RateLimit-Reset",
+    "X-RateLimit-Reset-After",
+    "X-RateLimit-Reset",
+    "X-Rate-Limit-Reset",
+)
+REMAINING_HEADERS = ("RateLimit-Remaining", "X-RateLimit-Remaining", "X-Rate-Limit-Remaining")
+
+# A number from here on is a moment (Unix time): in seconds, or else in parts of a thousand of them.
+FIRST_MOMENT = 1e9
+LAST_MOMENT_IN_SECONDS = 1e11
+UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]*)?")
+_PART = r"([0-9]{1,20}(?:\.[0-9]+)?)\s*(ms|[smhd]|sec|min|(?:second|minute|hour|day)s?)\s*"
+_LENGTH = re.compile(f"({_PART})+", re.IGNORECASE)
+# The comma of `Wed, 21 Oct 2026` is none.
+_BETWEEN_VALUES = re.compile(r"(?<!Mon|Tue|Wed|Thu|Fri|Sat|Sun|day),")
+_UTC = re.compile(r"\s*(Z|UTC)$")
+_NAME = re.compile('"[^"]*"')
+_PARAMETER = re.compile(r"\b(r|t|remaining|reset)\s*=\s*([0-9]{1,20})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What an API says about asking again.
+
+    Attributes:
+        seconds: to wait from now on; 0 where the wait is over or can't be read.
+        said: a sentence that quotes the header.
+    """
+
+    seconds: float
+    said: str
+
+
+def asked_wait(headers: Mapping[str, str], is_limited: bool) -> Wait | None:
+    """What the first header says that can be read; None where there is no such header.
+
+    When a limit ends counts only for an answer that may come from it: `is_limited`, and the headers
+    name no requests that are left. Many APIs send it with every answer.
+    """
+    is_about_limit = is_limited and is_used_up(headers) is not False
+    names = ("Retry-After", *(RESET_HEADERS if is_about_limit else ()))
+    said = {name: headers[name] for name in names if headers.get(name, "").strip()}
+    for name, value in said.items():
+        seconds = _seconds(name, value)
+        if seconds is not None:
+            return _wait(seconds, name, value)
+    return next((_unread(name, value) for name, value in said.items()), None)
+
+
+def _wait(seconds: float, name: str, value: str) -> Wait:
+    quoted = f"({name}: {start_of(value)!r})"
+    if seconds <= 0:
+        return Wait(0, f"The wait that it asks for is over {quoted}.")
+    return Wait(seconds, f"It asks to wait {math.ceil(seconds):,} s {quoted}.")
+
+
+def _unread(name: str, value: str) -> Wait:
+    return Wait(0, f"How long it asks to wait can't be read ({name}: {start_of(value)!r}).")
+
+
+def is_used_up(headers: Mapping[str, str]) -> bool | None:
+    """Whether a limit allows no more requests; None where no header says so."""
+    texts = [text for name in REMAINING_HEADERS for text in headers.get(name, "").split(",")]
+    left = [float(text) for text in map(str.strip, texts) if _NUMBER.fullmatch(text)]
+    left += [limit["r"] for limit in _limits(headers.get(LIMIT_HEADER, "")) if "r" in limit]
+    return min(left) <= 0 if left else None
+
+
+def _seconds(name: str, value: str) -> float | None:
+    """The longest of the waits in a header, which may be there several times."""
+    if name == LIMIT_HEADER:
+        limits = [limit for limit in _limits(value) if "t" in limit]
+        reached = [limit["t"] for limit in limits if not limit.get("r")]
+        return max(reached, default=None)
+    found = [_read(text.strip(' "')) for text in _BETWEEN_VALUES.split(value)]
+    return max((seconds for seconds in found if seconds is not None), default=None)
+
+
+def _limits(value: str) -> Iterator[dict[str, float]]:
+    """The `r` (what is left) and `t` (its end) of each limit in `"default";r=0;t=40`.
+
+    An earlier draft has `limit=100, remaining=0, reset=40`: of one limit, but with commas.
+    """
+    plain = _NAME.sub("", value)
+    for limit in [plain] if "reset" in plain.lower() else plain.split(","):
+        yield {
+            {"remaining": "r", "reset": "t"}.get(name.lower(), name.lower()): float(number)
+            for name, number in _PARAMETER.findall(limit)
+        }
+
+
+def _read(text: str) -> float | None:
+    """The seconds that a text means: a number, a length of time, or a moment."""
+    if _NUMBER.fullmatch(text):
+        return _from_number(float(text))
+    if _LENGTH.fullmatch(text):
+        parts = re.findall(_PART, text.lower())
+        return sum(
+            float(number) * UNIT_SECONDS[unit if unit == "ms" else unit[0]]
+            for number, unit in parts
+        )
+    # Python would read the first of too many digits as an ISO time.
+    at = None if text.isdecimal() else _moment(text)
+    return None if at is None else at.timestamp() - time()
+
+
+def _from_number(number: float) -> float:
+    if number < FIRST_MOMENT:
+        return number
+    while number > LAST_MOMENT_IN_SECONDS:
+        number /= 1000
+    return number - time()
+
+
+def _moment(text: str) -> datetime | None:
+    """An ISO time or an HTTP date; without an offset, it is UTC."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            at = read(_UTC.sub("+00:00", text))
+        except ValueError:
+            continue
+        return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+    return None
