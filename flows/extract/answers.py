@@ -12,6 +12,13 @@ PASSING_STATUSES = frozenset({408, 425, 429})
 # A server that can't do what it is asked for can't do it later either.
 LASTING_STATUSES = frozenset({501, 505})
 LIMITED_STATUSES = frozenset({403, 429, 503})
+# How GitHub, Google, Salesforce, Meta, AWS and others say in a 403 that they were asked too often.
+_LIMIT = re.compile(
+    rb"secondary rate limit|abuse detection|too many requests|throttl(ed|ing)"
+    rb"|(rate|request|daily)[ _]?limit[ _]?(exceeded|reached)|quota[ _]?exceeded",
+    re.IGNORECASE,
+)
+MARKED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,14 @@ class Said:
     def is_passing(self) -> bool:
         """Whether asking again can help; some APIs say 403 where they mean 429."""
         if self.status == 403:
-            return is_used_up(self.headers) or "Retry-After" in self.headers
+            return self._is_limit
         is_server_error = 500 <= self.status < 600 and self.status not in LASTING_STATUSES
         return is_server_error or self.status in PASSING_STATUSES
+
+    @property
+    def _is_limit(self) -> bool:
+        is_marked = _LIMIT.search(self.body, 0, MARKED_BYTES) is not None
+        return is_marked or "Retry-After" in self.headers or bool(is_used_up(self.headers))
 
     @property
     def asked_wait(self) -> Wait | None:

@@ -88,7 +88,7 @@ class Client:
 
         Raises:
             UnavailableError: the API did not answer well within the wait that is allowed.
-            RefusedLoginError: status 401 or 403, also with a new token.
+            RefusedLoginError: status 401, also with a new token, or a 403 that is no limit.
             NotFoundError: status 404 or 410.
             BadRequestError: any other status that a retry does not mend.
             ConfigurationError: an address that can't or may not be asked.
@@ -241,7 +241,11 @@ def _error(kind: type[EltError], request: HttpRequest, text: str, said: Said | N
 
 _REMEDIES: Mapping[int, tuple[type[EltError], str]] = {
     401: (RefusedLoginError, "Correct the credentials of source {source!r}."),
-    403: (RefusedLoginError, "Correct the credentials of source {source!r}."),
+    403: (
+        RefusedLoginError,
+        "Correct the credentials of source {source!r}. If the API was only asked too often, give "
+        'the resource Rule("retry", status=403, body="…") with words of this answer.',
+    ),
     404: (NotFoundError, "Correct the base URL or path of source {source!r}."),
     410: (NotFoundError, "Correct the base URL or path of source {source!r}."),
     413: (BadRequestError, "Let source {source!r} ask for less at a time."),

@@ -5,6 +5,7 @@ import pickle
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime, formatdate
 from time import time
@@ -301,6 +302,65 @@ def test_an_end_of_a_limit_that_says_nothing_is_passed_over(
     limited = Answer(status=429, headers={"RateLimit-Reset": said.encode().decode("latin-1")})
     get(serve(answers(limited, GOOD)).url)
     assert slept[0] <= 1
+
+
+# What 403s say that mean 429, as their APIs document it; the login is well.
+LIMITS: dict[str, Answer] = {
+    "GitHub's second": Answer(
+        b'{"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}',
+        headers={"X-RateLimit-Remaining": "4990", "X-RateLimit-Reset": "99999"},
+    ),
+    "GitHub's first": Answer(b'{"message": "API rate limit exceeded for user ID 1."}'),
+    "GitHub's of old": Answer(b'{"message": "You have triggered an abuse detection mechanism."}'),
+    "Google's": Answer(b'{"error": {"errors": [{"reason": "rateLimitExceeded"}]}}'),
+    "Google's for a user": Answer(b'{"error": {"errors": [{"reason": "userRateLimitExceeded"}]}}'),
+    "Google's quota": Answer(b'{"error": {"errors": [{"reason": "quotaExceeded"}]}}'),
+    "Google's for a day": Answer(b'{"error": {"errors": [{"reason": "dailyLimitExceeded"}]}}'),
+    "Salesforce's": Answer(b'[{"errorCode": "REQUEST_LIMIT_EXCEEDED"}]'),
+    "Meta's": Answer(b'{"error": {"message": "(#4) Application request limit reached"}}'),
+    "AWS's": Answer(b'{"__type": "ThrottlingException", "message": "Rate exceeded"}'),
+    "in words": Answer(b"<h1>Too many requests</h1>"),
+    "nothing left": Answer(headers={"X-Rate-Limit-Remaining": "0"}),
+    "nothing left, repeated": Answer(headers={"RateLimit-Remaining": "0, 0"}),
+    "nothing left, in one header": Answer(headers={"RateLimit": '"default";r=0;t=2'}),
+}
+
+
+@pytest.mark.parametrize("said", LIMITS.values(), ids=LIMITS)
+def test_a_403_that_is_a_limit_is_asked_again_as_a_429_is(
+    serve: Serve, slept: list[float], said: Answer
+) -> None:
+    limited = replace(said, status=403)
+    assert get(serve(answers(limited, limited, GOOD)).url).body == GOOD.body
+    assert len(slept) == 2
+    assert max(slept) <= 2
+    with pytest.raises(UnavailableError, match=r"answered 403 .*Run it again later"):
+        get(serve(answers(limited)).url, max_wait_seconds=5)
+
+
+NO_LIMITS = {
+    "no body": b"",
+    "no permission": b'{"message": "Resource not accessible by personal access token"}',
+    "about limits": b'{"message": "Your plan may not read the rate limit API"}',
+    "Google's": b'{"error": {"errors": [{"reason": "insufficientPermissions"}]}}',
+}
+
+
+@pytest.mark.parametrize("body", NO_LIMITS.values(), ids=NO_LIMITS)
+def test_any_other_403_is_a_refused_login_that_shows_the_rule(serve: Serve, body: bytes) -> None:
+    server = serve(answers(Answer(body, status=403)))
+    with pytest.raises(RefusedLoginError) as failure:
+        get(server.url)
+    assert len(server.asked) == 1
+    assert "Correct the credentials of source 'shop'" in str(failure.value)
+    assert 'Rule("retry", status=403, body="…")' in str(failure.value)
+
+
+def test_a_status_other_than_403_is_no_limit_by_what_it_says(serve: Serve) -> None:
+    server = serve(answers(Answer(b"rate limit exceeded", status=404)))
+    with pytest.raises(NotFoundError):
+        get(server.url)
+    assert len(server.asked) == 1
 
 
 def test_a_server_error_is_not_waited_for_as_a_limit(serve: Serve, slept: list[float]) -> None:

@@ -162,6 +162,15 @@ WAITS = (
         for code, header in product(sorted({*REFUSED} - {403}), (*RETRY_AFTER, *RESETS))
     ),
 )
+# What a 403 says where it means 429, at GitHub and at Google.
+LIMIT_BODIES = {
+    "github": {"message": "You have exceeded a secondary rate limit."},
+    "google": {"error": {"code": 403, "errors": [{"reason": "userRateLimitExceeded"}]}},
+}
+LIMITS = tuple(
+    Fault(f"403-{name}", "answer", Passes("answered 403 "), {"status": 403, "body": body})
+    for name, body in LIMIT_BODIES.items()
+)
 WIRES = (
     Fault("hang_up", "hang_up", LOST),
     Fault("reset_at_once", "reset_at_once", LOST),
@@ -233,4 +242,4 @@ WAYS = (
     Fault("next_link-file", "next_link", NO_FILES, {"to": "file"}, only=LINKED),
     Fault("next_link-link_local", "next_link", NOT_LOCAL, {"to": "link_local"}, only=LINKED),
 )  # fmt: skip
-FAULTS = (*WIRES, *BODIES, *WAYS)
+FAULTS = (*LIMITS, *WIRES, *BODIES, *WAYS)
