@@ -319,7 +319,8 @@ class Resource:
     Attributes:
         name: the raw table's name.
         path: appended to the source's base URL; `{name}` stands for a value of the partition.
-        records: finds the records in a page (`flows.extract.records`, or a function of your own).
+        records: finds all the records that the API sent in a page (`flows.extract.records`, or a
+            function of your own).
         params: query parameters, or a function of the partition and the window that returns them.
             A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent
             as `true` and `false`.
@@ -336,6 +337,9 @@ class Resource:
         columns: Postgres types by column name, where JSON's own type is not wanted.
         names: column names by field, where the field's own name in snake_case is not wanted.
         encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
+        map_record: changes each record or leaves it out: gets a record, returns a record or None.
+            `key`, `columns`, `names` and `cursor` then name fields of the records it returns.
+            Rejects are kept as the API sent them.
         cursor: what makes loads incremental.
         partitions: the slices that are fetched, locked and resumed on their own.
         partition_columns: the partition values that are stored with each record.
@@ -365,6 +369,7 @@ class Resource:
     columns: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
+    map_record: Callable[[Record], Record | None] | None = None
     cursor: Cursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()

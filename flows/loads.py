@@ -41,7 +41,7 @@ from flows.progress import Progress
 from flows.retries import Retry, is_worth_retrying
 from flows.transform import transform as build
 
-COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "deleted")
+COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtered", "deleted")
 
 # Drop-downs in Prefect's forms. A wrong name is told by the source itself, in words.
 SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]

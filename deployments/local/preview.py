@@ -3,15 +3,19 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import islice
+from typing import Any
 
 from flows import sources
+from flows.boundaries import with_guards
 from flows.declaration import Page, Partition, Resource, RowsOf, Source, Window
 from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
 from flows.extract.pages import read_pages
 from flows.load.frames import RecordFrame
+from flows.load.mapping import mapped
 from flows.load.names import column_names
 
 SHOWN = 3
@@ -77,13 +81,16 @@ def _partition(resource: Resource, text: str) -> Partition:
 
 def described(source: Source, resource: Resource, page: Page) -> str:
     """What a person wants to see of a first page."""
-    records = [] if page.is_empty else resource.records(page)
+    found = [] if page.is_empty else resource.records(page)
+    records = _mapped(resource, found)
     follows = page.resume.url if page.resume else None
     lines = [
         f"{page.request or page.url}",
-        f"  {page.content_type}, {len(page.body):,} bytes, {len(records)} records; "
+        f"  {page.content_type}, {len(page.body):,} bytes, {len(found)} records; "
         + (f"next: {follows}" if follows else "no page follows"),
     ]
+    left_out = len(found) - len(records)
+    lines += [f"  map_record leaves {left_out} of them out"] if left_out else []
     good = [record for record in records if isinstance(record, dict) and record]
     if good:
         natural = RecordFrame(good).natural
@@ -97,6 +104,11 @@ def described(source: Source, resource: Resource, page: Page) -> str:
     lines += ["", f"The first {min(SHOWN, len(records))} of them:"] if records else []
     lines += [f"  {_cut(_shown(record))}" for record in records[:SHOWN]]
     return "\n".join(lines)
+
+
+def _mapped(resource: Resource, found: Sequence[Any]) -> list[Any]:
+    map_record = with_guards(resource).map_record
+    return list(mapped(resource.name, map_record, found).values()) if map_record else list(found)
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract import addresses
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
+from flows.extract.counting import counted
 from flows.extract.records import check_type
 
 # As a segment of a path, they stand for another place than the one that is named.
@@ -150,12 +151,13 @@ def _follow(
     client: Client, resource: Resource, request: HttpRequest
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
     """Each page with the request for the next one."""
-    trail = _Trail()
+    trail = _Trail(resource.records)
+    find = counted(resource.name, resource.records)
     is_repeatable = resource.method == "GET" or resource.is_repeatable
     following: HttpRequest | None = request
     while following is not None:
         page = client.get(following, resource.rules, is_repeatable)
-        page.find = resource.records
+        page.find = find
         following = None if page.is_empty else _next(client, resource, trail, following, page)
         yield page, following
 
@@ -178,7 +180,8 @@ def _next(
 class _Trail:
     """What was asked and answered so far, to notice when an API leads in a circle."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Callable[[Page], list[Any]]) -> None:
+        self._records = records
         self._asked: set[str] = set()
         self._answered: dict[int, str] = {}
 
@@ -191,7 +194,7 @@ class _Trail:
         asked = str(request)
         self._asked.add(asked)
         earlier = self._answered.setdefault(_fingerprint(page), asked)
-        if earlier != asked and page.rows:
+        if earlier != asked and self._records(page):
             raise _circle(f"{asked} has the same answer as {earlier}")
 
     def check(self, request: HttpRequest, following: HttpRequest) -> None:

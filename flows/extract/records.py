@@ -213,6 +213,10 @@ def csv_rows(delimiter: str = ",") -> Csv:
     return Csv(delimiter)
 
 
+# All that return every record a page has; a source's own functions may be anything.
+RECORDS = (RecordsAt, RecordAt, ColumnsAt, Lines, Csv)
+
+
 def _lines(page: Page) -> list[bytes]:
     return [line for line in map(bytes.strip, page.body.split(b"\n")) if line]
 

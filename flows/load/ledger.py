@@ -31,7 +31,8 @@ _VERSION = schemas.version("The ledger of all loads", _TABLES)
 _ENTRIES = (
     "select load_id, source, resource, partition, state,"
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
-    " pages, extracted, inserted, updated, unchanged, rejected, deleted, error from elt.loads "
+    " pages, extracted, inserted, updated, unchanged, rejected, deleted, filtered,"
+    " error from elt.loads "
 )
 TABLES = [
     sql.Identifier("elt", name)
@@ -72,6 +73,7 @@ class Counts:
     unchanged: int = 0
     rejected: int = 0
     deleted: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Entry:
     unchanged: int
     rejected: int
     deleted: int
+    filtered: int
     error: str | None
 
     @property
@@ -297,7 +300,8 @@ def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
         "update elt.loads set pages = pages + %(pages)s, extracted = extracted + %(extracted)s,"
         " inserted = inserted + %(inserted)s, updated = updated + %(updated)s,"
         " unchanged = unchanged + %(unchanged)s, rejected = rejected + %(rejected)s,"
-        " deleted = deleted + %(deleted)s where load_id = %(load_id)s",
+        " deleted = deleted + %(deleted)s, filtered = filtered + %(filtered)s"
+        " where load_id = %(load_id)s",
         {**asdict(counts), "load_id": load_id},
     )
 

@@ -35,6 +35,11 @@ alter table elt.loads add column if not exists is_complete boolean not null defa
 comment on column elt.loads.is_complete is
 'Whether all of its pages are stored, although it may have failed because of its rejects.';
 
+alter table elt.loads add column if not exists filtered bigint not null default 0;
+
+comment on column elt.loads.filtered is
+'Records that the resource''s map_record left out; extracted does not count them.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null where it read the API.';
 

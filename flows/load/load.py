@@ -151,6 +151,7 @@ class Load:
         self._held_bytes = 0
         self._kept_at = monotonic()
         self._pages = 0
+        self._filtered = 0
         self._staged = 0
         self._seen_at: datetime | None = None
         self._ahead: frozenset[datetime] = frozenset()
@@ -210,6 +211,7 @@ class Load:
         self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
         self._pages += 1
+        self._filtered += reading.filtered
         times = reading.times
         self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
         self._ahead |= times.ahead
@@ -295,11 +297,12 @@ class Load:
             unchanged=count - published.inserted - published.updated,
             rejected=len(self._rejects),
             deleted=published.deleted,
+            filtered=self._filtered,
         )
         ledger.add(cursor, self._load_id, counts)
         ledger.add_rejects(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
-        self._pages, self._rejects = 0, []
+        self._pages, self._filtered, self._rejects = 0, 0, []
 
     def _remember(
         self,

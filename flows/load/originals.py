@@ -11,7 +11,7 @@ import msgspec
 
 from flows.declaration import EXACT_NUMBERS, Page, RawRecords
 from flows.errors import BadPayloadError
-from flows.load.frames import MisfitError, shown
+from flows.load.frames import MisfitError, json_text, shown
 
 Records = Callable[[Page], list[Any]]
 
@@ -49,7 +49,7 @@ def read(page: Page, records: Records) -> tuple[list[Any], dict[int, MisfitError
     try:
         return records(page), {}
     except BadPayloadError:
-        texts = originals_of(page, records)
+        texts = originals_of(page, records) if isinstance(records, RawRecords) else None
         if texts is None:
             raise
     found = [_read_one(text) for text in texts]
@@ -87,14 +87,14 @@ def _is_too_deep(value: msgspec.Raw) -> bool:
 
 
 def originals_of(page: Page, records: Records) -> list[str] | None:
-    """Each record as it was sent; None where `records` does not say where they are.
+    """Each record as it was sent, or as a source's own function finds it; None if neither works.
 
     msgspec, which cuts, takes UTF-8 only, and no halves of surrogate pairs: their escapes are
     masked as those of characters that the page has not.
     """
-    if not isinstance(records, RawRecords):
-        return None
     try:
+        if not isinstance(records, RawRecords):
+            return [json_text(record) for record in records(replace(page))]
         text = page.body.decode(json.detect_encoding(page.body), "surrogatepass")
         if _MASKED_ESCAPE.search(text):
             return _cut(page, records, text)

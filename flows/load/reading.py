@@ -22,6 +22,7 @@ from flows.load.frames import (
     sort_out,
 )
 from flows.load.ledger import Address
+from flows.load.mapping import check_values, mapped
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.originals import Originals, originals_of, read
 from flows.load.request import Times, times_of, value_of
@@ -32,13 +33,18 @@ JSON_TYPES = (str, int, float, dict, list, type(None))
 
 @dataclass(frozen=True)
 class Reading:
-    """What one page came to: rows, rejects, its newest cursor value, and where to go on."""
+    """What was read from one page: rows, rejects, cursor values, and where to go on.
+
+    Attributes:
+        filtered: how many records the resource's `map_record` left out.
+    """
 
     size_bytes: int
     frame: Frame | None
     rejects: list[Reject]
     times: Times
     resume: Resume | None
+    filtered: int = 0
 
 
 class Reader:
@@ -59,6 +65,8 @@ class Reader:
         self.fields: dict[str, None] = {}
         self._numerics = NO_NUMERICS
         self._tables = Tables(resource, self.own_fields)
+        # What these functions return may hold what no page of JSON does.
+        self._is_own = not getattr(resource.records, "types", ()) or resource.map_record is not None
 
     def keep_digits(self, numerics: Numerics) -> None:
         """Read the values of these columns digit for digit."""
@@ -72,22 +80,39 @@ class Reader:
             return Reading(size_bytes, None, [], Times(), page.resume)
         if self._numerics and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
-        known = self._tables.read(page)
+        known = None if self._resource.map_record else self._tables.read(page)
         if known is not None:
             table, values = known
             times = self._times(values, table.natural.keys())
             return Reading(size_bytes, table, [], times, page.resume)
         found, unreadable = read(page, self._resource.records)
-        completed = [self._with_own_fields(record) for record in found]
-        scales = self._scales(completed)
-        good, reasons = sort_out(completed, self._resource.key, is_suspect(page.body), scales)
+        records = self._mapped(found)
+        good, reasons = self._sort_out(records, self._is_own or is_suspect(page.body))
         reasons |= unreadable
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         times = self._times_in(good)
-        originals = Originals(page, self._resource.records, reasons)
+        filtered = set(range(len(found))) - set(records)
+        originals = Originals(page, self._resource.records, filtered | set(reasons))
         frame = RecordFrame(good, originals, self._tables.key)
         self._tables.learn(frame)
-        return Reading(size_bytes, frame if good else None, rejects, times, page.resume)
+        stored = frame if good else None
+        return Reading(size_bytes, stored, rejects, times, page.resume, len(filtered))
+
+    def _mapped(self, found: Sequence[Any]) -> dict[int, Any]:
+        """The records to store, by their position on the page."""
+        name, map_record = str(self._address), self._resource.map_record
+        records = mapped(name, map_record, found) if map_record else dict(enumerate(found))
+        if self._is_own:
+            check_values(name, "map_record" if map_record else "records", list(records.values()))
+        return {number: self._with_own_fields(record) for number, record in records.items()}
+
+    def _sort_out(
+        self, records: Mapping[int, Any], suspect: bool
+    ) -> tuple[list[Record], dict[int, MisfitError]]:
+        """The records that can be stored, and by position the reason why others can't."""
+        positions, values = list(records), list(records.values())
+        good, reasons = sort_out(values, self._resource.key, suspect, self._scales(values))
+        return good, {positions[number]: reason for number, reason in reasons.items()}
 
     def _times_in(self, records: Sequence[Record]) -> Times:
         cursor = self._resource.cursor

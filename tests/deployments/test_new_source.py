@@ -406,3 +406,10 @@ def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, ro
     assert "  total_price                     double precision    1.5\n" in shown
     assert '"title": "Issue 1: # of it"' in shown
     assert sorted(root.rglob("*.yml")) == before
+
+    module = root / "flows" / "sources" / "tracker.py"
+    first_only = "map_record=lambda record: {'first': 1} if record['id'] == 1 else None,"
+    module.write_text(module.read_text().replace("key=(", f"{first_only} key=(", 1))
+    shown = run_in(root, "-m", "deployments.local.preview", "--source", "tracker")
+    assert "map_record leaves 2 of them out" in shown
+    assert '  {"first": 1}' in shown

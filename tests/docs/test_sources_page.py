@@ -30,7 +30,7 @@ SECRETS = {
     "SHOP_CLIENT_SECRET": "sample-client-secret",
 }
 ALL_ITEMS = 25
-OTHERS = {"by_size": 2 * (25 + 17), "parents": 5, "single": 1, "own_records": 17}
+OTHERS = {"by_size": 2 * (25 + 17), "parents": 5, "single": 1, "mapped": 17}
 
 
 def examples() -> dict[str, Any]:

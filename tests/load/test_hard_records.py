@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from flows.declaration import Cursor, Disposition, Partition
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.records import records_at
-from flows.load import frames, reading
+from flows.load import frames, originals, reading
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -171,7 +171,8 @@ def test_a_record_too_deep_to_be_set_aside_is_an_error_that_names_the_way_out(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where a function of the source's own returned it, so that it can't be cut out."""
-    monkeypatch.setattr(reading, "json_text", give_up)
+    for module in (originals, reading):
+        monkeypatch.setattr(module, "json_text", give_up)
     with pytest.raises(BadPayloadError, match=r"nested too deeply.*`records`"):
         load_pages(connection, beside('{"v": 1}'), records=in_python)
 

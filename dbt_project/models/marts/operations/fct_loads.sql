@@ -53,6 +53,7 @@ final as (
         loads.updated,
         loads.unchanged,
         loads.rejected,
+        loads.filtered,
         loads.deleted,
         coalesce(open_rejects.open_rejects, 0) as open_rejects,
         coalesce(changed_columns.schema_changes, 0) as schema_changes,

@@ -20,6 +20,7 @@ renamed as (
         updated,
         unchanged,
         rejected,
+        filtered,
         deleted,
 
         is_backfill,
