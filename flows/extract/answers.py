@@ -18,6 +18,13 @@ _LIMIT = re.compile(
     rb"|(rate|request|daily)[ _]?limit[ _]?(exceeded|reached)|quota[ _]?exceeded",
     re.IGNORECASE,
 )
+# RFC 6750, 3.1, and what others call it. A `page token` or a `token at position 5` is none.
+_REFUSED_TOKEN = re.compile(
+    rb"invalid_token|(invalid|expired) access[ _]token|access[ _]token (has |is )?(expired|invalid)"
+    rb"|jwt expired|token_expired|\bexpired_?token",
+    re.IGNORECASE,
+)
+# So much of a body is searched for the words above.
 MARKED_BYTES = 1 << 16
 
 
@@ -56,8 +63,16 @@ class Said:
         return is_server_error or self.status in PASSING_STATUSES
 
     @property
+    def refuses_token(self) -> bool:
+        """Whether a new token may help; some APIs say 400 or 403 where they mean 401."""
+        if self.status not in {400, 403}:
+            return self.status == 401
+        challenge = self.headers.get("WWW-Authenticate", "").encode()
+        return any(map(_REFUSED_TOKEN.search, (challenge, self.body[:MARKED_BYTES])))
+
+    @property
     def _is_limit(self) -> bool:
-        is_marked = _LIMIT.search(self.body, 0, MARKED_BYTES) is not None
+        is_marked = bool(_LIMIT.search(self.body, 0, MARKED_BYTES))
         return is_marked or "Retry-After" in self.headers or bool(is_used_up(self.headers))
 
     @property

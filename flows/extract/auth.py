@@ -4,11 +4,13 @@ A declaration names its secret; the value is read when the first request is made
 """
 
 import json
+import math
 import os
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from requests import PreparedRequest
 
@@ -20,6 +22,10 @@ from flows.extract.connection import Connection, NoAnswerError
 from flows.redaction import Secrets, remember
 
 ReadSecret = Callable[[str], str]
+
+# How long before its end a token is renewed: for clocks that differ, and answers that take time.
+MARGIN_SECONDS = 60
+MARGIN_SHARE = 0.1
 
 # RFC 9110, 5.5: what a header may hold.
 _HEADER_VALUE = re.compile(r"[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?")
@@ -95,7 +101,9 @@ class Basic:
 
 @dataclass(frozen=True)
 class OAuth2:
-    """Client credentials (RFC 6749, 4.4): a token is fetched first, and again when it is refused.
+    """Client credentials (RFC 6749, 4.4): a token is fetched first, and again when it ends.
+
+    It ends when the API refuses it, or a little before its `expires_in` is over.
 
     Attributes:
         token_url: absolute; where tokens are given out.
@@ -122,6 +130,24 @@ def _basic(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
+@dataclass(frozen=True)
+class _Token:
+    """An access token.
+
+    Attributes:
+        lifetime_seconds: what the server promises; infinite where it promises nothing.
+    """
+
+    value: str = field(repr=False)
+    lifetime_seconds: float
+
+    @property
+    def usable_seconds(self) -> float:
+        """How long to use it before it is renewed."""
+        margin = min(MARGIN_SECONDS, MARGIN_SHARE * self.lifetime_seconds)
+        return self.lifetime_seconds - margin
+
+
 class Credentials:
     """A source's login with its value: signs requests."""
 
@@ -134,6 +160,7 @@ class Credentials:
         self._secrets = Secrets()
         self._secret: str | None = None
         self._value: str | None = None
+        self._ends_at = math.inf
 
     def learn(self) -> None:
         """Read the secret, unless it is there already, and keep it out of every text from now on.
@@ -145,18 +172,23 @@ class Credentials:
             self._secret = self._hide(self._read_secret(self._login.secret))
 
     def prepare(self, within_seconds: float) -> None:
-        """Read the secret, and fetch the token, unless they are there already.
+        """Read the secret, and fetch the token, unless they are there already and have not ended.
 
         Raises:
             NoAnswerError: the server that gives out tokens is away or busy.
             RefusedLoginError: there is no such secret, or no token for it.
         """
+        began_at = monotonic()
+        if began_at >= self._ends_at:
+            self.renew()
         if self._login is None or self._value is not None:
             return
         self.learn()
         value = self._secret or ""
         if isinstance(self._login, OAuth2):
-            value = self._hide(self._fetch_token(self._login, value, within_seconds))
+            token = self._fetch_token(self._login, value, within_seconds)
+            value = self._hide(token.value)
+            self._ends_at = began_at + token.usable_seconds
         self._value = value
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
@@ -188,8 +220,9 @@ class Credentials:
         return secret
 
     def renew(self) -> bool:
-        """Forget a token that was refused; False where there is no way to get another one."""
+        """Forget a token that has ended; False where there is no way to get another one."""
         self._secret = self._value = None
+        self._ends_at = math.inf
         return isinstance(self._login, OAuth2)
 
     def unsigned(self, request: HttpRequest) -> HttpRequest:
@@ -211,7 +244,7 @@ class Credentials:
             )
         return request
 
-    def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> str:
+    def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> _Token:
         said = self._ask_for_token(login, client_secret, within_seconds)
         if said.is_passing:
             raise NoAnswerError(f"no token from {login.token_url}: it {said}", False, said)
@@ -240,10 +273,24 @@ class Credentials:
             raise NoAnswerError(f"no token from {login.token_url}: {error}", False) from error
 
 
-def _token(said: Said) -> str | None:
+def _token(said: Said) -> _Token | None:
     """The access token, where there is one (RFC 6749, 5.1)."""
     try:
-        token = json.loads(said.body)["access_token"] if said.is_good else None
+        document = json.loads(said.body) if said.is_good else {}
+        value = document["access_token"]
     except (ValueError, LookupError, TypeError):
         return None
-    return token if isinstance(token, str) and token else None
+    if not isinstance(value, str) or not value:
+        return None
+    return _Token(value, _lifetime_seconds(document.get("expires_in")))
+
+
+def _lifetime_seconds(expires_in: object) -> float:
+    """The seconds, also where they are sent as text; infinite where they make no sense."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
+        return math.inf
+    try:
+        seconds = float(expires_in)
+    except (ValueError, OverflowError):
+        return math.inf
+    return seconds if seconds > 0 else math.inf

@@ -88,7 +88,8 @@ class Client:
 
         Raises:
             UnavailableError: the API did not answer well within the wait that is allowed.
-            RefusedLoginError: status 401, also with a new token, or a 403 that is no limit.
+            RefusedLoginError: status 401, or what means it, also with a new token; or a 403 that is
+                no limit.
             NotFoundError: status 404 or 410.
             BadRequestError: any other status that a retry does not mend.
             ConfigurationError: an address that can't or may not be asked.
@@ -134,7 +135,7 @@ class Client:
         within_seconds = self._source.answer_timeout_seconds
         self._credentials.prepare(within_seconds)
         said = self._send(request, within_seconds)
-        if said.status == 401 and self._credentials.renew():
+        if said.refuses_token and self._credentials.renew():
             self._credentials.prepare(within_seconds)
             said = self._send(request, within_seconds)
         return said
@@ -188,7 +189,8 @@ class Client:
         return _page(request, said, is_empty=True, is_last=rule.then == "stop")
 
     def _refusal(self, request: HttpRequest, said: Said) -> EltError:
-        kind, remedy = _REMEDIES.get(said.status, _OTHER_REMEDY)
+        status = 401 if said.refuses_token else said.status
+        kind, remedy = _REMEDIES.get(status, _OTHER_REMEDY)
         text = f"{said}. {remedy.format(source=self._source.name)}"
         return _error(kind, request, text, said)
 

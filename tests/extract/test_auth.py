@@ -215,6 +215,119 @@ def test_a_new_token_that_is_refused_is_a_refused_login(serve: Serve, tokens: To
     assert (len(api.asked), len(login.asked)) == (2, 2)
 
 
+REFUSALS: dict[str, Answer] = {
+    "403, in the header": Answer(b"", 403, {"WWW-Authenticate": 'Bearer error="invalid_token"'}),
+    "400, in the header": Answer(b"", 400, {"WWW-Authenticate": 'Bearer error="invalid_token"'}),
+    "403, in the body": Answer(b'{"error": "invalid_token"}', 403),
+    "400, in the body": Answer(b'{"error": {"code": "INVALID_TOKEN"}}', 400),
+    "in words": Answer(b'{"message": "Error validating: the access token has expired."}', 400),
+    "in AWS' words": Answer(b'{"__type": "ExpiredTokenException"}', 403),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
+    serve: Serve, tokens: Tokens, slept: list[float], refusal: Answer
+) -> None:
+    login = tokens()
+    said = [GOOD, refusal, GOOD]
+    api = serve(lambda _: said.pop(0) if said else refusal)
+    with client(api.url, oauth2(login)) as opened:
+        opened.get(api.url)
+        assert opened.get(f"{api.url}b").body == GOOD.body
+        assert len(login.asked) == 2
+        with pytest.raises(RefusedLoginError, match="Correct the credentials of source 'shop'"):
+            opened.get(f"{api.url}c")
+    assert api.asked == ["/", "/b", "/b", "/c", "/c"]
+    shown = [asked.headers["Authorization"] for asked in api.asked]
+    assert shown == [f"Bearer {TOKEN}{number}" for number in (1, 1, 2, 2, 3)]
+    assert slept == []
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_fixed_token_that_is_refused_otherwise_is_a_refused_login(
+    serve: Serve, refusal: Answer
+) -> None:
+    api = serve(lambda _: refusal)
+    with pytest.raises(RefusedLoginError, match="Correct the credentials of source 'shop'"):
+        get(api.url, Bearer("shop-token"))
+    assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(b'{"error": "The page token has expired"}', 400),
+        Answer(b'{"error": "Unexpected or invalid token at position 5"}', 400),
+        Answer(b'{"error": "forbidden"}', 403, {"WWW-Authenticate": "Bearer"}),
+        Answer(b'{"error": "invalid_token"}', 404),
+    ],
+    ids=["a page's token", "a token of a language", "no permission", "another status"],
+)
+def test_an_answer_about_something_else_renews_no_token(
+    serve: Serve, tokens: Tokens, answer: Answer
+) -> None:
+    api, login = serve(lambda _: answer), tokens()
+    with pytest.raises(ConfigurationError):
+        get(api.url, oauth2(login))
+    assert (len(api.asked), len(login.asked)) == (1, 1)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that tokens are timed by."""
+    seconds = [5000.0]
+    monkeypatch.setattr("flows.extract.auth.monotonic", lambda: seconds[0])
+    return seconds
+
+
+def lasting(expires_in: Any) -> list[Answer]:
+    """Tokens that are said to last so long; None where nothing is said."""
+    said = {} if expires_in is None else {"expires_in": expires_in}
+    return [
+        Answer(json.dumps({"access_token": f"{TOKEN}{number}", **said}).encode())
+        for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "margin"), [(3600, 60), (100, 10), ("100", 10), (99.5, 9.95), (1, 0.1)]
+)
+def test_a_token_is_renewed_a_little_before_it_expires(
+    serve: Serve, tokens: Tokens, now: list[float], expires_in: Any, margin: float
+) -> None:
+    """So the API never sees one that has expired, which it might not answer with 401."""
+    api, login = serve(lambda _: GOOD), tokens(*lasting(expires_in))
+    seconds = float(expires_in)
+    with client(api.url, oauth2(login)) as opened:
+        for at in (0, seconds - margin - 0.01, seconds - margin, 2 * (seconds - margin) - 0.01):
+            now[0] = 5000 + at
+            opened.get(api.url)
+    shown = [asked.headers["Authorization"][-1] for asked in api.asked]
+    assert shown == ["1", "1", "2", "2"]
+
+
+@pytest.mark.parametrize(
+    "expires_in",
+    [None, 0, -5, True, "", "soon", "nan", [], {}, float("inf"), float("nan"), 10**400],
+    ids=str,
+)
+def test_a_token_that_names_no_end_is_renewed_when_it_is_refused(
+    serve: Serve, tokens: Tokens, now: list[float], expires_in: Any
+) -> None:
+    login = tokens(*lasting(expires_in))
+    allowed = [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    with client(api.url, oauth2(login)) as opened:
+        opened.get(api.url)
+        now[0] += 1e6
+        opened.get(api.url)
+        assert len(login.asked) == 1
+        allowed[0] = 2
+        opened.get(api.url)
+    assert len(login.asked) == 2
+
+
 def test_a_fixed_secret_that_is_refused_is_not_sent_again(serve: Serve) -> None:
     api = serve(accepts())
     with pytest.raises(RefusedLoginError, match="answered 401"):

@@ -129,6 +129,29 @@ def test_a_token_that_expires_is_renewed_once_and_the_request_repeated(lab: Lab)
     assert lab.naps == []
 
 
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("place", ["body", "header"])
+def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
+    lab: Lab, status: int, place: str
+) -> None:
+    body = {"error": "invalid_token" if place == "body" else "refused"}
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'} if place == "header" else {}
+    refusal = {"fault": "answer", "status": status, "body": body, "headers": headers}
+    trial = lab.trial(OAUTH2)
+    trial.plan(refusal, {**refusal, "skip": 1})
+    entry = trial.load()
+    assert trial.strikes() == 2
+    assert trial.rows() == ROWS
+    assert (trial.entries(), lab.naps) == ([entry], [])
+
+    trial = lab.trial(OAUTH2)
+    trial.plan({**refusal, "times": FOR_GOOD})
+    error = trial.load_in_vain(RefusedLoginError, f"answered {status} .*Correct the credentials")
+    assert trial.strikes() == 2
+    assert_no_secret_in(trial, error)
+    assert_goes_on(trial, lab.clean_requests(OAUTH2))
+
+
 def test_a_renewed_token_that_is_refused_too_ends_the_load(lab: Lab) -> None:
     clean = lab.clean_requests(OAUTH2)
     trial = lab.trial(OAUTH2)
