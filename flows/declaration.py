@@ -140,6 +140,7 @@ class Page:
         find: the resource's `records`.
         is_empty: the source's rules say that this answer means no records, whatever its body.
         is_last: the source's rules say that nothing follows this answer.
+        is_accepted: the source's rules say that its records count, even if it tells of errors.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
     """
 
@@ -152,6 +153,7 @@ class Page:
     find: Callable[["Page"], list[Any]] | None = None
     is_empty: bool = False
     is_last: bool = False
+    is_accepted: bool = False
     keeps_digits: bool = False
 
     @cached_property
@@ -250,12 +252,13 @@ class Rule:
 
     Attributes:
         then: `retry` as if the API were busy; `ignore`: it has no records, and its slice ends;
-            `stop`: the same, and nothing more is read; `fail` with the message.
+            `stop`: the same, and nothing more is read; `accept`: its records are read, whatever
+            its status and its `errors` say; `fail` with the message.
         status: the answer's status; None for any.
         body: a regular expression that is searched for in its body; empty for any.
     """
 
-    then: Literal["retry", "ignore", "stop", "fail"]
+    then: Literal["retry", "ignore", "stop", "accept", "fail"]
     status: int | None = None
     body: str = ""
     message: str = ""
@@ -330,6 +333,7 @@ class Resource:
         headers: sent with each request; no secrets: those belong to the source's login.
         body: what to POST as JSON, or a function of the partition and the window that returns it.
         is_repeatable: whether a POST may be sent again after a failure; a GET may always.
+        max_empty_pages: so many pages in a row may have no records and still name a next one.
         max_pages: reading ends after as many pages, even if there are more.
         rules: what certain answers mean; the first that fits counts.
         key: the fields that identify a record, as the API names them.
@@ -363,6 +367,7 @@ class Resource:
     body: Any = None
     is_repeatable: bool = False
     max_pages: int | None = None
+    max_empty_pages: int = 100
     rules: tuple[Rule, ...] = ()
     key: tuple[str, ...] = ()
     disposition: Disposition | None = None

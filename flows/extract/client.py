@@ -186,7 +186,8 @@ class Client:
             kind = BadPayloadError if said.status < 400 else type(self._refusal(request, said))
             message = rule.message or "A rule of the source says that this is a failure."
             raise _error(kind, request, f"{said}. {message}", said)
-        return _page(request, said, is_empty=True, is_last=rule.then == "stop")
+        is_accepted = rule.then == "accept"
+        return _page(request, said, not is_accepted, rule.then == "stop", is_accepted)
 
     def _refusal(self, request: HttpRequest, said: Said) -> EltError:
         status = 401 if said.refuses_token else said.status
@@ -224,7 +225,13 @@ class Client:
         sleep(seconds)
 
 
-def _page(request: HttpRequest, said: Said, is_empty: bool = False, is_last: bool = False) -> Page:
+def _page(
+    request: HttpRequest,
+    said: Said,
+    is_empty: bool = False,
+    is_last: bool = False,
+    is_accepted: bool = False,
+) -> Page:
     return Page(
         said.body,
         said.url,
@@ -233,6 +240,7 @@ def _page(request: HttpRequest, said: Said, is_empty: bool = False, is_last: boo
         headers=said.headers,
         is_empty=is_empty,
         is_last=is_last,
+        is_accepted=is_accepted,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,7 +26,10 @@ from flows.extract import addresses
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
 from flows.extract.counting import counted
-from flows.extract.records import check_type
+from flows.extract.records import check_errors, check_names, check_type
+
+# A page of this size is not looked at for whether it is empty: it would have to be read twice.
+SMALL_BYTES = 1 << 16
 
 # As a segment of a path, they stand for another place than the one that is named.
 _NO_SEGMENTS = frozenset({"", ".", ".."})
@@ -97,7 +100,8 @@ def read_pages(
     With `resume`, the pages before that point are not fetched again.
 
     Raises:
-        BadPayloadError: when the API sends a page, or the way to one, that was read already.
+        BadPayloadError: when the API sends a page, or the way to one, that was read already, or
+            more empty pages in a row than the resource's `max_empty_pages`.
         EltError: as `Client.get` does.
     """
     client.learn_secret()
@@ -151,7 +155,7 @@ def _follow(
     client: Client, resource: Resource, request: HttpRequest
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
     """Each page with the request for the next one."""
-    trail = _Trail(resource.records)
+    trail = _Trail(resource)
     find = counted(resource.name, resource.records)
     is_repeatable = resource.method == "GET" or resource.is_repeatable
     following: HttpRequest | None = request
@@ -167,21 +171,23 @@ def _next(
 ) -> HttpRequest | None:
     check_type(page, resource.records)
     page.body = in_utf8(page, resource)
+    check_errors(page)
+    check_names(page, resource)
     found = resource.paging(page) if resource.paging else None
     trail.add(request, page)
     if not found:
         return None
     following = found if isinstance(found, HttpRequest) else replace(request, url=found)
     following = client.admit(replace(following, url=addresses.joined(page.url, following.url)))
-    trail.check(request, following)
-    return following
+    return following if trail.leads_on(request, page, following) else None
 
 
 class _Trail:
-    """What was asked and answered so far, to notice when an API leads in a circle."""
+    """What was asked and answered so far, to notice when an API leads in a circle or nowhere."""
 
-    def __init__(self, records: Callable[[Page], list[Any]]) -> None:
-        self._records = records
+    def __init__(self, resource: Resource) -> None:
+        self._resource = resource
+        self._empty_pages = 0
         self._asked: set[str] = set()
         self._answered: dict[int, str] = {}
 
@@ -193,18 +199,39 @@ class _Trail:
         """
         asked = str(request)
         self._asked.add(asked)
+        is_empty = self._is_empty(page)
+        self._empty_pages = self._empty_pages + 1 if is_empty else 0
         earlier = self._answered.setdefault(_fingerprint(page), asked)
-        if earlier != asked and self._records(page):
+        if earlier != asked and not is_empty:
             raise _circle(f"{asked} has the same answer as {earlier}")
 
-    def check(self, request: HttpRequest, following: HttpRequest) -> None:
-        """Refuse to go back.
+    def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
+        """Whether to ask on; a page without records that leads back is the end.
 
         Raises:
-            BadPayloadError: when the next request is one that was answered already.
+            BadPayloadError: when another page leads to a request that was answered already, or when
+                too many pages in a row had no records.
         """
         if str(following) in self._asked:
+            if self._empty_pages:
+                return False
             raise _circle(f"{request} leads back to {following}")
+        if self._empty_pages >= self._resource.max_empty_pages:
+            raise BadPayloadError(
+                f"{page.url} is the last of {self._empty_pages} pages in a row without records, "
+                "and still names a next one. Declare how the API says that it is done (a `more` in "
+                "the resource's `paging`), or raise its max_empty_pages."
+            )
+        return True
+
+    def _is_empty(self, page: Page) -> bool:
+        """Whether there are no records; a page that can't be read is left to the load to judge."""
+        if len(page.body) > SMALL_BYTES:
+            return False
+        try:
+            return not replace(page, find=self._resource.records).rows
+        except BadPayloadError:
+            return False
 
 
 def _fingerprint(page: Page) -> int:

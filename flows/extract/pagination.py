@@ -19,6 +19,10 @@ from flows.extract import addresses
 
 Paging = Callable[[Page], HttpRequest | str | None]
 
+# How a page says that nothing, or something, comes after it.
+NOTHING_MORE = frozenset({"false", "0"})
+SOMETHING_MORE = frozenset({"true", "1"})
+
 # RFC 8288, 3: a quoted value may hold what would end a link or a parameter.
 _PARAM = r"""(?:\s*;)+\s*([^\s=;,"]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?"""
 _LINK = re.compile(rf"<([^>]*)>((?:{_PARAM})*)")
@@ -47,13 +51,18 @@ def next_url(field: str) -> Callable[[Page], str | None]:
     return find
 
 
-def next_link() -> Callable[[Page], str | None]:
-    """Follow the header `Link: <…>; rel="next"` (RFC 8288)."""
+def next_link(*, more: str = "") -> Callable[[Page], str | None]:
+    """Follow the header `Link: <…>; rel="next"` (RFC 8288).
+
+    Reading ends where there is no such link, or where the link's own parameter `more` says that
+    nothing follows, e.g. `next_link(more="results")` for Sentry's `results="false"`.
+    """
 
     def find(page: Page) -> str | None:
         for url, params in _links(page.headers.get("Link", "")):
             if "next" in params.get("rel", "").lower().split():
-                return addresses.joined(page.url, addresses.from_header(url))
+                is_over = params.get(more, "").lower() in NOTHING_MORE
+                return None if is_over else addresses.joined(page.url, addresses.from_header(url))
         return None
 
     return find
@@ -93,7 +102,7 @@ def next_token(
         token = page.headers.get(response_header) if response_header else value_at(page, field)
         if _is_over(page, more):
             return None
-        if not token and more and value_at(page, more) is True:
+        if not token and _says_more(page, more):
             raise BadPayloadError(
                 f"{page.url} has more to come, says its {more!r}, but no token in "
                 f"{field or response_header!r}. Ask the API's owner."
@@ -108,17 +117,24 @@ def offset(
 ) -> Paging:
     """Ask for the records after those that were read, by their number.
 
-    Reading ends with an empty page, or when the body's `total` is reached or its `more` says so.
+    Reading ends when the body's `total` is reached or its `more` says so, else with an empty page.
+    An empty page before that is an error: how far to go on from there, it does not say.
     """
     param = "" if body_field else param
     put = _place(param, "", body_field)
 
     def find(page: Page) -> HttpRequest | None:
-        if not page.rows or _is_over(page, more):
+        count = len(page.rows)
+        if _is_over(page, more):
             return None
         request = _request(page)
-        following = _number(request, param, body_field, 0) + len(page.rows)
-        return None if _is_reached(page, total, following) else put(request, following)
+        following = _number(request, param, body_field, 0) + count
+        if _is_reached(page, total, following):
+            return None
+        if not count:
+            _check_end(page, total, more)
+            return None
+        return put(request, following)
 
     return find
 
@@ -133,17 +149,21 @@ def page_number(
 ) -> Paging:
     """Ask for one page after the other, by number; the first one may go without.
 
-    Reading ends with an empty page, after the body's `total_pages`, or when its `more` says so.
+    Reading ends after the body's `total_pages`, or when its `more` says so. An empty page ends it
+    only where neither says that more follows.
     """
     param = "" if body_field else param
     put = _place(param, "", body_field)
 
     def find(page: Page) -> HttpRequest | None:
-        if not page.rows or _is_over(page, more):
+        is_empty = not page.rows
+        if _is_over(page, more):
             return None
         request = _request(page)
         number = _number(request, param, body_field, first)
         if _is_reached(page, total_pages, number - first + 1):
+            return None
+        if is_empty and not _says_more(page, more) and not _says_total(page, total_pages):
             return None
         return put(request, number + 1)
 
@@ -151,13 +171,20 @@ def page_number(
 
 
 def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "") -> Paging:
-    """Ask for what comes after the last record's `field`; an empty page is the last one."""
+    """Ask for what comes after the last record's `field`; an empty page is the last one.
+
+    An empty page whose `more` says that there is more is an error.
+    """
     put = _place(param, "", body_field)
 
     def find(page: Page) -> HttpRequest | None:
-        if not page.rows or _is_over(page, more):
+        rows = page.rows
+        if _is_over(page, more):
             return None
-        last = page.rows[-1]
+        if not rows:
+            _check_end(page, "", more)
+            return None
+        last = rows[-1]
         record = json.loads(bytes(last)) if isinstance(last, msgspec.Raw) else last
         value = record.get(field) if isinstance(record, dict) else None
         if value is None:
@@ -242,7 +269,33 @@ def _number(request: HttpRequest, param: str, body_field: str, first: int) -> in
 
 def _is_over(page: Page, more: str) -> bool:
     """Whether the page says that it is the last one; one that says nothing does not."""
-    return bool(more) and str(value_at(page, more)).lower() in {"false", "0"}
+    return bool(more) and str(value_at(page, more)).lower() in NOTHING_MORE
+
+
+def _says_more(page: Page, more: str) -> bool:
+    """Whether the page says that it is not the last one."""
+    return bool(more) and str(value_at(page, more)).lower() in SOMETHING_MORE
+
+
+def _says_total(page: Page, total: str) -> bool:
+    """Whether the page says how much there is; less than none is not known."""
+    found = value_at(page, total) if total else None
+    return found is not None and int(found) >= 0
+
+
+def _check_end(page: Page, total: str, more: str) -> None:
+    """Refuse an empty page that says itself that it is not the last one.
+
+    Raises:
+        BadPayloadError: with what the page says.
+    """
+    for field in filter(None, (total, more)):
+        if _says_total(page, total) if field == total else _says_more(page, more):
+            raise BadPayloadError(
+                f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so "
+                "more should follow. Ask the API's owner, or leave that field out of the "
+                "resource's `paging` if it does not count what the API sends."
+            )
 
 
 def _is_reached(page: Page, total: str, count: int) -> bool:

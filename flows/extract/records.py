@@ -4,17 +4,21 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from inspect import unwrap
 from itertools import islice
 from typing import Any, ClassVar
 
 import msgspec
 
-from flows.declaration import Page, Record, not_utf8
-from flows.errors import BadPayloadError
+from flows.declaration import Page, Record, Resource, not_utf8
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.redaction import redact, start_of
 
 # Content types that say nothing about what is in them; some servers send all they have so.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
+
+# An `errors` member that tells of none.
+NO_ERRORS = frozenset({b"[]", b"null", b"{}", b'""', b"false", b"0"})
 
 # What CSV files are delimited by, and how many of their lines are enough to tell.
 DELIMITERS = (",", ";", "\t", "|")
@@ -43,15 +47,62 @@ def check_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
         )
 
 
+def check_errors(page: Page) -> None:
+    """Refuse an answer that has `errors` beside its `data`, as GraphQL answers in part.
+
+    Raises:
+        BadPayloadError: unless a rule of the source accepts the answer.
+    """
+    if page.is_accepted or not page.members or not {"data", "errors"} <= page.members.keys():
+        return
+    errors = bytes(page.members["errors"])
+    if errors.strip() not in NO_ERRORS:
+        raise BadPayloadError(
+            f"{page.url} answered with errors beside its data: {start_of(errors)!r}. Correct the "
+            "request, ask the API's owner, or declare Rule('accept', body=…) for errors whose data "
+            "counts all the same."
+        )
+
+
+def check_names(page: Page, resource: Resource) -> None:
+    """Refuse CSV without a column for each field of the key, which would be read as no records.
+
+    Raises:
+        BadPayloadError: with the names that its first line has.
+    """
+    records = unwrap(resource.records)
+    if not isinstance(records, Csv) or resource.map_record is not None:
+        return
+    names = records.names(page)
+    missing = [name for name in resource.key if name not in {*names, *resource.partition_columns}]
+    if not names or not (missing or _is_one_line_of_text(page, names)):
+        return
+    text, delimiter = page.body.decode(errors="replace"), records.delimiter
+    if missing and (hint := _delimiter_hint(text, delimiter, names)):
+        raise _no_csv(page, f"its names are not those of the key{hint}")
+    line = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
+    lacks = f"lacks the key's {', '.join(missing)}" if missing else "is all that it has"
+    raise _no_csv(page, f"its first line {line!r} {lacks}")
+
+
+def _is_one_line_of_text(page: Page, names: list[str]) -> bool:
+    """Whether it is a sentence, e.g. `Rate limit exceeded`, more likely than a table of no rows."""
+    is_csv = any(word in page.content_type.lower() for word in Csv.types)
+    return len(names) == 1 and len(page.body.splitlines()) == 1 and not is_csv
+
+
 @dataclass(frozen=True)
 class RecordsAt:
     """A list of records under `path`; the load layer may read it without this function's help."""
 
     path: str
+    optional: bool = False
     types: ClassVar[tuple[str, ...]] = ("json", "javascript")
 
     def __call__(self, page: Page) -> list[Any]:
         """The records as Python objects."""
+        if self.optional and self._has_none(page):
+            return []
         found = _at(page, self.path)
         if not isinstance(found, list):
             raise _unexpected(page, self.path, "a list of records", found)
@@ -59,16 +110,35 @@ class RecordsAt:
 
     def raw(self, page: Page) -> bytes | None:
         """The list's own bytes, unparsed; None where there is nothing at the path."""
+        if self.optional and self._has_none(page):
+            return b"[]"
         found: bytes | msgspec.Raw | None = page.body
         for name in filter(None, self.path.split(".")):
             members = page.members if found is page.body else _members(found)
             found = members.get(name) if members else None
         return None if found is None else bytes(found)
 
+    def _has_none(self, page: Page) -> bool:
+        """Whether the page is an object with null, or nothing, at the path or on the way to it."""
+        members = page.members
+        for name in self.path.split("."):
+            if members is None:
+                return False
+            found = members.get(name)
+            if found is None or bytes(found).strip() == b"null":
+                return True
+            members = _members(found)
+        return False
 
-def records_at(path: str = "") -> RecordsAt:
-    """The list of records under `path` (dots go deeper); without a path, the document itself."""
-    return RecordsAt(path)
+
+def records_at(path: str = "", *, optional: bool = False) -> RecordsAt:
+    """The list of records under `path` (dots go deeper); without a path, the document itself.
+
+    Where the list is `optional`, null in its place, or nothing at all, means no records.
+    """
+    if optional and not path:
+        raise ConfigurationError("records_at needs the path of what is optional.")
+    return RecordsAt(path, optional)
 
 
 @dataclass(frozen=True)
@@ -151,6 +221,15 @@ class Csv:
 
     delimiter: str
     types: ClassVar[tuple[str, ...]] = ("csv", "tab-separated", "excel")
+
+    def names(self, page: Page) -> list[str]:
+        """The names in the first line; none where it can't be read, and in an empty body."""
+        start = page.body.lstrip(b"\xef\xbb\xbf\r\n").splitlines()[:1]
+        try:
+            [names] = _csv_lines(b"".join(start).decode(), self.delimiter) or [[]]
+        except (csv.Error, UnicodeDecodeError):
+            return []
+        return names
 
     def __call__(self, page: Page) -> list[Record]:
         """The records; all values are text, an empty one is null; empty lines are passed over."""

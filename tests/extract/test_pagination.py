@@ -380,3 +380,101 @@ def test_pages_without_records_may_come_again(serve: Serve) -> None:
     paging = next_token(response_header="X-Next", param="at")
     found = read(server.url, Resource("orders", "orders", records_at("items"), paging=paging))
     assert (rows(found), len(found)) == ([1], 4)
+
+
+def sparse(documents: dict[str, Any]) -> Any:
+    """An API with these answers, by the value of the one query parameter; an empty list beyond."""
+
+    def answer(asked: Asked) -> Answer:
+        [value] = [*asked_params(asked).values()] or [""]
+        return Answer(json.dumps(documents.get(value, {"items": []})).encode())
+
+    return answer
+
+
+def orders(paging: Any, **declared: Any) -> Resource:
+    return Resource("orders", "orders", records_at("items"), paging=paging, **declared)
+
+
+MORE = {"items": [], "has_more": True}
+DONE = {"items": [{"id": 9}], "has_more": False}
+
+
+@pytest.mark.parametrize("field", ["has_more", "pages"])
+def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows(
+    field: str,
+) -> None:
+    between = {"items": [], "has_more": True, "pages": 4}
+    first = {**between, "items": [{"id": 1}]}
+    api = sparse({"": first, "2": between, "3": between, "4": {**DONE, "pages": 4}})
+    declared = {"more": field} if field == "has_more" else {"total_pages": field}
+    pages = read(URL, orders(page_number("page", **declared)), api)
+    assert rows(pages) == [{"id": 1}, {"id": 9}]
+
+
+@pytest.mark.parametrize(
+    ("paging", "said"),
+    [
+        (offset("at", more="has_more"), "'has_more' is True"),
+        (offset("at", total="total"), "'total' is 30"),
+        (keyset("id", param="after", more="has_more"), "'has_more' is True"),
+    ],
+    ids=["offset and more", "offset and total", "keyset and more"],
+)
+def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, said: str) -> None:
+    """Where to go on is not known: to end would lose what follows."""
+    empty = {"items": [], "has_more": True, "total": 30}
+    api = sparse({"": {**empty, "items": [{"id": 1}]}, "1": empty})
+    with pytest.raises(BadPayloadError, match=f"no records, but its {said}"):
+        read(URL, orders(paging), api)
+
+
+@pytest.mark.parametrize("total", [0, -1, None])
+def test_an_empty_page_ends_the_reading_where_nothing_says_that_more_follows(total: Any) -> None:
+    api = sparse({"": {"items": [], "total": total, "has_more": None}})
+    for paging in (offset("at", total="total", more="has_more"), page_number(total_pages="total")):
+        assert rows(read(URL, orders(paging), api)) == []
+
+
+def test_a_link_may_say_that_nothing_follows(serve: Serve) -> None:
+    """As Sentry's do (https://docs.sentry.io/api/pagination/): there is a next link for ever."""
+
+    def answer(asked: Asked) -> Answer:
+        number = int(asked_params(asked).get("cursor", 0))
+        more = "true" if number < 2 else "false"
+        link = f'<{URL}orders?cursor={number + 1}>; rel="next"; results="{more}"'
+        return Answer(b'[{"id": %d}]' % number, headers={"Link": link})
+
+    resource = Resource("orders", "orders", records_at(), paging=next_link(more="results"))
+    assert rows(read(URL, resource, answer)) == [{"id": 0}, {"id": 1}, {"id": 2}]
+
+
+def test_too_many_pages_without_records_in_a_row_are_an_error(serve: Serve) -> None:
+    def answer(asked: Asked) -> Answer:
+        number = int(asked_params(asked).get("token", 0))
+        items = [{"id": number}] if number % 4 == 0 and number < 12 else []
+        return Answer(json.dumps({"items": items, "next": str(number + 1)}).encode())
+
+    server = serve(answer)
+    paging = next_token("next", param="token")
+    with pytest.raises(BadPayloadError, match=r"token=13 .* 5 pages in a row without records"):
+        read(server.url, orders(paging, max_empty_pages=5))
+    assert len(server.asked) == 14
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [next_url("next"), next_token("token", param="at")],
+    ids=["link", "token"],
+)
+def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) -> None:
+    """As Stellar's Horizon has it: the last page's next link is its own address."""
+    last = {"items": [], "next": f"{URL}orders?at=2", "token": "2"}
+    api = sparse({"": {**last, "items": [{"id": 1}]}, "2": last})
+    assert rows(read(URL, orders(paging), api)) == [{"id": 1}]
+
+
+def test_a_page_with_records_that_leads_to_itself_is_a_circle() -> None:
+    same = {"items": [{"id": 1}], "next": f"{URL}orders?at=2"}
+    with pytest.raises(BadPayloadError, match="circle"):
+        read(URL, orders(next_url("next")), sparse({"": {"items": [], **same}, "2": same}))

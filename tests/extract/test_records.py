@@ -14,8 +14,8 @@ from conftest import Answer, Serve
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flows.declaration import Page, Resource
-from flows.errors import BadPayloadError
+from flows.declaration import Page, Resource, Rule
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.records import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.tables import Tables
 from tests.extract.reading import read, rows
@@ -392,3 +392,85 @@ def test_records_are_cut_out_of_a_page_as_they_were_written() -> None:
     lines = page(b'{"a": 1.50}\n{"a":2}\n', "application/x-ndjson")
     lines.find = ndjson()
     assert lines.rows == [msgspec.Raw(b'{"a": 1.50}'), msgspec.Raw(b'{"a":2}')]
+
+
+@pytest.mark.parametrize("body", [b"Rate limit exceeded", b"Rate limit exceeded\n", b"key,name\n"])
+@pytest.mark.parametrize("kind", ["text/plain", "text/csv"])
+def test_csv_without_the_columns_of_the_key_is_an_error(
+    serve: Serve, body: bytes, kind: str
+) -> None:
+    """It would count as a table of no rows, and empty the raw table of a `replace`."""
+    server = serve(lambda _: Answer(body, headers={"Content-Type": kind}))
+    resource = Resource("orders", "orders", csv_rows(), key=("id",))
+    with pytest.raises(BadPayloadError, match=r"lacks the key's id") as failure:
+        read(server.url, resource)
+    assert body.decode().strip() in str(failure.value)
+
+
+def test_a_line_of_text_is_no_csv_without_a_key_either(serve: Serve) -> None:
+    server = serve(lambda _: Answer(b"Sorry, no.", headers={"Content-Type": "text/plain"}))
+    with pytest.raises(BadPayloadError, match=r"'Sorry, no\.' is all that it has"):
+        read(server.url, Resource("orders", "orders", csv_rows(";"), disposition="replace"))
+
+
+@pytest.mark.parametrize("body", [b"id\n", b"\xef\xbb\xbf\n\nid,name\n", b"", b'name,"i\nd",id\n'])
+def test_csv_of_names_alone_is_no_records(serve: Serve, body: bytes) -> None:
+    """Also after a byte order mark and empty lines, and where a name has a line break."""
+    server = serve(lambda _: Answer(body, headers={"Content-Type": "text/csv"}))
+    assert rows(read(server.url, Resource("orders", "orders", csv_rows(), key=("id",)))) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"data": None}, {"data": {}}, {"data": {"items": None}}, {"data": {"items": []}}],
+)
+def test_an_optional_list_may_be_null_or_missing(serve: Serve, document: Any) -> None:
+    server = serve(lambda _: Answer(json.dumps(document).encode()))
+    resource = Resource("orders", "orders", records_at("data.items", optional=True))
+    assert rows(read(server.url, resource)) == []
+
+
+@pytest.mark.parametrize("document", [[], {"data": []}, {"data": {"items": "none"}}, "none"])
+def test_an_optional_list_can_be_nothing_else(serve: Serve, document: Any) -> None:
+    server = serve(lambda _: Answer(json.dumps(document).encode()))
+    resource = Resource("orders", "orders", records_at("data.items", optional=True))
+    with pytest.raises(BadPayloadError, match=r"data\.items"):
+        rows(read(server.url, resource))
+
+
+def test_only_a_list_at_a_path_can_be_optional() -> None:
+    with pytest.raises(ConfigurationError, match="path"):
+        records_at(optional=True)
+
+
+def partial_answer(errors: Any) -> Answer:
+    """As GraphQL answers in part (https://spec.graphql.org/October2021/#sec-Errors)."""
+    document = {"data": {"items": [{"id": 1}]}, "errors": errors}
+    return Answer(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("records", [records_at("data.items"), lambda page: page.document["data"]])
+def test_errors_beside_data_fail_the_reading(serve: Serve, records: Any) -> None:
+    server = serve(lambda _: partial_answer([{"message": "orders: timeout"}]))
+    with pytest.raises(BadPayloadError, match=r"errors beside its data.*orders: timeout"):
+        read(server.url, Resource("orders", "orders", records))
+
+
+def test_errors_beside_data_may_be_accepted_by_a_rule(serve: Serve) -> None:
+    server = serve(lambda _: partial_answer([{"message": "orders: deprecated"}]))
+    rules = (Rule("accept", body='"message": "orders: deprecated"'),)
+    resource = Resource("orders", "orders", records_at("data.items"), rules=rules)
+    assert rows(read(server.url, resource)) == [{"id": 1}]
+
+
+def test_a_rule_may_accept_the_records_of_an_answer_that_failed(serve: Serve) -> None:
+    server = serve(lambda _: Answer(b'[{"id": 1}]', status=422))
+    resource = Resource("orders", "orders", records_at(), rules=(Rule("accept", status=422),))
+    assert rows(read(server.url, resource)) == [{"id": 1}]
+
+
+@pytest.mark.parametrize("errors", [[], None, {}, ""])
+def test_an_empty_list_of_errors_is_none(serve: Serve, errors: Any) -> None:
+    server = serve(lambda _: partial_answer(errors))
+    resource = Resource("orders", "orders", records_at("data.items"))
+    assert rows(read(server.url, resource)) == [{"id": 1}]

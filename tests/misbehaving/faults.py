@@ -215,7 +215,7 @@ BODIES = (
     Fault("wrong_type-xml", "wrong_type", OTHER_TYPE, {"content_type": "application/xml"}),
     Fault("cut_json", "cut_json", NOT_JSON, but={"csv": NO_CSV, "gzip": LOST}),
     Fault(
-        "answer", "answer", Ends(BadPayloadError, "should have .*Correct `records` in the source"),
+        "answer", "answer", Ends(BadPayloadError, "errors beside its data.*Correct the request"),
         {"body": {"errors": [{"message": "busy"}], "data": None}},
         but={"csv": OTHER_TYPE, "ndjson": None},  # a line of NDJSON, if not a row
     ),
