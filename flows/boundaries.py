@@ -7,7 +7,7 @@ Prefect.
 
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -30,7 +30,8 @@ class StandInError(Exception):
 def with_guards(resource: Resource) -> Resource:
     """The resource, with functions whose errors name the resource and the function.
 
-    An EltError that a function raises stays as it is. Of any other exception the traceback is
+    `records` may return anything that can be made a list. An EltError that a function raises stays
+    as it is. Of any other exception the traceback is
     kept, but not the exception itself: its text may be a whole answer.
     """
     declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
@@ -46,7 +47,11 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
     @wraps(function)
     def call(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            result = function(*arguments)
+            if role != "records" or isinstance(result, list):
+                return result
+            _check_records(resource, result)
+            return list(result)
         except EltError:
             raise
         except Exception as error:
@@ -59,6 +64,20 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
     return call
+
+
+def _check_records(resource: str, result: Any) -> None:
+    """Refuse what is no collection of records; as a list, a dict is its names, a text its letters.
+
+    Raises:
+        ConfigurationError: correct the function in the source.
+    """
+    if isinstance(result, Mapping | str | bytes) or not isinstance(result, Iterable):
+        kind = "None" if result is None else f"a value of type {type(result).__name__}"
+        raise ConfigurationError(
+            f"{resource}: its `records` function returned {kind}. Return a list of records: "
+            "[record] for a single one, [] for none."
+        )
 
 
 def _problem(resource: str, role: str, error: Exception) -> ConfigurationError:

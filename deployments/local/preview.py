@@ -15,7 +15,7 @@ from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
 from flows.extract.pages import read_pages
 from flows.load.frames import RecordFrame
-from flows.load.mapping import mapped
+from flows.load.mapping import check_values, mapped
 from flows.load.names import column_names
 
 SHOWN = 3
@@ -81,6 +81,7 @@ def _partition(resource: Resource, text: str) -> Partition:
 
 def described(source: Source, resource: Resource, page: Page) -> str:
     """What a person wants to see of a first page."""
+    resource = with_guards(resource)
     found = [] if page.is_empty else resource.records(page)
     records = _mapped(resource, found)
     follows = page.resume.url if page.resume else None
@@ -107,8 +108,10 @@ def described(source: Source, resource: Resource, page: Page) -> str:
 
 
 def _mapped(resource: Resource, found: Sequence[Any]) -> list[Any]:
-    map_record = with_guards(resource).map_record
-    return list(mapped(resource.name, map_record, found).values()) if map_record else list(found)
+    map_record = resource.map_record
+    records = [*mapped(resource.name, map_record, found).values()] if map_record else [*found]
+    check_values(resource.name, "map_record" if map_record else "records", records)
+    return records
 
 
 def _shown(value: object) -> str:

@@ -192,6 +192,11 @@ def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "")
                 f"{page.url} has a last record without {field!r}, by which the next page is asked "
                 "for. Correct the resource's `paging`."
             )
+        if not isinstance(value, str | int | float | list | dict):
+            raise TypeError(
+                f"{field!r} of the last record is a {type(value).__name__}, which JSON has not. "
+                "Return text from `records`, e.g. str(value)"
+            )
         return put(_request(page), value)
 
     return find
