@@ -84,12 +84,14 @@ class Checkpoint:
         cursor_at: the newest cursor value of the last complete load.
         cursor_seen_at: the newest one of a load that is not complete.
         window_until: the end of the window which that load has begun to read.
+        begun_by: the first load of those that have read it so far; None where that is not known.
     """
 
     cursor_at: datetime | None = None
     cursor_seen_at: datetime | None = None
     resume: Resume | None = None
     window_until: datetime | None = None
+    begun_by: int | None = None
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> C
     cursor.execute(
         "select cursor_at, cursor_seen_at,"
         " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
-        " window_until"
+        " window_until, begun_by"
         " from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
         [expires, address.source, address.resource, address.partition],
     )
@@ -248,7 +250,7 @@ def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> C
     resume = row[2] and Resume(
         **{**row[2], "since": row[2]["since"] and _time(row[2]["since"])},
     )
-    return Checkpoint(row[0], row[1], resume, row[3])
+    return Checkpoint(row[0], row[1], resume, row[3], row[4])
 
 
 def _as_json(value: Any) -> Any:
@@ -269,10 +271,11 @@ def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: 
     _refuse_secret(address, "next request", resume or "")
     cursor.execute(
         "insert into elt.checkpoints as c (source, resource, partition, cursor_at, cursor_seen_at,"
-        " resume, window_until, load_id) values (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " resume, window_until, begun_by, load_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
         " cursor_seen_at = excluded.cursor_seen_at, resume = excluded.resume,"
-        " window_until = excluded.window_until, load_id = excluded.load_id,"
+        " window_until = excluded.window_until, begun_by = excluded.begun_by,"
+        " load_id = excluded.load_id,"
         " saved_at = clock_timestamp()",
         [
             *asdict(address).values(),
@@ -280,6 +283,7 @@ def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: 
             checkpoint.cursor_seen_at,
             resume,
             checkpoint.window_until,
+            checkpoint.begun_by,
             load_id,
         ],
     )

@@ -60,6 +60,11 @@ alter table elt.checkpoints add column if not exists window_until timestamptz;
 comment on column elt.checkpoints.window_until is
 'Where the window ends that a load has begun to read; null where none is to go on.';
 
+alter table elt.checkpoints add column if not exists begun_by bigint;
+
+comment on column elt.checkpoints.begun_by is
+'The first of the loads that have read what is not complete; null where none is to go on.';
+
 comment on table elt.checkpoints is
 'From where the next load goes on; one row per resource partition.';
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import chain, islice
 from time import monotonic
 from typing import Any
 
@@ -26,7 +27,14 @@ from flows.declaration import (
     Resume,
     Window,
 )
-from flows.errors import BadPayloadError, ConfigurationError, EltError, UnavailableError
+from flows.errors import (
+    BadPayloadError,
+    BadRequestError,
+    ConfigurationError,
+    EltError,
+    NotFoundError,
+    UnavailableError,
+)
 from flows.load import ledger, shrinkage
 from flows.load.ahead import ahead
 from flows.load.frames import Frame, MisfitError, Reject, halves
@@ -37,6 +45,7 @@ from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read, without_future
 from flows.load.schema import Change
 from flows.load.stage import REFUSALS, Stage
+from flows.load.undo import undo
 from flows.postgres import locks
 from flows.redaction import redact
 
@@ -153,6 +162,8 @@ class Load:
         self._pages = 0
         self._filtered = 0
         self._staged = 0
+        self._has_read = False
+        self._begun_by: int | None = load_id
         self._seen_at: datetime | None = None
         self._ahead: frozenset[datetime] = frozenset()
 
@@ -164,6 +175,7 @@ class Load:
         now = datetime.now(timezone.utc)
         checkpoint = without_future(checkpoint, self._resource.cursor, now)
         self._seen_at = checkpoint.cursor_seen_at
+        self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
         window = window_to_read(self._resource, self._request, checkpoint, now)
         with self._hold.transaction() as cursor:
             if not ledger.has_loaded(cursor, self._address):
@@ -171,7 +183,20 @@ class Load:
             is_filling = self._stage.create(cursor) and self._request.replays is None
             self._reader.keep_digits(self._stage.numerics)
             self._goes_straight |= is_filling and self._disposition == "merge"
-        with closing(self._read_ahead(pages(window, checkpoint.resume))) as readings:
+        try:
+            self._read(pages(window, checkpoint.resume), checkpoint, window)
+        except (BadPayloadError, BadRequestError, NotFoundError) as error:
+            if self._has_read or checkpoint.resume is None or self._request.replays is not None:
+                raise
+            self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
+        if self._resource.writes == "append" and window.until is not None:
+            self._seen_at = window.until
+        self._finish(checkpoint)
+
+    def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
+        """Store the pages, with a checkpoint whenever one is due."""
+        at_once = self._disposition == "replace"
+        with closing(self._read_ahead(pages)) as readings:
             for reading in readings:
                 self._take(reading)
                 if not self._is_due(reading):
@@ -181,9 +206,40 @@ class Load:
                     if not at_once:
                         self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
                 self._held_bytes, self._kept_at = 0, monotonic()
-        if self._resource.writes == "append" and window.until is not None:
-            self._seen_at = window.until
-        self._finish(checkpoint)
+
+    def _from_start(
+        self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
+    ) -> Iterator[Page]:
+        """The window's pages from its beginning, where the API refuses the resume point.
+
+        An append first deletes what it stored of the window, once the first page is there again.
+
+        Raises:
+            EltError: where the rows of an append would be stored twice, the API's own error with
+                what to do; else as the pages do.
+        """
+        is_append = self._resource.writes == "append"
+        if is_append and (window.until is None or checkpoint.begun_by is None):
+            raise type(error)(
+                f"{error} The last load stopped at this request. To begin again would store its "
+                "rows twice: load once with full_refresh, which replaces them.",
+                error.answer,
+            ) from error
+        log.warning(
+            "%s: the API refuses the request at which the last load stopped, so its window is read "
+            "from the beginning: %s",
+            self._address,
+            error,
+        )
+        found = pages(window, None)
+        first = list(islice(found, 1))
+        if is_append and checkpoint.begun_by is not None:
+            restarted = replace(checkpoint, resume=None, begun_by=self._load_id)
+            with self._hold.transaction() as cursor:
+                undo(cursor, self._address, self._target.table, checkpoint.begun_by, self._load_id)
+                ledger.save_checkpoint(cursor, self._address, self._load_id, restarted)
+            self._begun_by = self._load_id
+        return chain(first, found)
 
     def _is_due(self, reading: Reading) -> bool:
         """Whether to make a checkpoint; after the last page it is the end of the load itself.
@@ -210,6 +266,7 @@ class Load:
         self._rejects += reading.rejects
         self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
+        self._has_read = True
         self._pages += 1
         self._filtered += reading.filtered
         times = reading.times
@@ -318,7 +375,8 @@ class Load:
             return
         checkpoint = Checkpoint(cursor_at, None, resume)
         if resume is not None and not self._request.by_hand:
-            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until)
+            begun_by = self._begun_by
+            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
         ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
 
     def _finish(self, checkpoint: Checkpoint) -> None:
