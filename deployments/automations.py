@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from deployments import secrecy, triggers
 from deployments.document import Node, Problem
-from deployments.known import keys_of, refusals, unknown_keys
+from deployments.known import keys_of, misread, refusals, unknown_keys, unlisted
 
 Named = Literal["block", "deployment"]
 NAMED: dict[Named, str] = {"block": "block_document_id", "deployment": "deployment_id"}
@@ -31,6 +31,7 @@ Find = Callable[[Named, str], UUID]
 def problems(top: Node) -> Iterator[Problem]:
     """All that is wrong in automations.yaml."""
     yield from unknown_keys(top, {"automations", "definitions"})
+    yield from unlisted(top, "automations")
     yield from secrecy.passwords_in_urls(top)
     names = [node.get("name").value for node in top.get("automations").items]
     for node in top.get("automations").items:
@@ -43,6 +44,8 @@ def problems(top: Node) -> Iterator[Problem]:
 
 def _automation(node: Node) -> Iterator[Problem]:
     yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"})
+    yield from misread(node, AutomationCore)
+    yield from unlisted(node, *_ACTION_LISTS)
     yield from triggers.problems(node.get("trigger"), node.get("trigger").plain(), False)
     if not node.get("actions").items:
         yield Problem(node.line_at(["actions"]), "actions is empty: say what is to be done.")
@@ -57,6 +60,7 @@ def _action(node: Node) -> Iterator[Problem]:
         text = f"type: no action is {kind!r}. There are: {', '.join(sorted(ACTIONS))}."
         yield Problem(node.line_at(["type"]), text)
         return
+    yield from misread(node, ACTIONS[kind])
     known = keys_of(ACTIONS[kind])
     yield from unknown_keys(node, known | {name for name, id_ in NAMED.items() if id_ in known})
     for name in NAMED:

@@ -26,9 +26,9 @@ from prefect.exceptions import PrefectException
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 
-from deployments import automations, document, parameters, secrecy, triggers
+from deployments import automations, document, parameters, schedules, secrecy, triggers
 from deployments.document import Node, Problem
-from deployments.known import keys_of, refusals, unknown_keys
+from deployments.known import keys_of, misread, refusals, uncounted, unknown_keys, unlisted
 from flows.errors import ConfigurationError
 
 DEPLOYMENTS = "prefect.yaml"
@@ -118,6 +118,7 @@ class _Flows:
 
 def _deployments_file(top: Node, flows: _Flows) -> Iterator[Problem]:
     yield from unknown_keys(top, keys_of(PrefectYamlModel) | {"definitions"})
+    yield from unlisted(top, "deployments")
     project = top.get("name").value
     if not isinstance(project, str) or not project:
         yield Problem(top.line, "name is missing: it is the tag of all that this project deploys.")
@@ -141,6 +142,8 @@ def _deployment(node: Node, project: str, flows: _Flows) -> Iterator[Problem]:
         yield Problem(node.line, "a deployment is a mapping with a name and an entrypoint.")
         return
     yield from unknown_keys(node, keys_of(DeploymentConfig))
+    yield from unlisted(node, "schedules", "triggers")
+    yield from misread(node, DeploymentConfig)
     yield from _shape(node)
     yield from _tags(node, project)
     yield from _unset_variables(node)
@@ -198,15 +201,19 @@ def _work_pool(node: Node) -> Iterator[Problem]:
 
 def _concurrency_limit(node: Node) -> Iterator[Problem]:
     limit = node.get("concurrency_limit")
+    yield from uncounted(node, "concurrency_limit")
     if limit.keys:
         yield from unknown_keys(limit, keys_of(ConcurrencyLimitSpec))
+        yield from misread(limit, ConcurrencyLimitSpec)
+        yield from uncounted(limit, "limit")
         if not limit.get("collision_strategy").value:
             text = "collision_strategy is missing: write CANCEL_NEW or ENQUEUE."
             yield Problem(limit.line, text)
         yield from refusals(limit, lambda: ConcurrencyLimitConfig(**filled(limit.plain())))
-    elif not isinstance(limit.value, int | None):
+    elif limit.value is not None and type(limit.value) is not int:
         yield Problem(
-            limit.line, f"concurrency_limit: {limit.value!r} is refused: it is a number of runs."
+            limit.line,
+            f"concurrency_limit: {limit.plain()!r} is refused: it is a number of runs, 1 or more.",
         )
 
 
@@ -221,9 +228,8 @@ def _schedules(node: Node) -> Iterator[Problem]:
     if node.get("schedule").value is not None:
         text = "schedule is Prefect's old word: write `schedules:`, a list, each with a slug."
         yield Problem(node.line_at(["schedule"]), text)
-    schedules = node.get("schedules").items
-    yield from _doubled(schedules, "slug", "schedules of this deployment")
-    for schedule in schedules:
+    yield from _doubled(node.get("schedules").items, "slug", "schedules of this deployment")
+    for schedule in node.get("schedules").items:
         yield from unknown_keys(schedule, keys_of(RawScheduleConfig))
         if not schedule.get("slug").value:
             yield Problem(
@@ -231,7 +237,10 @@ def _schedules(node: Node) -> Iterator[Problem]:
                 "slug is missing: without it Prefect makes all schedules anew at each deploy, and "
                 "forgets which were paused. Give it a name of its own, e.g. `slug: daily`.",
             )
-        yield from refusals(schedule, _as_prefect_takes(schedule))
+        yield from misread(schedule, RawScheduleConfig)
+        yield from schedules.without_effect(schedule)
+        empty = [*schedules.emptiness(schedule)]
+        yield from empty or refusals(schedule, _as_prefect_takes(schedule))
 
 
 def _as_prefect_takes(schedule: Node) -> Callable[[], object]:
@@ -244,7 +253,9 @@ def _as_prefect_takes(schedule: Node) -> Callable[[], object]:
     def validate() -> object:
         raw = RawScheduleConfig.model_validate(plain)
         config = raw.model_dump(mode="json", exclude_unset=True)
-        return DeploymentScheduleUpdate(**_schedule_config_to_deployment_schedule(config))
+        update = DeploymentScheduleUpdate(**_schedule_config_to_deployment_schedule(config))
+        schedules.must_come(update.schedule)
+        return update
 
     return validate
 

@@ -5,9 +5,11 @@ Prefect ignores a key that it does not know, at every level but schedules.
 
 import difflib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from deployments.document import Node, Problem
 
@@ -24,6 +26,12 @@ _REMEDIES = {
     "timeout_seconds": "a deployment has no such key. Give the flow a timeout_seconds.",
     "notifications": "a deployment has no such key. Messages are sent by `notify`: see its "
     "triggers, and tag this deployment `watched`.",
+}
+# How a value is written, by the type that Prefect would make of it.
+_WRITTEN: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "write true or false, without quotes"),
+    int: ((int,), "write a whole number, without quotes"),
+    timedelta: ((int, float, str), "write a number of seconds"),
 }
 
 
@@ -45,6 +53,49 @@ def _remedy(key: str, known: Collection[str]) -> str:
     if near := difflib.get_close_matches(key, sorted(known), 1, cutoff=0.75):
         return f"there is no such key, and Prefect would drop it; {near[0]} may be meant."
     return f"there is no such key, and Prefect would drop it. Known: {', '.join(sorted(known))}."
+
+
+def unlisted(node: Node, *keys: str) -> Iterator[Problem]:
+    """What should be a list; nothing below it would be checked."""
+    for key in keys:
+        if not isinstance(node.get(key).value, list | None):
+            text = f"{key} must be a list: begin each of its entries with `- `."
+            yield Problem(node.line_at([key]), text)
+
+
+def misread(node: Node, model: type[BaseModel]) -> Iterator[Problem]:
+    """What Prefect would read as something else than it is, e.g. `"no"` as a boolean.
+
+    What it would refuse, unresolved templates too, is left to `refusals`.
+    """
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        value = node.get(key).plain()
+        types, remedy = _WRITTEN.get(_kind(field), ((), ""))
+        if types and type(value) not in types and _converts(value, _kind(field)):
+            yield Problem(node.line_at([key]), f"{key}: {value!r} is refused: {remedy}.")
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The one type that a value gets, other than text, which may be a template; or None."""
+    kinds = {*(get_args(field.annotation) or [field.annotation])} - {str, type(None)}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _converts(value: Any, kind: Any) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def uncounted(node: Node, key: str) -> Iterator[Problem]:
+    """A number of runs or events so small that nothing would ever begin."""
+    value = node.get(key).value
+    if type(value) is int and value < 1:
+        text = f"{key}: {value} is refused: write a whole number, 1 or more."
+        yield Problem(node.line_at([key]), text)
 
 
 def refusals(node: Node, validate: Callable[[], object]) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ from prefect.events.schemas.deployment_triggers import BaseDeploymentTrigger
 from pydantic import BaseModel, TypeAdapter
 
 from deployments.document import Node, Problem
-from deployments.known import keys_of, refusals, unknown_keys
+from deployments.known import keys_of, misread, refusals, uncounted, unknown_keys
 
 MODELS: dict[str, type[BaseModel]] = {
     "event": EventTrigger,
@@ -43,6 +43,8 @@ def problems(node: Node, value: Any, of_deployment: bool) -> Iterator[Problem]:
         of_deployment: it stands at a deployment, and says too how that is run.
     """
     found = [*_drops(node, DEPLOYMENT_KEYS if of_deployment else frozenset())]
+    if of_deployment:
+        found += misread(node, BaseDeploymentTrigger)
     yield from found
     if not found and isinstance(value, dict):
         adapter = _DEPLOYMENTS if of_deployment else _AUTOMATIONS
@@ -51,15 +53,18 @@ def problems(node: Node, value: Any, of_deployment: bool) -> Iterator[Problem]:
 
 
 def _drops(node: Node, more: Collection[str]) -> Iterator[Problem]:
-    """Keys and kinds that Prefect does not know, and emptiness, in a trigger and those within."""
+    """What Prefect would drop or read as something else, in a trigger and those within."""
     kind = trigger_discriminator(node.plain()) if node.keys else "event"
     if kind not in MODELS:
         known = ", ".join(MODELS)
         yield Problem(node.line_at(["type"]), f"type: no trigger is {kind!r}; it is {known}.")
         return
     yield from unknown_keys(node, keys_of(MODELS[kind]) | set(more))
+    yield from misread(node, MODELS[kind])
+    yield from _spans(node)
     if kind == "event":
         yield from _emptiness(node, ["match", "expect"])
+        yield from uncounted(node, "threshold")
     if kind == "metric":
         yield from _emptiness(node, ["match"])
         yield from unknown_keys(node.get("metric"), keys_of(MetricTriggerQuery))
@@ -67,6 +72,19 @@ def _drops(node: Node, more: Collection[str]) -> Iterator[Problem]:
         yield from _emptiness(node, ["triggers"])
         for inner in node.get("triggers").items:
             yield from _drops(inner, frozenset())
+
+
+def _spans(node: Node) -> Iterator[Problem]:
+    """A time that is over before it began, or that Prefect would replace by its least."""
+    within = node.get("within").value
+    if node.get("posture").value == "Proactive" and not within:
+        said = "is missing" if within is None else "is refused"
+        shown = "within" if within is None else f"within: {within}"
+        text = f"{shown} {said}: say after how many seconds of silence it fires, 10 or more."
+        yield Problem(node.line_at(["within"]), text)
+    elif isinstance(within, int | float) and within < 0:
+        text = f"within: {within} is refused: write a number of seconds, 0 or more."
+        yield Problem(node.line_at(["within"]), text)
 
 
 def _emptiness(node: Node, keys: Collection[str]) -> Iterator[Problem]:

@@ -95,6 +95,16 @@ def below(head: str, *lines: str) -> str:
     return head + indent(dedent("\n".join(lines)), "    ") + "\n"
 
 
+def schedule(fields: str) -> str:
+    """A deployment's file with one schedule, called `a`."""
+    return below(HEAD, "schedules:", f"  - {{slug: a, {fields}}}")
+
+
+def limit(value: str) -> str:
+    """A deployment's file with a `concurrency_limit`."""
+    return below(HEAD, f"concurrency_limit: {value}")
+
+
 def trigger(*lines: str) -> str:
     """A deployment's file with one trigger."""
     return TRIGGER + indent(dedent("\n".join(lines)), "        ") + "\n"
@@ -102,6 +112,8 @@ def trigger(*lines: str) -> str:
 
 MATCHED = 'match: {prefect.resource.id: "prefect.flow-run.*"}'
 EXPECTED = "expect: [prefect.flow-run.Failed]"
+
+COMPOUND = ["type: compound", "require: all", "triggers:", f"  - {MATCHED}", f"    {EXPECTED}"]
 
 BROKEN = [
     # what Prefect drops without a word
@@ -233,6 +245,74 @@ BROKEN = [
         "Keep it in a block",
     ),
     (below(HEAD, "description: see http://me:pw@host/"), 7, "holds a password", "Keep it"),
+    # limits under which no run would ever begin
+    (limit("0"), 7, "concurrency_limit: 0 is refused", "1 or more"),
+    (limit("-1"), 7, "concurrency_limit: -1 is refused", "1 or more"),
+    (limit("true"), 7, "concurrency_limit: True is refused", "1 or more"),
+    (limit("[1]"), 7, "concurrency_limit: [1] is refused", "1 or more"),
+    (limit("{limit: 0, collision_strategy: ENQUEUE}"), 7, "limit: 0 is refused", "1 or more"),
+    (limit("{limit: true, collision_strategy: ENQUEUE}"), 7, "limit: True", "a whole number"),
+    (limit("{limit: '1', collision_strategy: ENQUEUE}"), 7, "limit: '1'", "a whole number"),
+    (trigger(MATCHED, EXPECTED, "threshold: 0"), 10, "threshold: 0 is refused", "1 or more"),
+    (trigger(MATCHED, EXPECTED, "threshold: -1"), 10, "threshold: -1 is refused", "1 or more"),
+    (trigger(MATCHED, EXPECTED, "posture: Proactive"), 7, "within is missing", "10 or more"),
+    (
+        trigger(MATCHED, EXPECTED, "posture: Proactive", "within: 0"),
+        11,
+        "within: 0 is refused",
+        "10 or more",
+    ),
+    (
+        trigger(*COMPOUND[:2], "within: -5", *COMPOUND[2:]),
+        10,
+        "within: -5 is refused",
+        "0 or more",
+    ),
+    # what Prefect would read as something else than what is written
+    (schedule('cron: "0 5 * * *", active: "no"'), 8, "active: 'no'", "true or false"),
+    (schedule('cron: "0 5 * * *", active: 0'), 8, "active: 0", "true or false"),
+    (schedule('cron: "0 5 * * *", day_or: "off"'), 8, "day_or: 'off'", "true or false"),
+    (below(HEAD, 'paused: "no"'), 7, "paused: 'no'", "true or false"),
+    (below(HEAD, "enforce_parameter_schema: 'n'"), 7, "enforce_parameter", "true or false"),
+    (trigger(MATCHED, EXPECTED, 'enabled: "no"'), 10, "enabled: 'no'", "true or false"),
+    (trigger(MATCHED, EXPECTED, 'threshold: "1"'), 10, "threshold: '1'", "without quotes"),
+    (
+        limit("{limit: 1, collision_strategy: ENQUEUE, grace_period_seconds: '60'}"),
+        7,
+        "grace_period_seconds: '60'",
+        "without quotes",
+    ),
+    (schedule("interval: true"), 8, "interval: True is refused", "seconds"),
+    (below(HEAD, "schedules: {slug: a, interval: 60}"), 7, "schedules must be a list", "`- `"),
+    (below(HEAD, "schedules: daily"), 7, "schedules must be a list", "`- `"),
+    (below(HEAD, f"triggers: {{{MATCHED}, {EXPECTED}}}"), 7, "triggers must be a list", "`- `"),
+    ("name: shop\ndeployments: {name: load}\n", 2, "deployments must be a list", "`- `"),
+    # schedules that never come, or come otherwise than is written
+    (schedule('cron: "0 5 30 2 *"'), 8, "0 5 30 2 * never comes", "Correct it"),
+    (schedule('cron: "0 5 30 2 1", day_or: false'), 8, "0 5 30 2 1 never comes", "Correct it"),
+    (schedule('cron: "0 5 30 2 1"'), 8, "0 5 30 2 1 never comes", "Correct it"),  # nor Mondays
+    (schedule('cron: ""'), 8, "cron is empty", "0 5 * * *"),
+    (schedule('rrule: ""'), 8, "rrule is empty", "FREQ=DAILY"),
+    (
+        schedule('rrule: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"'),
+        8,
+        "BYMONTHDAY=30 never comes",
+        "Correct it",
+    ),
+    (schedule('rrule: "FREQ=DAILY;COUNT=3"'), 8, "COUNT=3 never comes", "from 2020-01-01"),
+    (schedule('rrule: "FREQ=HOURLY;UNTIL=20250101T000000"'), 8, "never comes", "from 2020-01-01"),
+    (schedule('rrule: "RDATE:20250101T000000"'), 8, "never comes", "from 2020-01-01"),
+    (schedule('rrule: "FREQ=DAILY;INTERVAL=0"'), 8, "INTERVAL", "1 or more"),
+    (schedule('rrule: "FREQ=DAILY;UNTIL=29990101T000000Z"'), 8, "UNTIL", "without the Z"),
+    (schedule("interval: 0"), 8, "interval", "greater than 0"),
+    (schedule("interval: -5"), 8, "interval", "greater than 0"),
+    (schedule("interval: 0.001"), 8, "interval: 0.001 is refused", "seconds"),
+    (schedule("interval: 60, anchor_date: soon"), 8, "soon", "Correct it"),
+    (schedule("interval: 60, day_or: false"), 8, "day_or", "only with `cron:`"),
+    (schedule('cron: "0 5 * * *", anchor_date: 2026-01-01'), 8, "anchor", "only with `interval:`"),
+    (schedule('cron: "0 5 * * *", timezone: Europe/Londn'), 8, "Europe/Londn", "Correct it"),
+    (schedule('rrule: "FREQ=DAILY", timezone: Europe/Londn'), 8, "Europe/Londn", "Correct it"),
+    (schedule('cron: "0 5 * * *", timezone: ""'), 8, "timezone is empty", "UTC"),
 ]
 
 
@@ -260,6 +340,9 @@ BROKEN_AUTOMATIONS = [
     (AUTOMATION.partition("    actions")[0], 2, "actions is empty", "say what"),
     (AUTOMATION + AUTOMATION.partition("\n")[2], 10, "'late'", "Give it its own"),
     (AUTOMATION + "    owner_resource: x\n", 10, "owner_resource", "there is no such key"),
+    (AUTOMATION + '    enabled: "no"\n', 10, "enabled: 'no'", "true or false"),
+    (AUTOMATION.replace("match:", "threshold: 0\n      match:"), 5, "threshold: 0", "1 or more"),
+    ("automations: {name: late}\n", 1, "automations must be a list", "`- `"),
 ]
 
 
@@ -289,6 +372,37 @@ def test_right_files_have_no_problem(check: Check) -> None:
     pool = ["work_pool:", "  job_variables: {image: shop, env: {SECONDS: '3', TOKEN: ''}}"]
     assert check(below(HEAD, "schedules:", *schedule, *pool), AUTOMATION) == []
     assert check(trigger(MATCHED, EXPECTED, "parameters: {}").replace("parameters: {}", "")) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        'cron: "0 5 29 2 *"',  # every fourth year
+        'cron: "0 5 1 2 1"',  # the first and Mondays in February
+        'cron: "@daily"',
+        'cron: "0 5 * * 5#2", day_or: false, active: false',
+        'cron: "0 5 * * *", active: "{{ prefect.variables.active }}"',
+        "interval: 1, active: true",
+        'interval: "PT1H", anchor_date: 2026-01-01',
+        'interval: "01:30:00"',
+        'rrule: "FREQ=WEEKLY;BYDAY=MO;BYHOUR=6;BYMINUTE=0"',
+        'rrule: "FREQ=MINUTELY;INTERVAL=7;BYDAY=TU"',
+        'rrule: "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29;UNTIL=29990101T000000"',
+        'rrule: "DTSTART:29980101T000000\\nRRULE:FREQ=DAILY;COUNT=3"',
+        'rrule: "RDATE:29990101T000000Z"',
+        """rrule: '{"rrule": "FREQ=DAILY"}'""",
+    ],
+)
+def test_a_schedule_that_comes_is_accepted(check: Check, fields: str) -> None:
+    assert check(schedule(fields)) == []
+
+
+def test_what_is_written_as_it_should_be_is_accepted(check: Check) -> None:
+    counted = limit("{limit: 2, collision_strategy: ENQUEUE, grace_period_seconds: 60}")
+    assert check(counted + "    paused: true\n    enforce_parameter_schema: false\n") == []
+    assert check(trigger(*COMPOUND, "within: 0", "enabled: false")) == []
+    silence = ["posture: Proactive", "within: 10", "threshold: 2", "schedule_after: 5"]
+    assert check(trigger(MATCHED, EXPECTED, *silence)) == []
 
 
 def test_all_problems_of_both_files_are_told_at_once_in_order(check: Check) -> None:
