@@ -18,7 +18,7 @@ $(foreach word,NAME URL RECORDS KEY LOGIN,$(eval override $(word) := $$(value $(
 export SQL NAME URL RECORDS KEY LOGIN
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ dbt-diff: install ## what the changed dbt models would change in what is publish
 
 docs: install ## dbt's pages with the lineage of all models, until Ctrl-C; BUILD=7 as that build kept them
 	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+
+reset: install ## delete the rows of SOURCE=northwind RESOURCE=orders here; the next load reads all
+	@$(BIN)/python -m deployments.local.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
 
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
 	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"

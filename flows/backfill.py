@@ -25,6 +25,7 @@ from flows.load import ledger
 from flows.load.ledger import Address, Entry
 from flows.load.partitions import partitions_of
 from flows.load.request import Request
+from flows.load.reset import forget_lost_rows
 from flows.loads import (
     ResourceName,
     SourceName,
@@ -146,6 +147,8 @@ def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> li
     names = {each.resource.name for each in slices}
     with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source.name}")
+        for name in names:
+            forget_lost_rows(cursor, Address(source.name, name, ""))
         loaded = {name: ledger.backfilled(cursor, source.name, name) for name in names}
     return [each for each in slices if each.partition.name not in loaded[each.resource.name]]
 

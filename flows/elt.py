@@ -20,6 +20,7 @@ from flows.loads import (
     conclude,
     errors_of,
     midnight,
+    reset_resources,
     submit_loads,
     submit_replays,
 )
@@ -41,6 +42,7 @@ def elt(
     until: date | None = None,
     full_refresh: bool = False,
     accept_shrinkage: bool = False,
+    reset: bool = False,
     replay: bool = False,
     wait: bool = False,
     transform: bool = True,
@@ -58,6 +60,8 @@ def elt(
         until: First day not to load any more (UTC); empty means up to now.
         full_refresh: Read everything anew and delete rows the API no longer sends.
         accept_shrinkage: Let this run remove more rows from a table than `max_shrinkage` allows.
+        reset: First delete all rows of the resources, which have to be named; then everything is
+            read from the start, checkpoint by checkpoint.
         replay: Load what earlier loads set aside (elt.rejects) instead of asking the API.
         wait: Wait for another run that loads the same, instead of failing.
         transform: Build the marts afterwards.
@@ -73,9 +77,15 @@ def elt(
         run_id=flow_run.id,
         accepts_shrinkage=accept_shrinkage,
     )
-    if replay and (full_refresh or request.by_hand):
-        raise ConfigurationError("replay asks no API: leave full_refresh, since and until empty.")
+    if replay and (full_refresh or reset or request.by_hand):
+        raise ConfigurationError(
+            "replay asks no API: leave full_refresh, reset, since and until empty."
+        )
+    if reset and not resources:
+        raise ConfigurationError("reset deletes rows: name the resources it is for.")
     database = warehouse.load()
+    if reset:
+        reset_resources(database, api, chosen)
     errors: list[Exception] = []
     loads = 0
     progress = Progress(chosen)

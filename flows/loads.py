@@ -37,6 +37,7 @@ from flows.load.load import load
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.request import Request
+from flows.load.reset import reset
 from flows.progress import Progress
 from flows.retries import Retry, is_worth_retrying
 from flows.transform import transform as build
@@ -48,6 +49,18 @@ SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]}
 ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
 
 Outcome = TypeVar("Outcome")
+
+
+def reset_resources(database: Warehouse, source: Source, resources: Sequence[Resource]) -> None:
+    """Delete the rows of some resources, so that their loads begin from the start."""
+    with closing(database.connect()) as connection:
+        for resource in resources:
+            reset(connection, source.name, resource.name)
+            get_run_logger().warning(
+                "raw_%s.%s: all rows are deleted, and everything is read from the start.",
+                source.name,
+                resource.name,
+            )
 
 
 def submit_loads(

@@ -11,6 +11,7 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.errors import ConfigurationError
 from flows.load.frames import Frame
 from flows.postgres import locks
 
@@ -20,6 +21,13 @@ PUT_OFF = "Its key comes when its first load is complete."
 # for entries to merge, then split; with room, and without the search, it takes a third of the time.
 _DEFINITION = sql.SQL("primary key ({}) with (fillfactor = 50, deduplicate_items = off)")
 _NAME = "select conname from pg_constraint where conrelid = to_regclass(%s) and contype = 'p'"
+_COLUMNS = """
+select attname
+from pg_constraint
+join pg_attribute on attrelid = conrelid and attnum = any (conkey)
+where conrelid = to_regclass(%s) and contype = 'p'
+"""
+_DROP = sql.SQL("alter table {} drop constraint {}")
 _IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
 # The row stays that was committed last; no two of one transaction have the same key. `_loaded_at`
 # is a transaction's beginning; xmin would not do, which a wider column makes the same for all.
@@ -43,10 +51,44 @@ def definition(key: Sequence[str]) -> sql.Composed:
 
 def put_off(cursor: Cursor, table: sql.Identifier) -> None:
     """Take the key from a table that was just created with it."""
+    _drop(cursor, table)
+    cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
+
+
+def _drop(cursor: Cursor, table: sql.Identifier) -> None:
     cursor.execute(_NAME, [table.as_string(cursor)])
     [(name,)] = cursor.fetchall()
-    cursor.execute(sql.SQL("alter table {} drop constraint {}").format(table, sql.Identifier(name)))
-    cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
+    cursor.execute(_DROP.format(table, sql.Identifier(name)))
+
+
+def other_key(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> list[str]:
+    """The columns of the table's primary key, where they are others than those of `key`."""
+    cursor.execute(_COLUMNS, [table.as_string(cursor)])
+    present = [name for (name,) in cursor]
+    return [] if set(present) == set(key) else present
+
+
+def change(
+    cursor: Cursor, table: sql.Identifier, key: Sequence[str], delete: sql.Composable
+) -> int:
+    """Give a table another key, or none, after some rows are deleted; returns how many.
+
+    Raises:
+        ConfigurationError: when rows that stay, of other partitions, don't have such a key.
+    """
+    locks.patiently(cursor, [table], partial(_drop, cursor, table))
+    cursor.execute(delete)
+    deleted = cursor.rowcount
+    if key:
+        try:
+            cursor.execute(sql.SQL("alter table {} add {}").format(table, definition(key)))
+        except (psycopg2.errors.UniqueViolation, psycopg2.errors.NotNullViolation) as error:
+            raise ConfigurationError(
+                f"{'.'.join(table.strings)}: rows of other partitions repeat or lack the key "
+                f"({', '.join(key)}) that is declared now. Reset the resource, which deletes all "
+                "of its rows and loads it from the start."
+            ) from error
+    return deleted
 
 
 def is_put_off(cursor: Cursor, table: sql.Identifier) -> bool:

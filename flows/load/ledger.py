@@ -36,8 +36,25 @@ _ENTRIES = (
 )
 TABLES = [
     sql.Identifier("elt", name)
-    for name in ("loads", "checkpoints", "rejects", "schema_changes", "columns")
+    for name in ("loads", "checkpoints", "rejects", "schema_changes", "columns", "resets")
 ]
+# Loads before a resource's last reset filled a table whose rows are gone.
+_SINCE_RESET = sql.SQL(
+    "load_id > coalesce((select max(after_load_id) from elt.resets"
+    " where (resets.source, resets.resource) = (loads.source, loads.resource)), 0)"
+)
+_BACKFILLED = sql.SQL(
+    "select distinct partition from elt.loads"
+    " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
+).format(_SINCE_RESET)
+_HAS_LOADED = sql.SQL(
+    "select exists (select from elt.loads where (source, resource, state) = (%s, %s, 'succeeded')"
+    " and extracted > rejected and {})"
+).format(_SINCE_RESET)
+_HAS_STORED = sql.SQL(
+    "select exists (select from elt.loads where (source, resource) = (%s, %s)"
+    " and inserted > 0 and {})"
+).format(_SINCE_RESET)
 _LOCK = "select pg_advisory_lock(hashtextextended(%s, 0)) is not null, set_config(%s, %s, false)"
 _TRY_LOCK = "select pg_try_advisory_lock(hashtextextended(%s, 0)), set_config(%s, %s, false)"
 _UNLOCK = (
@@ -213,22 +230,41 @@ def begin(
 
 def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
     """The windows of a resource that a backfill has loaded, by the name of their partition."""
-    cursor.execute(
-        "select distinct partition from elt.loads"
-        " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill",
-        [source, resource],
-    )
+    cursor.execute(_BACKFILLED, [source, resource])
     return {partition for (partition,) in cursor}
 
 
 def has_loaded(cursor: Cursor, address: Address) -> bool:
     """Whether a load of the resource, of whatever partition, has succeeded with any record."""
-    cursor.execute(
-        "select exists (select from elt.loads where (source, resource, state) = (%s, %s, %s)"
-        " and extracted > rejected)",
-        [address.source, address.resource, "succeeded"],
-    )
+    cursor.execute(_HAS_LOADED, [address.source, address.resource])
     return bool(cursor.fetchall()[0][0])
+
+
+def has_stored(cursor: Cursor, address: Address) -> bool:
+    """Whether any load of the resource, of whatever partition, has stored rows since its reset."""
+    cursor.execute(_HAS_STORED, [address.source, address.resource])
+    return bool(cursor.fetchall()[0][0])
+
+
+def abandon(cursor: Cursor, source: str, resource: str, error: str) -> None:
+    """Have all loads of a resource that are at work store nothing more."""
+    cursor.execute(
+        "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(), error = %s"
+        " where (source, resource, state) = (%s, %s, 'running')",
+        [error, source, resource],
+    )
+
+
+def forget(cursor: Cursor, source: str, resource: str, reason: str) -> None:
+    """Forget where a resource's loads stand, in all partitions: the next ones read everything."""
+    cursor.execute(
+        "delete from elt.checkpoints where (source, resource) = (%s, %s)", [source, resource]
+    )
+    cursor.execute(
+        "insert into elt.resets (source, resource, reason, after_load_id)"
+        " select %s, %s, %s, coalesce(max(load_id), 0) from elt.loads",
+        [source, resource, reason],
+    )
 
 
 def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> Checkpoint:
@@ -394,9 +430,12 @@ def fail(cursor: Cursor, load_id: int, error: str) -> None:
 
 def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: bool) -> Entry | None:
     """The load with which a run has stored all pages of a partition, if there is one."""
+    condition = sql.SQL(
+        "where (source, resource, partition, run_id, is_backfill) = (%s, %s, %s, %s, %s)"
+        " and replays is null and is_complete and {} order by load_id desc limit 1"
+    ).format(_SINCE_RESET)
     cursor.execute(
-        _ENTRIES + "where (source, resource, partition, run_id, is_backfill) = (%s, %s, %s, %s, %s)"
-        " and replays is null and is_complete order by load_id desc limit 1",
+        sql.SQL(_ENTRIES) + condition,
         [address.source, address.resource, address.partition, run_id, is_backfill],
     )
     return next((Entry(*row) for row in cursor.fetchall()), None)

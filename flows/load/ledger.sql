@@ -99,6 +99,23 @@ create table if not exists elt.schema_changes (
 comment on table elt.schema_changes is
 'Columns added to raw tables (old_type is null) or widened; one row per column and change.';
 
+create table if not exists elt.resets (
+    reset_id bigint generated always as identity primary key,
+    source text not null,
+    resource text not null,
+    reset_at timestamptz not null default clock_timestamp(),
+    after_load_id bigint not null,
+    reason text not null
+);
+
+create index if not exists resets_of_a_resource on elt.resets (source, resource, after_load_id);
+
+comment on table elt.resets is
+'When loads of a resource began from the start, by hand or because its rows were gone; one row per reset.';
+
+comment on column elt.resets.after_load_id is
+'The newest load before it; what that one and earlier ones stored is not there any more.';
+
 create table if not exists elt.columns (
     table_schema text not null,
     table_name text not null,

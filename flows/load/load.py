@@ -43,6 +43,7 @@ from flows.load.ledger import Address, Checkpoint, Counts, Entry
 from flows.load.merge import Published, Target
 from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read, without_future
+from flows.load.reset import forget_lost_rows
 from flows.load.schema import Change
 from flows.load.stage import REFUSALS, Stage
 from flows.load.undo import undo
@@ -81,6 +82,8 @@ def load(
     address = Address(source, resource.name, partition.name)
     with _postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
         with hold.transaction() as cursor:
+            if request.replays is None:
+                forget_lost_rows(cursor, address)
             if done := _appended_before(cursor, address, resource, request):
                 return done
             load_id = ledger.begin(
@@ -181,6 +184,8 @@ class Load:
             if not ledger.has_loaded(cursor, self._address):
                 self._stage = Stage(replace(self._target, contract="evolve"))
             is_filling = self._stage.create(cursor) and self._request.replays is None
+            if self._disposition != "replace":
+                self._stage.check_key()
             self._reader.keep_digits(self._stage.numerics)
             self._goes_straight |= is_filling and self._disposition == "merge"
         try:

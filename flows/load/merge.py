@@ -174,6 +174,12 @@ def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool)
     return replace(append(cursor, target, ids), deleted=deleted)
 
 
+def delete_all(cursor: Cursor, target: Target) -> sql.Composable:
+    """The statement that deletes the rows of the target's partition."""
+    types = column_types(cursor, target.table)
+    return _DELETE.format(table=target.table, scope=scope_of(target, types))
+
+
 def scope_of(target: Target, types: Mapping[str, str]) -> sql.Composable:
     """The condition that a row of the table, as `present`, is of the target's partition."""
     if not types.keys() >= target.scope.keys():

@@ -17,7 +17,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.declaration import Disposition
-from flows.errors import BadPayloadError
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.load import keys, shrinkage
 from flows.load.columns import Columns
 from flows.load.frames import Frame, MisfitError, shown
@@ -28,6 +28,7 @@ from flows.load.merge import (
     Target,
     append,
     create_stage,
+    delete_all,
     listed,
     make_anew,
     merge,
@@ -84,6 +85,7 @@ class Stage:
         self._present: dict[str, str] = {}
         self._room = 0
         self._filled: frozenset[str] = frozenset()
+        self._other_key: list[str] = []
 
     def create(self, cursor: Cursor) -> bool:
         """Make the stage, empty and without columns.
@@ -95,8 +97,24 @@ class Stage:
         self._present = column_types(cursor, self._target.table)
         self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
         self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
+        self._other_key = keys.other_key(cursor, self._target.table, self._target.key)
         create_stage(cursor)
         return not self._present or keys.is_put_off(cursor, self._target.table)
+
+    def check_key(self) -> None:
+        """Refuse to load into a table whose key is another one than the declaration's.
+
+        Raises:
+            ConfigurationError: name the key as the table has it, or load once with full_refresh.
+        """
+        if self._other_key:
+            declared = ", ".join(self._target.key) or "none"
+            raise ConfigurationError(
+                f"{'.'.join(self._target.table.strings)} has the key "
+                f"({', '.join(self._other_key)}), and the resource declares ({declared}). Load it "
+                "once with full_refresh, which replaces the rows and the key, or declare the key "
+                "that it has."
+            )
 
     def add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
         """COPY rows into the stage, which takes on the columns it lacks.
@@ -331,8 +349,18 @@ class Stage:
     ) -> Published:
         if disposition == "append":
             return append(cursor, self._target, ids)
-        write = merge if disposition == "merge" else replace_all
-        return write(cursor, self._target, ids, may_repeat_keys)
+        if disposition == "merge":
+            return merge(cursor, self._target, ids, may_repeat_keys)
+        deleted = self._change_key(cursor) if self._other_key else 0
+        published = replace_all(cursor, self._target, ids, may_repeat_keys)
+        return replace(published, deleted=published.deleted + deleted)
+
+    def _change_key(self, cursor: Cursor) -> int:
+        """Empty the partition and give the table the key that is declared now."""
+        delete = delete_all(cursor, self._target)
+        deleted = keys.change(cursor, self._target.table, self._target.key, delete)
+        self._other_key = []
+        return deleted
 
     def _shape(
         self, cursor: Cursor, staged: Mapping[str, str], puts_off_key: bool = False

@@ -107,6 +107,21 @@ def test_the_report_is_what_the_raw_rows_say(laptop: Laptop) -> None:
     assert is_equal == "t"
 
 
+def test_a_reset_empties_a_table(laptop: Laptop) -> None:
+    count = "select count(*) from raw_northwind.shippers"
+    assert laptop.run("psql", "--sql", count)[1] != "0\n"
+    chosen = ("--source=northwind", "--resource=shippers")
+    code, printed = laptop.run("reset", *chosen)
+    assert (code, printed) == (
+        0,
+        "raw_northwind.shippers is empty; its next load reads everything.\n",
+    )
+    assert laptop.run("psql", "--sql", count) == (0, "0\n")
+    code, printed = laptop.run("reset", "--source=northwind", "--resource=no_such")
+    assert code == 1
+    assert "has no resource 'no_such'. It has: " in printed
+
+
 def test_psql_prints_bare_rows(laptop: Laptop) -> None:
     statement = "select source, count(*) from elt.loads group by 1 order by 1"
     assert laptop.run("psql", "--sql", statement) == (0, "northwind|16\nopen_meteo|2\n")

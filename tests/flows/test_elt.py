@@ -124,6 +124,11 @@ def test_since_and_until_choose_the_days(ask: Ask) -> None:
             {"source": "northwind", "since": date(1998, 1, 2), "full_refresh": True},
             ["full_refresh reads everything"],
         ),
+        ({"source": "northwind", "reset": True}, ["name the resources"]),
+        (
+            {"source": "northwind", "resources": ["orders"], "reset": True, "replay": True},
+            ["replay asks no API"],
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named_before_anything_is_loaded(
@@ -187,6 +192,17 @@ def test_an_empty_answer_empties_a_table_only_where_that_is_accepted(
     assert ask("select count(*) from raw_northwind.shippers") == [(3,)]
     assert run(**shippers, full_refresh=True, accept_shrinkage=True).is_completed()
     assert ask("select count(*) from raw_northwind.shippers") == [(0,)]
+
+
+def test_a_reset_loads_a_resource_from_the_start(ask: Ask) -> None:
+    shippers: dict[str, Any] = {"source": "northwind", "resources": ["shippers"]}
+    assert run(**shippers).is_completed()
+    assert run(**shippers, reset=True).is_completed()
+    loads = "select inserted, unchanged from elt.loads where resource = 'shippers' order by load_id"
+    assert ask(loads)[-2:] == [(3, 0), (3, 0)]
+    assert ask("select source, resource, reason from elt.resets") == [
+        ("northwind", "shippers", "reset by hand")
+    ]
 
 
 def test_one_sources_failure_does_not_stop_the_others_marts(

@@ -1,0 +1,77 @@
+"""Where the loads of a resource stand belongs to its raw table: it is forgotten with the rows."""
+
+import logging
+from functools import partial
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from flows.boundaries import without_secrets
+from flows.load import ledger
+from flows.load.hold import transaction
+from flows.load.ledger import Address
+from flows.postgres import locks
+
+log = logging.getLogger(__name__)
+
+BY_HAND = "reset by hand"
+
+_IS_THERE = "select to_regclass(%s) is not null"
+_HAS_ROWS = sql.SQL("select exists (select from {})")
+_TRUNCATE = sql.SQL("truncate {}")
+
+
+def forget_lost_rows(cursor: Cursor, address: Address) -> None:
+    """Forget where a resource's loads stand, if its raw table has none of the rows they stored.
+
+    Somebody dropped, truncated or emptied the table. To go on from the cursor would leave out all
+    that was in it. This comes before the checkpoint is read: another partition's load, which fills
+    the table again, has then forgotten the checkpoint already.
+    """
+    if _has_rows(cursor, address) or not ledger.has_stored(cursor, address):
+        return
+    reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
+    ledger.forget(cursor, address.source, address.resource, reason)
+    log.warning(
+        "%s: its raw table was dropped or emptied since its last load, so everything is read from "
+        "the beginning (elt.resets).",
+        address,
+    )
+
+
+@without_secrets
+def reset(connection: Connection, source: str, resource: str) -> None:
+    """Delete all rows of a resource, and begin from the start with its next load.
+
+    A load of it that is at work ends as taken over and stores nothing more. Its rejects stay.
+
+    Raises:
+        UnavailableError: another session holds the table longer than a load would wait.
+    """
+    with transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{source}")
+        locks.limit(cursor)
+        ledger.abandon(cursor, source, resource, BY_HAND)
+        address = Address(source, resource, "")
+        if _is_there(cursor, address):
+            table = _table(address)
+            truncate = partial(cursor.execute, _TRUNCATE.format(table))
+            locks.patiently(cursor, [table], truncate)
+        ledger.forget(cursor, source, resource, BY_HAND)
+
+
+def _has_rows(cursor: Cursor, address: Address) -> bool:
+    if not _is_there(cursor, address):
+        return False
+    cursor.execute(_HAS_ROWS.format(_table(address)))
+    return bool(cursor.fetchall()[0][0])
+
+
+def _is_there(cursor: Cursor, address: Address) -> bool:
+    cursor.execute(_IS_THERE, [_table(address).as_string(cursor)])
+    return bool(cursor.fetchall()[0][0])
+
+
+def _table(address: Address) -> sql.Identifier:
+    return sql.Identifier(f"raw_{address.source}", address.resource)
