@@ -36,10 +36,21 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",  # a statement sees what was committed before
     **KEEPALIVES,
 }
+# What ends a session or a statement after a time of its own, where a role or a database sets it for
+# people who forget theirs. A load takes as long as its API does, and retrying it would not help.
+TIMEOUTS = (
+    "statement_timeout",
+    "transaction_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+)
 _MARK = """
 select set_config(%s, %s, false), pg_backend_pid(), current_setting('server_encoding')
 """
+# Those of the address itself (`?options=-c statement_timeout=…`) are meant for us, and stay.
 _SET = """
+select set_config(name, '0', false) from pg_settings
+where name = any(%s) and setting <> '0' and source <> 'client';
 select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as given (name, value)
 """
 
@@ -79,9 +90,9 @@ def _connected(arguments: Mapping[str, Any]) -> tuple[Connection, bool]:
 
 
 def set_up(connection: Connection, settings: Mapping[str, str]) -> None:
-    """Set all of it in one round trip, for as long as the session lasts."""
+    """Set all of it in one round trip, and no timeout else, for as long as the session lasts."""
     with connection.cursor() as cursor:
-        cursor.execute(_SET, [list(settings), list(settings.values())])
+        cursor.execute(_SET, [list(TIMEOUTS), list(settings), list(settings.values())])
 
 
 def _unfit(encoding: str, database: str) -> ConfigurationError:

@@ -12,10 +12,12 @@ from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
 from deployments.local.postgres import libpq
+from flows.declaration import Page, Partition, Resume, Window
 from flows.errors import ConfigurationError
+from flows.load.load import load
 from flows.postgres import session
 from tests.conftest import rows
-from tests.load.memory_api import load_pages
+from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import postgres_on_tcp
 
 Query = Callable[..., list[tuple]]
@@ -81,6 +83,53 @@ def test_a_load_is_right_whatever_is_set(contrary: URL, monkeypatch: pytest.Monk
                 (TEXT, "1", "0.30000000000000004"),
                 ("\\ '", "wide", "text"),
             ]
+
+
+@pytest.fixture
+def impatient(database: URL, query: Query) -> list[str]:
+    """The timeouts of this Postgres, which the database sets to a fifth of a second."""
+    names = sorted(
+        name
+        for (name,) in query(
+            "select name from pg_settings where name = any(%s)", list(session.TIMEOUTS)
+        )
+    )
+    assert {"statement_timeout", "idle_in_transaction_session_timeout"} <= {*names}
+    for name in names:
+        _run_alone(database, f"alter database {database.database} set {name} = '200ms'")
+    return names
+
+
+SLOW_INSERTS = """
+create function elt.wait() returns trigger language plpgsql
+    as $$ begin perform pg_sleep(0.5); return null; end $$;
+create trigger wait after insert on raw_shop.items execute function elt.wait()
+"""
+
+
+def test_a_load_outlives_the_timeouts_that_are_set_for_others(
+    database: URL, postgres_server: URL, query: Query, impatient: list[str]
+) -> None:
+    """Statements, and pauses of the API, that take longer than every one of them."""
+    with closing(Warehouse(database).connect()) as connection:
+        load_pages(connection, [{"id": 1}])
+        with connection, connection.cursor() as cursor:
+            cursor.execute(SLOW_INSERTS)
+
+        def slow(window: Window, resume: Resume | None) -> Iterator[Page]:
+            for page in MemoryApi([[{"id": 2}], [{"id": 3}]])(window, resume):
+                rows(postgres_server, "select pg_sleep(0.5)")
+                yield page
+
+        load(connection, "shop", items(), Partition(), slow)
+    assert query("select id from raw_shop.items order by id") == [(1,), (2,), (3,)]
+    assert query("select state from elt.loads") == [("succeeded",), ("succeeded",)]
+
+
+def test_timeouts_of_the_address_hold(database: URL, impatient: list[str]) -> None:
+    address = database.update_query_dict({"options": "-c statement_timeout=7s"})
+    expected = dict.fromkeys(impatient, "0") | {"statement_timeout": "7s"}
+    assert shown(address, impatient) == expected
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
