@@ -15,9 +15,11 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
+from flows.boundaries import redacted, without_secrets
 from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
 from flows.postgres import address, session
 from flows.postgres.address import Address
+from flows.redaction import remember
 
 BLOCK = "warehouse"
 URL_VARIABLE = "WAREHOUSE_URL"
@@ -61,7 +63,9 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
-    found = address.of(address.parse(environment.get(variable, ""), variable), variable)
+    url = address.parse(environment.get(variable, ""), variable)
+    _hide_password(url)
+    found = address.of(url, variable)
     return ConnectionComponents(
         driver=SyncDriver.POSTGRESQL_PSYCOPG2,
         username=found.user,
@@ -73,11 +77,24 @@ def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComp
     )
 
 
+def _hide_password(url: URL) -> None:
+    """Keep the password out of every text; but not a name that errors show, used as one."""
+    names = {url.username, url.host, url.database}
+    passwords = [url.password, *url.normalized_query.get("password", ())]
+    for password in (*passwords, os.environ.get("PGPASSWORD")):
+        if password and password not in names:
+            remember(password)
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """The block's address and login, read once a run."""
 
     url: URL = field(repr=False)  # its query may hold the password
+
+    def __post_init__(self) -> None:
+        """Postgres, libpq and dbt may quote the password in what they say."""
+        _hide_password(self.url)
 
     @property
     def address(self) -> Address:
@@ -88,6 +105,7 @@ class Warehouse:
         """
         return address.of(self.url, "The warehouse's URL")
 
+    @without_secrets
     def connect(self) -> Connection:
         """A new session with a token and settings of its own, for one load.
 
@@ -137,12 +155,22 @@ def naming_errors() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        if not _is_passing(error):
+        named = _named(error)
+        if named is error:
             raise
-        raise UnavailableError(
-            f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
-            "committed is kept. Mend that and run it again."
-        ) from error
+        raise named from named.__cause__
+
+
+def _named(error: psycopg2.Error) -> BaseException:
+    shown = redacted(error)
+    if not _is_passing(error):
+        return shown
+    problem = UnavailableError(
+        f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
+        "committed is kept. Mend that and run it again."
+    )
+    problem.__cause__ = shown
+    return problem
 
 
 def _is_passing(error: psycopg2.Error) -> bool:

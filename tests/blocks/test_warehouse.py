@@ -1,6 +1,11 @@
 """Promises of the warehouse's blocks: two logins, or one for both."""
 
+import contextlib
+import logging
+import traceback
 from collections.abc import Callable
+from contextlib import closing
+from urllib.parse import quote
 
 import psycopg2
 import psycopg2.errors
@@ -17,6 +22,8 @@ from blocks.warehouse import (
 )
 from deployments.local.stack import REPORTER_URL_VARIABLE, Stack
 from flows.errors import ConfigurationError, UnavailableError
+from flows.redaction import redact
+from tests.load.memory_api import load_pages
 
 Ask = Callable[..., list[tuple]]
 
@@ -70,3 +77,80 @@ def test_the_local_stack_has_a_login_for_each_role(stack: Stack) -> None:
         "transformer",
         "reporter",
     ]
+
+
+PASSWORD = "p4ss/w0rd of it"  # noqa: S105 (asked for by nobody)
+QUOTED = quote(PASSWORD, safe="")
+
+
+@pytest.fixture
+def with_password(database: URL) -> Warehouse:
+    """The test's own database, by a URL with a password."""
+    return Warehouse(database.set(password=PASSWORD))
+
+
+def quote_login(query: Ask) -> None:
+    """Let each new row of raw_shop.items end as an error that quotes the warehouse's login."""
+    said = f"connection to postgresql://loader:{QUOTED}@h/d failed, password {PASSWORD}"
+    query(
+        "create function public.quote() returns trigger language plpgsql as"
+        f" $$ begin raise exception using message = '{said}'; end $$"
+    )
+    query("create trigger quoting before insert on raw_shop.items execute function public.quote()")
+
+
+def test_an_error_of_postgres_that_quotes_the_password_shows_it_nowhere(
+    with_password: Warehouse, query: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the load's error, in what that was raised from, in the ledger or in a log."""
+    with closing(with_password.connect()) as connection:
+        load_pages(connection, [{"id": 1}])
+        quote_login(query)
+        with pytest.raises(Exception, match=r"password \*\*\*") as failure:
+            load_pages(connection, [{"id": 2}])
+    logging.getLogger("anyone").error("Asked with %s", PASSWORD, exc_info=failure.value)
+    [(noted,)] = query("select error from elt.loads where state = 'failed'")
+    texts = [noted, caplog.text, "".join(traceback.format_exception(failure.value))]
+    assert all("***" in text for text in texts)
+    assert not [text for text in texts if PASSWORD in text or QUOTED in text]
+
+
+def test_an_error_in_a_transaction_does_not_show_the_password(with_password: Warehouse) -> None:
+    """Neither one that goes up as it is, nor one that is named."""
+    for state in ("P0001", "53100"):
+        raising = f"do $$ begin raise sqlstate '{state}' using message = '{PASSWORD}'; end $$"
+        refused = pytest.raises(Exception, match=r"\*\*\*")
+        with refused as failure, with_password.transaction() as cursor:
+            cursor.execute(raising)
+        assert PASSWORD not in "".join(traceback.format_exception(failure.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://loader:{QUOTED}@h/d",
+        f"postgresql://loader@h/d?password={QUOTED}",
+        f"postgresql://loader:{QUOTED}@h/d?no=such",
+    ],
+)
+@pytest.mark.usefixtures("stack")
+def test_the_password_is_hidden_as_soon_as_the_url_is_read(url: str) -> None:
+    """Also where the URL is refused."""
+    with contextlib.suppress(ConfigurationError):
+        warehouse.save({URL_VARIABLE: url})
+    assert redact(f"{PASSWORD}, {QUOTED}") == "***, ***"
+
+
+def test_the_password_that_libpq_finds_for_itself_is_hidden(
+    database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    Warehouse(database)
+    assert redact(PASSWORD) == "***"
+
+
+def test_a_password_that_is_the_name_of_something_does_not_hide_that_name(database: URL) -> None:
+    """Every error says which user and database; and this password is no secret."""
+    for name in (database.username, database.database):
+        Warehouse(database.set(password=name))
+        assert redact(f"refused {name}") == f"refused {name}"
