@@ -5,6 +5,8 @@ A secret that stands in the address is taken out before anything is written or s
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from urllib.parse import SplitResult, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from flows.declaration import Login
@@ -47,7 +49,7 @@ class ApiUrl:
     base_url: str
     name: str
     path: str
-    params: dict[str, str]
+    params: dict[str, str | list[str]]
     login: UrlLogin | None
 
 
@@ -91,15 +93,21 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _params(query: str) -> dict[str, str] | None:
-    """The query as parameters; None where they would ask for something else than it does."""
-    params: dict[str, str] = {}
-    for pair in filter(None, query.split("&")):
-        name, mark, value = pair.partition("=")
-        words = (name, value)
-        if not mark or ";" in pair or unquote_plus(name) in params or not all(map(_is_text, words)):
+def _params(query: str) -> dict[str, str | list[str]] | None:
+    """The query as parameters, a list for one that is repeated.
+
+    None where they would ask for something else than the query does.
+    """
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    if ";" in query or not all(mark and _is_text(n) and _is_text(v) for n, mark, v in pairs):
+        return None
+    params: dict[str, str | list[str]] = {}
+    decoded = [(unquote_plus(name), unquote_plus(value)) for name, _, value in pairs]
+    for name, group in groupby(decoded, itemgetter(0)):
+        if name in params:
             return None
-        params[unquote_plus(name)] = unquote_plus(value)
+        values = [value for _, value in group]
+        params[name] = values if len(values) > 1 else values[0]
     return params
 
 
