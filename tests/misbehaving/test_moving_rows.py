@@ -237,3 +237,19 @@ def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
     entry = trial.load()
     assert trial.strikes() == entry.pages == 8
     assert trial.rows() == ROWS
+
+
+@pytest.mark.parametrize("status", ["400", "404", "410"])
+@pytest.mark.parametrize("style", CIRCLING, ids=str)
+def test_a_resume_point_that_has_expired_is_given_up_once(
+    lab: Lab, style: Style, status: str
+) -> None:
+    """As page tokens do: the next load is complete, and has asked the dead one once."""
+    trial = lab.trial(style)
+    trial.plan({"fault": "503", "skip": 1, "times": FOR_GOOD})
+    trial.load_in_vain(UnavailableError, "answered 503")
+    trial.lift()
+    trial.plan({"fault": status})
+    trial.load()
+    assert trial.strikes() == 1
+    assert trial.rows() == ROWS
