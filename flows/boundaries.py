@@ -30,9 +30,9 @@ class StandInError(Exception):
 def with_guards(resource: Resource) -> Resource:
     """The resource, with functions whose errors name the resource and the function.
 
-    `records` may return anything that can be made a list. An EltError that a function raises stays
-    as it is. Of any other exception the traceback is
-    kept, but not the exception itself: its text may be a whole answer.
+    `records` may return any collection; it is made a list. An EltError that a function raises stays
+    as it is. Of any other exception the traceback is kept, but not the exception itself: its text
+    may be a whole answer.
     """
     declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
     functions: dict[str, Any] = {
