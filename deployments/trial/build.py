@@ -20,7 +20,7 @@ from blocks.warehouse import Warehouse
 from flows import transform
 from flows.dbt_build import manifests, process, records, scratch
 from flows.dbt_build.manifests import Json
-from flows.dbt_build.publish import AUDIT, SCHEMA
+from flows.dbt_build.publish import AUDIT
 from flows.dbt_build.selection import CHANGED_CODE, Selection
 from flows.errors import BuildError, ConfigurationError
 from flows.load import schemas
@@ -73,7 +73,7 @@ def audited(cursor: Cursor) -> Trial:
     Raises:
         ConfigurationError: when the last build left nothing there.
     """
-    last = records.last(cursor) if schemas.is_there(cursor, SCHEMA) else None
+    last = records.last(cursor) if schemas.is_ours(cursor, records.OWN) else None
     if last is None or last.state != "failed" or not last.results:
         raise ConfigurationError(
             "Nothing waits in the audit schemas: the last build was published, or built nothing."
@@ -105,7 +105,7 @@ def _suffix(name: str) -> str:
 def _plan(cursor: Cursor) -> tuple[Selection, Json]:
     """What differs from what is published, and the manifest of that."""
     published = None
-    if schemas.is_there(cursor, SCHEMA):
+    if schemas.is_ours(cursor, records.OWN):
         published = records.published_manifest(cursor)
     if published is None:
         raise ConfigurationError(

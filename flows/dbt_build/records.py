@@ -17,8 +17,13 @@ from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import SCHEMA
 from flows.load import ledger, schemas
 
-_TABLES = Path(__file__).with_suffix(".sql").read_text()
-_VERSION = schemas.version("What dbt has built", _TABLES)
+OWN = schemas.Own(
+    SCHEMA,
+    "What dbt has built",
+    Path(__file__).with_suffix(".sql").read_text(),
+    "builds",
+    frozenset({"build_id", "run_id", "state", "code", "loads", "published_manifest"}),
+)
 _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
@@ -114,8 +119,12 @@ class Build:
 
 
 def prepare(cursor: Cursor) -> None:
-    """Create or complete the schema `dbt`; the caller builds alone."""
-    schemas.complete(cursor, SCHEMA, _VERSION, _TABLES)
+    """Create or complete the schema `dbt`; the caller builds alone.
+
+    Raises:
+        ConfigurationError: when the schema is somebody else's.
+    """
+    schemas.complete(cursor, OWN)
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:

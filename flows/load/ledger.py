@@ -26,8 +26,13 @@ from flows.postgres import locks
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
 
-_TABLES = Path(__file__).with_suffix(".sql").read_text()
-_VERSION = schemas.version("The ledger of all loads", _TABLES)
+OWN = schemas.Own(
+    "elt",
+    "The ledger of all loads",
+    Path(__file__).with_suffix(".sql").read_text(),
+    "loads",
+    frozenset({"load_id", "source", "resource", "partition", "extracted", "unchanged", "rejected"}),
+)
 _ENTRIES = (
     "select load_id, source, resource, partition, state,"
     " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
@@ -142,11 +147,14 @@ def prepare(cursor: Cursor, schema: str) -> None:
 
     The schema's comment says which version of the ledger it holds. Schemas that are there are not
     created: Postgres would ask for the right to do so even then.
+
+    Raises:
+        ConfigurationError: when the schema `elt` is somebody else's.
     """
-    if schemas.is_there(cursor, schema) and schemas.is_of(cursor, "elt", _VERSION):
+    if schemas.is_there(cursor, schema) and schemas.is_complete(cursor, OWN):
         return
     locks.lock(cursor, "elt")
-    complete = partial(schemas.complete, cursor, "elt", _VERSION, _TABLES)
+    complete = partial(schemas.complete, cursor, OWN)
     locks.patiently(cursor, TABLES, complete)
     schemas.ensure(cursor, schema)
 
@@ -442,9 +450,8 @@ def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: boo
 
 
 def newest(cursor: Cursor) -> int:
-    """The number of the newest load; 0 when there is none, or no ledger yet."""
-    cursor.execute("select to_regclass('elt.loads')")
-    if cursor.fetchone() == (None,):
+    """The number of the newest load; 0 when there is none, or no ledger of ours yet."""
+    if not schemas.is_ours(cursor, OWN):
         return 0
     cursor.execute("select coalesce(max(load_id), 0) from elt.loads")
     return int(cursor.fetchall()[0][0])
