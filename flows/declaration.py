@@ -7,7 +7,8 @@ import codecs
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -29,6 +30,7 @@ Method = Literal["GET", "POST"]
 # Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
+_TABLE = re.compile(r"[^\W\d]\w*")
 
 # Python knows them as encodings of text, but they escape characters instead of encoding them.
 NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
@@ -286,6 +288,14 @@ class RowsOf:
     resource: str
     columns: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        """Refuse partitions that no value tells apart."""
+        if not self.columns:
+            raise ConfigurationError(
+                f"RowsOf({self.resource!r}) names no columns. Name at least one, e.g. "
+                f'RowsOf({self.resource!r}, {{"{self.resource}_id": "id"}}).'
+            )
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -391,6 +401,9 @@ class Resource:
 
     def __post_init__(self) -> None:
         """Refuse declarations that would lose or double rows."""
+        _check_table(self.name)
+        _check_fields(self.name, "key", self.key)
+        _check_fields(self.name, "partition_columns", self.partition_columns)
         _check_disposition(self)
         if not callable(self.params):
             query_pairs(self.name, self.params)
@@ -399,15 +412,7 @@ class Resource:
         _check_shrinkage(self.name, self.max_shrinkage)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
-        if isinstance(self.partitions, RowsOf):
-            if self.writes != "merge" and not self.partition_columns:
-                raise ConfigurationError(_NO_PARTITION_COLUMNS.format(self.name))
-            return
-        if len(self.partitions) > 1 and not self.partition_columns:
-            raise ConfigurationError(_NO_PARTITION_COLUMNS.format(self.name))
-        names = [partition.name for partition in self.partitions]
-        if not names or len(set(names)) < len(names):
-            raise ConfigurationError(f"{self.name}: needs partitions, each with a name of its own.")
+        _check_partitions(self)
 
 
 def _check_disposition(resource: Resource) -> None:
@@ -422,6 +427,61 @@ def _check_disposition(resource: Resource) -> None:
             f"{resource.name}: append with a cursor stores rows at its edge again. Declare a key, "
             "or give the cursor a step and no lookback."
         )
+
+
+def _check_table(name: str) -> None:
+    if not _TABLE.fullmatch(name) or name != name.lower():
+        raise ConfigurationError(
+            f"The resource name {name!r} is no name for a raw table. Give it a letter or _, then "
+            "letters, digits and _, all in lower case. The resource's `path` may be anything."
+        )
+
+
+def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
+    if isinstance(names, str):
+        raise ConfigurationError(
+            f"{resource}: {argument}={names!r} is text, not a tuple of names. "
+            f"Write {argument}=({names!r},)."
+        )
+    if twice := _repeated(names):
+        raise ConfigurationError(f"{resource}: {argument} names {twice[0]!r} twice. Leave one out.")
+
+
+def _check_partitions(resource: Resource) -> None:
+    """Refuse partitions that share a name, or rows that can't be told apart by partition."""
+    if isinstance(resource.partitions, RowsOf):
+        _check_partition_columns(resource, resource.partitions.columns)
+        if resource.writes != "merge" and not resource.partition_columns:
+            raise ConfigurationError(_NO_PARTITION_COLUMNS.format(resource.name))
+        return
+    if not resource.partitions:
+        raise ConfigurationError(f"{resource.name}: needs a partition at least.")
+    if twice := _repeated([partition.name for partition in resource.partitions]):
+        raise ConfigurationError(
+            f"{resource.name}: it has two partitions {twice[0]!r}, which would share a cursor. "
+            "Give each a name of its own."
+        )
+    for partition in resource.partitions:
+        _check_partition_columns(resource, partition.values)
+    if len(resource.partitions) > 1 and not resource.partition_columns:
+        raise ConfigurationError(_NO_PARTITION_COLUMNS.format(resource.name))
+
+
+_NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."
+
+
+def _check_partition_columns(resource: Resource, values: Collection[str]) -> None:
+    for name in resource.partition_columns:
+        if name not in values:
+            raise ConfigurationError(
+                f"{resource.name}: partition_columns names {name!r}, for which not all of its "
+                f"partitions have a value. They have: {', '.join(values) or 'no values'}."
+            )
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """The names that are there more than once, in their order."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def query_pairs(resource: str, params: Params) -> list[tuple[str, str]]:
@@ -491,9 +551,6 @@ def _check_names(resource: Resource) -> None:
             )
 
 
-_NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."
-
-
 @dataclass(frozen=True)
 class Source:
     """One API.
@@ -522,6 +579,21 @@ class Source:
     max_wait_seconds: float = 300
     max_body_bytes: int = 256 << 20
 
+    def __post_init__(self) -> None:
+        """Refuse resources that would share a table, or that no load could ever reach."""
+        if isinstance(self.resources, Resource):
+            raise ConfigurationError(
+                f"Source {self.name!r}: its resources are one resource, not a tuple of them. "
+                "Write resources=(…,)."
+            )
+        if twice := _repeated([resource.name for resource in self.resources]):
+            raise ConfigurationError(
+                f"Source {self.name!r} has two resources {twice[0]!r}, which would share a raw "
+                f"table: {self._listed()}. Give each a name of its own."
+            )
+        for resource in self.resources:
+            _check_parents(self, resource)
+
     def resource(self, name: str) -> Resource:
         """The resource of that name.
 
@@ -531,5 +603,28 @@ class Source:
         for resource in self.resources:
             if resource.name == name:
                 return resource
-        known = ", ".join(resource.name for resource in self.resources)
-        raise ConfigurationError(f"Source {self.name!r} has no resource {name!r}. It has: {known}.")
+        raise ConfigurationError(
+            f"Source {self.name!r} has no resource {name!r}. It has: {self._listed()}."
+        )
+
+    def _listed(self) -> str:
+        return ", ".join(resource.name for resource in self.resources)
+
+
+def _check_parents(source: Source, resource: Resource) -> None:
+    """Refuse a resource whose line of parents has a gap, or leads back into itself."""
+    line = [resource.name]
+    while isinstance(resource.partitions, RowsOf):
+        parents = resource.partitions
+        try:
+            resource = source.resource(parents.resource)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{resource.name} is to be read by the rows of {parents.resource!r}. {error}"
+            ) from error
+        line.append(resource.name)
+        if resource.name in line[:-1]:
+            raise ConfigurationError(
+                f"Source {source.name!r}: these resources wait for each other's rows, and none "
+                f"could ever be loaded: {' → '.join(line)}. Give one of them partitions of its own."
+            )

@@ -69,7 +69,11 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
     given = api_url.parsed(url, name)
     credentials, read_secret = _credentials(_login(login), given.login)
     resource = Resource(
-        name=column_name(given.name), path=given.path, records=records_at(), params=given.params
+        # Twice: İ in lower case is two characters, and the second one is no letter.
+        name=column_name(column_name(given.name)),
+        path=given.path,
+        records=records_at(),
+        params=given.params,
     )
     source = Source(name, given.base_url, (resource,), login=credentials)
     with Client(source, read_secret) as client:

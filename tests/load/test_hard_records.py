@@ -391,7 +391,12 @@ def test_the_last_of_a_key_wins_when_the_pages_are_read_in_different_ways(
 ) -> None:
     """A nested value takes the slower way; the partition's own field is part of the key."""
     shop = Partition("north", {"shop": "north"})
-    declared = {"key": ("shop", "id"), "partition_columns": ("shop",), "checkpoint_rows": 9}
+    declared = {
+        "key": ("shop", "id"),
+        "partitions": (shop,),
+        "partition_columns": ("shop",),
+        "checkpoint_rows": 9,
+    }
     if not is_first:
         load_pages(connection, [{"id": 1, "v": "old"}], partition=shop, **declared)
     pages = [[{"id": 1, "v": {"b": 1}}], [{"id": 1, "v": "c"}]]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from deployments.local.sample_api.catalogue import logins
 from deployments.local.sample_api.catalogue.items import item, items
 from deployments.local.sample_api.catalogue.styles import PAGE_SIZE
-from flows.declaration import Cursor, Login, Params, Partition, Resource, RowsOf, Window
+from flows.declaration import Cursor, Login, Params, Partition, Resource, Window
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.pagination import (
     keyset,
@@ -182,7 +182,7 @@ CHILDREN_OF_ONE = Style(
     "parents/{parent}/children",
     2,
     "position",
-    _at("items", paging=next_url("next"), partitions=RowsOf("parents", {"parent": "id"})),
+    _at("items", paging=next_url("next"), partitions=(Partition("3", {"parent": 3}),)),
     CHILDREN,
     Partition("3", {"parent": 3}),
 )

@@ -178,7 +178,8 @@ def test_a_parent_whose_children_fail_does_not_keep_the_others_from_theirs(lab: 
     parents.load()
     children = lab.trial(CHILDREN_OF_ONE, max_wait_seconds=1)
     with closing(psycopg2.connect(libpq(lab.database))) as opened:
-        partitions = partitions_of(opened, SOURCE, CHILDREN_OF_ONE.resource(children.name))
+        by_rows = CHILDREN_OF_ONE.resource("items", partitions=RowsOf("parents", {"parent": "id"}))
+        partitions = partitions_of(opened, SOURCE, by_rows)
     assert [partition.name for partition in partitions] == ["1", "2", "3", "4", "5"]
     children.plan({"fault": "503", "times": FOR_GOOD, "skip": 1})
     for partition in partitions:

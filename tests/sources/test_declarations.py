@@ -1,0 +1,144 @@
+"""A declaration that would lose rows, mix them up or load nothing is refused when it is made."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from flows.declaration import Partition, Resource, RowsOf, Source
+from flows.errors import ConfigurationError
+from flows.extract.records import records_at
+
+
+def resource(name: str = "orders", **declared: Any) -> Resource:
+    given = {"path": "orders", "records": records_at(), "key": ("id",), **declared}
+    return Resource(name, **given)
+
+
+def by(parent: str, *columns: str) -> dict[str, Any]:
+    """Partitions by rows of a parent, with what they need to be told apart."""
+    named = dict.fromkeys(columns or ("parent",), "id")
+    return {
+        "key": (*named, "id"),
+        "partitions": RowsOf(parent, named),
+        "partition_columns": tuple(named),
+    }
+
+
+def shop(*resources: Resource) -> Source:
+    return Source("shop", "https://api.test/", resources)
+
+
+def refusal(*resources: Resource) -> str:
+    with pytest.raises(ConfigurationError) as failure:
+        shop(*resources)
+    return str(failure.value)
+
+
+def test_two_resources_of_one_name_would_share_a_table() -> None:
+    said = refusal(resource("orders"), resource("lines"), resource("orders", path="v2/orders"))
+    assert "'shop'" in said
+    assert "two resources 'orders'" in said
+    assert "orders, lines, orders" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("Orders", id="upper case, which psql and dbt have to quote"),
+        pytest.param("order lines", id="a space"),
+        pytest.param("order-lines", id="a dash"),
+        pytest.param("orders.lines", id="a dot, as between resource and partition"),
+        pytest.param("2024", id="a digit first"),
+        pytest.param("orders\n", id="a line's end"),
+    ],
+)
+def test_a_resource_is_named_as_a_table_can_be(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no name for a raw table") as failure:
+        resource(name)
+    assert repr(name) in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["order", "user", "_2024", "größen"])
+def test_what_postgres_can_name_a_table_is_a_name(name: str) -> None:
+    assert shop(resource(name)).resource(name).name == name
+
+
+def test_a_parent_that_is_not_there_would_load_nothing_in_silence() -> None:
+    said = refusal(resource("orders"), resource("lines", **by("order")))
+    assert "lines" in said
+    assert "by the rows of 'order'" in said
+    assert "It has: orders, lines" in said
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        pytest.param({"lines": "lines"}, id="its own parent"),
+        pytest.param({"lines": "notes", "notes": "lines"}, id="each other's"),
+        pytest.param({"lines": "notes", "notes": "prices", "prices": "lines"}, id="three in a row"),
+    ],
+)
+def test_a_circle_of_parents_can_never_be_loaded(parents: dict[str, str]) -> None:
+    children = [resource(name, **by(parent)) for name, parent in parents.items()]
+    said = refusal(resource("orders"), resource("refunds", **by("lines")), *children)
+    assert " → ".join([*parents, "lines"]) in said
+
+
+def test_a_long_line_of_parents_is_accepted() -> None:
+    named = ["orders", "lines", "notes", "words"]
+    children = [resource(name, **by(parent)) for parent, name in pairwise(named)]
+    assert len(shop(*reversed(children), resource("orders")).resources) == 4
+
+
+def test_partitions_by_rows_need_columns() -> None:
+    with pytest.raises(ConfigurationError, match=r"RowsOf\('orders'\) names no columns"):
+        RowsOf("orders", {})
+
+
+LONDON, PARIS = (Partition(name, {"city": name}) for name in ("London", "Paris"))
+
+
+@pytest.mark.parametrize(
+    ("partitions", "known"),
+    [
+        pytest.param((LONDON, PARIS), "city", id="none has it"),
+        pytest.param((LONDON,), "city", id="the only one lacks it"),
+        pytest.param((LONDON, Partition("Rome", {"town": "Rome"})), "city", id="some lack it"),
+        pytest.param((Partition(),), "no values", id="there are no partitions at all"),
+        pytest.param(RowsOf("orders", {"order_id": "id"}), "order_id", id="rows of a parent"),
+    ],
+)
+def test_a_partition_column_needs_a_value_in_each_partition(
+    partitions: tuple[Partition, ...] | RowsOf, known: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"'town'.*They have: {known}"):
+        resource(key=("town", "id"), partitions=partitions, partition_columns=("town",))
+
+
+@pytest.mark.parametrize("named", ["key", "partition_columns"])
+def test_one_name_without_its_comma_is_not_taken_for_letters(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{named}='city'.*Write {named}=\('city',\)"):
+        resource(**{"partitions": (LONDON,), named: "city"})
+
+
+@pytest.mark.parametrize("named", ["key", "partition_columns"])
+def test_a_field_is_named_once(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{named} names 'city' twice"):
+        resource(**{"partitions": (LONDON,), named: ("city", "city")})
+
+
+def test_resources_without_their_comma_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"Write resources=\(…,\)"):
+        Source("shop", "https://api.test/", resource())  # type: ignore[arg-type]
+
+
+def test_partitions_of_one_name_are_told() -> None:
+    with pytest.raises(ConfigurationError, match="two partitions 'London'"):
+        resource(
+            key=("city", "id"),
+            partitions=(LONDON, PARIS, replace(LONDON)),
+            partition_columns=("city",),
+        )
