@@ -60,7 +60,7 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         raise problem
 
     # What `records` says of itself; `wraps` copies no attributes of a class.
-    for name in ("types", "raw"):
+    for name in ("types", "raw", "separator"):
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
     return call

@@ -364,6 +364,7 @@ class Resource:
             `quarantine` sets them aside as rejects.
         max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`
             or full refresh; a load that would remove more fails and changes nothing.
+        max_record_bytes: a larger record is rejected, with only its start kept.
         max_rejects: a load that had to set more records aside than this ends as failed.
     """
 
@@ -391,6 +392,7 @@ class Resource:
     checkpoint_rows: int = 50_000
     checkpoint_seconds: float = 60
     contract: Contract = "evolve"
+    max_record_bytes: int = 16 << 20
     max_rejects: int = 0
     max_shrinkage: float = 0.5
 
@@ -410,6 +412,11 @@ class Resource:
         _check_encoding(self.name, self.encoding)
         _check_names(self)
         _check_shrinkage(self.name, self.max_shrinkage)
+        if self.max_record_bytes < 1:
+            raise ConfigurationError(
+                f"{self.name}: max_record_bytes={self.max_record_bytes} refuses every record. Give "
+                "it at least as many bytes as a record has."
+            )
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
         _check_partitions(self)
@@ -577,7 +584,7 @@ class Source:
     read_timeout_seconds: float = 60
     answer_timeout_seconds: float = 300
     max_wait_seconds: float = 300
-    max_body_bytes: int = 256 << 20
+    max_body_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
         """Refuse resources that would share a table, or that no load could ever reach."""

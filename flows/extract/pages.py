@@ -242,9 +242,8 @@ def _fingerprint(page: Page) -> int:
     """
     if "rows" not in vars(page):
         return hash(page.body)
-    return hash(
-        tuple(bytes(row) if isinstance(row, msgspec.Raw) else repr(row) for row in page.rows)
-    )
+    rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.rows)
+    return hash(b",".join(rows))
 
 
 def _circle(what: str) -> BadPayloadError:

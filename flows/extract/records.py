@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from inspect import unwrap
 from itertools import islice
+from operator import eq
 from typing import Any, ClassVar
 
 import msgspec
@@ -155,6 +156,11 @@ class RecordAt:
             raise _unexpected(page, self.path, "an object", found)
         return [found]
 
+    def raw(self, page: Page) -> bytes | None:
+        """The record's own bytes in a list; None where there is no object at the path."""
+        found = (RecordsAt(self.path).raw(page) or b"").strip()
+        return b"[%b]" % found if found.startswith(b"{") else None
+
 
 def record_at(path: str = "") -> RecordAt:
     """The one record under `path`; without a path, the document itself."""
@@ -194,10 +200,11 @@ class Lines:
     """One JSON value a line (https://github.com/ndjson/ndjson-spec)."""
 
     types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl", "json")
+    separator: ClassVar[bytes] = b"\n"
 
     def __call__(self, page: Page) -> list[Any]:
         """The records as Python objects."""
-        return [_line(page, number, line) for number, line in enumerate(_lines(page), start=1)]
+        return [_line(page, line) for line in _lines(page)]
 
     def raw(self, page: Page) -> bytes | None:
         """The lines as one JSON list; None where one of them is no JSON value of its own."""
@@ -207,7 +214,8 @@ class Lines:
             values = msgspec.json.decode(joined, type=list[msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        return joined if list(map(bytes, values)) == lines else None
+        is_alike = len(values) == len(lines) and all(map(eq, map(bytes, values), lines))
+        return joined if is_alike else None
 
 
 def ndjson() -> Lines:
@@ -300,11 +308,11 @@ def _lines(page: Page) -> list[bytes]:
     return [line for line in map(bytes.strip, page.body.split(b"\n")) if line]
 
 
-def _line(page: Page, number: int, line: bytes) -> Any:
+def _line(page: Page, line: bytes) -> Any:
     try:
         return replace(page, body=line).document
     except BadPayloadError as error:
-        raise BadPayloadError(f"Line {number} of what follows is not JSON. {error}") from error
+        raise BadPayloadError(f"One of the lines is not JSON. {error}") from error
 
 
 def _no_csv(page: Page, problem: str) -> BadPayloadError:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-BUDGET_BYTES = 24 << 20
+BUDGET_BYTES = 64 << 20
 
 
 def ahead(

@@ -22,6 +22,7 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load import schemas
 from flows.load.frames import Reject
 from flows.load.schema import Change
+from flows.load.sizes import batches
 from flows.postgres import locks
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
@@ -356,8 +357,9 @@ def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
 
 def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
     """Keep records that could not be stored, with the reason."""
-    rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in rejects]
-    execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
+    for batch in batches(rejects):
+        rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in batch]
+        execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
 
 
 def open_rejects(cursor: Cursor, address: Address) -> list[int]:
@@ -373,13 +375,23 @@ def open_rejects(cursor: Cursor, address: Address) -> list[int]:
     return [load_id for (load_id,) in cursor]
 
 
-def rejects(cursor: Cursor, load_id: int, after: int, limit: int) -> list[tuple[int, str]]:
-    """Numbers and records of what a load set aside and nobody replayed yet, after a number."""
+def rejects(
+    cursor: Cursor, load_id: int, after: int, limit: int, limit_bytes: int
+) -> list[tuple[int, str]]:
+    """Numbers and records of what a load set aside and nobody replayed yet, after a number.
+
+    The first one is given, however large.
+    """
     cursor.execute(
-        "select reject_id, record from elt.rejects join elt.loads using (load_id)"
-        " where coalesce(replays, load_id) = %s and replayed_by is null and state <> 'running'"
-        " and reject_id > %s order by reject_id limit %s",
-        [load_id, after, limit],
+        "select reject_id, record from ("
+        " select reject_id, record, octet_length(record) as size_bytes,"
+        " sum(octet_length(record)) over (order by reject_id) as sum_bytes from ("
+        "  select reject_id, record from elt.rejects join elt.loads using (load_id)"
+        "  where coalesce(replays, load_id) = %s and replayed_by is null and state <> 'running'"
+        "  and reject_id > %s order by reject_id limit %s"
+        " ) as first) as summed"
+        " where sum_bytes <= %s or sum_bytes = size_bytes order by reject_id",
+        [load_id, after, limit, limit_bytes],
     )
     return cursor.fetchall()
 

@@ -45,6 +45,7 @@ from flows.load.reading import Reader, Reading
 from flows.load.request import EVERYTHING_NEW, Request, window_to_read, without_future
 from flows.load.reset import forget_lost_rows
 from flows.load.schema import Change
+from flows.load.sizes import rejects_bytes
 from flows.load.stage import REFUSALS, Stage
 from flows.load.undo import undo
 from flows.postgres import locks
@@ -53,6 +54,9 @@ from flows.redaction import redact
 log = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES = 8 << 20
+# What may wait for Postgres, and as much again may be read ahead.
+MEMORY_BYTES = 64 << 20
+REJECTS_BYTES = 8 << 20
 MISFITS = 100
 
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
@@ -161,6 +165,7 @@ class Load:
         self._first_reject: Reject | None = None
         self._misfits = 0
         self._held_bytes = 0
+        self._memory_bytes = 0
         self._kept_at = monotonic()
         self._pages = 0
         self._filtered = 0
@@ -205,12 +210,13 @@ class Load:
             for reading in readings:
                 self._take(reading)
                 if not self._is_due(reading):
+                    self._free_memory()
                     continue
                 with self._hold.transaction() as cursor:
                     self._store(cursor, publish=not at_once)
                     if not at_once:
                         self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
-                self._held_bytes, self._kept_at = 0, monotonic()
+                self._held_bytes, self._memory_bytes, self._kept_at = 0, 0, monotonic()
 
     def _from_start(
         self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
@@ -254,9 +260,21 @@ class Load:
         is_full = (
             sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows
             or self._held_bytes >= CHECKPOINT_BYTES
+            or self._memory_bytes >= MEMORY_BYTES
             or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
         )
         return is_full and reading.resume is not None
+
+    def _free_memory(self) -> None:
+        """Within a page that is too large to wait for its end, bring what was read into Postgres.
+
+        Where it is killed, the next load reads the page again: a merge may have published a part of
+        it, the others publish none of it before its end.
+        """
+        if self._memory_bytes >= MEMORY_BYTES:
+            with self._hold.transaction() as cursor:
+                self._store(cursor, publish=self._disposition == "merge")
+            self._memory_bytes = 0
 
     def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
         """What each page came to, in order, while earlier ones go into Postgres.
@@ -264,15 +282,17 @@ class Load:
         Fetching and making rows share a thread: as two, they wait for Python's lock in turns, and
         take a tenth longer.
         """
-        return ahead(map(self._reader.read, pages), lambda reading: reading.size_bytes)
+        readings = chain.from_iterable(map(self._reader.readings, pages))
+        return ahead(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
 
     def _take(self, reading: Reading) -> None:
         self._frames += [reading.frame] if reading.frame else []
         self._rejects += reading.rejects
         self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
+        self._memory_bytes += reading.memory_bytes
         self._has_read = True
-        self._pages += 1
+        self._pages += reading.ends_page
         self._filtered += reading.filtered
         times = reading.times
         self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
@@ -284,7 +304,7 @@ class Load:
         count = sum(frame.count for frame in frames)
         fills = self._disposition == "merge"
         is_unique = fills and self._stage.has_unique_keys(frames, self._resource.key)
-        if self._goes_straight and (is_unique or not fills):
+        if publish and self._goes_straight and (is_unique or not fills):
             changes = self._stage.add_directly(cursor, frames, self._load_id, puts_off_key=fills)
             if changes is not None:
                 self._account(cursor, count, Published(inserted=count), changes)
@@ -299,13 +319,17 @@ class Load:
             )
             self._account(cursor, self._staged, published, changes)
             self._staged = 0
+        elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
+            self._account(cursor, 0, Published(), [])
 
     def _hold_to_shrinkage(self, cursor: Cursor) -> None:
         """Refuse to take too many rows from the table, unless this load accepts it."""
         if self._disposition == "replace" and not self._request.accepts_shrinkage:
             found = self._stage.replacement(cursor)
             table = ".".join(self._target.table.strings)
-            shrinkage.check(found, self._resource, table, self._address.partition, self._rejects)
+            rejected = ledger.entry(cursor, self._load_id).rejected + len(self._rejects)
+            first = self._first_reject
+            shrinkage.check(found, self._resource, table, self._address.partition, rejected, first)
 
     def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
         """Stage frames; where something in them is refused, halve them until that stands alone."""

@@ -3,7 +3,7 @@
 Knows nothing of connections: the thread that fetches pages runs this.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -25,7 +25,16 @@ from flows.load.ledger import Address
 from flows.load.mapping import check_values, mapped
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.originals import Originals, originals_of, read
+from flows.load.pieces import PIECE_BYTES, only_record, pieces
 from flows.load.request import Times, times_of, value_of
+from flows.load.sizes import (
+    kept,
+    objects_bytes,
+    rejects_bytes,
+    rows_bytes,
+    too_large,
+    too_large_of,
+)
 from flows.load.tables import Tables
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
@@ -33,9 +42,11 @@ JSON_TYPES = (str, int, float, dict, list, type(None))
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from one page: rows, rejects, cursor values, and where to go on.
+    """What was read from one piece of a page: rows, rejects, cursor values, where to go on.
 
     Attributes:
+        memory_bytes: about what it takes until it is in Postgres.
+        ends_page: whether no piece of its page follows.
         filtered: how many records the resource's `map_record` left out.
     """
 
@@ -45,6 +56,8 @@ class Reading:
     times: Times
     resume: Resume | None
     filtered: int = 0
+    memory_bytes: int = 0
+    ends_page: bool = True
 
 
 class Reader:
@@ -73,11 +86,21 @@ class Reader:
         self._numerics = numerics
         self._tables = Tables(self._resource, self.own_fields, numerics)
 
+    def readings(self, page: Page) -> Iterator[Reading]:
+        """Read a page piece by piece."""
+        size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
+        for piece, is_last in pieces(page, self._resource.records, size_bytes):
+            reading = self.read(piece)
+            memory_bytes = _memory_bytes(piece.body, reading)
+            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
+
     def read(self, page: Page) -> Reading:
         """Rows from a page, at once where all its records are alike, else record by record."""
         size_bytes = len(page.body)
         if page.is_empty:
             return Reading(size_bytes, None, [], Times(), page.resume)
+        if record := only_record(page, self._resource.max_record_bytes):
+            return Reading(size_bytes, None, [self._too_large(record)], Times(), page.resume)
         if self._numerics and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
         known = None if self._resource.map_record else self._tables.read(page)
@@ -85,14 +108,17 @@ class Reader:
             table, values = known
             times = self._times(values, table.natural.keys())
             return Reading(size_bytes, table, [], times, page.resume)
-        found, unreadable = read(page, self._resource.records)
+        find = page.find or self._resource.records
+        found, unreadable = read(page, find)
         records = self._mapped(found)
-        good, reasons = self._sort_out(records, self._is_own or is_suspect(page.body))
-        reasons |= unreadable
+        too_large = self._too_large_of(page, found)
+        fitting = {number: e for number, e in records.items() if number not in too_large}
+        good, reasons = self._sort_out(fitting, self._is_own or is_suspect(page.body))
+        reasons |= unreadable | {n: e for n, e in too_large.items() if n in records}
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         times = self._times_in(good)
         filtered = set(range(len(found))) - set(records)
-        originals = Originals(page, self._resource.records, filtered | set(reasons))
+        originals = Originals(page, find, filtered | set(reasons))
         frame = RecordFrame(good, originals, self._tables.key)
         self._tables.learn(frame)
         stored = frame if good else None
@@ -144,15 +170,24 @@ class Reader:
         self, page: Page, found: Sequence[Any], reasons: Mapping[int, MisfitError]
     ) -> list[Reject]:
         """The records with a reason against them, as the API wrote them where that can be told."""
-        texts = originals_of(page, self._resource.records)
+        texts = originals_of(page, page.find or self._resource.records)
         return [
-            Reject(
-                texts[position] if texts else self.text_of(found[position]),
-                str(reason),
-                reason.field,
-            )
+            self._reject(texts[position] if texts else self.text_of(found[position]), reason)
             for position, reason in reasons.items()
         ]
+
+    def _reject(self, text: str, reason: MisfitError) -> Reject:
+        limit_bytes = self._resource.max_record_bytes
+        return Reject(kept(text, limit_bytes), str(reason), reason.field)
+
+    def _too_large(self, record: bytes) -> Reject:
+        limit_bytes = self._resource.max_record_bytes
+        return self._reject(record.decode(errors="replace"), too_large(len(record), limit_bytes))
+
+    def _too_large_of(self, page: Page, found: Sequence[Any]) -> dict[int, MisfitError]:
+        """Why records are too large, of a page that could not be cut into pieces."""
+        limit_bytes = self._resource.max_record_bytes
+        return too_large_of(found, limit_bytes) if len(page.body) > limit_bytes + 2 else {}
 
     def _with_own_fields(self, record: Any) -> Any:
         if not isinstance(record, dict) or not record or not self.own_fields:
@@ -178,6 +213,12 @@ class Reader:
                 f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
                 "in the source's `records` function."
             ) from error
+
+
+def _memory_bytes(body: bytes, reading: Reading) -> int:
+    frame = reading.frame
+    measure = objects_bytes if isinstance(frame, RecordFrame) else rows_bytes
+    return measure(body, frame.count if frame else 0) + rejects_bytes(reading.rejects)
 
 
 def _as_json(value: Any) -> Any:

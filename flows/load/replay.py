@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -12,9 +11,11 @@ from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
 from flows.load.load import load, open_rejects
+from flows.load.pieces import WHOLE
 from flows.load.request import EVERYTHING_NEW, Request
 
 REJECTS_A_PAGE = 1000
+PAGE_BYTES = 8 << 20
 
 
 def replay(
@@ -36,7 +37,7 @@ def replay(
     """
     as_sent = replace(
         resource,
-        records=_Whole(),
+        records=WHOLE,
         paging=None,
         cursor=None,
         disposition="merge" if resource.key else "append",
@@ -57,17 +58,6 @@ def replay(
     return entries
 
 
-class _Whole:
-    """All of a page is its list of records."""
-
-    def __call__(self, page: Page) -> list[Any]:
-        records: list[Any] = page.document
-        return records
-
-    def raw(self, page: Page) -> bytes:
-        return page.body
-
-
 class _Rejects:
     """What a load set aside, in pages."""
 
@@ -86,4 +76,4 @@ class _Rejects:
 
     def _after(self, last: int) -> list[tuple[int, str]]:
         with self._connection, self._connection.cursor() as cursor:
-            return ledger.rejects(cursor, self._load_id, last, REJECTS_A_PAGE)
+            return ledger.rejects(cursor, self._load_id, last, REJECTS_A_PAGE, PAGE_BYTES)

@@ -1,6 +1,5 @@
 """Whether a load that replaces its partition's rows would take too many of them away."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -43,7 +42,12 @@ def replacement(cursor: Cursor, target: Target) -> Replacement:
 
 
 def check(
-    found: Replacement, resource: Resource, table: str, partition: str, rejects: Sequence[Reject]
+    found: Replacement,
+    resource: Resource,
+    table: str,
+    partition: str,
+    rejected: int,
+    first: Reject | None,
 ) -> None:
     """Refuse a replacement that takes more rows away than the resource declares.
 
@@ -53,15 +57,15 @@ def check(
     if found.lost_share <= resource.max_shrinkage:
         return
     where = f" of the partition {partition}" if partition else ""
-    rejected = (
-        f"{len(rejects)} more records were rejected, the first because it {rejects[0].reason}. "
-        if rejects
+    rejects = (
+        f"{rejected} more records were rejected, the first because it {first.reason}. "
+        if first
         else ""
     )
     raise BadPayloadError(
         f"{table} holds {found.present} rows{where}, and this load would leave {found.staged}: "
         f"{found.lost_share:.1%} fewer, where max_shrinkage={resource.max_shrinkage} allows "
-        f"{resource.max_shrinkage:.1%}. {rejected}The table is as it was. If the API's answer is "
+        f"{resource.max_shrinkage:.1%}. {rejects}The table is as it was. If the API's answer is "
         "right, load once with accept_shrinkage, or raise the resource's max_shrinkage; otherwise "
         "ask the API's owner."
     )

@@ -108,7 +108,6 @@ class Tables:
         self._numerics = numerics
         self._own_fields = own_fields
         self.key = [name for name in resource.key if name not in own_fields]
-        self._cut = resource.records.raw if isinstance(resource.records, RawRecords) else None
         self._shape: _Shape | None = None
 
     def learn(self, frame: Frame) -> None:
@@ -128,7 +127,8 @@ class Tables:
 
     def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
         """The page's records, with the values of the cursor field; None for the slower way."""
-        raw = self._cut(page) if self._cut else None
+        records = page.find or self._resource.records
+        raw = records.raw(page) if isinstance(records, RawRecords) else None
         if raw is None or _has_nul(raw):
             return None
         if self._shape is None:
@@ -166,11 +166,12 @@ class Tables:
             [prefix + row for row in valued] if prefix else valued,
             list(map(hash, shape.tuples(self.key, rows))) if self.key else None,
             partial(self._records_of, page),
-            Originals(page, self._resource.records),
+            Originals(page, page.find or self._resource.records),
         )
 
     def _records_of(self, page: Page) -> list[Record]:
-        return [{**self._own_fields, **record} for record in self._resource.records(page)]
+        records = page.find or self._resource.records
+        return [{**self._own_fields, **record} for record in records(page)]
 
 
 class _Shape:

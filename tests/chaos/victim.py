@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import psycopg2
@@ -92,7 +93,7 @@ def interrupt(
         patch(
             loading.Load,
             "_read_ahead",
-            lambda load, pages: (load._reader.read(page) for page in pages),
+            lambda load, pages: chain.from_iterable(map(load._reader.readings, pages)),
         )
 
 

@@ -1,15 +1,25 @@
 """Promises about memory: it stays bounded whatever the records, here and in Postgres."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
 
 MIB = 1 << 20
 COLUMNS = 1500
+REPOSITORY = Path(__file__).parents[2]
+# What the process takes before the load, what waits for Postgres and what is read ahead.
+BASE_MIB, WAITING_MIB = 70, 128
 
 
 def wide(number: int, value: Any, columns: int = COLUMNS) -> dict[str, Any]:
@@ -57,3 +67,50 @@ def test_a_stage_that_is_made_anew_keeps_its_rows_in_their_order(
         (2, None, "text", "text"),
         (3, 2, None, None),
     ]
+
+
+def measured(database: URL, shape: str, size_mib: float) -> dict[str, Any]:
+    """The numbers of a load of one page in a process of its own."""
+    program = REPOSITORY / "tests" / "load" / "measured_load.py"
+    done = subprocess.run(
+        [sys.executable, program, libpq(database), shape, str(size_mib)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    "shape", ["tiny", "tiny, appended", "tiny, replaced", "tiny lines", "1,500 columns"]
+)
+def test_a_page_takes_a_few_times_its_bytes_whatever_its_records(
+    database: URL, connection: Connection, shape: str
+) -> None:
+    found = measured(database, shape, 32)
+    assert found["rejected"] == 0
+    assert found["extracted"] > 1000
+    assert found["peak_mib"] < BASE_MIB + WAITING_MIB + 4 * 32
+    assert peak_bytes(connection) < 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("shape", "size_mib", "rejected"),
+    [("nested", 12, False), ("half a pair each", 6, True), ("no objects", 2, True)],
+)
+def test_records_that_are_read_one_by_one_take_no_more(
+    database: URL, shape: str, size_mib: float, rejected: bool
+) -> None:
+    found = measured(database, shape, size_mib)
+    assert found["rejected"] == (found["extracted"] if rejected else 0)
+    assert found["extracted"] > 100_000
+    assert found["peak_mib"] < BASE_MIB + WAITING_MIB + 4 * size_mib
+
+
+def test_a_record_that_is_too_large_is_set_aside(database: URL) -> None:
+    found = measured(database, "one record", 60)
+    assert (found["extracted"], found["rejected"]) == (1, 1)
+    assert found["peak_mib"] < BASE_MIB + 5 * 60
