@@ -243,9 +243,17 @@ class Cursor:
     slack: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
-        """Refuse slices that have no beginning."""
+        """Refuse slices without a beginning or an end, and times that leave the hour open."""
+        owner = f"Cursor({self.field!r})"
         if self.step is not None and self.start is None:
-            raise ConfigurationError(f"Cursor({self.field!r}) has a step: give it a start as well.")
+            raise ConfigurationError(f"{owner} has a step: give it a start as well.")
+        if self.start is not None and self.start.utcoffset() is None:
+            raise ConfigurationError(
+                f"{owner}: its start, {self.start}, has no time zone. "
+                "Write datetime(…, tzinfo=timezone.utc)."
+            )
+        _check_positive(owner, timedelta(), step=self.step)
+        _check_least(owner, timedelta(), lookback=self.lookback, slack=self.slack)
 
 
 @dataclass(frozen=True)
@@ -411,12 +419,7 @@ class Resource:
             query_pairs(self.name, self.params)
         _check_encoding(self.name, self.encoding)
         _check_names(self)
-        _check_shrinkage(self.name, self.max_shrinkage)
-        if self.max_record_bytes < 1:
-            raise ConfigurationError(
-                f"{self.name}: max_record_bytes={self.max_record_bytes} refuses every record. Give "
-                "it at least as many bytes as a record has."
-            )
+        _check_limits(self)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
         _check_partitions(self)
@@ -515,6 +518,35 @@ def _query_text(resource: str, name: str, value: object) -> str:
     )
 
 
+def _check_limits(resource: Resource) -> None:
+    owner = resource.name
+    pages = {"max_pages": resource.max_pages, "max_empty_pages": resource.max_empty_pages}
+    sizes = {
+        "checkpoint_rows": resource.checkpoint_rows,
+        "max_record_bytes": resource.max_record_bytes,
+    }
+    _check_least(owner, 1, **pages, **sizes)
+    _check_least(
+        owner, 0, checkpoint_seconds=resource.checkpoint_seconds, max_rejects=resource.max_rejects
+    )
+    _check_shrinkage(owner, resource.max_shrinkage)
+
+
+def _check_least(owner: str, least: Any, **limits: Any) -> None:
+    """Refuse limits below the least one, and those that are no number; None means no limit."""
+    for name, value in limits.items():
+        if value is not None and not value >= least:
+            raise ConfigurationError(
+                f"{owner}: {name}={value} can't be kept. Give it {least or 0} or more."
+            )
+
+
+def _check_positive(owner: str, zero: Any, **limits: Any) -> None:
+    for name, value in limits.items():
+        if value is not None and not value > zero:
+            raise ConfigurationError(f"{owner}: {name}={value} can't be kept. Give it more than 0.")
+
+
 def _check_shrinkage(resource: str, share: float) -> None:
     if not 0 <= share <= 1:
         raise ConfigurationError(
@@ -588,6 +620,7 @@ class Source:
 
     def __post_init__(self) -> None:
         """Refuse resources that would share a table, or that no load could ever reach."""
+        _check_source_limits(self)
         if isinstance(self.resources, Resource):
             raise ConfigurationError(
                 f"Source {self.name!r}: its resources are one resource, not a tuple of them. "
@@ -616,6 +649,19 @@ class Source:
 
     def _listed(self) -> str:
         return ", ".join(resource.name for resource in self.resources)
+
+
+def _check_source_limits(source: Source) -> None:
+    owner = f"Source {source.name!r}"
+    _check_positive(
+        owner,
+        0,
+        connect_timeout_seconds=source.connect_timeout_seconds,
+        read_timeout_seconds=source.read_timeout_seconds,
+        answer_timeout_seconds=source.answer_timeout_seconds,
+        max_body_bytes=source.max_body_bytes,
+    )
+    _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
 
 
 def _check_parents(source: Source, resource: Resource) -> None:

@@ -1,12 +1,13 @@
 """A declaration that would lose rows, mix them up or load nothing is refused when it is made."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from flows.declaration import Partition, Resource, RowsOf, Source
+from flows.declaration import Cursor, Partition, Resource, RowsOf, Source
 from flows.errors import ConfigurationError
 from flows.extract.records import records_at
 
@@ -142,3 +143,83 @@ def test_partitions_of_one_name_are_told() -> None:
             partitions=(LONDON, PARIS, replace(LONDON)),
             partition_columns=("city",),
         )
+
+
+MIDNIGHT = datetime(2024, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        pytest.param(
+            {"start": datetime(2024, 1, 1)},  # noqa: DTZ001 (what is refused)
+            r"start.*2024-01-01.*no time zone.*tzinfo=timezone\.utc",
+            id="no time zone: which midnight?",
+        ),
+        pytest.param(
+            {"start": MIDNIGHT, "step": timedelta()},
+            "step=0:00:00.*more than 0",
+            id="slices of nothing, without end",
+        ),
+        pytest.param(
+            {"start": MIDNIGHT, "step": timedelta(days=-1)},
+            "step=-1 day.*more than 0",
+            id="slices that go back, without end",
+        ),
+        pytest.param(
+            {"lookback": timedelta(seconds=-1)},
+            "lookback=-1 day.*0 or more",
+            id="a look ahead, which leaves records out",
+        ),
+        pytest.param({"slack": timedelta(days=-2)}, "slack=-2 days.*0 or more", id="no slack"),
+    ],
+)
+def test_a_cursor_that_could_not_be_read_by_is_refused(declared: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Cursor\('updated_at'\).*{says}"):
+        Cursor("updated_at", **declared)
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"max_pages": 0}, "max_pages=0.*1 or more"),
+        ({"max_pages": -1}, "max_pages=-1.*1 or more"),
+        ({"max_empty_pages": 0}, "max_empty_pages=0.*1 or more"),
+        ({"checkpoint_rows": 0}, "checkpoint_rows=0.*1 or more"),
+        ({"checkpoint_seconds": -1.0}, r"checkpoint_seconds=-1\.0.*0 or more"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds=nan.*0 or more"),
+        ({"max_rejects": -1}, "max_rejects=-1.*0 or more"),
+        ({"max_shrinkage": 1.5}, r"max_shrinkage=1\.5 is not a share from 0 to 1"),
+    ],
+)
+def test_a_limit_that_nothing_could_keep_is_refused(declared: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"orders: {says}"):
+        resource(**declared)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("connect_timeout_seconds", 0),
+        ("read_timeout_seconds", -1),
+        ("answer_timeout_seconds", 0),
+        ("max_wait_seconds", -1),
+        ("max_body_bytes", 0),
+    ],
+)
+def test_a_limit_of_a_source_is_refused_in_the_same_way(name: str, value: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"'shop': {name}={value} .*more"):
+        Source("shop", "https://api.test/", (), **{name: value})
+
+
+def test_the_smallest_limits_are_accepted() -> None:
+    least = resource(
+        cursor=Cursor("at", timedelta(), MIDNIGHT, timedelta(seconds=1), timedelta()),
+        max_pages=1,
+        max_empty_pages=1,
+        checkpoint_rows=1,
+        checkpoint_seconds=0,
+        max_rejects=0,
+        max_shrinkage=0,
+    )
+    assert Source("shop", "https://api.test/", (least,), max_wait_seconds=0).resources == (least,)
