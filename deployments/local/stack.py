@@ -28,6 +28,9 @@ from deployments.local.processes import (
 )
 
 START_SECONDS = 120
+# Which runs have a slot of their deployment's concurrency_limit, and until when: in files below
+# PREFECT_HOME. Prefect's default is its memory, and after a restart a slot could be lost for ever.
+LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 REPORTER_URL_VARIABLE = "WAREHOUSE_REPORTER_URL"
 
 
@@ -171,6 +174,7 @@ def _start_prefect(parts: _Parts, database: URL) -> None:
             "PREFECT_UI_URL": url,
             "PREFECT_UI_API_URL": f"{url}/api",
             "PREFECT_API_DATABASE_CONNECTION_URL": address,
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
         },
     )
     parts.environment["PREFECT_API_URL"] = f"{url}/api"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from deployments.local.stack import Stack, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 180
+SOON = {"collision_strategy": "CANCEL_NEW", "grace_period_seconds": 60}
 
 pytestmark = pytest.mark.long
 
@@ -60,6 +62,33 @@ class System:
         said = self.prefect("deployment", "run", "elt/northwind", *parameters)
         assert self.is_held.wait(DEADLINE_SECONDS)
         return next(line.split()[-1] for line in said.splitlines() if "UUID" in line)
+
+    def take(self) -> dict[str, Any]:
+        """Begin a run, and take it as a worker does that dies then; returns the run."""
+        found = requests.get(f"{self.api}/deployments/name/elt/northwind", timeout=10).json()
+        path = f"{self.api}/deployments/{found['id']}"
+        requests.patch(path, json={"concurrency_options": SOON}, timeout=10).raise_for_status()
+        run = requests.post(f"{path}/create_flow_run", json={}, timeout=10).json()
+        asked = {"state": {"type": "PENDING"}}
+        path = f"{self.api}/flow_runs/{run['id']}"
+        requests.post(f"{path}/set_state", json=asked, timeout=10).raise_for_status()
+        taken: dict[str, Any] = requests.get(path, timeout=10).json()
+        return taken
+
+    @contextmanager
+    def restarted(self, run_id: str) -> Iterator[None]:
+        """Kill the server; another one goes on in its place."""
+        [server] = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if {"server", "start", str(urlsplit(self.api).port)} <= set(process.cmdline())
+        ]
+        command, environment = server.cmdline(), server.environ()
+        server.send_signal(signal.SIGKILL)
+        wait_until(lambda: self.state(run_id) == "")
+        with child(command, self.logs / "server.log", environment):
+            wait_until(lambda: self.state(run_id) != "")
+            yield
 
     def state(self, run_id: str) -> str:
         """What the server says of a run; nothing while it is away."""
@@ -134,19 +163,21 @@ def shippers(system: System) -> list[tuple[Any, ...]]:
 def test_a_server_that_is_restarted_in_mid_run_costs_the_run_nothing(system: System) -> None:
     with system.worker():
         run_id = system.start()
-        [server] = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if {"server", "start", str(urlsplit(system.api).port)} <= set(process.cmdline())
-        ]
-        command, environment = server.cmdline(), server.environ()
-        server.send_signal(signal.SIGKILL)
-        wait_until(lambda: system.state(run_id) == "")
-        with child(command, system.logs / "server.log", environment):
-            wait_until(lambda: system.state(run_id) == "RUNNING")
+        with system.restarted(run_id):
+            assert system.state(run_id) == "RUNNING"
             system.go_on.set()
             wait_until(lambda: system.state(run_id) == "COMPLETED")
     assert shippers(system) == [("succeeded", 3)]
+
+
+def test_a_slot_comes_back_though_its_worker_and_the_server_died(system: System) -> None:
+    taken = system.take()
+    assert taken["state"]["type"] == "PENDING"
+    home = Path(system.stack.environment["PREFECT_HOME"])
+    assert [*home.glob("concurrency_leases/*-*.json")]
+    with system.restarted(taken["id"]):
+        assert "concurrency limit" in system.take()["state"]["message"]
+        wait_until(lambda: system.take()["state"]["type"] == "PENDING")
 
 
 def test_after_a_killed_worker_the_next_one_goes_on(system: System) -> None:

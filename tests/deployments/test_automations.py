@@ -31,6 +31,12 @@ RUN_EVENTS = {
     for name in (
         "Late",
         "heartbeat",
+        "Scheduled",
+        "AwaitingRetry",
+        "AwaitingConcurrencySlot",
+        "Pending",
+        "Running",
+        "Cancelling",
         "Completed",
         "Failed",
         "TimedOut",
@@ -45,6 +51,10 @@ POOL_EVENTS = {
 }
 JOBS = """
   - {name: load, entrypoint: "jobs.py:load", tags: [TAG, watched-by-TAG]}
+  - name: load-limited
+    entrypoint: jobs.py:load
+    tags: [TAG, watched-by-TAG]
+    concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW, grace_period_seconds: 60}
   - {name: notify, entrypoint: "jobs.py:tell", tags: [TAG]}
 """
 
@@ -85,6 +95,17 @@ def test_silence_lasts_longer_than_heartbeats_are_apart() -> None:
         assert trigger["within"] >= 3 * int(env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
+def test_a_run_that_stays_pending_has_its_slot_until_it_counts_as_crashed() -> None:
+    """Else the slot would be given back twice, the second time while another run has it."""
+    (trigger,) = (each["trigger"] for each in DECLARED if "does not begin" in each["name"])
+    ends = {f"prefect.flow-run.{state.value.title()}" for state in TERMINAL_STATES}
+    assert {*ends, "prefect.flow-run.TimedOut", "prefect.flow-run.Running"} <= {*trigger["expect"]}
+    limits = [entry["concurrency_limit"] for entry in DEPLOYMENTS if "concurrency_limit" in entry]
+    assert limits
+    for limit in limits:
+        assert limit["grace_period_seconds"] >= trigger["within"] + 120
+
+
 @pytest.fixture(scope="module")
 def inbox(stack: object) -> Iterator[Server]:
     """Where the webhook's block sends to."""
@@ -99,7 +120,7 @@ def watched(shared_project: Project, inbox: Server) -> Project:
     """The project with the automations of the file; silence of ten seconds is enough for them."""
     text = TEXT.replace("name: elt ", "name: TAG ").replace("tag.elt", "tag.TAG")
     text = text.replace("tag.watched", "tag.watched-by-TAG")
-    for within in ("within: 600", "within: 93600"):
+    for within in ("within: 600", "within: 900", "within: 93600"):
         assert within in text
         text = text.replace(within, "within: 10")
     text = text.replace("prefect.resource.name: transform", "prefect.resource.name: nobody")
@@ -172,6 +193,35 @@ def test_a_run_whose_heartbeat_stops_counts_as_crashed_and_is_started_again(
     set_state(watched, ended, states.Failed(name="TimedOut"))
     until(lambda: read(watched, silent).state_name == "AwaitingRetry")
     assert read(watched, ended).state_name == "TimedOut"
+
+
+def test_a_run_that_stays_pending_counts_as_crashed_and_gives_its_slot_back(
+    watched: Project,
+) -> None:
+    def pending() -> UUID:
+        run = watched.client.create_flow_run_from_deployment(limited.id)
+        watched.client.set_flow_run_state(run.id, states.Pending())
+        return run.id
+
+    limited = watched.deployment("load-limited")
+    stuck = pending()
+    watched.client.set_flow_run_state(stuck, states.Submitting())
+    assert read(watched, pending()).state_name == "Cancelled"
+    until(lambda: read(watched, stuck).state_name == "Crashed")
+    begins = pending()
+    assert read(watched, begins).state_name == "Pending"
+    for state in (states.Running(), states.AwaitingRetry(), states.Pending(), states.Running()):
+        set_state(watched, begins, state)
+    later = begun(watched)
+    for state in (states.AwaitingRetry(), states.Pending()):
+        set_state(watched, later, state)
+    until(lambda: "Crashed" in past(watched, later))
+    assert read(watched, begins).state_name == "Running"
+
+
+def past(project: Project, run: UUID) -> dict[str, str | None]:
+    """The states that the run had, with their messages."""
+    return {str(state.name): state.message for state in project.client.read_flow_run_states(run)}
 
 
 def _beat(project: Project, run: UUID) -> None:
