@@ -27,6 +27,8 @@ Disposition = Literal["merge", "append", "replace"]
 Contract = Literal["evolve", "freeze", "quarantine"]
 Method = Literal["GET", "POST"]
 
+# Postgres cuts longer names (https://www.postgresql.org/docs/current/limits.html).
+NAME_BYTES = 63
 # Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
@@ -445,6 +447,21 @@ def _check_table(name: str) -> None:
             f"The resource name {name!r} is no name for a raw table. Give it a letter or _, then "
             "letters, digits and _, all in lower case. The resource's `path` may be anything."
         )
+    check_length("The resource name", name)
+
+
+def check_length(what: str, name: str) -> None:
+    """Refuse a name that Postgres would cut, and so take for any other that begins alike.
+
+    Raises:
+        ConfigurationError: with the name and its length.
+    """
+    size_bytes = len(name.encode())
+    if size_bytes > NAME_BYTES:
+        raise ConfigurationError(
+            f"{what} {name} has {size_bytes} bytes. Postgres cuts names to {NAME_BYTES}, and then "
+            "two can be one. Choose a shorter one."
+        )
 
 
 def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
@@ -453,7 +470,7 @@ def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
             f"{resource}: {argument}={names!r} is text, not a tuple of names. "
             f"Write {argument}=({names!r},)."
         )
-    if twice := _repeated(names):
+    if twice := repeated(names):
         raise ConfigurationError(f"{resource}: {argument} names {twice[0]!r} twice. Leave one out.")
 
 
@@ -466,7 +483,7 @@ def _check_partitions(resource: Resource) -> None:
         return
     if not resource.partitions:
         raise ConfigurationError(f"{resource.name}: needs a partition at least.")
-    if twice := _repeated([partition.name for partition in resource.partitions]):
+    if twice := repeated([partition.name for partition in resource.partitions]):
         raise ConfigurationError(
             f"{resource.name}: it has two partitions {twice[0]!r}, which would share a cursor. "
             "Give each a name of its own."
@@ -489,7 +506,7 @@ def _check_partition_columns(resource: Resource, values: Collection[str]) -> Non
             )
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
+def repeated(names: Sequence[str]) -> list[str]:
     """The names that are there more than once, in their order."""
     return [name for name, count in Counter(names).items() if count > 1]
 
@@ -620,13 +637,14 @@ class Source:
 
     def __post_init__(self) -> None:
         """Refuse resources that would share a table, or that no load could ever reach."""
+        check_length(f"Source {self.name!r}: its schema", f"raw_{self.name}")
         _check_source_limits(self)
         if isinstance(self.resources, Resource):
             raise ConfigurationError(
                 f"Source {self.name!r}: its resources are one resource, not a tuple of them. "
                 "Write resources=(…,)."
             )
-        if twice := _repeated([resource.name for resource in self.resources]):
+        if twice := repeated([resource.name for resource in self.resources]):
             raise ConfigurationError(
                 f"Source {self.name!r} has two resources {twice[0]!r}, which would share a raw "
                 f"table: {self._listed()}. Give each a name of its own."

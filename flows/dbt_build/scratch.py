@@ -12,6 +12,7 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build.publish import Name, drop
+from flows.declaration import check_length
 from flows.errors import ConfigurationError
 from flows.load import schemas
 from flows.load.attached import KINDS
@@ -65,9 +66,10 @@ def prepare(cursor: Cursor, relations: Iterable[Name]) -> None:
 
     Raises:
         ConfigurationError: when a schema or a relation of such a name is there, and not ours: dbt
-            would replace it.
+            would replace it; or when a schema's name is too long.
     """
     for schema, names in groupby(sorted(relations), key=lambda name: name.schema):
+        check_length("The schema", schema)
         if schemas.is_there(cursor, schema):
             _refuse_others_schema(cursor, schema)
         else:

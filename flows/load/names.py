@@ -4,9 +4,8 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from flows.declaration import SYSTEM_COLUMNS
+from flows.declaration import NAME_BYTES, SYSTEM_COLUMNS
 
-POSTGRES_NAME_BYTES = 63
 OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
 # A merge's own table has this column beside the API's.
 MERGE_COLUMNS = frozenset({"_present_at"})
@@ -28,7 +27,7 @@ def column_name(field: str) -> str:
         name = f"_{name}"
     if name in OWN_COLUMNS | MERGE_COLUMNS | SYSTEM_COLUMNS:
         name = f"{name}_"
-    if len(name.encode(errors="replace")) <= POSTGRES_NAME_BYTES:
+    if len(name.encode(errors="replace")) <= NAME_BYTES:
         return name
     return _with_digest(name, field, DIGEST_LENGTHS[0])
 
@@ -62,5 +61,5 @@ def _candidates(field: str) -> Iterator[str]:
 def _with_digest(name: str, field: str, length: int) -> str:
     """The name, cut to leave room for an underscore and the first digits of the field's digest."""
     digest = hashlib.sha256(field.encode(errors="surrogatepass")).hexdigest()[:length]
-    start = name.encode(errors="replace")[: POSTGRES_NAME_BYTES - 1 - length]
+    start = name.encode(errors="replace")[: NAME_BYTES - 1 - length]
     return f"{start.decode(errors='ignore')}_{digest}"

@@ -1,9 +1,11 @@
 """The partitions of a resource: those it declares, or one per row of its parent's raw table."""
 
+from collections.abc import Sequence
+
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition, Resource, RowsOf
+from flows.declaration import Partition, Resource, RowsOf, repeated
 from flows.errors import ConfigurationError
 from flows.load.schema import column_types
 
@@ -16,7 +18,8 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     """What is loaded on its own; a parent without rows, or not loaded yet, has no partitions.
 
     Raises:
-        ConfigurationError: when the parent's raw table lacks one of the columns.
+        ConfigurationError: when the parent's raw table lacks one of the columns, or two partitions
+            would have one name.
     """
     parent = resource.partitions
     if not isinstance(parent, RowsOf):
@@ -34,7 +37,21 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
             return ()
         columns = sql.SQL(", ").join(map(sql.Identifier, parent.columns.values()))
         cursor.execute(_DISTINCT.format(columns=columns, table=table))
-        return tuple(
-            Partition(",".join(map(str, row)), dict(zip(parent.columns, row, strict=True)))
-            for row in cursor
+        found = tuple(
+            Partition(_name(row), dict(zip(parent.columns, row, strict=True))) for row in cursor
         )
+    if twice := repeated([partition.name for partition in found]):
+        raise ConfigurationError(
+            f"{source}.{resource.name} would have two partitions {twice[0]!r}: values of "
+            f"{', '.join(parent.columns.values())} that differ only in their type. Read it by a "
+            f"column of {parent.resource} that is not JSON."
+        )
+    return found
+
+
+def _name(row: Sequence[object]) -> str:
+    """The values with commas between them; where there are several, `\\,` is a comma in one."""
+    texts = list(map(str, row))
+    if len(texts) == 1:
+        return texts[0]
+    return ",".join(text.replace("\\", "\\\\").replace(",", "\\,") for text in texts)

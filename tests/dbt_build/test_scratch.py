@@ -75,6 +75,14 @@ def test_a_view_of_somebody_elses_on_a_leftover_is_named_and_stays(
     assert not is_there(query, "marts__audit.facts")
 
 
+def test_a_schema_whose_suffix_postgres_would_cut_is_refused(cursor: Cursor, query: Query) -> None:
+    """Of 63 bytes, the schema that readers see and the one of a build would be one."""
+    published = "m" * 63
+    with pytest.raises(ConfigurationError, match=f"{published}__audit.* 70 bytes.* cuts .* 63"):
+        scratch.prepare(cursor, [FACTS, Name(f"{published}__audit", "facts")])
+    assert query("select to_regnamespace(%s) is null", published) == [(True,)]
+
+
 def test_a_schema_that_no_build_created_is_not_built_in(cursor: Cursor, query: Query) -> None:
     query("create schema marts__audit")
     with pytest.raises(ConfigurationError, match="Schema marts__audit is there already"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.declaration import Cursor, Partition, Resource, RowsOf, Source
+from flows.declaration import Cursor, Partition, Resource, RowsOf, Source, product
 from flows.errors import ConfigurationError
 from flows.extract.records import records_at
 
@@ -65,6 +65,19 @@ def test_a_resource_is_named_as_a_table_can_be(name: str) -> None:
 @pytest.mark.parametrize("name", ["order", "user", "_2024", "größen"])
 def test_what_postgres_can_name_a_table_is_a_name(name: str) -> None:
     assert shop(resource(name)).resource(name).name == name
+
+
+@pytest.mark.parametrize("name", ["n" * 63, "ö" * 31 + "n"])
+def test_names_that_differ_only_after_63_bytes_would_share_a_table(name: str) -> None:
+    assert resource(name).name == name
+    with pytest.raises(ConfigurationError, match=f"{name}x.* 64 bytes.* cuts .* 63"):
+        resource(f"{name}x")
+
+
+def test_a_source_whose_schema_postgres_would_cut_is_refused() -> None:
+    assert Source("n" * 59, "https://api.test/", ()).name == "n" * 59
+    with pytest.raises(ConfigurationError, match=f"raw_{'n' * 60}.* 64 bytes.* cuts .* 63"):
+        Source("n" * 60, "https://api.test/", ())
 
 
 def test_a_parent_that_is_not_there_would_load_nothing_in_silence() -> None:
@@ -134,6 +147,17 @@ def test_a_field_is_named_once(named: str) -> None:
 def test_resources_without_their_comma_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"Write resources=\(…,\)"):
         Source("shop", "https://api.test/", resource())  # type: ignore[arg-type]
+
+
+def test_combinations_of_one_name_are_told_and_all_others_keep_theirs() -> None:
+    """Names with a slash are common (`owner/repository`), and checkpoints go by them."""
+    first = [Partition(name, {"one": name}) for name in ("a", "a/b")]
+    second = [Partition(name, {"two": name}) for name in ("b/c", "c")]
+    declared = {"key": ("one", "two", "id"), "partition_columns": ("one", "two")}
+    with pytest.raises(ConfigurationError, match="two partitions 'a/b/c'"):
+        resource(partitions=product(first, second), **declared)
+    known = resource(partitions=product(first, second[1:]), **declared)
+    assert [each.name for each in known.partitions] == ["a/c", "a/b/c"]
 
 
 def test_partitions_of_one_name_are_told() -> None:

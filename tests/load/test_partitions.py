@@ -1,0 +1,69 @@
+"""Partitions made of a parent's rows: each has a name, and so a cursor, of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from memory_api import items, load_pages
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import RowsOf
+from flows.errors import ConfigurationError
+from flows.load.partitions import partitions_of
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def names_by(connection: Connection, *columns: str) -> list[str]:
+    children = items(
+        name="children",
+        key=(*columns, "id"),
+        partitions=RowsOf("items", {column: column for column in columns}),
+        partition_columns=columns,
+    )
+    return [partition.name for partition in partitions_of(connection, "shop", children)]
+
+
+def test_values_with_commas_do_not_make_two_partitions_one(connection: Connection) -> None:
+    rows = [
+        ("a", "b,c"),
+        ("a,b", "c"),
+        ("a\\", "b,c"),
+        ("a\\,b", "c"),
+        ("a", "b"),
+        ("Köln", "x y/z"),
+    ]
+    load_pages(connection, [{"id": n, "one": a, "two": b} for n, (a, b) in enumerate(rows)])
+    names = names_by(connection, "one", "two")
+    assert len(set(names)) == len(rows)
+    assert {"a,b", "Köln,x y/z"} < set(names)
+
+
+def test_the_name_of_a_single_value_is_the_value(connection: Connection) -> None:
+    """Nothing has to be told apart in it, and the checkpoints that are there go by it."""
+    values = ["Frankfurt, Oder", "a\\b", "", "1"]
+    load_pages(connection, [{"id": n, "one": value} for n, value in enumerate(values)])
+    assert sorted(names_by(connection, "one")) == sorted(values)
+
+
+def test_values_that_are_one_text_are_an_error_that_names_it(connection: Connection) -> None:
+    """A column of JSON can hold the number and the string."""
+    load_pages(connection, [{"id": 1, "one": 1}, {"id": 2, "one": "1"}], columns={"one": "jsonb"})
+    with pytest.raises(ConfigurationError, match=r"shop\.children.*two partitions '1'"):
+        names_by(connection, "one")
+
+
+def test_tables_whose_names_are_as_long_as_names_can_be_stay_apart(
+    connection: Connection, query: Query
+) -> None:
+    """Their keys, too, and what a merge and a replace make beside them."""
+    for last in "ab":
+        for v in (1, 1.5):
+            name = f"{'n' * 62}{last}"
+            load_pages(connection, [{"id": 1, "v": v, "of": last}], name=name, checkpoint_rows=9)
+            load_pages(
+                connection, [{"id": 2, "v": v, "of": last}], name=name, disposition="replace"
+            )
+    for last in "ab":
+        found = query(f"select id, v, of from raw_shop.{'n' * 62}{last}")  # noqa: S608
+        assert found == [(2, 1.5, last)]
