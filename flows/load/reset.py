@@ -8,7 +8,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.boundaries import without_secrets
-from flows.load import ledger
+from flows.load import ledger, ownership
 from flows.load.hold import transaction
 from flows.load.ledger import Address
 from flows.postgres import locks
@@ -48,6 +48,7 @@ def reset(connection: Connection, source: str, resource: str) -> None:
 
     Raises:
         UnavailableError: another session holds the table longer than a load would wait.
+        ConfigurationError: no load made the table.
     """
     with transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{source}")
@@ -56,6 +57,7 @@ def reset(connection: Connection, source: str, resource: str) -> None:
         address = Address(source, resource, "")
         if _is_there(cursor, address):
             table = _table(address)
+            ownership.check(cursor, table)
             truncate = partial(cursor.execute, _TRUNCATE.format(table))
             locks.patiently(cursor, [table], truncate)
         ledger.forget(cursor, source, resource, BY_HAND)

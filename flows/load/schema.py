@@ -13,9 +13,10 @@ from flows.load import keys
 from flows.load.frames import EXACT_DOUBLES_TO
 from flows.load.views import without_dependent_views
 
+LOAD_ID_SETTING = "elt.load_id"
 OWN_COLUMN_DEFINITIONS = (
     "_loaded_at timestamptz not null default now()",
-    "_load_id bigint not null default current_setting('elt.load_id')::bigint",
+    f"_load_id bigint not null default current_setting('{LOAD_ID_SETTING}')::bigint",
 )
 NATURAL = frozenset({"bigint", "double precision", "boolean", "text", "jsonb"})
 

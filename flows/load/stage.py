@@ -18,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.declaration import Disposition
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load import keys, shrinkage
+from flows.load import keys, ownership, shrinkage
 from flows.load.columns import Columns
 from flows.load.frames import Frame, MisfitError, shown
 from flows.load.merge import (
@@ -38,6 +38,7 @@ from flows.load.merge import (
 from flows.load.names import OWN_COLUMNS
 from flows.load.numerics import Numerics
 from flows.load.schema import (
+    LOAD_ID_SETTING,
     NATURAL,
     Change,
     apply,
@@ -91,7 +92,11 @@ class Stage:
         """Make the stage, empty and without columns.
 
         Returns whether the raw table, or its key, is still to come.
+
+        Raises:
+            ConfigurationError: when there is a table that no load made.
         """
+        ownership.check(cursor, self._target.table)
         self._columns.read(cursor)
         self._target = _by_columns(self._target, self._columns)
         self._present = column_types(cursor, self._target.table)
@@ -192,7 +197,7 @@ class Stage:
         self._columns.name(cursor, [frame.natural for frame in frames])
         before = self._names, self._beyond_double
         cursor.execute("savepoint before_copy")
-        cursor.execute("select set_config('elt.load_id', %s, true)", [str(load_id)])
+        cursor.execute("select set_config(%s, %s, true)", [LOAD_ID_SETTING, str(load_id)])
         try:
             shape = partial(self._shape, cursor, puts_off_key=puts_off_key)
             changes = self._make_room(cursor, frames, shape)
@@ -368,6 +373,8 @@ class Stage:
         """Create or widen the raw table, one session at a time."""
         table = self._target.table
         keys.lock(cursor, table)
+        if not self._present:
+            ownership.check(cursor, table)
         if not self._names:
             return []
         pins = self._pins
