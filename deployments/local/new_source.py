@@ -15,16 +15,17 @@ from deployments.local.drafts import Draft, next_steps, write
 from deployments.local.literals import Call
 from flows import sources
 from flows.declaration import Login, Page, Partition, Record, Resource, Source, Window
-from flows.errors import ConfigurationError, EltError
+from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
 from flows.extract.pages import first_request
-from flows.extract.records import csv_rows, ndjson, record_at, records_at
+from flows.extract.records import DELIMITERS, Csv, csv_rows, ndjson, record_at, records_at
 from flows.load.names import column_name
 from flows.redaction import shows_secret
 
 ROOT = Path(__file__).resolve().parents[2]
+TAB = r"\t"
 
 
 def main() -> int:
@@ -189,22 +190,56 @@ def _call(login: Any) -> Call | None:
 def _records(page: Page, wanted: str) -> tuple[Call, list[Record]]:
     """The call that finds the records, and what it finds."""
     kind = page.content_type.lower()
-    if "csv" in kind:
-        return _csv(page, wanted)
+    delimiter = wanted.replace(TAB, "\t")
+    if delimiter in DELIMITERS or any(word in kind for word in Csv.types):
+        return _csv(page, delimiter)
     if "ndjson" in kind or "jsonl" in kind:
         return Call("ndjson"), ndjson()(page)
-    path = wanted or suggest.records_path(page.document)
+    path = wanted or suggest.records_path(_document(page))
     if path is None or path == suggest.WHOLE:
         return Call("record_at"), record_at()(page)
     return Call("records_at", (path,) if path else ()), records_at(path)(page)
 
 
+def _document(page: Page) -> Any:
+    try:
+        return page.document
+    except BadPayloadError as error:
+        if delimiters := _delimiters(page):
+            raise ConfigurationError(
+                f"{error} If it is CSV, {_delimiter_is(delimiters)}"
+            ) from error
+        raise
+
+
 def _csv(page: Page, delimiter: str) -> tuple[Call, list[Record]]:
+    delimiters = [] if delimiter else _delimiters(page)
+    if delimiters not in ([], [","]):
+        raise ConfigurationError(f"{page.url} answered CSV: {_delimiter_is(delimiters)}")
     if len(delimiter) > 1 or delimiter in {"\r", "\n", '"'}:
         raise ConfigurationError(
             f"RECORDS={delimiter} must be the delimiter of the CSV: one character, e.g. RECORDS=;"
         )
     return Call("csv_rows", (delimiter,) if delimiter else ()), csv_rows(delimiter or ",")(page)
+
+
+def _delimiters(page: Page) -> list[str]:
+    """Those with which the page is a table of several columns."""
+    return [delimiter for delimiter in DELIMITERS if _is_table(page, delimiter)]
+
+
+def _is_table(page: Page, delimiter: str) -> bool:
+    try:
+        rows = csv_rows(delimiter)(page)
+    except BadPayloadError:
+        return False
+    return bool(rows) and len(rows[0]) > 1
+
+
+def _delimiter_is(likely: list[str]) -> str:
+    named = " or ".join(map(repr, likely))
+    words = " or ".join(f'RECORDS="{each}"'.replace("\t", TAB) for each in likely)
+    return f"its delimiter may be {named}. Say it: {words}"
 
 
 if __name__ == "__main__":

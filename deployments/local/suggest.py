@@ -23,6 +23,10 @@ DEEPEST = 3
 WHOLE = "."
 LOADED_AT = "loaded_at"
 
+# Where APIs put their records, if not under their own name.
+_USUAL = re.compile(
+    "content|data|entries|hits|items|objects|records|results|rows|values?", re.IGNORECASE
+)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?")
 _MONEY = re.compile(r"(^|_)(price|amount|total|cost|fee|freight|revenue|balance)(_|$)")
@@ -52,7 +56,7 @@ def records_path(document: Any) -> str | None:
     """The path of the only list of objects in a document; None where it is one object itself.
 
     Raises:
-        ConfigurationError: when that can't be told: there are several lists, or only empty ones, or
+        ConfigurationError: when that can't be told: there are several lists, or empty ones, or
             objects by name.
     """
     if isinstance(document, list):
@@ -68,7 +72,22 @@ def records_path(document: Any) -> str | None:
     if not paths:
         _check_is_record(document)
         return None
+    _check_is_only_place(document, paths[0])
     return paths[0]
+
+
+def _check_is_only_place(document: dict[str, Any], path: str) -> None:
+    """Refuse, say, a list of errors beside `items` that are empty today."""
+    others = _usual_places(
+        document,
+        lambda value: _is_nothing(value) or isinstance(value, list) or _is_object_of_objects(value),
+    )
+    if others and not _is_usual(path):
+        raise ConfigurationError(
+            f"The only list of objects in the answer is {path!r}, and the records may be at "
+            f"{others[0]!r}. If they are not, say so: RECORDS={path}. If they are, ask with "
+            "parameters that bring some, in a list."
+        )
 
 
 def _check_is_record(document: dict[str, Any]) -> None:
@@ -85,6 +104,29 @@ def _check_is_record(document: dict[str, Any]) -> None:
             f"There are objects by name under {place}. If they are the records, write a `records` "
             f"function by hand: see docs/sources.md. {remedy}"
         )
+    _check_usual_places(document, remedy)
+
+
+def _check_usual_places(document: dict[str, Any], remedy: str) -> None:
+    """Refuse a document that has no objects where records usually are."""
+    if nothing := _usual_places(document, _is_nothing):
+        raise ConfigurationError(
+            f"There is nothing at {nothing[0]!r} in the answer. If the records are there, ask with "
+            f"parameters that bring some. {remedy}"
+        )
+    if others := _usual_places(document, lambda value: isinstance(value, list)):
+        raise ConfigurationError(
+            f"Not everything in the list {others[0]!r} of the answer has fields. If it holds the "
+            f"records, write a `records` function by hand: see docs/sources.md. {remedy}"
+        )
+
+
+def _usual_places(document: Mapping[str, Any], is_wanted: Callable[[Any], bool]) -> list[str]:
+    return [path for path in _places(document, is_wanted) if _is_usual(path)]
+
+
+def _is_usual(path: str) -> bool:
+    return _USUAL.fullmatch(path.rpartition(".")[2]) is not None
 
 
 def _places(
@@ -100,16 +142,22 @@ def _places(
     return found
 
 
+def _is_nothing(value: Any) -> bool:
+    return value is None or value == {}
+
+
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def _is_object_of_objects(value: Any) -> bool:
-    """Whether it looks like records by their key: several objects of the same fields."""
-    if not isinstance(value, dict) or len(value) < 2:
+    """Whether it looks like records by their key: `17`, or several that share a field."""
+    if not isinstance(value, dict) or not value:
         return False
-    items = list(value.values())
-    return all(isinstance(item, dict) and item and item.keys() == items[0].keys() for item in items)
+    if not all(isinstance(item, dict) and item for item in value.values()):
+        return False
+    is_by_number = all(re.search(r"\d", name) for name in value)
+    return is_by_number or (len(value) > 1 and bool(set.intersection(*map(set, value.values()))))
 
 
 def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:

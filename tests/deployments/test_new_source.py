@@ -41,6 +41,10 @@ connection.close()
 """
 
 
+# Names that a staging model gives to other columns, and one that SQL reserves.
+CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")
+
+
 def issue(number: int) -> dict[str, Any]:
     return {
         "id": number,
@@ -51,6 +55,7 @@ def issue(number: int) -> dict[str, Any]:
         "createdAt": f"2024-01-0{number}T10:00:00Z",
         "due: on": "2024-02-01" if number > 1 else None,
         "user": {"login": "a"},
+        **dict.fromkeys(CLASHING, "x"),
     }
 
 
@@ -101,7 +106,7 @@ def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, data
     assert "PASS=5" in run_in(root, *dbt, *folder, **environment)
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "select issue_id, issue_order, total_price, created_at::text, due_on::text"
+            "select id, issue_order_2, total_price, created_at::text, due_on::text"
             " from staging.stg_tracker__issues order by 1"
         )
         assert cursor.fetchall()[1] == (2, 2, 2.5, "2024-01-02 10:00:00+00", "2024-02-01")
@@ -278,6 +283,16 @@ def test_a_query_is_declared_as_it_was_asked(
         ({"id": 1, "data": {"items": []}}, "an empty list in the answer: 'data.items'"),
         ({"items": {"a": {"x": 1}, "b": {"x": 2}}}, "objects by name under 'items'"),
         ({"a": {"x": 1}, "b": {"x": 2}}, "objects by name under the answer"),
+        ({"items": {"17": {"x": 1}}}, "objects by name under 'items'"),
+        ({"items": {"a": {"x": 1}, "b": {"x": 2, "y": 3}}}, "objects by name under 'items'"),
+        ({"17": {"x": 1}}, "objects by name under the answer"),
+        ({"items": []}, "an empty list in the answer: 'items'"),
+        ({"items": {}, "total": 0}, "nothing at 'items' in the answer"),
+        ({"data": {"Records": None}}, "nothing at 'data.Records' in the answer"),
+        ({"columns": ["a"], "rows": [[1]]}, "in the list 'rows' of the answer has fields"),
+        ({"items": [{"id": 1}, None]}, "in the list 'items' of the answer has fields"),
+        ({"items": [], "errors": [{"x": 1}]}, "may be at 'items'"),
+        ({"items": {"17": {"x": 1}}, "links": [{"rel": "self"}]}, "may be at 'items'"),
     ],
 )
 def test_records_that_can_not_be_told_are_asked_for(
@@ -291,6 +306,49 @@ def test_records_that_can_not_be_told_are_asked_for(
         made = new_source(root, f"{url}v1/issues", records=".")
         assert made.returncode == 0, made.stdout + made.stderr
         assert declared(root)[4] == "RecordAt(path='')"
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({"id": 1, "address": {"street": "x"}, "tags": ["a"]}, "RecordAt(path='')"),
+        ({"id": 1, "value": 2, "home": {"geo": {"lat": 1}}}, "RecordAt(path='')"),
+        ({"items": [{"id": 1}], "errors": [], "next": None}, "RecordsAt(path='items'"),
+        ({"orders": [{"id": 1}], "meta": {}, "errors": []}, "RecordsAt(path='orders'"),
+        ({"data": {"orders": [{"id": 1}], "errors": None}}, "RecordsAt(path='data.orders'"),
+    ],
+)
+def test_records_that_can_be_told_are_found(
+    serve: Serve, root: Path, document: Any, found: str
+) -> None:
+    url = serve(lambda _: Answer(json.dumps(document).encode())).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert declared(root)[4].startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said", "records"),
+    [
+        ("id;name\n1;a\n", "text/plain", 'RECORDS=";"', ";"),
+        ("id;price\n1;1,5\n", "text/csv", 'RECORDS=";"', ";"),
+        ("id\tname\n1\ta\n", "text/csv", r'RECORDS="\t"', r"\t"),
+        ("id\tname\n1\ta\n", "text/tab-separated-values", r'RECORDS="\t"', r"\t"),
+        ("first, last;age\na, b;3\n", "text/csv", "may be ',' or ';'", ";"),
+        ("id,name\n1,a\n", "application/octet-stream", 'RECORDS=","', ","),
+    ],
+)
+def test_a_delimiter_that_can_not_be_told_is_asked_for(
+    serve: Serve, root: Path, body: str, kind: str, said: str, records: str
+) -> None:
+    url = serve(lambda _: Answer(body.encode(), headers={"Content-Type": kind})).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 1, made.stdout
+    assert said in made.stdout
+    made = new_source(root, f"{url}v1/issues", records=records)
+    assert made.returncode == 0, made.stdout + made.stderr
+    delimiter = records.replace(r"\t", "\t")
+    assert f"delimiter={delimiter!r}" in declared(root)[4]
 
 
 def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
@@ -308,6 +366,7 @@ def test_the_columns_of_a_staging_model_have_a_name_each() -> None:
     fields = ("id", "order_id", "loaded_at", "order_loaded_at", "select", "a" * 63, "数据")
     columns = suggest.columns([dict.fromkeys(fields, 1)], ["id"])
     names = suggest.staged_names(columns, "order")
+    assert suggest.staged_names(columns[:1], "order") == {"id": "order_id"}
     assert names["order_id"] == "order_id"
     assert names["select"] == "order_select"
     assert len({*names.values(), "loaded_at"}) == len(fields) + 1
