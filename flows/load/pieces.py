@@ -1,4 +1,4 @@
-"""A page in pieces of some kilobytes, so that few of its records are Python objects at a time.
+"""A page in pieces of at most half a mebibyte, so that few records are Python objects at a time.
 
 Python takes ten to thirty times the bytes of small records. Pieces are cut by bytes, without
 making an object of each record.
@@ -16,7 +16,7 @@ from flows.load.originals import originals_of
 
 Records = Callable[[Page], list[Any]]
 
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 19
 # Where one may end: the last of these places that is not inside a record.
 _PLACES = (re.compile(rb"(?<=\})\s*,\s*\{"), re.compile(b","))
 _SEARCHED_BYTES = 1 << 14

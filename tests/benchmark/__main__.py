@@ -15,6 +15,7 @@ from tests.benchmark import builds, flights, report
 from tests.benchmark.bench import Bench, MeasurementError, Result
 from tests.benchmark.machine import describe
 from tests.benchmark.services import running
+from tests.benchmark.shapes import SHAPES
 from tests.benchmark.sums import DifferentRowsError
 from tests.benchmark.tools import TOOLS
 
@@ -43,7 +44,8 @@ def main() -> int:
     more = [builds.table(built)] if built else []
     for table in (*report.tables(results), *more):
         print(f"\n{table.text()}")
-    is_whole = set(arguments.tools) == set(TOOLS) and arguments.rows and arguments.nodes
+    is_complete = arguments.shapes == list(SHAPES) and arguments.rows and arguments.nodes
+    is_whole = set(arguments.tools) == set(TOOLS) and is_complete
     write(ROOT / ("docs" if is_whole else ".local"), machine, results, built)
     return 0
 
@@ -54,11 +56,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tools", type=tool_names, default=list(TOOLS), help=",".join(TOOLS))
     parser.add_argument("--rows", type=row_counts, default=GROWTH_ROWS, help='growth, "" for none')
+    parser.add_argument("--shapes", type=shape_names, default=list(SHAPES), help='"" for none')
     parser.add_argument("--nodes", type=node_counts, default=builds.NODES, help='dbt, "" for none')
     parser.add_argument("--quick", action="store_true", help="a few pages, this and copy, one run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.runs, arguments.tools, arguments.rows, arguments.nodes = 1, QUICK_TOOLS, [], []
+        arguments.shapes = []
     return arguments
 
 
@@ -68,6 +72,14 @@ def tool_names(text: str) -> list[str]:
     if unknown := names - TOOLS.keys():
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {[*TOOLS]}")
     return [name for name in TOOLS if name in names]
+
+
+def shape_names(text: str) -> list[str]:
+    """Shapes of records by name, in the order of the report."""
+    names = set(filter(None, text.split(",")))
+    if unknown := names - SHAPES.keys():
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {[*SHAPES]}")
+    return [name for name in SHAPES if name in names]
 
 
 def row_counts(text: str) -> list[int]:
@@ -92,13 +104,15 @@ def measured(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def one_run(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
-    """Every tool once, then the growth and the reading of pages."""
+    """Every tool once, then the growth, the reading of pages, and the odd shapes."""
     for name in arguments.tools:
         yield from bench.measure(TOOLS[name])
     for rows in arguments.rows:
         yield bench.measure_growth(rows)
     if arguments.rows:
         yield from bench.measure_reading()
+    for name in arguments.shapes:
+        yield bench.measure_shape(name)
 
 
 def introduction(bench: Bench) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from deployments.local.processes import child
 from tests.benchmark import flights, sums
+from tests.benchmark.shapes import SHAPES
 from tests.benchmark.tools import (
     FIRST_LOAD,
     GROWTH,
@@ -23,6 +24,8 @@ from tests.benchmark.tools import (
     READERS,
     READING,
     READING_PAGES,
+    SHAPE,
+    SHAPE_LOADER,
     TOOLS,
     Task,
     Tool,
@@ -37,7 +40,11 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: wall clock seconds and the peak memory of the process that loaded."""
+    """One measurement: wall clock seconds and the peak memory of the process that loaded.
+
+    Attributes:
+        backend_rss_mib: the peak of its Postgres backend, where that was looked at.
+    """
 
     case: str
     tool: str
@@ -45,6 +52,7 @@ class Result:
     seconds: float
     rows_per_second: float
     peak_rss_mib: float
+    backend_rss_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,12 @@ class Bench:
             with self._state(name):
                 yield self._run(tool, READING, f"generated/{READING_PAGES}/1", name, rows)
 
+    def measure_shape(self, name: str) -> Result:
+        """A first load of one page of an odd shape by this project; it checks the rows itself."""
+        case = f"{SHAPE}_{name}"
+        with self._database(case), self._state(case):
+            return self._run(SHAPE_LOADER, case, f"shape/{name}", case, SHAPES[name].rows)
+
     def refer(self) -> None:
         """Fill in what is expected, by plain COPY, unmeasured; a change is made by SQL."""
         tool = TOOLS["copy"]
@@ -133,9 +147,9 @@ class Bench:
                 raise MeasurementError(f"{case} by {tool.name} failed:\n{log.read_text()[-3000:]}")
         answer = json.loads(answer_file.read_text())
         seconds, peak = answer["seconds"], answer["peak_rss_mib"]
-        return Result(
-            case, tool.name, rows, round(seconds, 3), round(rows / seconds), round(peak, 1)
-        )
+        rate = round(rows / seconds)
+        backend = answer.get("backend_rss_mib")
+        return Result(case, tool.name, rows, round(seconds, 3), rate, round(peak, 1), backend)
 
     @contextmanager
     def _database(self, name: str, template: str = "template1") -> Iterator[None]:

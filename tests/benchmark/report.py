@@ -8,13 +8,24 @@ from textwrap import fill
 from typing import Any
 
 from tests.benchmark.bench import Result
-from tests.benchmark.tools import FIRST_LOAD, GROWTH, READERS, READING, READING_PAGES, TOOLS
+from tests.benchmark.shapes import SHAPES
+from tests.benchmark.tools import (
+    FIRST_LOAD,
+    GROWTH,
+    READERS,
+    READING,
+    READING_PAGES,
+    SHAPE,
+    TOOLS,
+)
 
 HEAD = ("case", "tool", "seconds", "rows/s", "× plain COPY", "× dlt", "peak RSS MiB")
 GROWTH_HEAD = ("rows", "seconds", "seconds per million rows", "peak RSS MiB")
 READING_HEAD = (f"reading {READING_PAGES:,} pages", "seconds", "× requests alone", "peak RSS MiB")
+SHAPES_HEAD = ("60 MB on one page", "records", "seconds", "peak RSS MiB", "of its backend")
 NOTHING = "–"
 LEFT_COLUMNS = 2
+SHAPE_TITLES = {f"{SHAPE}_{name}": shape.title for name, shape in SHAPES.items()}
 PAGE_WIDTH = 100
 
 PAGE = """# How fast is it?
@@ -38,6 +49,8 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
   changed. `merge_unchanged`: every row again as it is. Growth: generated rows, by this project.
 * Reading: pages fetched and thrown away. requests alone knows all addresses beforehand; this
   project finds the next page in each, and looks for circles.
+* 60 MB on one page: a first load of records of odd shapes. The peak is that of the loading process;
+  that of its backend in Postgres includes the shared buffers that it touched.
 * Every measurement has a process and a database of its own: merges get a copy of what the tool's
   own first load left, vacuumed and analysed. A checkpoint comes first. Tools take turns.
 * Seconds are wall clock, from before the first request to after the last commit, without imports.
@@ -88,10 +101,12 @@ class Table:
 
 def tables(results: Sequence[Result]) -> list[Table]:
     """The medians, and the growth where it was measured."""
-    cases = [result for result in results if result.case not in {GROWTH, READING}]
+    shapes = [result for result in results if result.case in SHAPE_TITLES]
+    others = {GROWTH, READING, *SHAPE_TITLES}
+    cases = [result for result in results if result.case not in others]
     growth = [result for result in results if result.case == GROWTH]
     reading = [result for result in results if result.case == READING]
-    found = (_medians(cases), _growth(growth), _reading(reading))
+    found = (_medians(cases), _growth(growth), _reading(reading), _shapes(shapes))
     return [table for table in found if table.rows]
 
 
@@ -178,6 +193,25 @@ def _reading(results: Sequence[Result]) -> Table:
         for tool, runs in _grouped(results, lambda result: result.tool)
     ]
     return Table(READING_HEAD, rows, 1)
+
+
+def _shapes(results: Sequence[Result]) -> Table:
+    rows = [
+        (
+            SHAPE_TITLES[case],
+            f"{runs[0].rows:,}",
+            spread([run.seconds for run in runs]),
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+            _median_or_nothing([run.backend_rss_mib for run in runs]),
+        )
+        for case, runs in _grouped(results, lambda result: result.case)
+    ]
+    return Table(SHAPES_HEAD, rows, 1)
+
+
+def _median_or_nothing(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):,.0f}" if known else NOTHING
 
 
 def _case_and_tool(result: Result) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """The API of the benchmark: pages rendered once and served from memory, in a process of its own.
 
 `/first/1` and `/changed/1` begin the real flights, `/generated/<pages>/1` that many pages made on
-the fly from one real page, `/` says what there is.
+the fly from one real page, `/shape/<name>` is a page of an odd shape, `/` says what there is.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from tests.benchmark import flights
+from tests.benchmark.shapes import SHAPES
 
 PAGE_NUMBER = b"@"
 
@@ -36,6 +37,8 @@ class Pages:
         match path.strip("/").split("/"):
             case ["generated", pages, number]:
                 return self._generate(int(pages), int(number))
+            case ["shape", name] if name in SHAPES:
+                return SHAPES[name].body()
             case [name, number] if name in self._bodies:
                 bodies = self._bodies[name]
                 return bodies[int(number) - 1] if 0 < int(number) <= len(bodies) else None

@@ -8,6 +8,7 @@ MERGE_UNCHANGED = "merge_unchanged"
 GROWTH = "growth"
 READING = "read_pages"
 READING_PAGES = 1000
+SHAPE = "shape"
 
 PATHS = {FIRST_LOAD: "first/1", MERGE_CHANGED: "changed/1", MERGE_UNCHANGED: "first/1"}
 
@@ -46,6 +47,8 @@ TOOLS = {
     )
 }
 
+
+SHAPE_LOADER = Tool("this", "shapes", ("raw_benchmark", "shapes"), False, "this project")
 
 READERS = {
     tool.name: tool
