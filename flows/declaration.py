@@ -356,7 +356,10 @@ class Resource:
         max_empty_pages: so many pages in a row may have no records and still name a next one.
         max_pages: reading ends after as many pages, even if there are more.
         rules: what certain answers mean; the first that fits counts.
-        key: the fields that identify a record, as the API names them.
+        key: the fields that identify a record, as the API names them. Where there are several
+            partitions, its partition_columns are part of it.
+        key_is_global: the API never repeats the key's values in another partition, so that the key
+            needs no partition_columns. A record that moves to another partition moves its row.
         disposition: by default `merge` where there is a key and `append` where there is none.
         columns: Postgres types by column name, where JSON's own type is not wanted.
         names: column names by field, where the field's own name in snake_case is not wanted.
@@ -366,7 +369,8 @@ class Resource:
             Rejects are kept as the API sent them.
         cursor: what makes loads incremental.
         partitions: the slices that are fetched, locked and resumed on their own.
-        partition_columns: the partition values that are stored with each record.
+        partition_columns: the partition values that are stored with each record, and tell by which
+            partition it was read.
         checkpoint_rows: rows after which a load commits and can go on from there.
         checkpoint_seconds: the same by time, for APIs that are slow.
         contract: once a load of it has succeeded, what becomes of records that the raw table would
@@ -391,6 +395,7 @@ class Resource:
     max_empty_pages: int = 100
     rules: tuple[Rule, ...] = ()
     key: tuple[str, ...] = ()
+    key_is_global: bool = False
     disposition: Disposition | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -476,10 +481,13 @@ def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
 
 def _check_partitions(resource: Resource) -> None:
     """Refuse partitions that share a name, or rows that can't be told apart by partition."""
+    if resource.key_is_global and not resource.key:
+        raise ConfigurationError(
+            f"{resource.name}: key_is_global, and there is no key. Declare it."
+        )
     if isinstance(resource.partitions, RowsOf):
         _check_partition_columns(resource, resource.partitions.columns)
-        if resource.writes != "merge" and not resource.partition_columns:
-            raise ConfigurationError(_NO_PARTITION_COLUMNS.format(resource.name))
+        _check_rows_of_partitions(resource, tuple(resource.partitions.columns))
         return
     if not resource.partitions:
         raise ConfigurationError(f"{resource.name}: needs a partition at least.")
@@ -490,11 +498,66 @@ def _check_partitions(resource: Resource) -> None:
         )
     for partition in resource.partitions:
         _check_partition_columns(resource, partition.values)
-    if len(resource.partitions) > 1 and not resource.partition_columns:
-        raise ConfigurationError(_NO_PARTITION_COLUMNS.format(resource.name))
+    if len(resource.partitions) > 1:
+        _check_rows_of_partitions(resource, _telling_apart(resource.partitions))
+        check_told_apart(resource.name, resource.partitions, resource.partition_columns)
 
 
-_NO_PARTITION_COLUMNS = "{}: name the partition_columns, so that rows can be told apart."
+def _check_rows_of_partitions(resource: Resource, proposed: tuple[str, ...]) -> None:
+    """Refuse a declaration that leaves open of which partition a row is, or whose key may repeat.
+
+    Rows of a partition that can't be told from those of another one are lost to it: in a merge by
+    their key, and where all of a partition's rows are replaced.
+    """
+    columns = resource.partition_columns or proposed
+    if not columns:
+        raise ConfigurationError(
+            f"{resource.name}: its partitions have no values to tell their rows apart by. Give "
+            "each of them one, and name it in partition_columns."
+        )
+    missing = [name for name in columns if name not in resource.key]
+    key = (*missing, *resource.key)
+    writes = [] if resource.partition_columns else [f"partition_columns={columns!r}"]
+    remedy = ""
+    if resource.key and missing and not resource.key_is_global:
+        writes.append(f"key={key!r}")
+        remedy = (
+            f"; or, instead of the longer key, key_is_global=True, if the API never repeats "
+            f"{resource.key!r} in another partition"
+        )
+    if writes:
+        raise ConfigurationError(
+            f"{resource.name}: rows of one partition could take the place of another one's. "
+            f"Write {' and '.join(writes)}{remedy}."
+        )
+
+
+def _telling_apart(partitions: Sequence[Partition]) -> tuple[str, ...]:
+    """A value that is another one in each partition, or else all values that they have."""
+    names = tuple(partitions[0].values)
+    for name in names:
+        if len({str(partition.values.get(name)) for partition in partitions}) == len(partitions):
+            return (name,)
+    return names
+
+
+def check_told_apart(
+    resource: str, partitions: Sequence[Partition], columns: Sequence[str]
+) -> None:
+    """Refuse partitions whose rows have the same values in their partition_columns.
+
+    Raises:
+        ConfigurationError: with two such partitions, and the values to choose from.
+    """
+    known: dict[tuple[str, ...], Partition] = {}
+    for partition in partitions:
+        other = known.setdefault(tuple(str(partition.values[name]) for name in columns), partition)
+        if other is not partition:
+            raise ConfigurationError(
+                f"{resource}: the partitions {other.name!r} and {partition.name!r} have the same "
+                f"values of its partition_columns ({', '.join(columns)}). Name more of them. "
+                f"They have: {', '.join(partition.values) or 'no values'}."
+            )
 
 
 def _check_partition_columns(resource: Resource, values: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition, Resource, RowsOf, repeated
+from flows.declaration import Partition, Resource, RowsOf, check_told_apart, repeated
 from flows.errors import ConfigurationError
 from flows.load.schema import column_types
 
@@ -19,7 +19,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
 
     Raises:
         ConfigurationError: when the parent's raw table lacks one of the columns, or two partitions
-            would have one name.
+            would have one name, or the same values in their partition_columns.
     """
     parent = resource.partitions
     if not isinstance(parent, RowsOf):
@@ -46,6 +46,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
             f"{', '.join(parent.columns.values())} that differ only in their type. Read it by a "
             f"column of {parent.resource} that is not JSON."
         )
+    check_told_apart(f"{source}.{resource.name}", found, resource.partition_columns)
     return found
 
 

@@ -29,8 +29,9 @@ CHILDREN = Resource(
     "parents/{parent}/children",
     records_at("items"),
     paging=next_url("next"),
-    key=("id",),
+    key=("parent", "id"),
     partitions=RowsOf("parents", {"parent": "id"}),
+    partition_columns=("parent",),
 )
 FAMILY = Source("family", "", (CHILDREN, PARENTS))
 

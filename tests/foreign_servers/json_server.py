@@ -31,10 +31,12 @@ SOURCE = Source(
         ),
         Resource(
             name="order_lines",
-            path="orders/{order_id}/lines",
+            path="orders/{parent}/lines",
             records=records_at(),
             key=("id",),
-            partitions=RowsOf("orders", {"order_id": "id"}),
+            key_is_global=True,
+            partitions=RowsOf("orders", {"parent": "id"}),
+            partition_columns=("parent",),
         ),
         Resource(
             name="customers",

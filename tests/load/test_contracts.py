@@ -111,6 +111,7 @@ def test_a_load_without_records_beside_a_first_one_that_failed_is_not_the_first(
     cities = tuple(Partition(name, {"city": name}) for name in ("Bonn", "Oslo"))
     declared: dict[str, Any] = {
         "partitions": cities,
+        "key": ("city", "id"),
         "partition_columns": ("city",),
         "contract": contract,
     }

@@ -7,7 +7,7 @@ import pytest
 from memory_api import items, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import RowsOf
+from flows.declaration import Partition, RowsOf
 from flows.errors import ConfigurationError
 from flows.load.partitions import partitions_of
 
@@ -51,6 +51,55 @@ def test_values_that_are_one_text_are_an_error_that_names_it(connection: Connect
     load_pages(connection, [{"id": 1, "one": 1}, {"id": 2, "one": "1"}], columns={"one": "jsonb"})
     with pytest.raises(ConfigurationError, match=r"shop\.children.*two partitions '1'"):
         names_by(connection, "one")
+
+
+def test_parents_that_their_partition_columns_do_not_tell_apart_are_refused(
+    connection: Connection,
+) -> None:
+    load_pages(connection, [{"id": n, "one": "a", "two": n} for n in (1, 2)])
+    children = items(
+        name="children",
+        key=("one", "id"),
+        partitions=RowsOf("items", {"one": "one", "two": "two"}),
+        partition_columns=("one",),
+    )
+    with pytest.raises(ConfigurationError, match=r"'a,1' and 'a,2' have the same.*one, two"):
+        partitions_of(connection, "shop", children)
+
+
+ORDERS = tuple(Partition(str(order), {"order": order}) for order in (1, 2))
+LINES = [[{"line": 1, "v": "a"}, {"line": 2, "v": "b"}], [{"line": 1, "v": "c"}]]
+BY_ORDER = {"partitions": ORDERS, "partition_columns": ("order",)}
+
+
+@pytest.mark.parametrize("disposition", ["merge", "replace"])
+def test_a_key_that_repeats_in_each_partition_keeps_the_rows_of_all(
+    connection: Connection, query: Query, disposition: str
+) -> None:
+    declared = {**BY_ORDER, "key": ("order", "line"), "disposition": disposition}
+    for time in ("first", "second"):
+        for order, lines in zip(ORDERS, LINES, strict=True):
+            entry = load_pages(connection, lines, partition=order, **declared)
+            assert entry.updated == 0, time
+    assert query('select "order", line, v from raw_shop.items order by 1, 2') == [
+        (1, 1, "a"),
+        (1, 2, "b"),
+        (2, 1, "c"),
+    ]
+
+
+@pytest.mark.parametrize("disposition", ["merge", "replace"])
+def test_a_row_with_a_global_key_moves_to_the_partition_that_had_it_last(
+    connection: Connection, query: Query, disposition: str
+) -> None:
+    """Each move is an update, in the ledger too."""
+    declared = {**BY_ORDER, "key": ("id",), "key_is_global": True, "disposition": disposition}
+    load_pages(connection, [{"id": 7}, {"id": 8}], partition=ORDERS[0], **declared)
+    moved = load_pages(connection, [{"id": 7}], partition=ORDERS[1], **declared)
+    assert (moved.inserted, moved.updated) == (0, 1)
+    again = load_pages(connection, [{"id": 8}], partition=ORDERS[0], **declared)
+    assert (again.unchanged, again.deleted) == (1, 0)
+    assert query('select id, "order" from raw_shop.items order by id') == [(7, 2), (8, 1)]
 
 
 def test_tables_whose_names_are_as_long_as_names_can_be_stay_apart(

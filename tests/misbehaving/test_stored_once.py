@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from deployments.local.postgres import libpq
-from flows.declaration import Partition, RowsOf
+from flows.declaration import Partition, Resource, RowsOf
 from flows.errors import BadPayloadError, NotFoundError, UnavailableError
 from flows.load.partitions import partitions_of
 from flows.load.request import Request
@@ -171,6 +171,15 @@ def test_a_post_that_may_have_had_an_effect_is_not_sent_again_by_itself(
     assert trial.rows() == ROWS
 
 
+def children_of(parents: str) -> Resource:
+    return CHILDREN_OF_ONE.resource(
+        "children",
+        key=("parent", "id"),
+        partitions=RowsOf(parents, {"parent": "id"}),
+        partition_columns=("parent",),
+    )
+
+
 def test_a_parent_whose_children_fail_does_not_keep_the_others_from_theirs(lab: Lab) -> None:
     """Each has its own entry in the ledger, and its own point to go on from."""
     parents = lab.trial(replace(CHILDREN_OF_ONE, path="parents", partition=Partition()))
@@ -178,8 +187,7 @@ def test_a_parent_whose_children_fail_does_not_keep_the_others_from_theirs(lab: 
     parents.load()
     children = lab.trial(CHILDREN_OF_ONE, max_wait_seconds=1)
     with closing(psycopg2.connect(libpq(lab.database))) as opened:
-        by_rows = CHILDREN_OF_ONE.resource("items", partitions=RowsOf("parents", {"parent": "id"}))
-        partitions = partitions_of(opened, SOURCE, by_rows)
+        partitions = partitions_of(opened, SOURCE, children_of("parents"))
     assert [partition.name for partition in partitions] == ["1", "2", "3", "4", "5"]
     children.plan({"fault": "503", "times": FOR_GOOD, "skip": 1})
     for partition in partitions:
@@ -209,7 +217,7 @@ def test_parents_that_fail_leave_no_children_to_ask_for(lab: Lab) -> None:
     parents.load_in_vain(NotFoundError, "answered 404")
     assert parents.strikes() == 1
     assert parents.rows() == []
-    children = CHILDREN_OF_ONE.resource("items", partitions=RowsOf(parents.name, {"parent": "id"}))
+    children = children_of(parents.name)
     with closing(psycopg2.connect(libpq(lab.database))) as opened:
         assert partitions_of(opened, SOURCE, children) == ()
     parents.lift()

@@ -247,3 +247,96 @@ def test_the_smallest_limits_are_accepted() -> None:
         max_shrinkage=0,
     )
     assert Source("shop", "https://api.test/", (least,), max_wait_seconds=0).resources == (least,)
+
+
+CITIES = (LONDON, PARIS)
+BY_ORDER = RowsOf("orders", {"order": "id"})
+
+
+@pytest.mark.parametrize(
+    ("declared", "write"),
+    [
+        pytest.param(
+            {"partitions": BY_ORDER, "key": ("line",)},
+            r"partition_columns=\('order',\) and key=\('order', 'line'\)",
+            id="nothing",
+        ),
+        pytest.param(
+            {"partitions": BY_ORDER, "key": ("line",), "partition_columns": ("order",)},
+            r"key=\('order', 'line'\)",
+            id="no place in the key",
+        ),
+        pytest.param(
+            {"partitions": BY_ORDER, "key": ("order", "line")},
+            r"partition_columns=\('order',\)",
+            id="no column",
+        ),
+        pytest.param(
+            {"partitions": BY_ORDER, "key": ("line",), "key_is_global": True},
+            r"partition_columns=\('order',\)",
+            id="no column, and a key that is unique everywhere",
+        ),
+        pytest.param(
+            {"partitions": BY_ORDER, "key": (), "disposition": "append"},
+            r"partition_columns=\('order',\)",
+            id="no column for what is appended, which full_refresh would delete",
+        ),
+        pytest.param(
+            {"partitions": CITIES, "key": ("id",), "partition_columns": ("city",)},
+            r"key=\('city', 'id'\)",
+            id="two stores, cities or accounts",
+        ),
+        pytest.param(
+            {"partitions": CITIES, "key": ("id",), "disposition": "replace"},
+            r"partition_columns=\('city',\) and key=\('city', 'id'\)",
+            id="replaced",
+        ),
+    ],
+)
+def test_rows_are_told_apart_by_partition(declared: dict[str, Any], write: str) -> None:
+    """Or the rows of the last partition replace the others', at every load again."""
+    with pytest.raises(ConfigurationError, match=rf"orders.*Write {write}[.;]"):
+        resource(**declared)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"key": ("line", "order"), "partitions": BY_ORDER, "partition_columns": ("order",)},
+        {
+            "key": ("id",),
+            "partitions": BY_ORDER,
+            "partition_columns": ("order",),
+            "key_is_global": True,
+        },
+        {"key": (), "partitions": BY_ORDER, "partition_columns": ("order",)},
+        {"key": ("city", "id"), "partitions": CITIES, "partition_columns": ("city",)},
+        {"key": ("id",), "partitions": (LONDON,), "partition_columns": ("city",)},
+    ],
+)
+def test_such_keys_are_accepted(declared: dict[str, Any]) -> None:
+    assert resource(**declared).key == declared["key"]
+
+
+def test_the_remedy_names_the_way_out_for_keys_that_are_unique_everywhere() -> None:
+    with pytest.raises(ConfigurationError, match=r"key_is_global=True, if .* \('id',\) "):
+        resource(partitions=CITIES, partition_columns=("city",))
+
+
+def test_partitions_without_values_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no values.*partition_columns"):
+        resource(partitions=(Partition("north"), Partition("south")))
+
+
+def test_a_key_is_global_only_where_there_is_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"key_is_global.*no key"):
+        resource(key=(), key_is_global=True)
+
+
+def test_partition_columns_that_are_the_same_in_two_partitions_tell_nothing_apart() -> None:
+    """A full refresh of one would delete the rows of the other."""
+    shops = [Partition(name, {"city": "London", "shop": name}) for name in ("north", "south")]
+    with pytest.raises(
+        ConfigurationError, match=r"'north' and 'south'.*same.*city.*have: city, sh"
+    ):
+        resource(key=("city", "id"), partitions=tuple(shops), partition_columns=("city",))
