@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import psycopg2
@@ -93,7 +92,7 @@ def interrupt(
         patch(
             loading.Load,
             "_read_ahead",
-            lambda load, pages: chain.from_iterable(map(load._reader.readings, pages)),
+            lambda load, pages: (each for page in pages for each in load._reader.readings(page)),
         )
 
 
