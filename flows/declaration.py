@@ -142,6 +142,7 @@ class Page:
         request: what was asked for it.
         headers: of the response; names in any case.
         find: the resource's `records`.
+        check_count: refuses a number of records that are not all that the API sent.
         is_empty: the source's rules say that this answer means no records, whatever its body.
         is_last: the source's rules say that nothing follows this answer.
         is_accepted: the source's rules say that its records count, even if it tells of errors.
@@ -155,6 +156,7 @@ class Page:
     request: HttpRequest | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     find: Callable[["Page"], list[Any]] | None = None
+    check_count: Callable[["Page", int], None] | None = None
     is_empty: bool = False
     is_last: bool = False
     is_accepted: bool = False
@@ -162,6 +164,13 @@ class Page:
 
     @cached_property
     def rows(self) -> list[Any]:
+        """The records, as in `found`, for paging that counts them."""
+        if self.check_count is not None:
+            self.check_count(self, len(self.found))
+        return self.found
+
+    @cached_property
+    def found(self) -> list[Any]:
         """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
         if self.is_empty or self.find is None:
             return []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from inspect import unwrap
 from typing import Any
 
-from flows.declaration import Page
+from flows.declaration import Page, Resource
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.records import RECORDS
 
@@ -16,28 +16,26 @@ from flows.extract.records import RECORDS
 MAX_DEPTH = 5
 
 
-def counted(name: str, records: Callable[[Page], list[Any]]) -> Callable[[Page], list[Any]]:
-    """The function, for paging that counts what it returns: a source's own one is checked.
+def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
+    """What refuses a page of which a source's own `records` returned more or fewer than were sent.
 
-    A body that is not JSON can't be compared. The function that is returned raises
-    ConfigurationError where the count is that of no list in the page; move what chooses or changes
-    records to `map_record`.
+    None for the project's own functions. A body that is not JSON can't be compared. The check
+    raises ConfigurationError where the count is that of no list in the page; move what chooses or
+    changes records to `map_record`.
     """
-    if isinstance(unwrap(records), RECORDS):
-        return records
+    if isinstance(unwrap(resource.records), RECORDS):
+        return None
 
-    def find(page: Page) -> list[Any]:
-        found = records(page)
+    def check(page: Page, count: int) -> None:
         sent = _lists(page)
-        if not _is_all(len(found), sent):
+        if not _is_all(count, sent):
             raise ConfigurationError(
-                f"{name}: its `records` function returned {len(found)} records of {page.url}, "
+                f"{resource.name}: its `records` function returned {count} records of {page.url}, "
                 f"which sent {_described(sent)}. Paging counts the records, so return all of a "
                 "list that the API sent, and change or leave out records in `map_record`."
             )
-        return found
 
-    return find
+    return check
 
 
 def _lists(page: Page) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract import addresses
 from flows.extract.charsets import in_utf8
 from flows.extract.client import Client
-from flows.extract.counting import counted
+from flows.extract.counting import count_check
 from flows.extract.records import check_errors, check_names, check_type
 
 # A page of this size is not looked at for whether it is empty: it would have to be read twice.
@@ -155,13 +155,13 @@ def _follow(
     client: Client, resource: Resource, request: HttpRequest
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
     """Each page with the request for the next one."""
-    trail = _Trail(resource)
-    find = counted(resource.name, resource.records)
+    trail = _Trail(resource.max_empty_pages)
+    check_count = count_check(resource)
     is_repeatable = resource.method == "GET" or resource.is_repeatable
     following: HttpRequest | None = request
     while following is not None:
         page = client.get(following, resource.rules, is_repeatable)
-        page.find = find
+        page.find, page.check_count = resource.records, check_count
         following = None if page.is_empty else _next(client, resource, trail, following, page)
         yield page, following
 
@@ -185,8 +185,8 @@ def _next(
 class _Trail:
     """What was asked and answered so far, to notice when an API leads in a circle or nowhere."""
 
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
+    def __init__(self, max_empty_pages: int) -> None:
+        self._max_empty_pages = max_empty_pages
         self._empty_pages = 0
         self._asked: set[str] = set()
         self._answered: dict[int, str] = {}
@@ -199,7 +199,7 @@ class _Trail:
         """
         asked = str(request)
         self._asked.add(asked)
-        is_empty = self._is_empty(page)
+        is_empty = _is_empty(page)
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
         earlier = self._answered.setdefault(_fingerprint(page), asked)
         if earlier != asked and not is_empty:
@@ -216,7 +216,7 @@ class _Trail:
             if self._empty_pages:
                 return False
             raise _circle(f"{request} leads back to {following}")
-        if self._empty_pages >= self._resource.max_empty_pages:
+        if self._empty_pages >= self._max_empty_pages:
             raise BadPayloadError(
                 f"{page.url} is the last of {self._empty_pages} pages in a row without records, "
                 "and still names a next one. Declare how the API says that it is done (a `more` in "
@@ -224,14 +224,15 @@ class _Trail:
             )
         return True
 
-    def _is_empty(self, page: Page) -> bool:
-        """Whether there are no records; a page that can't be read is left to the load to judge."""
-        if len(page.body) > SMALL_BYTES:
-            return False
-        try:
-            return not replace(page, find=self._resource.records).rows
-        except BadPayloadError:
-            return False
+
+def _is_empty(page: Page) -> bool:
+    """Whether there are no records; a page that can't be read is left to the load to judge."""
+    if len(page.body) > SMALL_BYTES:
+        return False
+    try:
+        return not page.found
+    except BadPayloadError:
+        return False
 
 
 def _fingerprint(page: Page) -> int:

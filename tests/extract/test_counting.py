@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from conftest import Answer, Asked
+from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Page, Resource
+from flows.declaration import Page, Partition, Resource, Source
 from flows.errors import ConfigurationError
+from flows.extract.pages import read_pages
 from flows.extract.pagination import keyset, next_url, offset, page_number
 from flows.extract.records import csv_rows, records_at
-from tests.extract.reading import asked_params, read, rows
+from flows.load.load import load
+from tests.extract.reading import MemoryClient, asked_params, read, rows
 
 URL = "http://127.0.0.1/"
 SIZE = 2
@@ -129,8 +133,10 @@ def test_paging_of_a_sources_own_that_counts_records_is_guarded_too() -> None:
         read(URL, resource, api([1, 2, 3, 4], lambda items: {"items": items}, as_object))
 
 
-def test_paging_that_does_not_count_may_have_records_left_out() -> None:
-    """Also where a page without records comes a second time."""
+def test_paging_that_does_not_count_may_have_records_left_out(
+    connection: Connection, query: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    """Also where a page without records comes a second time, and as far as the raw table."""
     pages = {"/orders": "/orders?at=1", "/orders?at=1": "/orders?at=2", "/orders?at=2": None}
 
     def answer(asked: Asked) -> Answer:
@@ -139,7 +145,12 @@ def test_paging_that_does_not_count_may_have_records_left_out() -> None:
         return Answer(json.dumps(body).encode())
 
     resource = Resource("orders", "orders", over_three, paging=next_url("next"))
-    assert [over_three(page) for page in read(URL, resource, answer)] == [[], [], [{"id": 4}]]
+    assert [rows([page]) for page in read(URL, resource, answer)] == [[], [], [{"id": 4}]]
+    source = Source("shop", URL, (resource,))
+    with MemoryClient(source, answer) as client:
+        pages_of = partial(read_pages, client, source, resource, Partition())
+        load(connection, source.name, resource, Partition(), pages_of)
+    assert query("select id from raw_shop.orders") == [(4,)]
 
 
 def test_own_records_of_a_body_that_is_no_json_are_not_compared() -> None:
