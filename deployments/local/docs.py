@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from blocks.warehouse import Warehouse
 from deployments import chosen
-from deployments.local.run import HOME, LIVE, SAMPLE, database_name
+from deployments.local.run import add_database_arguments, database_name
 from flows.dbt_build import docs, process, records
 from flows.errors import ConfigurationError, EltError
 
@@ -25,10 +25,8 @@ TIMEOUT_SECONDS = 600
 def main() -> int:
     """Write the pages and serve them; 0 after Ctrl-C, 1 when dbt can't write them."""
     parser = argparse.ArgumentParser(prog="make docs", description=__doc__)
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
-    parser.add_argument("--scale", type=int, default=1)
+    add_database_arguments(parser)
     parser.add_argument("--build", type=int, help="as that build kept it; without, as it is now")
-    parser.add_argument("--home", type=Path, default=HOME)
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

@@ -7,15 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deployments.local.postgres import ensure_database, libpq, postgres
-from deployments.local.run import HOME, LIVE, SAMPLE, database_name
+from deployments.local.run import add_database_arguments, database_name
 
 
 def main() -> int:
     """Start Postgres if it is not running, and hand over to psql; its exit code is ours."""
     parser = argparse.ArgumentParser(prog="make psql", description=__doc__)
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
-    parser.add_argument("--scale", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=HOME)
+    add_database_arguments(parser)
     parser.add_argument("--sql", default="", help="one statement; empty opens a prompt")
     arguments = parser.parse_args()
     with postgres(arguments.home / "postgres") as server:

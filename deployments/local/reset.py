@@ -3,11 +3,9 @@
 import argparse
 import sys
 from contextlib import closing
-from pathlib import Path
 
-from blocks.warehouse import Warehouse
-from deployments.local.postgres import ensure_database, postgres
-from deployments.local.run import HOME, LIVE, SAMPLE, database_name
+from deployments import chosen
+from deployments.local.run import add_database_arguments, database_name
 from flows import sources
 from flows.errors import EltError
 from flows.load.reset import reset
@@ -18,17 +16,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make reset", description=__doc__)
     parser.add_argument("--source", required=True)
     parser.add_argument("--resource", required=True)
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
-    parser.add_argument("--scale", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=HOME)
+    add_database_arguments(parser)
     arguments = parser.parse_args()
     try:
         source = sources.find(arguments.source)
         resource = source.resource(arguments.resource)
-        with postgres(arguments.home / "postgres") as server:
-            database = ensure_database(server, database_name(arguments.api, arguments.scale))
-            with closing(Warehouse(database).connect()) as connection:
-                reset(connection, source.name, resource.name)
+        database = database_name(arguments.api, arguments.scale)
+        with (
+            chosen.warehouse({}, arguments.home, database) as warehouse,
+            closing(warehouse.connect()) as connection,
+        ):
+            reset(connection, source.name, resource.name)
     except EltError as error:
         print(f"FAILED: {error}")
         return 1

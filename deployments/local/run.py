@@ -18,12 +18,17 @@ LIVE = "live"
 REPLAY = "Loading again what earlier loads set aside.\n\nStarting Postgres and a Prefect server ..."
 
 
-def main() -> int:
-    """Run everything once; 0 when all of it went well."""
-    parser = argparse.ArgumentParser(prog="make run-local", description=__doc__)
+def add_database_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which local database a command is for (see `database_name`)."""
     parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
     parser.add_argument("--scale", type=int, default=1, help="times 830 sample orders")
     parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
+
+
+def main() -> int:
+    """Run everything once; 0 when all of it went well."""
+    parser = argparse.ArgumentParser(prog="make run-local", description=__doc__)
+    add_database_arguments(parser)
     parser.add_argument("--replay", action="store_true", help="load what was set aside, again")
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make began")
     arguments = parser.parse_args()

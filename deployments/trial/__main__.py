@@ -7,13 +7,12 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 
 from psycopg2.extensions import cursor as Cursor
 
 from deployments import chosen
-from deployments.local.run import HOME, LIVE, SAMPLE, database_name
+from deployments.local.run import add_database_arguments, database_name
 from deployments.trial.build import Trial, audited, drop, trial
 from deployments.trial.difference import differences, key_of
 from flows.dbt_build.publish import Name
@@ -27,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="", help="what the schemas end with; by default who asks")
     parser.add_argument("--audit", action="store_true", help="compare what the last build left")
     parser.add_argument("--drop", action="store_true", help="only drop what a killed one left")
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
-    parser.add_argument("--scale", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=HOME)
+    add_database_arguments(parser)
     given = parser.parse_args(arguments)
     name = given.name or re.sub(r"[^a-z0-9]+", "_", f"trial_{getpass.getuser()}".lower())[:30]
     database = database_name(given.api, given.scale)

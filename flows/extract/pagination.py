@@ -294,13 +294,13 @@ def _check_end(page: Page, total: str, more: str) -> None:
     Raises:
         BadPayloadError: with what the page says.
     """
-    for field in filter(None, (total, more)):
-        if _says_total(page, total) if field == total else _says_more(page, more):
-            raise BadPayloadError(
-                f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so "
-                "more should follow. Ask the API's owner, or leave that field out of the "
-                "resource's `paging` if it does not count what the API sends."
-            )
+    field = total if _says_total(page, total) else more if _says_more(page, more) else ""
+    if field:
+        raise BadPayloadError(
+            f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "
+            "should follow. Ask the API's owner, or leave that field out of the resource's "
+            "`paging` if it does not count what the API sends."
+        )
 
 
 def _is_reached(page: Page, total: str, count: int) -> bool:

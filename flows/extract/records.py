@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import unwrap
 from itertools import islice
@@ -25,6 +26,9 @@ NO_ERRORS = frozenset({b"[]", b"null", b"{}", b'""', b"false", b"0"})
 DELIMITERS = (",", ";", "\t", "|")
 COMPARED_LINES = 100
 SHOWN_CHARACTERS = 200
+# The first line that is not empty, after a byte order mark.
+_FIRST_LINE = re.compile(rb"[\xef\xbb\xbf\r\n]*([^\r\n]*)")
+_ONE_LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
 
 # The body's own limit counts (`max_body_bytes`), not the csv module's of 128 KiB a value.
 csv.field_size_limit(2**31 - 1)
@@ -39,13 +43,17 @@ def check_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
         BadPayloadError: when they disagree.
     """
     types: tuple[str, ...] = getattr(records, "types", ())
-    said = page.content_type.lower()
-    if types and not any(word in said for word in (*types, *ANY_TYPE)):
+    if types and not _is_of_type(page, (*types, *ANY_TYPE)):
         raise BadPayloadError(
             f"{page.url} answered {page.content_type} where the source declares {types[0]}; it "
             f"begins {start_of(page.body)!r}. Correct `records` or the address, or ask the "
             "API's owner."
         )
+
+
+def _is_of_type(page: Page, words: Sequence[str]) -> bool:
+    said = page.content_type.lower()
+    return any(word in said for word in words)
 
 
 def check_errors(page: Page) -> None:
@@ -88,8 +96,8 @@ def check_names(page: Page, resource: Resource) -> None:
 
 def _is_one_line_of_text(page: Page, names: list[str]) -> bool:
     """Whether it is a sentence, e.g. `Rate limit exceeded`, more likely than a table of no rows."""
-    is_csv = any(word in page.content_type.lower() for word in Csv.types)
-    return len(names) == 1 and len(page.body.splitlines()) == 1 and not is_csv
+    is_csv = _is_of_type(page, Csv.types)
+    return len(names) == 1 and not is_csv and _ONE_LINE.fullmatch(page.body) is not None
 
 
 @dataclass(frozen=True)
@@ -232,9 +240,9 @@ class Csv:
 
     def names(self, page: Page) -> list[str]:
         """The names in the first line; none where it can't be read, and in an empty body."""
-        start = page.body.lstrip(b"\xef\xbb\xbf\r\n").splitlines()[:1]
+        start = _FIRST_LINE.match(page.body)
         try:
-            [names] = _csv_lines(b"".join(start).decode(), self.delimiter) or [[]]
+            [names] = _csv_lines(start[1].decode() if start else "", self.delimiter) or [[]]
         except (csv.Error, UnicodeDecodeError):
             return []
         return names

@@ -8,11 +8,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-BUDGET_BYTES = 64 << 20
-
 
 def ahead(
-    items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int = BUDGET_BYTES
+    items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
 ) -> Generator[Item, None, None]:
     """The items in their order, made in a thread that is at most `budget_bytes` ahead.
 

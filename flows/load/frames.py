@@ -294,22 +294,23 @@ def json_text(record: Any) -> str:
         RecursionError: when it is nested too deeply for Python to write it.
     """
     mark = token_hex()
-    is_exact = any(isinstance(value, ExactNumber) for value in _scalars(record))
+    is_exact = any(isinstance(value, ExactNumber) for _, value in scalars(record))
     text = json.dumps(_marked(record, mark) if is_exact else record)
     text = re.sub(rf'"{mark}([^"]*)"', r"\1", text) if is_exact else text
     return _STRING_OR_INFINITY.sub(lambda m: m[0] if m[0][0] == '"' else "1e999", text)
 
 
-def _scalars(value: Any) -> Iterator[Any]:
-    left = [value]
+def scalars(record: Any) -> Iterator[tuple[str, Any]]:
+    """Each value that is neither a dict nor a list, however deep, with its path."""
+    left: list[tuple[str, Any]] = [("", record)]
     while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
+        path, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{path}.{name}" if path else str(name), v) for name, v in value.items()]
+        elif isinstance(value, list):
+            left += [(f"{path}[{number}]", v) for number, v in enumerate(value)]
         else:
-            yield found
+            yield path, value
 
 
 def _marked(value: Any, mark: str) -> Any:

@@ -27,6 +27,7 @@ from pg_constraint
 join pg_attribute on attrelid = conrelid and attnum = any (conkey)
 where conrelid = to_regclass(%s) and contype = 'p'
 """
+_ADD = sql.SQL("alter table {} add {}")
 _DROP = sql.SQL("alter table {} drop constraint {}")
 _IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
 # The row stays that was committed last; no two of one transaction have the same key. `_loaded_at`
@@ -81,7 +82,7 @@ def change(
     deleted = cursor.rowcount
     if key:
         try:
-            cursor.execute(sql.SQL("alter table {} add {}").format(table, definition(key)))
+            cursor.execute(_ADD.format(table, definition(key)))
         except (psycopg2.errors.UniqueViolation, psycopg2.errors.NotNullViolation) as error:
             raise ConfigurationError(
                 f"{'.'.join(table.strings)}: rows of other partitions repeat or lack the key "
@@ -112,7 +113,7 @@ def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
     lock(cursor, table)
     if not is_put_off(cursor, table):
         return
-    add = sql.SQL("alter table {} add {}").format(table, definition(key))
+    add = _ADD.format(table, definition(key))
     cursor.execute("savepoint before_key")
     try:
         locks.patiently(cursor, [table], partial(cursor.execute, add))

@@ -79,6 +79,11 @@ class Address:
     resource: str
     partition: str
 
+    @property
+    def table(self) -> sql.Identifier:
+        """The resource's raw table."""
+        return sql.Identifier(f"raw_{self.source}", self.resource)
+
     def __str__(self) -> str:
         """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
         name = f"{self.source}.{self.resource}"

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg2
 import psycopg2.errors
-from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
@@ -472,7 +471,7 @@ def _told(reject: Reject | None) -> str:
 
 def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
     return Target(
-        table=sql.Identifier(f"raw_{address.source}", address.resource),
+        table=address.table,
         key=resource.key,
         pins=resource.columns,
         scope=own_fields,
@@ -517,7 +516,7 @@ def _postgres_errors_of(address: Address, connection: Connection) -> Iterator[No
 def _holders(connection: Connection, address: Address) -> str:
     """Who writes to the partition's raw table or the ledger, or shapes one of them."""
     with transaction(connection) as cursor:
-        table = sql.Identifier(f"raw_{address.source}", address.resource)
+        table = address.table
         keys = [table.as_string(cursor), "elt", f"elt:{address}"]
         return locks.holders(cursor, [table, *ledger.TABLES], keys)
 

@@ -1,11 +1,11 @@
 """Records that a source's own functions made: mapped one by one, with values that JSON has."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flows.declaration import ExactNumber, Record
 from flows.errors import ConfigurationError
-from flows.load.frames import shown
+from flows.load.frames import scalars, shown
 
 MapRecord = Callable[[Record], Record | None]
 
@@ -21,30 +21,26 @@ def mapped(name: str, function: MapRecord, found: Sequence[Any]) -> dict[int, An
     Raises:
         ConfigurationError: when it returned neither a record nor None; correct the function.
     """
-    results = {
-        position: function(record) if isinstance(record, dict) else record
-        for position, record in enumerate(found)
-    }
-    for position, result in results.items():
-        if isinstance(found[position], dict) and result is not None:
-            _check_record(name, result)
-    return {
-        position: result
-        for position, result in results.items()
-        if result is not None or not isinstance(found[position], dict)
-    }
+    results: dict[int, Any] = {}
+    for position, record in enumerate(found):
+        if not isinstance(record, dict):
+            results[position] = record
+            continue
+        result = function(record)
+        if result is not None:
+            results[position] = _checked(name, result)
+    return results
 
 
-def _check_record(name: str, result: Any) -> None:
-    if not isinstance(result, dict) or not result or not all(map(_is_text, result)):
+def _checked(name: str, result: Any) -> Record:
+    is_record = isinstance(result, dict) and bool(result)
+    if not is_record or not all(isinstance(field, str) for field in result):
         raise ConfigurationError(
             f"{name}: its `map_record` returned {shown(repr(result))}. Return a dict with a string "
             "for each field's name, or None to leave the record out."
         )
-
-
-def _is_text(name: Any) -> bool:
-    return isinstance(name, str)
+    record: Record = result
+    return record
 
 
 def check_values(name: str, role: str, records: Sequence[Any]) -> None:
@@ -54,23 +50,10 @@ def check_values(name: str, role: str, records: Sequence[Any]) -> None:
         ConfigurationError: names the field; correct the function in the source.
     """
     for record in records:
-        for path, value in _scalars(record):
+        for path, value in scalars(record):
             if type(value) not in JSON_VALUES:
                 raise ConfigurationError(
                     f"{name}: its `{role}` function returned a {type(value).__name__} in the field "
                     f"{shown(path)}, which JSON has not. Return text, e.g. str(value) or "
                     "value.isoformat(), and cast it in dbt staging."
                 )
-
-
-def _scalars(record: Any) -> Iterator[tuple[str, Any]]:
-    """Each value that is neither a dict nor a list, with its path."""
-    left: list[tuple[str, Any]] = [("", record)]
-    while left:
-        path, value = left.pop()
-        if isinstance(value, dict):
-            left += [(f"{path}.{name}" if path else str(name), v) for name, v in value.items()]
-        elif isinstance(value, list):
-            left += [(f"{path}[{number}]", v) for number, v in enumerate(value)]
-        else:
-            yield path, value

@@ -11,12 +11,13 @@ from psycopg2.extensions import cursor as Cursor
 from flows.errors import ConfigurationError
 from flows.load.schema import LOAD_ID_SETTING
 
-_IS_THERE = "select to_regclass(%s) is not null"
-_DEFAULTS = """
-select coalesce(pg_get_expr(adbin, adrelid), '')
-from pg_attribute
+_LOAD_ID = """
+select attname is not null, coalesce(pg_get_expr(adbin, adrelid), '')
+from pg_class
+left join pg_attribute
+    on attrelid = pg_class.oid and attname = '_load_id' and not attisdropped
 left join pg_attrdef on adrelid = attrelid and adnum = attnum
-where attrelid = to_regclass(%s) and attname = '_load_id' and not attisdropped
+where pg_class.oid = to_regclass(%s)
 """
 _HOLDS_LOADED_ROWS = sql.SQL(
     "select exists (select from elt.loads where (source, resource) = (%s, %s)"
@@ -30,22 +31,19 @@ def check(cursor: Cursor, table: sql.Identifier) -> None:
     Raises:
         ConfigurationError: rename or drop it, or let loads use it.
     """
-    cursor.execute(_IS_THERE, [table.as_string(cursor)])
-    if cursor.fetchall() == [(True,)] and not _is_ours(cursor, table):
-        raise ConfigurationError(
-            f"{'.'.join(table.strings)} is there already and no load of this project made it, so "
-            "none changes it. Rename or drop it; or let loads use it, by the statement in "
-            'docs/loading.md, "A table that was made by hand".'
-        )
+    cursor.execute(_LOAD_ID, [table.as_string(cursor)])
+    # One row, or none where there is no such table.
+    for has_load_id, default in cursor.fetchall():
+        is_marked = LOAD_ID_SETTING in default
+        if not is_marked and not (has_load_id and _holds_loaded_rows(cursor, table)):
+            raise ConfigurationError(
+                f"{'.'.join(table.strings)} is there already and no load of this project made it, "
+                "so none changes it. Rename or drop it; or let loads use it, by the statement in "
+                'docs/loading.md, "A table that was made by hand".'
+            )
 
 
-def _is_ours(cursor: Cursor, table: sql.Identifier) -> bool:
-    cursor.execute(_DEFAULTS, [table.as_string(cursor)])
-    defaults = [default for (default,) in cursor]
-    if not defaults:
-        return False
-    if LOAD_ID_SETTING in defaults[0]:
-        return True
+def _holds_loaded_rows(cursor: Cursor, table: sql.Identifier) -> bool:
     schema, resource = table.strings
     source = schema.removeprefix("raw_")
     cursor.execute(_HOLDS_LOADED_ROWS.format(table), [source, resource])

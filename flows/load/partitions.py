@@ -7,6 +7,7 @@ from psycopg2.extensions import connection as Connection
 
 from flows.declaration import Partition, Resource, RowsOf, check_told_apart, repeated
 from flows.errors import ConfigurationError
+from flows.load.ledger import Address
 from flows.load.schema import column_types
 
 _DISTINCT = sql.SQL(
@@ -24,7 +25,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     parent = resource.partitions
     if not isinstance(parent, RowsOf):
         return parent
-    table = sql.Identifier(f"raw_{source}", parent.resource)
+    table = Address(source, parent.resource, "").table
     with connection, connection.cursor() as cursor:
         present = column_types(cursor, table)
         missing = [name for name in parent.columns.values() if name not in present]

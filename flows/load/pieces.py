@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from flows.declaration import Page, RawRecords
+from flows.declaration import Page, RawRecords, Resource
 from flows.load.originals import originals_of
 
 Records = Callable[[Page], list[Any]]
@@ -55,6 +55,11 @@ def pieces(page: Page, records: Records, size_bytes: int) -> Iterator[tuple[Page
         yield replace(page, body=last[0], find=last[1], resume=None), False
         last = part
     yield replace(page, body=last[0], find=last[1], resume=resume), True
+
+
+def finder(page: Page, resource: Resource) -> Records:
+    """What finds the records of a page; a piece has its own way."""
+    return page.find or resource.records
 
 
 def only_record(piece: Page, size_bytes: int) -> bytes | None:

@@ -25,7 +25,7 @@ from flows.load.ledger import Address
 from flows.load.mapping import check_values, mapped
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.originals import Originals, originals_of, read
-from flows.load.pieces import PIECE_BYTES, only_record, pieces
+from flows.load.pieces import PIECE_BYTES, finder, only_record, pieces
 from flows.load.request import Times, times_of, value_of
 from flows.load.sizes import (
     kept,
@@ -108,7 +108,7 @@ class Reader:
             table, values = known
             times = self._times(values, table.natural.keys())
             return Reading(size_bytes, table, [], times, page.resume)
-        find = page.find or self._resource.records
+        find = finder(page, self._resource)
         found, unreadable = read(page, find)
         records = self._mapped(found)
         too_large = self._too_large_of(page, found)
@@ -170,7 +170,7 @@ class Reader:
         self, page: Page, found: Sequence[Any], reasons: Mapping[int, MisfitError]
     ) -> list[Reject]:
         """The records with a reason against them, as the API wrote them where that can be told."""
-        texts = originals_of(page, page.find or self._resource.records)
+        texts = originals_of(page, finder(page, self._resource))
         return [
             self._reject(texts[position] if texts else self.text_of(found[position]), reason)
             for position, reason in reasons.items()

@@ -11,13 +11,13 @@ from flows.boundaries import without_secrets
 from flows.load import ledger, ownership
 from flows.load.hold import transaction
 from flows.load.ledger import Address
+from flows.load.schema import is_there
 from flows.postgres import locks
 
 log = logging.getLogger(__name__)
 
 BY_HAND = "reset by hand"
 
-_IS_THERE = "select to_regclass(%s) is not null"
 _HAS_ROWS = sql.SQL("select exists (select from {})")
 _TRUNCATE = sql.SQL("truncate {}")
 
@@ -29,7 +29,7 @@ def forget_lost_rows(cursor: Cursor, address: Address) -> None:
     that was in it. This comes before the checkpoint is read: another partition's load, which fills
     the table again, has then forgotten the checkpoint already.
     """
-    if _has_rows(cursor, address) or not ledger.has_stored(cursor, address):
+    if _has_rows(cursor, address.table) or not ledger.has_stored(cursor, address):
         return
     reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
     ledger.forget(cursor, address.source, address.resource, reason)
@@ -54,26 +54,16 @@ def reset(connection: Connection, source: str, resource: str) -> None:
         ledger.prepare(cursor, f"raw_{source}")
         locks.limit(cursor)
         ledger.abandon(cursor, source, resource, BY_HAND)
-        address = Address(source, resource, "")
-        if _is_there(cursor, address):
-            table = _table(address)
+        table = Address(source, resource, "").table
+        if is_there(cursor, table):
             ownership.check(cursor, table)
             truncate = partial(cursor.execute, _TRUNCATE.format(table))
             locks.patiently(cursor, [table], truncate)
         ledger.forget(cursor, source, resource, BY_HAND)
 
 
-def _has_rows(cursor: Cursor, address: Address) -> bool:
-    if not _is_there(cursor, address):
+def _has_rows(cursor: Cursor, table: sql.Identifier) -> bool:
+    if not is_there(cursor, table):
         return False
-    cursor.execute(_HAS_ROWS.format(_table(address)))
+    cursor.execute(_HAS_ROWS.format(table))
     return bool(cursor.fetchall()[0][0])
-
-
-def _is_there(cursor: Cursor, address: Address) -> bool:
-    cursor.execute(_IS_THERE, [_table(address).as_string(cursor)])
-    return bool(cursor.fetchall()[0][0])
-
-
-def _table(address: Address) -> sql.Identifier:
-    return sql.Identifier(f"raw_{address.source}", address.resource)

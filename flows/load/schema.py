@@ -36,6 +36,12 @@ class Change:
         return f'"{self.column}" from {self.old_type} to {self.new_type}'
 
 
+def is_there(cursor: Cursor, table: sql.Identifier) -> bool:
+    """Whether there is such a table."""
+    cursor.execute("select to_regclass(%s) is not null", [table.as_string(cursor)])
+    return bool(cursor.fetchall()[0][0])
+
+
 def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
     """Column names and types, in order; empty when there is no such table."""
     cursor.execute(

@@ -27,6 +27,7 @@ from flows.load.frames import (
 )
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales, fits
 from flows.load.originals import Originals
+from flows.load.pieces import finder
 
 CSV = r"csv, escape '\', null 'null'"
 
@@ -127,7 +128,7 @@ class Tables:
 
     def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
         """The page's records, with the values of the cursor field; None for the slower way."""
-        records = page.find or self._resource.records
+        records = finder(page, self._resource)
         raw = records.raw(page) if isinstance(records, RawRecords) else None
         if raw is None or _has_nul(raw):
             return None
@@ -166,11 +167,11 @@ class Tables:
             [prefix + row for row in valued] if prefix else valued,
             list(map(hash, shape.tuples(self.key, rows))) if self.key else None,
             partial(self._records_of, page),
-            Originals(page, page.find or self._resource.records),
+            Originals(page, finder(page, self._resource)),
         )
 
     def _records_of(self, page: Page) -> list[Record]:
-        records = page.find or self._resource.records
+        records = finder(page, self._resource)
         return [{**self._own_fields, **record} for record in records(page)]
 
 

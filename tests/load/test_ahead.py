@@ -22,7 +22,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise LookupError("no third one")
 
-    items = ahead(failing(), one)
+    items = ahead(failing(), one, budget_bytes=1000)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(LookupError, match="no third one"):
         next(items)
@@ -61,7 +61,7 @@ def test_a_reader_that_stops_ends_the_thread() -> None:
         finally:
             ended.set()
 
-    items = ahead(endless(), one)
+    items = ahead(endless(), one, budget_bytes=1000)
     next(items)
     items.close()
     assert ended.wait(10)
