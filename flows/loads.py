@@ -34,6 +34,7 @@ from flows.extract.pages import read_pages
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
 from flows.load.load import load
+from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.request import Request
@@ -137,7 +138,8 @@ def load_partitions(
 ) -> list[Entry]:
     """Load partitions of a resource one after the other, with a connection of their own.
 
-    One that fails lets the others be loaded, unless the API is down.
+    One that fails lets the others be loaded, unless the API is down. If all succeed, rows of
+    partitions that are gone are deleted (`flows.load.orphans`).
     """
     turn = _turn(source)
     with (
@@ -154,6 +156,11 @@ def load_partitions(
                 errors.append(error)
                 if isinstance(error, UnavailableError):
                     break
+        if not errors:
+            try:
+                entries += delete_orphans(connection, source, resource, request)
+            except EltError as error:
+                errors.append(error)
     _tell(entries)
     if errors:
         raise together(errors, len(partitions))

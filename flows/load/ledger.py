@@ -53,6 +53,15 @@ _BACKFILLED = sql.SQL(
     "select distinct partition from elt.loads"
     " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
 ).format(_SINCE_RESET)
+# A replay is left out: it loads the rejects of a load, not the partition.
+_COMPLETE = sql.SQL(
+    "select partition from (select distinct on (partition) partition, state from elt.loads"
+    "  where (source, resource) = (%(source)s, %(resource)s) and replays is null and {}"
+    "  order by partition, load_id desc) as newest"
+    " where state = 'succeeded' and not exists (select from elt.rejects join elt.loads"
+    "  using (load_id) where replayed_by is null and (source, resource, loads.partition)"
+    "  = (%(source)s, %(resource)s, newest.partition))"
+).format(_SINCE_RESET)
 _HAS_LOADED = sql.SQL(
     "select exists (select from elt.loads where (source, resource, state) = (%s, %s, 'succeeded')"
     " and extracted > rejected and {})"
@@ -248,6 +257,12 @@ def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
     return {partition for (partition,) in cursor}
 
 
+def complete_partitions(cursor: Cursor, source: str, resource: str) -> set[str]:
+    """The partitions whose newest load succeeded, since the last reset, and has no open rejects."""
+    cursor.execute(_COMPLETE, {"source": source, "resource": resource})
+    return {partition for (partition,) in cursor}
+
+
 def has_loaded(cursor: Cursor, address: Address) -> bool:
     """Whether a load of the resource, of whatever partition, has succeeded with any record."""
     cursor.execute(_HAS_LOADED, [address.source, address.resource])
@@ -278,6 +293,14 @@ def forget(cursor: Cursor, source: str, resource: str, reason: str) -> None:
         "insert into elt.resets (source, resource, reason, after_load_id)"
         " select %s, %s, %s, coalesce(max(load_id), 0) from elt.loads",
         [source, resource, reason],
+    )
+
+
+def forget_partition(cursor: Cursor, address: Address) -> None:
+    """Forget where the loads of one partition stand: the next one reads everything."""
+    cursor.execute(
+        "delete from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
+        [address.source, address.resource, address.partition],
     )
 
 

@@ -83,7 +83,7 @@ def load(
             `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
     """
     address = Address(source, resource.name, partition.name)
-    with _postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
+    with postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
         with hold.transaction() as cursor:
             if request.replays is None:
                 forget_lost_rows(cursor, address)
@@ -129,7 +129,7 @@ def open_rejects(connection: Connection, address: Address) -> list[int]:
         UnavailableError: Postgres is away.
         ConfigurationError: the role lacks a privilege.
     """
-    with _postgres_errors_of(address, connection), transaction(connection) as cursor:
+    with postgres_errors_of(address, connection), transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
         return ledger.open_rejects(cursor, address)
 
@@ -481,7 +481,7 @@ def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any])
 
 
 @contextmanager
-def _postgres_errors_of(address: Address, connection: Connection) -> Iterator[None]:
+def postgres_errors_of(address: Address, connection: Connection) -> Iterator[None]:
     """Name what Postgres says by what the reader must do."""
     try:
         yield

@@ -39,7 +39,8 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
         columns = sql.SQL(", ").join(map(sql.Identifier, parent.columns.values()))
         cursor.execute(_DISTINCT.format(columns=columns, table=table))
         found = tuple(
-            Partition(_name(row), dict(zip(parent.columns, row, strict=True))) for row in cursor
+            Partition(partition_name(row), dict(zip(parent.columns, row, strict=True)))
+            for row in cursor
         )
     if twice := repeated([partition.name for partition in found]):
         raise ConfigurationError(
@@ -51,7 +52,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     return found
 
 
-def _name(row: Sequence[object]) -> str:
+def partition_name(row: Sequence[object]) -> str:
     """The values with commas between them; where there are several, `\\,` is a comma in one."""
     texts = list(map(str, row))
     if len(texts) == 1:

@@ -100,6 +100,21 @@ def test_children_without_their_parents_are_read_by_the_rows_there_are(
     assert ask("select count(*) from raw_family.children") == [(25,)]
 
 
+def test_a_replace_of_children_deletes_those_of_parents_that_are_gone(
+    declare: Callable[[Source], None], ask: Ask
+) -> None:
+    declare(replace(FAMILY, resources=(PARENTS, replace(CHILDREN, disposition="replace"))))
+    assert run().is_completed()
+    ask("delete from raw_family.parents where id = 3")
+    assert run(resources=["children"]).is_completed()
+    assert ask("select count(*) from raw_family.children") == [(13,)]
+    ask("delete from raw_family.parents where id in (1, 4)")
+    refused = run(resources=["children"]).result(raise_on_failure=False)
+    assert "raw_family.children holds 13 rows" in str(refused)
+    assert run(resources=["children"], accept_shrinkage=True).is_completed()
+    assert ask("select count(*) from raw_family.children") == [(1,)]
+
+
 def test_parents_come_before_their_children_whatever_their_order() -> None:
     grandchildren = replace(
         CHILDREN, name="grandchildren", partitions=RowsOf("children", {"parent": "id"})

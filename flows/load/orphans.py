@@ -1,0 +1,113 @@
+"""Rows of a child whose parent's row is gone: no request asks for them any more."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from flows.boundaries import without_secrets
+from flows.declaration import Page, Partition, Resource, Resume, RowsOf, Source, Window
+from flows.load import ledger, shrinkage
+from flows.load.hold import transaction
+from flows.load.ledger import Address, Entry
+from flows.load.load import load, postgres_errors_of
+from flows.load.merge import listed
+from flows.load.partitions import partition_name, partitions_of
+from flows.load.request import Request
+from flows.load.schema import column_types
+from flows.load.shrinkage import Replacement
+
+log = logging.getLogger(__name__)
+
+# Where the parent's table is empty, it says nothing about which rows are gone.
+_ORPHANS = sql.SQL(
+    "select {columns}, count(*) from {child} as child where ({columns}) is not null"
+    " and exists (select from {parent})"
+    " and not exists (select from {parent} as parent where ({parents}) = ({columns}))"
+    " group by {columns} order by {columns}"
+)
+_COUNT = sql.SQL("select count(*) from {}")
+
+
+@without_secrets
+def delete_orphans(
+    connection: Connection, source: Source, resource: Resource, request: Request
+) -> list[Entry]:
+    """Replace each partition whose parent's row is gone by nothing; returns their ledger entries.
+
+    Only a load that replaces does so, and only where the parent's table is known to hold all rows
+    of the parent: its last loads succeeded and left no rejects.
+
+    Raises:
+        BadPayloadError: more than the resource's `max_shrinkage` of its rows would be deleted.
+    """
+    replaces = request.full_refresh or resource.writes == "replace"
+    parent = resource.partitions
+    if not isinstance(parent, RowsOf) or not replaces or request.by_hand:
+        return []
+    parents = partitions_of(connection, source.name, source.resource(parent.resource))
+    address = Address(source.name, resource.name, "")
+    with postgres_errors_of(address, connection), transaction(connection) as cursor:
+        found = _orphans(cursor, source.name, resource, parent)
+        complete = ledger.complete_partitions(cursor, source.name, parent.resource)
+        if found and not complete.issuperset(partition.name for partition in parents):
+            log.warning(
+                "%s: rows of %d partitions that %s no longer has are kept, because not all of its "
+                "own last loads succeeded without rejects.",
+                *(address, len(found), parent.resource),
+            )
+            return []
+        if found and not request.accepts_shrinkage:
+            _check_shrinkage(cursor, source.name, resource, sum(count for _, count in found))
+        for partition, _ in found:
+            ledger.forget_partition(cursor, Address(source.name, resource.name, partition.name))
+    emptying = replace(request, full_refresh=True, accepts_shrinkage=True)
+    return [
+        load(connection, source.name, resource, partition, _no_pages, emptying)
+        for partition, _ in found
+    ]
+
+
+def _no_pages(window: Window, resume: Resume | None) -> Iterator[Page]:
+    return iter(())
+
+
+def _orphans(
+    cursor: Cursor, source: str, resource: Resource, parent: RowsOf
+) -> list[tuple[Partition, int]]:
+    """The partitions in the child's table that the parent's no longer has, with their rows.
+
+    There are none where the tables can't tell: the parent's has no rows, not all values of a
+    partition are stored with its rows, or a value's columns have two types.
+    """
+    child = Address(source, resource.name, "").table
+    table = Address(source, parent.resource, "").table
+    types, parent_types = column_types(cursor, child), column_types(cursor, table)
+    is_comparable = parent.columns.keys() == set(resource.partition_columns) and all(
+        types.get(name, "") == parent_types.get(column) != "jsonb"
+        for name, column in parent.columns.items()
+    )
+    if not is_comparable:
+        return []
+    parts = {
+        "child": child,
+        "parent": table,
+        "columns": listed("child.{}", parent.columns),
+        "parents": listed("parent.{}", parent.columns.values()),
+    }
+    cursor.execute(_ORPHANS.format(**parts))
+    return [
+        (Partition(partition_name(values), dict(zip(parent.columns, values, strict=True))), count)
+        for *values, count in cursor.fetchall()
+    ]
+
+
+def _check_shrinkage(cursor: Cursor, source: str, resource: Resource, orphans: int) -> None:
+    table = Address(source, resource.name, "").table
+    cursor.execute(_COUNT.format(table))
+    [(present,)] = cursor.fetchall()
+    found = Replacement(present, present - orphans)
+    shrinkage.check(found, resource, ".".join(table.strings), "", rejected=0, first=None)

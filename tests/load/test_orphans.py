@@ -1,0 +1,184 @@
+"""Promises about the rows of a child whose parent's row is gone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from memory_api import MemoryApi
+from psycopg2.extensions import connection as Connection
+
+from flows.declaration import Partition, Resource, RowsOf, Source
+from flows.errors import BadPayloadError
+from flows.extract.records import records_at
+from flows.load.load import load
+from flows.load.orphans import delete_orphans
+from flows.load.partitions import partitions_of
+from flows.load.request import Request
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+ORDERS = Resource("orders", "orders", records_at(), key=("id",), disposition="replace")
+LINES = Resource(
+    "lines",
+    "orders/{order}/lines",
+    records_at(),
+    key=("order", "line"),
+    disposition="replace",
+    partitions=RowsOf("orders", {"order": "id"}),
+    partition_columns=("order",),
+)
+HELD = 'select "order", count(*) from raw_shop.lines group by 1 order by 1'
+FULL = Request(full_refresh=True)
+ACCEPTED = Request(accepts_shrinkage=True)
+
+
+def load_orders(
+    connection: Connection, *ids: Any, orders: Resource = ORDERS, request: Request = ACCEPTED
+) -> None:
+    pages = MemoryApi([[{"id": number} for number in ids]])
+    load(connection, "shop", orders, Partition(), pages, request)
+
+
+def load_lines(
+    connection: Connection,
+    lines: Resource = LINES,
+    orders: Resource = ORDERS,
+    request: Request = Request(),  # noqa: B008 (never changed)
+) -> int:
+    """Two lines of each order that the table has; returns how many rows of others are deleted."""
+    for partition in partitions_of(connection, "shop", lines):
+        api = MemoryApi([[{"line": number} for number in (1, 2)]])
+        load(connection, "shop", lines, partition, api, request)
+    source = Source("shop", "https://api.example.com/", (orders, lines))
+    return sum(entry.deleted for entry in delete_orphans(connection, source, lines, request))
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3), ("a", "b,c", "d\\")], ids=["numbers", "texts"])
+def test_a_replace_deletes_the_rows_of_parents_that_are_gone(
+    connection: Connection, query: Query, ids: tuple[Any, ...]
+) -> None:
+    load_orders(connection, *ids)
+    assert load_lines(connection) == 0
+    load_orders(connection, *ids[:2])
+    assert load_lines(connection) == 2
+    assert query(HELD) == [(number, 2) for number in ids[:2]]
+    assert load_lines(connection) == 0
+
+
+def test_of_several_values_all_tell_a_parent(connection: Connection, query: Query) -> None:
+    lines = replace(
+        LINES,
+        key=("order", "again", "line"),
+        partitions=RowsOf("orders", {"order": "id", "again": "id"}),
+        partition_columns=("again", "order"),
+    )
+    load_orders(connection, 1, 2)
+    load_lines(connection, lines)
+    load_orders(connection, 1)
+    assert load_lines(connection, lines) == 2
+    assert query(HELD) == [(1, 2)]
+
+
+def test_a_merge_keeps_them_until_a_full_refresh(connection: Connection, query: Query) -> None:
+    merged = replace(LINES, disposition="merge")
+    load_orders(connection, 1, 2)
+    load_lines(connection, merged)
+    load_orders(connection, 1)
+    assert load_lines(connection, merged) == 0
+    assert query(HELD) == [(1, 2), (2, 2)]
+    assert load_lines(connection, merged, request=FULL) == 2
+    assert query(HELD) == [(1, 2)]
+
+
+def test_a_parent_that_comes_back_is_read_from_the_start(
+    connection: Connection, query: Query
+) -> None:
+    load_orders(connection, 1, 2)
+    load_lines(connection)
+    query("update elt.checkpoints set cursor_at = now() where resource = 'lines'")
+    load_orders(connection, 1)
+    load_lines(connection)
+    assert query(
+        "select partition, cursor_at is null from elt.checkpoints where resource = 'lines'"
+        " order by partition"
+    ) == [("1", False), ("2", True)]
+
+
+def test_max_shrinkage_holds_for_all_of_them_together(connection: Connection, query: Query) -> None:
+    load_orders(connection, 1, 2, 3)
+    load_lines(connection)
+    load_orders(connection, 1)
+    with pytest.raises(BadPayloadError, match=r"raw_shop.lines holds 6 rows, .* would leave 2:"):
+        load_lines(connection)
+    assert len(query(HELD)) == 3
+    assert load_lines(connection, request=ACCEPTED) == 4
+
+
+def test_a_parent_without_rows_says_nothing(connection: Connection, query: Query) -> None:
+    load_orders(connection, 1, 2)
+    load_lines(connection)
+    query("delete from raw_shop.orders")
+    assert load_lines(connection, request=ACCEPTED) == 0
+    assert len(query(HELD)) == 2
+
+
+def test_rejects_of_the_parent_keep_the_rows_of_its_children(
+    connection: Connection, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The row of order 2 is not gone: it could not be stored."""
+    load_orders(connection, 1, 2)
+    load_lines(connection)
+    lenient = replace(ORDERS, max_rejects=1, columns={"id": "bigint"})
+    load_orders(connection, 1, "two", orders=lenient)
+    assert load_lines(connection, orders=lenient) == 0
+    assert "rows of 1 partitions that orders no longer has are kept" in caplog.text
+    assert len(query(HELD)) == 2
+
+
+@pytest.mark.parametrize("loaded", [["north"], ["north", "south"]])
+def test_all_partitions_of_the_parent_have_to_be_loaded_since_its_reset(
+    connection: Connection, query: Query, loaded: list[str]
+) -> None:
+    shops = (Partition("north", {"shop": "north"}), Partition("south", {"shop": "south"}))
+    orders = replace(
+        ORDERS,
+        key=("id",),
+        key_is_global=True,
+        partitions=shops,
+        partition_columns=("shop",),
+    )
+    bodies = {"north": [{"id": 1}], "south": [{"id": 2}]}
+
+    def load_shops(names: list[str]) -> None:
+        for shop in shops:
+            if shop.name in names:
+                load(connection, "shop", orders, shop, MemoryApi([bodies[shop.name]]))
+
+    load_shops(["north", "south"])
+    load_lines(connection, orders=orders)
+    query("delete from raw_shop.orders")
+    bodies["south"] = [{"id": 3}]
+    load_shops(loaded)
+    assert load_lines(connection, orders=orders) == (2 if "south" in loaded else 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table raw_shop.orders alter id type numeric",
+        "alter table raw_shop.orders alter id type jsonb using to_jsonb(id);"
+        'alter table raw_shop.lines alter "order" type jsonb using to_jsonb("order")',
+    ],
+    ids=["two types", "JSON"],
+)
+def test_values_that_can_not_be_compared_keep_their_rows(
+    connection: Connection, query: Query, change: str
+) -> None:
+    load_orders(connection, 1, 2)
+    load_lines(connection)
+    query("delete from raw_shop.orders where id = 2")
+    query(change)
+    source = Source("shop", "https://api.example.com/", (ORDERS, LINES))
+    assert delete_orphans(connection, source, LINES, Request()) == []
+    assert len(query(HELD)) == 2
