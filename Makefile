@@ -24,19 +24,19 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run-local: install ## the whole pipeline once on this machine (API=live, SCALE=100)
-	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED)
+	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load again what was set aside (elt.rejects), after a fix
-	@$(BIN)/python -m deployments.local.run --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
+	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
 new-source: install ## begin a source: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
-	@$(BIN)/python -m deployments.local.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN"
+	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN"
 
 preview: install ## first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"], nothing written
-	@$(BIN)/python -m deployments.local.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
+	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
 up: install-dev ## the whole system on this machine: UI, schedules, worker; until Ctrl-C
-	@$(BIN)/python -m deployments.local.up
+	@$(BIN)/python -m commands.up
 
 deploy: install ## blocks, work pool, deployments, automations: the server as the files say
 	@$(BIN)/python -m deployments.deploy
@@ -45,16 +45,16 @@ deploy-plan: install ## what `make deploy` would change on the server, which sta
 	@$(BIN)/python -m deployments.deploy --plan
 
 dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
-	@$(BIN)/python -m deployments.trial --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
+	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
 docs: install ## dbt's pages with the lineage of all models, until Ctrl-C; BUILD=7 as that build kept them
-	@$(BIN)/python -m deployments.local.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+	@$(BIN)/python -m commands.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
 
 reset: install ## delete the rows of SOURCE=northwind RESOURCE=orders here; the next load reads all
-	@$(BIN)/python -m deployments.local.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
+	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
 
 psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
-	@$(BIN)/python -m deployments.local.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
+	@$(BIN)/python -m commands.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
 	@$(PYTEST)
@@ -68,7 +68,7 @@ types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
 test-chaos: install-dev ## the long version: every kill, every fault of an API, every automation
-	@CHAOS=full $(PYTEST) tests/chaos tests/misbehaving tests/deployments tests/flows
+	@CHAOS=full $(PYTEST) tests/chaos tests/fault_matrix tests/deployments tests/commands tests/flows
 
 bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

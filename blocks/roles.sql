@@ -22,7 +22,7 @@ select exists (
 )
 $$;
 
--- The schemas of the ledger and of the builds, known as in flows/load/schemas.py.
+-- The schemas of the ledger and of the builds, known as in flows/postgres/schemas.py.
 create or replace function pg_temp.recorded_schemas() returns setof pg_namespace
 language sql as $$
 select pg_namespace.*

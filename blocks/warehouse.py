@@ -15,10 +15,10 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
-from flows.boundaries import redacted, without_secrets
 from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
-from flows.postgres import address, session
-from flows.postgres.address import Address
+from flows.guards import redacted, without_secrets
+from flows.postgres import connection_url, session
+from flows.postgres.connection_url import Address
 from flows.redaction import remember
 
 BLOCK = "warehouse"
@@ -63,9 +63,9 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
-    url = address.parse(environment.get(variable, ""), variable)
+    url = connection_url.parse(environment.get(variable, ""), variable)
     _hide_password(url)
-    found = address.of(url, variable)
+    found = connection_url.of(url, variable)
     return ConnectionComponents(
         driver=SyncDriver.POSTGRESQL_PSYCOPG2,
         username=found.user,
@@ -103,7 +103,7 @@ class Warehouse:
         Raises:
             ConfigurationError: when a part of it is missing, or can't be kept.
         """
-        return address.of(self.url, "The warehouse's URL")
+        return connection_url.of(self.url, "The warehouse's URL")
 
     @without_secrets
     def connect(self) -> Connection:
@@ -196,8 +196,10 @@ def load(name: str = BLOCK) -> Warehouse:
         ) from error
     info, where = block.connection_info, f"The URL of the Prefect block {name!r}"
     is_taken_apart = isinstance(info, ConnectionComponents)
-    found = Warehouse(info.create_url() if is_taken_apart else address.parse(str(info), where))
-    address.of(found.url, where)
+    found = Warehouse(
+        info.create_url() if is_taken_apart else connection_url.parse(str(info), where)
+    )
+    connection_url.of(found.url, where)
     return found
 
 

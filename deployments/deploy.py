@@ -21,8 +21,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
 from blocks.__main__ import save
-from deployments import declared, server
-from deployments.declared import Declared
+from deployments import actual
+from deployments.check import prefect_yaml
+from deployments.check.prefect_yaml import Declared
 from deployments.plan import Change, Plan, compare
 from flows.errors import (
     ConfigurationError,
@@ -112,7 +113,7 @@ def plan(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
     Raises:
         ConfigurationError: when it would refuse to.
     """
-    project = declared.read(root)
+    project = prefect_yaml.read(root)
     found = compare(client, project)
     _refuse_missing(found.missing_blocks, os.environ)
     lines = [f"create block {slug}" for slug in found.missing_blocks]
@@ -126,7 +127,7 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
     Raises:
         ConfigurationError: when the files, the environment or the server refuse it.
     """
-    project = declared.read(root)
+    project = prefect_yaml.read(root)
     saved = save(os.environ)
     first = compare(client, project)
     _refuse_missing(first.missing_blocks, {})
@@ -173,7 +174,7 @@ def _say_next(client: SyncPrefectClient, say: Say) -> None:
     """Where to look, and how to start a worker where a pool has none."""
     say(f"See {get_current_settings().ui_url}/deployments")
     pool = get_current_settings().deployments.default_work_pool_name
-    found = server.pool(client, pool) if pool else None
+    found = actual.pool(client, pool) if pool else None
     if not (pool and found):
         return
     online = client.read_workers_for_work_pool(

@@ -15,10 +15,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation, AutomationCore
 
-from deployments import automations, server, wanted
-from deployments.declared import Declared
-from deployments.differences import differences, plain
-from deployments.wanted import Wanted
+from deployments import actual, desired
+from deployments.check import automations
+from deployments.check.prefect_yaml import Declared
+from deployments.desired import Wanted
+from deployments.diff import differences, plain
 
 Kind = Literal["work pool", "deployment", "schedule", "automation"]
 
@@ -84,12 +85,12 @@ def compare(
         disabled: automations to be disabled though they are not (any more): deploying a deployment
             makes those of its triggers anew.
     """
-    all_wanted = wanted.deployments(declared)
-    found = server.deployments(client, declared.project, [each.name for each in all_wanted])
+    all_wanted = desired.deployments(declared)
+    found = actual.deployments(client, declared.project, [each.name for each in all_wanted])
     named = {each.name for each in all_wanted}
     pools = sorted({each.pool for each in all_wanted})
     changes = [
-        Change("create", "work pool", pool) for pool in pools if not server.has_pool(client, pool)
+        Change("create", "work pool", pool) for pool in pools if not actual.has_pool(client, pool)
     ]
     for each in all_wanted:
         changes += _deployment(each, found.get(each.name))
@@ -150,7 +151,7 @@ def _schedules(each: Wanted, found: DeploymentResponse) -> Iterator[Change]:
             yield change("create", details=(_when(fields),), slug=slug)
             continue
         has = {
-            **wanted.schedule_fields(schedule.schedule, schedule.parameters),
+            **desired.schedule_fields(schedule.schedule, schedule.parameters),
             "active": schedule.active,
         }
         old = {name: has.get(name) for name in fields}
@@ -159,7 +160,7 @@ def _schedules(each: Wanted, found: DeploymentResponse) -> Iterator[Change]:
             yield change("update", details=tuple(details), slug=slug, ids=ids, body=fields)
     for schedule in found.schedules:
         if schedule.slug not in each.schedules:
-            fields = wanted.schedule_fields(schedule.schedule, {})
+            fields = desired.schedule_fields(schedule.schedule, {})
             slug = schedule.slug or "without slug"
             ids = (found.id, schedule.id)
             yield change("remove", details=(_when(fields),), slug=slug, ids=ids)
@@ -179,7 +180,7 @@ def _automations(
     disabled: frozenset[str],
 ) -> tuple[list[Change], frozenset[str]]:
     """The changes of automations, and the names of those that are disabled by hand."""
-    there = server.automations(client)
+    there = actual.automations(client)
     changes: list[Change] = []
     kept, off = set(), set(disabled)
     for core, says_enabled in _cores(client, declared, all_wanted, ids):
@@ -221,16 +222,16 @@ def _cores(
 def _find(client: SyncPrefectClient, ids: Mapping[str, UUID], kind: str, name: str) -> UUID:
     """The id of a block or a deployment; of one that is not there yet, one that none has."""
     if kind == "deployment":
-        other = None if name in ids else server.deployment(client, name)
+        other = None if name in ids else actual.deployment(client, name)
         return other.id if other else ids.get(name, automations.UNKNOWN)
-    return server.block(client, name) or automations.UNKNOWN
+    return actual.block(client, name) or automations.UNKNOWN
 
 
 def _missing_blocks(client: SyncPrefectClient, declared: Declared) -> list[str]:
     named = {block for spec in declared.automations for block in automations.blocks(spec)}
     for entry in declared.deployments:
         named |= set((entry.get("parameters") or {}).get("blocks") or [])
-    return [slug for slug in sorted(named) if server.block(client, slug) is None]
+    return [slug for slug in sorted(named) if actual.block(client, slug) is None]
 
 
 def _is_same(there: Automation, core: AutomationCore, project: str) -> bool:

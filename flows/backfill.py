@@ -19,14 +19,13 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.declaration import Partition, Resource, Source, Window
 from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
+from flows.load.options import Request
 from flows.load.partitions import partitions_of
-from flows.load.request import Request
 from flows.load.reset import forget_lost_rows
-from flows.loads import (
+from flows.load_tasks import (
     ResourceName,
     SourceName,
     as_task,
@@ -37,6 +36,7 @@ from flows.loads import (
 )
 from flows.progress import SHOWN_EVERY_SECONDS
 from flows.retries import Retry
+from flows.source import Partition, Resource, Source, Window
 
 
 @dataclass(frozen=True)

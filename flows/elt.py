@@ -11,10 +11,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import warehouse
 from flows import sources
-from flows.declaration import Resource, RowsOf, Window
 from flows.errors import ConfigurationError
-from flows.load.request import Request
-from flows.loads import (
+from flows.load.options import Request
+from flows.load_tasks import (
     ResourceName,
     SourceName,
     conclude,
@@ -26,6 +25,7 @@ from flows.loads import (
 )
 from flows.progress import Progress
 from flows.retries import Retry
+from flows.source import Resource, RowsOf, Window
 
 LOADS_AT_ONCE = 4
 

@@ -13,9 +13,9 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture
 
-from flows.declaration import Page, Partition, Resource, Resume, Source, Window
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
+from flows.extract.fetch import read_pages
+from flows.source import Page, Partition, Resource, Resume, Source, Window
 
 SHOWN_EVERY_SECONDS = 15.0
 

@@ -26,15 +26,15 @@ from pydantic import Field
 from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
-from flows.dbt_build import docs, freshness, manifests, process, records, scratch
-from flows.dbt_build.copies import copy_published
+from flows.dbt_build import dbt_runner, docs, freshness, history, manifests, scratch_schemas
 from flows.dbt_build.failures import first_rows, was_away
+from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.manifests import Json, Node
 from flows.dbt_build.publish import AUDIT, Name, is_there, publish, refuse_others
-from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.published_copies import copy_published
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
+from flows.dbt_task_runs import Mirror, counted, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
-from flows.nodes import Mirror, counted, failed, node_of, show_summary
 from flows.retries import Retry, is_worth_retrying
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def transform(
     )
     summary = attempt(database, request)
     with database.transaction() as cursor:
-        records.forget_artifacts(cursor, keep_days)
+        history.forget_artifacts(cursor, keep_days)
     return summary
 
 
@@ -123,7 +123,7 @@ def build(database: Warehouse, request: Request) -> str:
         if request.keep_docs and plan is not None:
             page = docs.packed(database.dbt_environment(), PROJECT, seconds)
             with database.transaction() as cursor:
-                records.keep_docs(cursor, plan.build_id, page)
+                history.keep_docs(cursor, plan.build_id, page)
         if request.check_freshness:
             _judge_ages(errors)
     return summary
@@ -165,7 +165,7 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 
     Of a source that can't be used, those that were loaded.
     """
-    known = {(table.source, table.resource): table for table in records.raw_tables(cursor)}
+    known = {(table.source, table.resource): table for table in history.raw_tables(cursor)}
     usable = sources.usable()
     broken = {*sources.names()} - {source.name for source in usable}
     return [table for table in known.values() if table.source in broken] + [
@@ -179,13 +179,13 @@ def _begin(database: Warehouse, request: Request) -> Plan | None:
     """Decide what to build; None when that is nothing."""
     logger = get_run_logger()
     with database.transaction() as cursor:
-        records.prepare(cursor)
-        process.end_sessions(cursor)
+        history.prepare(cursor)
+        dbt_runner.end_sessions(cursor)
         tables = raw_tables(cursor)
         code = checksum(PROJECT)
-        last_published = records.last(cursor, "published")
+        last_published = history.last(cursor, "published")
         failed = _to_resume(cursor, request.only_stale)
-        is_upgraded = records.is_first_with_copies(cursor)
+        is_upgraded = history.is_first_with_copies(cursor)
         full_refresh = request.full_refresh or is_upgraded
         selection = select(tables, code, last_published, failed, request.only_stale, full_refresh)
         if selection is None:
@@ -193,9 +193,11 @@ def _begin(database: Warehouse, request: Request) -> Plan | None:
             return None
         if is_upgraded:
             selection = dataclasses.replace(selection, reason=UPGRADED)
-        scratch.adopt(cursor, manifests.made_before(records.unrecorded_manifests(cursor), AUDIT))
-        build_id = records.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
-        published = records.published_manifest(cursor)
+        scratch_schemas.adopt(
+            cursor, manifests.made_before(history.unrecorded_manifests(cursor), AUDIT)
+        )
+        build_id = history.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
+        published = history.published_manifest(cursor)
     if selection.left_out:
         left_out = ", ".join(map(str, selection.left_out))
         logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
@@ -209,7 +211,7 @@ def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
 
     A run that is to build everything goes on with a try of its own, and with no other run's.
     """
-    last = records.last(cursor)
+    last = history.last(cursor)
     if last is None or last.state != "failed":
         return None
     is_this_run = last.run_id is not None and last.run_id == flow_run.id
@@ -225,7 +227,7 @@ def _build(
             state = _state(database, plan, Path(folder))
             # An exposure is a reader of marts: there is nothing to build of it.
             only = ["--exclude-resource-type", "exposure"]
-            listing = [*process.LISTING, *only, *plan.selection.nodes(), *state]
+            listing = [*dbt_runner.LISTING, *only, *plan.selection.nodes(), *state]
             building = ["build", *only, *plan.selection.arguments(), *state]
             prepare = partial(_prepare, database, plan, timeout_seconds)
             errors = _run_dbt(database, [listing, *first, building], timeout_seconds, prepare)
@@ -249,8 +251,8 @@ def _fail(database: Warehouse, plan: Plan, error: BaseException) -> None:
     said = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     try:
         with database.transaction() as cursor:
-            process.end_sessions(cursor)
-            records.end(cursor, plan.build_id, "failed", said)
+            dbt_runner.end_sessions(cursor)
+            history.end(cursor, plan.build_id, "failed", said)
     except UnavailableError as away:
         log.warning("Build %d failed, and could not be noted as failed: %s", plan.build_id, away)
 
@@ -274,10 +276,10 @@ def _prepare(
             refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), plan.ours)
             made = manifests.to_make(manifest, selected, AUDIT)
             # dbt itself would drop what it replaces with `cascade`.
-            scratch.drop_leftovers(cursor, AUDIT, made if plan.selection.resumes else None)
-            scratch.prepare(cursor, made)
+            scratch_schemas.drop_leftovers(cursor, AUDIT, made if plan.selection.resumes else None)
+            scratch_schemas.prepare(cursor, made)
             copy_published(cursor, copied)
-            unknown = scratch.unknown(cursor, AUDIT)
+            unknown = scratch_schemas.unknown(cursor, AUDIT)
     except QueryCanceled as error:
         raise BuildError(
             f"It took more than {timeout_seconds:.0f} s (timeout_seconds) to copy what the build "
@@ -309,8 +311,8 @@ def _run_dbt(
     with settings.resolve_profiles_yml() as profiles:
         where = ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
         whole = [[*command, *where] for command in commands]
-        events = process.run(environment, timeout_seconds, *whole)
-        with closing(process.after_listing(events, prepare) if prepare else events) as heard:
+        events = dbt_runner.run(environment, timeout_seconds, *whole)
+        with closing(dbt_runner.after_listing(events, prepare) if prepare else events) as heard:
             for said in heard:
                 if said["info"]["name"] == "NodeFinished":
                     node = node_of(said["data"])
@@ -344,8 +346,8 @@ def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
         before = [node for node in resumed.results if node["unique_id"] not in new]
         found = {**found, "results": [*before, *found["results"]]}
     with database.transaction() as cursor:
-        records.keep_artifacts(cursor, plan.build_id, found, packed)
-        scratch.forget_missing(cursor, scratch.own_schemas(cursor, AUDIT))
+        history.keep_artifacts(cursor, plan.build_id, found, packed)
+        scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
         gone = manifests.no_longer_built(manifest, plan.published, AUDIT)
         left_over = {
             unique_id: node
@@ -376,7 +378,7 @@ def _left_in(name: str) -> Json | None:
 
 
 def _ended_early(what: str, errors: Sequence[str]) -> EltError:
-    said = process.last_words(errors)
+    said = dbt_runner.last_words(errors)
     kind = UnavailableError if was_away(said) else BuildError
     return kind(f"dbt ended before it {what}: {said or 'it said nothing'}")
 
@@ -386,7 +388,7 @@ def _state(database: Warehouse, plan: Plan, folder: Path) -> list[str]:
     state = plan.published
     if resumed := plan.selection.resumes:
         with database.transaction() as cursor:
-            audited = records.manifest_of(cursor, resumed.build_id)
+            audited = history.manifest_of(cursor, resumed.build_id)
         state = manifests.to_resume(state, audited, _done(resumed.results))
     if state is None:
         return []
@@ -431,8 +433,8 @@ def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
     )
     with database.transaction() as cursor:
         publish(cursor, relations, plan.ours)
-        scratch.forget_missing(cursor, scratch.own_schemas(cursor, AUDIT))
-        records.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
+        scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
+        history.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
 
 
 @contextmanager

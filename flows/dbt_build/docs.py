@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.dbt_build import process
+from flows.dbt_build import dbt_runner
 from flows.errors import BuildError
 
 
@@ -22,10 +22,10 @@ def write(
         page.unlink(missing_ok=True)
     where = ["--project-dir", str(project), "--profiles-dir", str(project)]
     command = ["docs", "generate", "--static", *where, "--target-path", str(folder)]
-    said = process.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
+    said = dbt_runner.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
     errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
     if errors or not all(page.exists() for page in pages):
-        said_last = process.last_words(errors)
+        said_last = dbt_runner.last_words(errors)
         raise BuildError(f"dbt could not write its documentation: {said_last}")
 
 

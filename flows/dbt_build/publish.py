@@ -15,10 +15,9 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError, UnavailableError
-from flows.load import schemas
-from flows.load.attached import KINDS, Attached, Grant, attach, attached_to
-from flows.load.views import without_dependent_views
-from flows.postgres import locks
+from flows.postgres import locks, schemas
+from flows.postgres.dependent_views import without_dependent_views
+from flows.postgres.grants import KINDS, Attached, Grant, attach, attached_to
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30

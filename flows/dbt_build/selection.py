@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.history import Build, RawTable
 
 LEDGER = "source:elt+"  # every load changes it: it is part of every build, and no cause of one
 CHANGED_CODE = "state:modified+"

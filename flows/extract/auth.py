@@ -14,12 +14,12 @@ from time import monotonic
 
 from requests import PreparedRequest
 
-from flows.declaration import HttpRequest, Login
 from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLoginError
-from flows.extract import addresses
-from flows.extract.answers import Said
-from flows.extract.connection import Connection, NoAnswerError
+from flows.extract import url_policy
+from flows.extract.response import Said
+from flows.extract.transport import Connection, NoAnswerError
 from flows.redaction import Secrets, remember
+from flows.source import HttpRequest, Login
 
 ReadSecret = Callable[[str], str]
 
@@ -64,7 +64,7 @@ class ApiKey:
     def sign(self, request: PreparedRequest, value: str) -> None:
         """Put the key where the API looks for it."""
         if self.param:
-            request.url = addresses.with_param(str(request.url), self.param, value)
+            request.url = url_policy.with_param(str(request.url), self.param, value)
         else:
             request.headers[self.header] = value
 
@@ -232,7 +232,7 @@ class Credentials:
             BadPayloadError: when it stands elsewhere than in a query parameter of its own.
         """
         param = self._login.param if self._login else ""
-        url = addresses.without_params(
+        url = url_policy.without_params(
             request.url,
             lambda name, value: (bool(param) and name == param) or self._secrets.is_secret(value),
         )
@@ -261,7 +261,7 @@ class Credentials:
 
     def _ask_for_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Said:
         def sign(request: PreparedRequest) -> PreparedRequest:
-            addresses.check_any(str(request.url), has_login=True)
+            url_policy.check_any(str(request.url), has_login=True)
             request.headers["Authorization"] = _basic(login.client_id, client_secret)
             self._hide(request.headers["Authorization"].rpartition(" ")[2])
             return request

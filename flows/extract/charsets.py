@@ -4,8 +4,8 @@ import codecs
 import json
 from email.message import Message
 
-from flows.declaration import NOT_FOR_TEXT, Page, Resource
 from flows.errors import BadPayloadError
+from flows.source import NOT_FOR_TEXT, Page, Resource
 
 # The UTF-32 marks come first: the one for little-endian begins with that of UTF-16.
 BYTE_ORDER_MARKS = (

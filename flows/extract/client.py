@@ -14,7 +14,6 @@ from types import TracebackType
 from requests import PreparedRequest
 from typing_extensions import Self
 
-from flows.declaration import HttpRequest, Page, Rule, Source
 from flows.errors import (
     Answer,
     BadPayloadError,
@@ -25,11 +24,12 @@ from flows.errors import (
     RefusedLoginError,
     UnavailableError,
 )
-from flows.extract import addresses
-from flows.extract.answers import Said
+from flows.extract import url_policy
 from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
-from flows.extract.connection import Connection, NoAnswerError
-from flows.extract.pace import pace_of
+from flows.extract.rate_limit import pace_of
+from flows.extract.response import Said
+from flows.extract.transport import Connection, NoAnswerError
+from flows.source import HttpRequest, Page, Rule, Source
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Client:
             BadPayloadError: when the login can't be taken out of it.
         """
         request = self._credentials.unsigned(request)
-        addresses.check(request.url, self._source)
+        url_policy.check(request.url, self._source)
         return request
 
     def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoAnswerError:
@@ -159,11 +159,11 @@ class Client:
         )
 
     def _sign(self, request: PreparedRequest) -> PreparedRequest:
-        addresses.check(str(request.url), self._source)
+        url_policy.check(str(request.url), self._source)
         return self._credentials(request)
 
     def _redirected(self, request: HttpRequest, said: Said) -> HttpRequest:
-        following = replace(request, url=addresses.joined(request.url, said.location or ""))
+        following = replace(request, url=url_policy.joined(request.url, said.location or ""))
         if request.method == "POST" and said.status not in KEEPING_REDIRECTS:
             raise ConfigurationError(
                 f"{request.url} answers a POST with a redirect ({said.status}) to {following.url}. "

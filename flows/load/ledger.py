@@ -17,15 +17,14 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
-from flows.declaration import Resume
 from flows.errors import ConfigurationError, UnavailableError
-from flows.load import schemas
-from flows.load.frames import Reject
-from flows.load.schema import Change
-from flows.load.sizes import batches
-from flows.postgres import locks
+from flows.load.batch import Reject
+from flows.load.size_limits import batches
+from flows.load.table_schema import Change
+from flows.postgres import locks, schemas
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
+from flows.source import Resume
 
 OWN = schemas.Own(
     "elt",

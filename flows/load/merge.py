@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.declaration import Contract
-from flows.load.frames import text_in
-from flows.load.names import OWN_COLUMNS
-from flows.load.schema import column_types, converted
+from flows.load.batch import text_in
+from flows.load.column_names import OWN_COLUMNS
+from flows.load.table_schema import column_types, converted
+from flows.source import Contract
 
 Ids = Mapping[str, int | None]
 

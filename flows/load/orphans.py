@@ -8,17 +8,17 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from flows.boundaries import without_secrets
-from flows.declaration import Page, Partition, Resource, Resume, RowsOf, Source, Window
+from flows.guards import without_secrets
 from flows.load import ledger, shrinkage
-from flows.load.hold import transaction
 from flows.load.ledger import Address, Entry
-from flows.load.load import load, postgres_errors_of
+from flows.load.loader import load, postgres_errors_of
 from flows.load.merge import listed
+from flows.load.options import Request
+from flows.load.partition_lock import transaction
 from flows.load.partitions import partition_name, partitions_of
-from flows.load.request import Request
-from flows.load.schema import column_types
 from flows.load.shrinkage import Replacement
+from flows.load.table_schema import column_types
+from flows.source import Page, Partition, Resource, Resume, RowsOf, Source, Window
 
 log = logging.getLogger(__name__)
 

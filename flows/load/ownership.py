@@ -9,7 +9,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
-from flows.load.schema import LOAD_ID_SETTING
+from flows.load.table_schema import LOAD_ID_SETTING
 
 _LOAD_ID = """
 select attname is not null, coalesce(pg_get_expr(adbin, adrelid), '')

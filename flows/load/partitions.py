@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition, Resource, RowsOf, check_told_apart, repeated
 from flows.errors import ConfigurationError
 from flows.load.ledger import Address
-from flows.load.schema import column_types
+from flows.load.table_schema import column_types
+from flows.source import Partition, Resource, RowsOf, check_told_apart, repeated
 
 _DISTINCT = sql.SQL(
     "select distinct {columns} from {table} where ({columns}) is not null order by {columns}"

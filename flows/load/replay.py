@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Page, Partition, Resource, Resume, Window
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
-from flows.load.load import load, open_rejects
-from flows.load.pieces import WHOLE
-from flows.load.request import EVERYTHING_NEW, Request
+from flows.load.loader import load, open_rejects
+from flows.load.options import EVERYTHING_NEW, Request
+from flows.load.page_pieces import WHOLE
+from flows.source import Page, Partition, Resource, Resume, Window
 
 REJECTS_A_PAGE = 1000
 PAGE_BYTES = 8 << 20
@@ -32,7 +32,7 @@ def replay(
     being replayed.
 
     Raises:
-        EltError: as `flows.load.load.load` does; where several loads' rejects could not all be
+        EltError: as `flows.load.loader.load` does; where several loads' rejects could not all be
             stored, the first such error, after all were tried.
     """
     as_sent = replace(

@@ -7,11 +7,11 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from flows.boundaries import without_secrets
+from flows.guards import without_secrets
 from flows.load import ledger, ownership
-from flows.load.hold import transaction
 from flows.load.ledger import Address
-from flows.load.schema import is_there
+from flows.load.partition_lock import transaction
+from flows.load.table_schema import is_there
 from flows.postgres import locks
 
 log = logging.getLogger(__name__)

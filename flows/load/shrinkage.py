@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.declaration import Resource
 from flows.errors import BadPayloadError
-from flows.load.frames import Reject
+from flows.load.batch import Reject
 from flows.load.merge import STAGE, Target, listed, scope_of
-from flows.load.schema import column_types
+from flows.load.table_schema import column_types
+from flows.source import Resource
 
 _PRESENT = sql.SQL("select count(*) from {} as present where {}")
 _STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")

@@ -8,8 +8,8 @@ from importlib import import_module
 from keyword import iskeyword
 from pkgutil import iter_modules
 
-from flows.declaration import Source
 from flows.errors import ConfigurationError
+from flows.source import Source
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ and sends the next page's address under `@odata.nextLink`.
 
 from datetime import timedelta
 
-from flows.declaration import Cursor, Params, Partition, Resource, Source, Window
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.source import Cursor, Params, Partition, Resource, Source, Window
 
 MONEY = "numeric(12,4)"
 EMPLOYEE_FIELDS = (

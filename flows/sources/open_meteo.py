@@ -6,8 +6,8 @@ the API's defaults (°C, mm, km/h, seconds). The archive corrects its most recen
 
 from datetime import datetime, timedelta, timezone
 
-from flows.declaration import Cursor, Params, Partition, Resource, Source, Window
-from flows.extract.records import columns_at
+from flows.extract.selectors import columns_at
+from flows.source import Cursor, Params, Partition, Resource, Source, Window
 
 VARIABLES = (
     "temperature_2m_max",

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import sql
 
-from flows.load.schema import create_table
+from flows.load.table_schema import create_table
 from tests.benchmark.flights import INTEGERS, KEY, TEXTS
 from tests.benchmark.tools import TOOLS, Task
 

@@ -5,12 +5,12 @@ from contextlib import closing
 
 import psycopg2
 
-from flows.declaration import Page, Resource, Resume, Source, Window
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
-from flows.load.load import load as load_partition
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.load.loader import load as load_partition
+from flows.source import Page, Resource, Resume, Source, Window
 from tests.benchmark.flights import KEY
 from tests.benchmark.tools import Task
 

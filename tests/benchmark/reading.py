@@ -2,11 +2,11 @@
 
 import requests
 
-from flows.declaration import Partition, Resource, Source, Window
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.source import Partition, Resource, Source, Window
 from tests.benchmark.tools import READING_PAGES, Task
 
 

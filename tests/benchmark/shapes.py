@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psycopg2
 
-from flows.declaration import Page, Partition, Resource, Resume, Source, Window
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.records import records_at
-from flows.load.load import load as load_partition
+from flows.extract.fetch import read_pages
+from flows.extract.selectors import records_at
+from flows.load.loader import load as load_partition
+from flows.source import Page, Partition, Resource, Resume, Source, Window
 from tests.benchmark.measurement import peak_rss_mib
 from tests.benchmark.tools import Task
 

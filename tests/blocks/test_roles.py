@@ -16,14 +16,14 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from blocks import roles
-from deployments.local import psql
+from commands import psql
 from deployments.local.postgres import libpq
-from flows.dbt_build import records
+from flows.dbt_build import history
 from flows.dbt_build.publish import Name, Relation, publish
 from flows.errors import ConfigurationError
 from flows.load import ledger
-from flows.load.schemas import ensure
-from flows.load.views import without_dependent_views
+from flows.postgres.dependent_views import without_dependent_views
+from flows.postgres.schemas import ensure
 from tests.load.memory_api import load_pages
 
 pytestmark = pytest.mark.skipif(
@@ -84,7 +84,7 @@ def build(database: URL, role: str = roles.TRANSFORMER) -> None:
     """What dbt and the publisher do, in short."""
     with session(database, role) as connection:
         with connection, connection.cursor() as cursor:
-            records.prepare(cursor)
+            history.prepare(cursor)
             for schema in ("staging", "marts__audit"):
                 ensure(cursor, schema)
             cursor.execute(

@@ -7,9 +7,9 @@ from blocks import secrets
 from deployments.local.processes import free_port
 from deployments.local.stack import Stack
 from flows import sources
-from flows.declaration import Source
 from flows.errors import RefusedLoginError, UnavailableError
 from flows.extract.auth import ApiKey, Basic, Bearer
+from flows.source import Source
 
 VALUES = [
     "plain",

@@ -13,9 +13,9 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.load import ledger
+from flows.load.column_names import OWN_COLUMNS
 from flows.load.ledger import Entry
-from flows.load.names import OWN_COLUMNS
-from flows.load.schema import column_types
+from flows.load.table_schema import column_types
 from tests.chaos.scenarios import Scenario
 
 TABLE = sql.Identifier("raw_shop", "items")

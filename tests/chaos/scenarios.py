@@ -13,7 +13,13 @@ from urllib.parse import quote, urlencode
 
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import (
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.load import loader as loading
+from flows.load.ledger import Entry
+from flows.source import (
     Cursor,
     Disposition,
     Page,
@@ -24,12 +30,6 @@ from flows.declaration import (
     Source,
     Window,
 )
-from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
-from flows.load import load as loading
-from flows.load.ledger import Entry
 
 Paging = Literal["next url", "steps", "one page"]
 Edition = Literal["old", "new"]

@@ -23,11 +23,11 @@ from conftest import rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Disposition, Page, Partition, Resource, Resume, Window
 from flows.errors import UnavailableError
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
-from flows.load.load import load
+from flows.load.loader import load
+from flows.source import Disposition, Page, Partition, Resource, Resume, Window
 
 IS_FULL = os.environ.get("CHAOS") == "full"
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount"]

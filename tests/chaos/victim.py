@@ -16,9 +16,9 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from flows.extract.client import Client
-from flows.load import keys, ledger
-from flows.load import load as loading
-from flows.load.stage import Stage
+from flows.load import ledger, primary_key
+from flows.load import loader as loading
+from flows.load.staging_table import Stage
 from tests.chaos.scenarios import Scenario
 
 NAME = "chaos victim"
@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "copy": (Stage, "_copy"),
     "direct": (Stage, "add_directly"),
     "publish": (Stage, "publish"),
-    "key": (keys, "give"),
+    "key": (primary_key, "give"),
     "account": (ledger, "add"),
     "remember": (ledger, "save_checkpoint"),
     "end": (ledger, "end"),

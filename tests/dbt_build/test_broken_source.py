@@ -6,10 +6,10 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from flows import sources
-from flows.dbt_build import records
-from flows.declaration import Page, Partition, Resource
-from flows.extract.records import records_at
-from flows.load.load import load
+from flows.dbt_build import history
+from flows.extract.selectors import records_at
+from flows.load.loader import load
+from flows.source import Page, Partition, Resource
 from flows.transform import raw_tables
 
 
@@ -23,7 +23,7 @@ def test_tables_that_a_broken_source_loaded_are_still_known(
     (tmp_path / "tracker.py").write_text("SOURCE = Source(")
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])
     with connection.cursor() as cursor:
-        records.prepare(cursor)
+        history.prepare(cursor)
         tables = {str(table): table for table in raw_tables(cursor)}
     assert tables["tracker.issues"].is_complete
     assert not tables["northwind.orders"].is_complete

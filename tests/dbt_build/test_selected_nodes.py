@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows import sources
-from flows.dbt_build import process
-from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build import dbt_runner
+from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, loads_of, select
 from flows.transform import PROJECT
 
@@ -93,7 +93,7 @@ def listed_in(project: Path, target: Path, wanted: Sequence[Sequence[str]]) -> l
     listing = ["ls", "--output", "name", *kinds, *where, "--target-path", str(target)]
     environment = {**ENVIRONMENT, "DBT_LOG_PATH": str(target)}
     found: list[set[str]] = []
-    for said in process.run(environment, 300, *([*listing, *words] for words in wanted)):
+    for said in dbt_runner.run(environment, 300, *([*listing, *words] for words in wanted)):
         if said["info"]["name"] == "MainReportVersion":
             found.append(set())
         elif said["info"]["name"] == "PrintEvent":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dbt_build.records import Build, RawTable
+from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, checksum, loads_of, select
 from flows.transform import PROJECT
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
-from running_dbt import Dbt
 from sqlalchemy.engine import URL
 
 from flows.load import ledger
+from tests.dbt_project.running_dbt import Dbt
 
 Query = Callable[..., list[tuple]]
 

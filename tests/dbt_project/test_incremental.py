@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_dbt import Dbt
 from sqlalchemy.engine import URL
+
+from tests.dbt_project.running_dbt import Dbt
 
 Query = Callable[..., list[tuple]]
 

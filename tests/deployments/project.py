@@ -8,7 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation
 
-from deployments import deploy, server
+from deployments import actual, deploy
 
 
 @dataclass
@@ -52,10 +52,10 @@ class Project:
 
     def deployments(self) -> list[str]:
         """The names of all that carry the project's tag on the server."""
-        found = server.deployments(self.client, self.name, [])
+        found = actual.deployments(self.client, self.name, [])
         return sorted(each.name for each in found.values())
 
     def automations(self) -> dict[str, Automation]:
         """Those that carry the project's tag on the server, by name."""
-        found = server.automations(self.client)
+        found = actual.automations(self.client)
         return {each.name: each for each in found if self.name in each.tags}

@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME, temporary_settings
 
-from deployments import server
+from deployments import actual
 from deployments.local.stack import Stack
 from tests.deployments.project import Project
 
@@ -59,7 +59,7 @@ def _new_project(root: Path) -> Iterator[Project]:
         yield project
         project.write("  []\n")
         project.deploy()
-        if server.has_pool(client, name):
+        if actual.has_pool(client, name):
             client.delete_work_pool(name)
         for flow in client.read_flows():
             if flow.name.startswith(f"{name} "):

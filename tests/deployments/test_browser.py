@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from deployments.local.inbox import receiving
+from deployments.local.message_sink import receiving
 from deployments.local.processes import child
 from deployments.local.stack import Stack
 from flows import sources

@@ -8,7 +8,7 @@ from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
-from deployments import server
+from deployments import actual
 from deployments.deploy import NOTHING, ROOT, connected, read_environment
 from deployments.local.processes import free_port
 from flows.errors import ConfigurationError, UnavailableError
@@ -82,7 +82,7 @@ def test_the_first_deploy_makes_all_and_the_second_finds_nothing_to_do(
     project = shared_project
     project.write(LOAD + OTHER + TELL, WATCH)
     planned = project.plan()
-    assert not server.has_pool(project.client, project.name)
+    assert not actual.has_pool(project.client, project.name)
     assert project.deployments() == []
     assert project.deploy() == planned
     assert planned[0] == f"create work pool {project.name}"
@@ -226,13 +226,13 @@ def test_a_block_that_is_nowhere_is_refused_before_anything_is_deployed(
         with pytest.raises(ConfigurationError, match="custom-webhook/nowhere: set NOTIFY_NOWHERE"):
             act()
     assert project.deployments() == []
-    assert not server.has_pool(project.client, project.name)
+    assert not actual.has_pool(project.client, project.name)
     project.write("  []\n", SENDING)
     monkeypatch.setenv("NOTIFY_WEBHOOK_URL", "http://127.0.0.1:9/")
     assert f"create automation {project.name} sends" in project.plan()
     project.deploy()
     (sends,) = project.automations().values()
-    assert sends.actions[0].block_document_id == server.block(
+    assert sends.actions[0].block_document_id == actual.block(
         project.client, "custom-webhook/webhook"
     )
 

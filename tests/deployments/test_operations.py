@@ -42,7 +42,7 @@ from prefect.types._datetime import now
 from blocks import warehouse
 from blocks.__main__ import save
 from deployments import deploy
-from deployments.local.inbox import Message, receiving
+from deployments.local.message_sink import Message, receiving
 from deployments.local.postgres import libpq
 from deployments.local.processes import child
 from deployments.local.stack import Stack

@@ -10,10 +10,10 @@ from typing import Any
 from conftest import Answer, Server
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Source
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.load.load import load
+from flows.extract.fetch import read_pages
+from flows.load.loader import load
+from flows.source import Source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()

@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from deployments.local.sample_api.misbehaving.server import misbehaving
-from flows.declaration import Resource, Source
-from flows.extract import auth, pagination, records
+from flows.extract import auth, paginators, selectors
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.load.load import load
+from flows.extract.fetch import read_pages
+from flows.load.loader import load
 from flows.load.partitions import partitions_of
+from flows.source import Resource, Source
+from tests.fault_api.server import misbehaving
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -90,7 +90,7 @@ def test_a_source_of_the_page_logs_in(
 
 def test_the_page_has_an_example_of_every_style_login_and_body() -> None:
     """As flows/extract offers them: a new one needs an example."""
-    for module in (pagination, records):
+    for module in (paginators, selectors):
         offered = {
             name
             for name, value in vars(module).items()

@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl, urlsplit
 from conftest import Answer, Asked
 from requests.structures import CaseInsensitiveDict
 
-from flows.declaration import HttpRequest, Page, Partition, Resource, Resume, Source, Window
-from flows.extract.answers import Said
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
+from flows.extract.fetch import read_pages
+from flows.extract.response import Said
 from flows.load import ledger
+from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window
 
 Api = Callable[[Asked], Answer]
 

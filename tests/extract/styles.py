@@ -7,9 +7,8 @@ from typing import Any
 
 from conftest import Answer, Asked
 
-from flows.declaration import HttpRequest, Page, Resource
-from flows.extract import addresses
-from flows.extract.pagination import (
+from flows.extract import url_policy
+from flows.extract.paginators import (
     Paging,
     keyset,
     next_link,
@@ -19,7 +18,8 @@ from flows.extract.pagination import (
     page_number,
     value_at,
 )
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
+from flows.source import HttpRequest, Page, Resource
 from tests.extract.reading import Api, asked_params
 
 Record = dict[str, Any]
@@ -130,7 +130,7 @@ def _by_request(page: Page) -> HttpRequest | None:
     following = value_at(page, "next")
     if not following or page.request is None:
         return None
-    return replace(page.request, url=addresses.with_param(page.request.url, "after", following))
+    return replace(page.request, url=url_policy.with_param(page.request.url, "after", following))
 
 
 POST = {"method": "POST", "body": {"query": "{orders}", "after": None, "variables": {"first": 2}}}

@@ -10,7 +10,6 @@ import pytest
 from conftest import Answer, Asked, Serve, Server
 from requests import PreparedRequest
 
-from flows.declaration import HttpRequest, Page, Source
 from flows.errors import (
     ConfigurationError,
     PayloadTooLargeError,
@@ -19,6 +18,7 @@ from flows.errors import (
 )
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, secret_from_environment
 from flows.extract.client import Client
+from flows.source import HttpRequest, Page, Source
 
 GOOD = Answer(b'[{"id": 1}]')
 SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)

@@ -9,12 +9,12 @@ import pytest
 from conftest import Answer, Serve
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Page, Partition, Resource, Source
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.records import csv_rows, ndjson, record_at, records_at
-from flows.load.load import load
+from flows.extract.fetch import read_pages
+from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
+from flows.load.loader import load
+from flows.source import Page, Partition, Resource, Source
 from tests.extract.reading import read, rows
 
 Query = Callable[..., list[tuple[Any, ...]]]

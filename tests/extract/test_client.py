@@ -15,7 +15,6 @@ import cloudpickle
 import pytest
 from conftest import Answer, Asked, Serve
 
-from flows.declaration import HttpRequest, Page, Rule, Source
 from flows.errors import (
     BadPayloadError,
     BadRequestError,
@@ -27,6 +26,7 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract.client import Client
+from flows.source import HttpRequest, Page, Rule, Source
 
 GOOD = Answer(b'[{"id": 1}]')
 CUT = Answer(b'[{"id": 1}', declared_length=500)

@@ -15,15 +15,15 @@ from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 import pytest
 from conftest import Answer, Asked, Serve
 
-from flows.declaration import Page, Partition, Resource, Source, Window
 from flows.errors import BadPayloadError, EltError, UnavailableError
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.pagination import next_link, next_token, next_url
-from flows.extract.records import records_at
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_link, next_token, next_url
+from flows.extract.selectors import records_at
 from flows.load import ledger
 from flows.redaction import redact, remember
+from flows.source import Page, Partition, Resource, Source, Window
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from blocks import warehouse
 from deployments.local.stack import Stack
 from flows.backfill import backfill, split
-from flows.dbt_build import records
+from flows.dbt_build import history
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
 from flows.transform import raw_tables
@@ -114,7 +114,7 @@ def test_a_window_that_fails_takes_no_table_out_of_the_builds(
     assert elt(source="open_meteo", transform=False, **days, return_state=True).is_completed()
     assert run().is_failed()
     with warehouse.load().transaction() as cursor:
-        records.prepare(cursor)
+        history.prepare(cursor)
         [table] = [table for table in raw_tables(cursor) if table.resource == "daily_weather"]
     assert table.is_complete
     assert table.is_stale

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
 from flows import transform as module
-from flows.dbt_build import process
+from flows.dbt_build import dbt_runner
 from flows.elt import elt
 from flows.errors import EltError
 from flows.transform import transform
@@ -107,7 +107,7 @@ def run_plain_dbt(database: URL, folder: Path) -> None:
     project = ["--project-dir", str(module.PROJECT), "--profiles-dir", str(module.PROJECT)]
     environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(folder)}
     command = ["run", *project, "--target-path", str(folder / "plain")]
-    said = [each["info"]["msg"] for each in process.run(environment, 300, command)]
+    said = [each["info"]["msg"] for each in dbt_runner.run(environment, 300, command)]
     assert "Completed successfully" in said, said
 
 

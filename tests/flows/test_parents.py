@@ -11,15 +11,15 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State
 
 from blocks import secrets
-from deployments.local.sample_api.misbehaving.server import misbehaving
 from flows import sources
-from flows.declaration import Cursor, Rate, Resource, RowsOf, Source
 from flows.elt import elt, waves
 from flows.errors import ConfigurationError, RefusedLoginError
 from flows.extract import client
 from flows.extract.auth import Bearer
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.source import Cursor, Rate, Resource, RowsOf, Source
+from tests.fault_api.server import misbehaving
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 

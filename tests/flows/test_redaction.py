@@ -14,13 +14,13 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from deployments.local.postgres import libpq
-from flows.boundaries import redacted, with_guards, without_secrets
-from flows.declaration import Page, Partition, Resource, Resume, Window
 from flows.errors import Answer, BadPayloadError, ConfigurationError, EltError, UnavailableError
-from flows.extract.records import records_at
-from flows.load.load import load
+from flows.extract.selectors import records_at
+from flows.guards import redacted, with_guards, without_secrets
+from flows.load.loader import load
 from flows.load.replay import replay
 from flows.redaction import redact, redact_record, remember, start_of
+from flows.source import Page, Partition, Resource, Resume, Window
 
 WORD = "cAn4ry"
 SECRET = f"{WORD}/0123456789"

@@ -16,12 +16,12 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows import sources
-from flows.declaration import Resource, Source
 from flows.elt import elt
 from flows.errors import BadPayloadError
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
 from flows.load import ledger
 from flows.load.ledger import Address
+from flows.source import Resource, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Declare = Callable[..., None]

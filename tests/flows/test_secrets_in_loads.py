@@ -28,7 +28,6 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
 from flows import errors
-from flows.declaration import Cursor, Page, Partition, Resource, Source
 from flows.errors import (
     BadPayloadError,
     BadRequestError,
@@ -41,10 +40,11 @@ from flows.errors import (
 )
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
-from flows.extract.pagination import next_token, next_url, offset
-from flows.extract.records import columns_at, csv_rows, ndjson, record_at, records_at
-from flows.load.load import load
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_token, next_url, offset
+from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.load.loader import load
+from flows.source import Cursor, Page, Partition, Resource, Source
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

@@ -18,10 +18,10 @@ from prefect.client.schemas.filters import (
 from prefect.logging.handlers import APILogWorker
 
 from flows import sources
-from flows.declaration import Page, Resource, Source
 from flows.elt import elt
 from flows.extract.auth import Bearer
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
+from flows.source import Page, Resource, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 WORD = "cAn4ryW0rd"

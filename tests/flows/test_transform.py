@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 
 from blocks import warehouse
 from flows import transform as module
-from flows.dbt_build import records
+from flows.dbt_build import history
 from flows.elt import elt
 from flows.errors import BuildError
 from flows.retries import Retry
@@ -234,18 +234,18 @@ def test_a_build_keeps_its_documentation_as_it_was_published(ask: Ask) -> None:
     load("shippers")
     transform(keep_docs=True)
     with warehouse.load(warehouse.TRANSFORMER_BLOCK).transaction() as cursor:
-        page = records.docs_of(cursor, 1)
+        page = history.docs_of(cursor, 1)
         assert page is not None
         assert b"model.warehouse.stg_northwind__shippers" in page
         assert b"staging__audit" not in page
-        records.forget_artifacts(cursor, 1)
-        assert records.docs_of(cursor, 1) == page
+        history.forget_artifacts(cursor, 1)
+        assert history.docs_of(cursor, 1) == page
         cursor.execute("update dbt.builds set ended_at = ended_at - interval '25 hours'")
-        records.forget_artifacts(cursor, 1)
-        assert records.docs_of(cursor, 1) is None
+        history.forget_artifacts(cursor, 1)
+        assert history.docs_of(cursor, 1) is None
         cursor.execute("select results, manifest, published_manifest is null from dbt.builds")
         assert cursor.fetchall() == [(None, None, False)]
-        assert records.docs_of(cursor, 99) is None
+        assert history.docs_of(cursor, 99) is None
 
 
 @pytest.mark.long
@@ -253,7 +253,7 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load("shippers")
-    real, lost = records.publish, []
+    real, lost = history.publish, []
 
     def ended(cursor: Cursor, *arguments: Any) -> None:
         """All has been moved by then, and nothing is committed."""
@@ -262,7 +262,7 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
             ask("select pg_terminate_backend(%s)", cursor.connection.info.backend_pid)
         real(cursor, *arguments)
 
-    monkeypatch.setattr(records, "publish", ended)
+    monkeypatch.setattr(history, "publish", ended)
     assert ", 0 failed, 0 skipped" in transform(retry=Retry(attempts=1, delay_seconds=0))
     assert lost == [[(True,)]]
     assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]

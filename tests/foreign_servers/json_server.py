@@ -3,9 +3,9 @@
 Keyless. Asked with `_page`, it sends the header `Link`; past the last page it answers `[]`.
 """
 
-from flows.declaration import Cursor, Params, Partition, Resource, RowsOf, Source, Window
-from flows.extract.pagination import next_link, offset, page_number
-from flows.extract.records import records_at
+from flows.extract.paginators import next_link, offset, page_number
+from flows.extract.selectors import records_at
+from flows.source import Cursor, Params, Partition, Resource, RowsOf, Source, Window
 
 ROWS_A_PAGE = {"_limit": "10"}
 

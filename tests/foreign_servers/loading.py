@@ -7,12 +7,12 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Source
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
+from flows.extract.fetch import read_pages
 from flows.load.ledger import Entry
-from flows.load.load import load
+from flows.load.loader import load
 from flows.load.partitions import partitions_of
+from flows.source import Source
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -7,9 +7,9 @@ It is asked with POST, paging in the JSON body: an offset (`…/filter`) or a pa
 from datetime import timedelta
 from typing import Any
 
-from flows.declaration import Cursor, Partition, Resource, Source, Window
-from flows.extract.pagination import offset, page_number
-from flows.extract.records import records_at
+from flows.extract.paginators import offset, page_number
+from flows.extract.selectors import records_at
+from flows.source import Cursor, Partition, Resource, Source, Window
 
 BY_NAME = {"limit": 10, "sort": "NAME_ASC"}
 BY_ID = {"limit": 10, "sort": "ID_DESC"}

@@ -13,7 +13,6 @@ import pytest
 import requests
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Login, Resource, Source
 from flows.errors import (
     BadPayloadError,
     BadRequestError,
@@ -25,7 +24,8 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
-from flows.extract.records import record_at
+from flows.extract.selectors import record_at
+from flows.source import Login, Resource, Source
 from tests.foreign_servers import httpbin_org, services
 from tests.foreign_servers.loading import (
     Query,

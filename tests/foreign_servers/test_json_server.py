@@ -12,7 +12,7 @@ import pytest
 import requests
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Source
+from flows.source import Source
 from tests.foreign_servers import json_server, services
 from tests.foreign_servers.loading import (
     Query,

@@ -18,8 +18,8 @@ from prefect.states import Completed, Scheduled
 from psycopg2.extensions import connection as Connection
 
 from deployments.local.stack import Stack
-from flows.declaration import Source
 from flows.errors import BadRequestError
+from flows.source import Source
 from tests.foreign_servers import prefect_api
 from tests.foreign_servers.loading import (
     Query,

@@ -11,10 +11,10 @@ from itertools import count
 from typing import Any
 
 import psycopg2
-from memory_api import MemoryApi, items, load_api
 
-from flows.extract.records import ndjson, record_at, records_at
+from flows.extract.selectors import ndjson, record_at, records_at
 from tests.benchmark.measurement import peak_rss_mib
+from tests.load.memory_api import MemoryApi, items, load_api
 
 MIB = 1 << 20
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Page, Partition, Resource, Resume, Window
 from flows.errors import UnavailableError
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
-from flows.load.load import load
-from flows.load.request import Request
+from flows.load.loader import load
+from flows.load.options import Request
+from flows.source import Page, Partition, Resource, Resume, Window
 
 EVERYTHING = Request()
 WHOLE = Partition()
@@ -38,7 +38,7 @@ class MemoryApi:
     asked: list[tuple[Window, Resume | None]] = field(default_factory=list)
 
     def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:
-        """Read as `flows.extract.pages` does, from the resume point on."""
+        """Read as `flows.extract.fetch` does, from the resume point on."""
         self.asked.append((window, resume))
         for number in range(int(resume.url or 0) if resume else 0, len(self.pages)):
             if number == self.fails_at:

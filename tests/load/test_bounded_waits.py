@@ -6,15 +6,15 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import UnavailableError
-from flows.load import keys, ledger
+from flows.load import ledger, primary_key
 from flows.load.ledger import Address
 from flows.postgres import locks
+from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -111,7 +111,7 @@ def test_a_reader_of_a_table_whose_key_is_to_come_is_named(
 ) -> None:
     load_pages(connection, [{"id": 1}])
     query("alter table raw_shop.items drop constraint items_pkey")
-    query(f"comment on table raw_shop.items is '{keys.PUT_OFF}'")
+    query(f"comment on table raw_shop.items is '{primary_key.PUT_OFF}'")
     leave_open(notebook, "select from raw_shop.items")
     with pytest.raises(UnavailableError, match=f"process {notebook.info.backend_pid} "):
         load_pages(connection, [{"id": 1}])

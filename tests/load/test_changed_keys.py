@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition
 from flows.errors import ConfigurationError
-from flows.load.request import Request
+from flows.load.options import Request
+from flows.source import Partition
+from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

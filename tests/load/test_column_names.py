@@ -12,15 +12,15 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_api import WAYS, MemoryApi, items, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import SYSTEM_COLUMNS, Page, Partition, Resume, Window
 from flows.errors import ConfigurationError
-from flows.load.load import load
-from flows.load.names import OWN_COLUMNS, column_name, column_names
+from flows.load.column_names import OWN_COLUMNS, column_name, column_names
+from flows.load.loader import load
+from flows.source import SYSTEM_COLUMNS, Page, Partition, Resume, Window
+from tests.load.memory_api import WAYS, MemoryApi, items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -5,12 +5,12 @@ from itertools import product
 from typing import Any
 
 import pytest
-from memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.request import Request
+from flows.load.options import Request
+from flows.source import Partition
+from tests.load.memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from memory_api import WAYS, MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Cursor, Window
 from flows.errors import ConfigurationError
-from flows.load.request import EARLIEST, LATEST, times_of
+from flows.load.options import EARLIEST, LATEST, times_of
+from flows.source import Cursor, Window
+from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Partition
 from flows.errors import ConfigurationError
 from flows.load.ledger import Entry
-from flows.load.request import Request
+from flows.load.options import Request
+from flows.source import Partition
+from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

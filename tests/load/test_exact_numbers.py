@@ -9,17 +9,17 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Page, Partition, Resource
 from flows.errors import BadPayloadError
-from flows.extract.records import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.numerics import Numerics
 from flows.load.replay import replay
-from flows.load.tables import Tables
+from flows.load.typed_batch import Tables
+from flows.source import Page, Partition, Resource
+from tests.load.memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

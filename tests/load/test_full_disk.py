@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_api import MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import UnavailableError
+from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -12,13 +12,13 @@ from string import ascii_letters
 from typing import Any, NoReturn
 
 import pytest
-from memory_api import WAYS, in_python, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Cursor, Disposition, Partition
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.extract.records import records_at
-from flows.load import frames, originals, reading
+from flows.extract.selectors import records_at
+from flows.load import batch, parse, raw_records
+from flows.source import Cursor, Disposition, Partition
+from tests.load.memory_api import WAYS, in_python, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -150,7 +150,7 @@ def test_a_key_deeper_than_python_writes_is_set_aside(
     connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some versions of Python read a little deeper than they write."""
-    monkeypatch.setattr(frames, "json_text", give_up)
+    monkeypatch.setattr(batch, "json_text", give_up)
     load_pages(connection, beside('{"id": [2]}'), max_rejects=1)
     assert query(IDS) == [("1",), ("3",)]
     [(reason,)] = query("select reason from elt.rejects")
@@ -171,7 +171,7 @@ def test_a_record_too_deep_to_be_set_aside_is_an_error_that_names_the_way_out(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where a function of the source's own returned it, so that it can't be cut out."""
-    for module in (originals, reading):
+    for module in (raw_records, parse):
         monkeypatch.setattr(module, "json_text", give_up)
     with pytest.raises(BadPayloadError, match=r"nested too deeply.*`records`"):
         load_pages(connection, beside('{"v": 1}'), records=in_python)

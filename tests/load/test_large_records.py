@@ -6,18 +6,18 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import MemoryApi, in_python, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Partition
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
-from flows.extract.records import csv_rows, ndjson, record_at, records_at
-from flows.load import load as loading
-from flows.load import reading
+from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
+from flows.load import loader as loading
+from flows.load import parse
 from flows.load import replay as replaying
 from flows.load.replay import replay
+from flows.source import Partition
+from tests.load.memory_api import MemoryApi, in_python, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[[], Connection]
@@ -101,7 +101,7 @@ def test_large_rejects_are_replayed_page_by_page(
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is a record or two, and goes into Postgres at once."""
-    monkeypatch.setattr(reading, "PIECE_BYTES", 20)
+    monkeypatch.setattr(parse, "PIECE_BYTES", 20)
     monkeypatch.setattr(loading, "MEMORY_BYTES", 1)
     monkeypatch.setattr(loading, "REJECTS_BYTES", 1)
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import items, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Partition
 from flows.errors import ConfigurationError
 from flows.load.replay import replay
+from flows.source import Partition
+from tests.load.memory_api import items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

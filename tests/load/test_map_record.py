@@ -5,16 +5,16 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import WAYS, MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Cursor, Partition, Record
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.load.ledger import Address
-from flows.load.load import open_rejects
+from flows.load.loader import open_rejects
 from flows.load.replay import replay
+from flows.source import Cursor, Partition, Record
+from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 
 Connect = Callable[[], Connection]
 Query = Callable[..., list[tuple[Any, ...]]]

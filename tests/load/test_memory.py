@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
+from tests.load.memory_api import load_pages
 
 MIB = 1 << 20
 COLUMNS = 1500

@@ -7,14 +7,14 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Partition, Resume, Window
 from flows.load import ledger
 from flows.load.replay import replay
+from flows.source import Partition, Resume, Window
+from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

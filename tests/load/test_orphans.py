@@ -5,16 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from memory_api import MemoryApi
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition, Resource, RowsOf, Source
 from flows.errors import BadPayloadError
-from flows.extract.records import records_at
-from flows.load.load import load
+from flows.extract.selectors import records_at
+from flows.load.loader import load
+from flows.load.options import Request
 from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
-from flows.load.request import Request
+from flows.source import Partition, Resource, RowsOf, Source
+from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

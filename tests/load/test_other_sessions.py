@@ -9,18 +9,18 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Page, Partition, Resume, Window
 from flows.errors import UnavailableError
 from flows.load import ledger
 from flows.load.ledger import Address
-from flows.load.load import load
+from flows.load.loader import load
+from flows.load.options import Request
 from flows.load.replay import replay
-from flows.load.request import Request
+from flows.source import Page, Partition, Resume, Window
+from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import MemoryApi, items, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Page, Partition, Resume, Window
 from flows.errors import ConfigurationError, UnavailableError
 from flows.load import ledger
 from flows.load.ledger import Address
-from flows.load.load import load
-from flows.load.request import Request
+from flows.load.loader import load
+from flows.load.options import Request
+from flows.source import Page, Partition, Resume, Window
+from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import PGBOUNCER, pgbouncer
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_api import items, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition, RowsOf
 from flows.errors import ConfigurationError
 from flows.load.partitions import partitions_of
+from flows.source import Partition, RowsOf
+from tests.load.memory_api import items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

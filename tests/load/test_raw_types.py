@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from memory_api import load_pages
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
+from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

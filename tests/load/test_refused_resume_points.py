@@ -5,10 +5,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from memory_api import EVERYTHING, MemoryApi, items, load_api
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Cursor, Page, Resume, Window
 from flows.errors import (
     BadPayloadError,
     BadRequestError,
@@ -17,7 +15,9 @@ from flows.errors import (
     NotFoundError,
     UnavailableError,
 )
-from flows.load.request import Request
+from flows.load.options import Request
+from flows.source import Cursor, Page, Resume, Window
+from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_api import WAYS, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Cursor
 from flows.errors import BadPayloadError
+from flows.source import Cursor
+from tests.load.memory_api import WAYS, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -8,7 +8,20 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import (
+from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from flows.dbt_build import history
+from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.extract.selectors import records_at
+from flows.load import ledger
+from flows.load import replay as replaying
+from flows.load.ledger import Address, Entry
+from flows.load.options import Request
+from flows.load.replay import replay
+from flows.source import Cursor, Partition
+from tests.load.memory_api import (
     EVERYTHING,
     WAYS,
     WHOLE,
@@ -18,19 +31,6 @@ from memory_api import (
     load_api,
     load_pages,
 )
-from psycopg2.extensions import connection as Connection
-from sqlalchemy.engine import URL
-
-from deployments.local.postgres import libpq
-from flows.dbt_build import records
-from flows.declaration import Cursor, Partition
-from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
-from flows.extract.records import records_at
-from flows.load import ledger
-from flows.load import replay as replaying
-from flows.load.ledger import Address, Entry
-from flows.load.replay import replay
-from flows.load.request import Request
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[[], Connection]
@@ -444,8 +444,8 @@ def test_a_replay_makes_no_table_complete_and_a_complete_one_stale(
         assert fails_at is not None
     replay_items(connect, **GOOD)
     with connection, connection.cursor() as cursor:
-        records.prepare(cursor)
-        [table] = records.raw_tables(cursor)
+        history.prepare(cursor)
+        [table] = history.raw_tables(cursor)
     assert (table.is_complete, table.is_stale, table.load_id) == (fails_at is None, True, 3)
 
 

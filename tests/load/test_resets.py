@@ -6,16 +6,16 @@ from typing import Any
 
 import psycopg2
 import pytest
-from memory_api import EVERYTHING, MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Cursor, Page, Partition, Resume, Window
 from flows.errors import UnavailableError
 from flows.load import ledger
-from flows.load.request import Request
+from flows.load.options import Request
 from flows.load.reset import reset
+from flows.source import Cursor, Page, Partition, Resume, Window
+from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

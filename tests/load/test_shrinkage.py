@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from memory_api import MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Cursor, Partition
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.request import Request
+from flows.load.options import Request
+from flows.source import Cursor, Partition
+from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_api import MemoryApi, items
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from flows.declaration import Partition
-from flows.load.load import load
-from flows.load.schema import column_types
+from flows.load.loader import load
+from flows.load.table_schema import column_types
+from flows.source import Partition
+from tests.load.memory_api import MemoryApi, items
 
 SOURCES = (f"made_up_{number}" for number in count())
 TYPES = {int: "number", float: "number", dict: "nested", list: "nested"}

@@ -10,17 +10,17 @@ from typing import Any
 
 import psycopg2
 import pytest
-from cutting_proxy import CuttingProxy, cutting_proxy
-from memory_api import MemoryApi, items, load_api, load_pages
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.declaration import Cursor, Partition, Resource
 from flows.errors import BadPayloadError, UnavailableError
 from flows.load.ledger import Entry
+from flows.load.options import Request
 from flows.load.replay import replay
-from flows.load.request import Request
+from flows.source import Cursor, Partition, Resource
+from tests.load.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

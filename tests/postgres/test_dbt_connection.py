@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
-from flows.dbt_build import process
+from flows.dbt_build import dbt_runner
 from flows.errors import ConfigurationError
 from tests.postgres.servers import PGBOUNCER, certificate, pgbouncer, postgres_on_tcp
 
-PROJECT = process.ROOT / "dbt_project"
+PROJECT = dbt_runner.ROOT / "dbt_project"
 SECONDS = 120
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))  # Debian's have OpenSSL
 FACTS = """
@@ -32,7 +32,7 @@ def asked(address: URL, folder: Path, *command: str) -> tuple[list[str], list[st
     where = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     folders = dict.fromkeys(("DBT_TARGET_PATH", "DBT_LOG_PATH"), str(folder))
     environment = {**Warehouse(address).dbt_environment(), **folders}
-    said = list(process.run(environment, SECONDS, [*command, *where]))
+    said = list(dbt_runner.run(environment, SECONDS, [*command, *where]))
     errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
     return [each["info"]["msg"] for each in said], errors
 

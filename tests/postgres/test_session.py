@@ -12,10 +12,10 @@ from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
 from deployments.local.postgres import libpq
-from flows.declaration import Page, Partition, Resume, Window
 from flows.errors import ConfigurationError
-from flows.load.load import load
+from flows.load.loader import load
 from flows.postgres import session
+from flows.source import Page, Partition, Resume, Window
 from tests.conftest import rows
 from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import postgres_on_tcp

@@ -4,9 +4,9 @@ As Datasette serves SQLite tables: 1,000 rows a page, the next page's address un
 a `rowid` in front of tables that declare no primary key.
 """
 
-from flows.declaration import Resource, Source
-from flows.extract.pagination import next_url
-from flows.extract.records import records_at
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.source import Resource, Source
 
 ROWS_A_PAGE = 1000
 COUNTS_NOTHING = {"_nocount": "1", "_nosuggest": "1", "_nofacet": "1"}

@@ -28,11 +28,11 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
 from deployments.local.processes import child, free_port, wait_for
-from flows.declaration import Page, Resume, Source, Window
 from flows.extract.client import Client
-from flows.extract.pages import read_pages
+from flows.extract.fetch import read_pages
 from flows.load.ledger import Entry
-from flows.load.load import load
+from flows.load.loader import load
+from flows.source import Page, Resume, Source, Window
 from tests.real_input import nycflights
 
 ROWS = {"flights": 336_776, "weather": 26_115, "planes": 3_322, "airports": 1_458, "airlines": 16}

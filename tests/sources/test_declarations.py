@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows.declaration import Cursor, Partition, Resource, RowsOf, Source, product
 from flows.errors import ConfigurationError
-from flows.extract.records import records_at
+from flows.extract.selectors import records_at
+from flows.source import Cursor, Partition, Resource, RowsOf, Source, product
 
 
 def resource(name: str = "orders", **declared: Any) -> Resource:

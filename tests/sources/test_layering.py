@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FLOWS = REPOSITORY / "flows"
-OWN_PACKAGES = {"flows", "blocks", "deployments", "tests", "conftest"}
+OWN_PACKAGES = {"flows", "blocks", "deployments", "commands", "tests", "conftest"}
 
 
 def code(*folders: str) -> list[Path]:
@@ -43,6 +43,7 @@ def packages(modules: set[str]) -> set[str]:
         ("flows/extract", "requests", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
         ("flows/load", "psycopg2", {"requests", "httpx", "urllib3", "prefect", "dbt"}),
         ("flows/postgres", "psycopg2", {"requests", "httpx", "urllib3", "prefect", "dbt"}),
+        ("flows/dbt_build", "psycopg2", {"requests", "httpx", "urllib3", "prefect"}),
         ("flows/sources", "flows", {"psycopg2", "sqlalchemy", "prefect", "dbt"}),
     ],
 )
@@ -55,17 +56,38 @@ def test_a_layer_does_not_know_the_others_packages(
 
 
 @pytest.mark.parametrize(
-    ("folder", "forbidden"),
+    ("folder", "known", "forbidden"),
     [
-        ("flows/extract", {"flows.load", "flows.sources"}),
-        ("flows/load", {"flows.extract", "flows.sources"}),
-        ("flows/sources", {"flows.load"}),
+        ("flows/extract", "flows.source", {"flows.load", "flows.postgres", "flows.sources"}),
+        ("flows/load", "flows.source", {"flows.extract", "flows.dbt_build", "flows.sources"}),
+        ("flows/dbt_build", "flows.postgres", {"flows.extract", "flows.sources"}),
+        ("flows/sources", "flows.source", {"flows.load", "flows.postgres", "flows.dbt_build"}),
     ],
 )
-def test_a_layer_does_not_know_the_other_layers(folder: str, forbidden: set[str]) -> None:
+def test_a_layer_does_not_know_the_other_layers(
+    folder: str, known: str, forbidden: set[str]
+) -> None:
     reached = {".".join(module.split(".")[:2]) for module in imported(folder)}
-    assert "flows.declaration" in reached
+    assert known in reached
     assert reached & forbidden == set()
+
+
+def test_what_loads_and_builds_share_of_postgres_knows_neither() -> None:
+    reached = {module for module in imported("flows/postgres") if module.startswith("flows.")}
+    known = {module for module in reached if module.startswith(("flows.errors", "flows.postgres"))}
+    assert "flows.errors" in known
+    assert reached == known
+
+
+def test_what_runs_does_not_know_where_it_runs() -> None:
+    """The image of a worker holds flows and blocks alone."""
+    assert "flows.errors" in imported("blocks")
+    assert packages(imported("flows", "blocks")) & {"deployments", "commands", "tests"} == set()
+
+
+def test_what_is_deployed_does_not_know_the_commands_nor_the_tests() -> None:
+    assert packages(imported("deployments")) & {"commands", "tests"} == set()
+    assert "tests" not in packages(imported("commands"))
 
 
 def test_redaction_knows_only_the_standard_library() -> None:

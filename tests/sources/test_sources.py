@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flows import sources
-from flows.declaration import Partition, Window
 from flows.errors import ConfigurationError
+from flows.source import Partition, Window
 from flows.sources.northwind import orders_by_date
 from flows.sources.open_meteo import CITIES, archive_days
 
@@ -148,7 +148,7 @@ def test_a_name_that_means_something_else_is_refused(name: str, why: str) -> Non
 def test_a_module_of_such_a_name_is_refused_too_and_replaces_nothing(
     beside: Callable[[str, str], None], name: str
 ) -> None:
-    beside(name, f"from flows.declaration import Source\nSOURCE = Source({name!r}, 'http://a', ())")
+    beside(name, f"from flows.source import Source\nSOURCE = Source({name!r}, 'http://a', ())")
     with pytest.raises(ConfigurationError, match="Choose another NAME"):
         sources.find(name)
     assert name in sources.names()

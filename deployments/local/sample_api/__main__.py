@@ -9,7 +9,8 @@ import sys
 import uvicorn
 
 from deployments.local.sample_api.app import create_app
-from deployments.local.sample_api.misbehaving.server import HOST, serve
+
+HOST = "127.0.0.1"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,11 +22,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8010, help="TCP port (default: 8010)")
     parser.add_argument(
         "--scale", type=_positive, default=1, help="times 830 orders are generated (default: 1)"
-    )
-    parser.add_argument(
-        "--misbehave",
-        action="store_true",
-        help="let whoever reaches the port plan faults at /_faults (for tests)",
     )
     return parser.parse_args(argv)
 
@@ -45,10 +41,7 @@ def main() -> None:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(scale=arguments.scale)
-    if arguments.misbehave:
-        serve(app, arguments.port)
-    else:
-        uvicorn.run(app, host=HOST, port=arguments.port, log_level="warning")
+    uvicorn.run(app, host=HOST, port=arguments.port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.local.sample_api import northwind, open_meteo
-from deployments.local.sample_api.catalogue import resources
-from deployments.local.sample_api.catalogue.resources import Catalogue
-from deployments.local.sample_api.exchange import Ask
 from deployments.local.sample_api.odata import Page, QueryError, read_page
 from deployments.local.sample_api.open_meteo import ParameterError
 
@@ -71,18 +68,12 @@ def create_app(scale: int = 1, today: date | None = None) -> Starlette:
             Route(f"{ODATA_ROOT}/", list_entity_sets),
             Route(f"{ODATA_ROOT}/{{name}}", read_entity_set),
             Route(ARCHIVE_PATH, read_archive),
-            *(
-                Route(path, read_catalogue, methods=["GET", "POST"])
-                for area in resources.AREAS
-                for path in (f"/{area}", f"/{area}/{{rest:path}}")
-            ),
         ],
         middleware=[Middleware(NoticeMiddleware)],
         exception_handlers=dict.fromkeys((HTTPException, QueryError, ParameterError), on_error),
     )
     app.state.entity_sets = northwind.generate(scale)
     app.state.today = today
-    app.state.catalogue = Catalogue()
     return app
 
 
@@ -113,14 +104,6 @@ def read_entity_set(request: Request) -> Response:
 def read_archive(request: Request) -> Response:
     today = request.app.state.today or datetime.now(timezone.utc).date()
     return archive(open_meteo.answer(_parameters(request), today))
-
-
-async def read_catalogue(request: Request) -> Response:
-    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    base = str(request.base_url).rstrip("/")
-    ask = Ask(request.method, target, dict(request.headers), await request.body(), base)
-    answer = request.app.state.catalogue.answer(ask)
-    return Response(answer.body, answer.status, dict(answer.headers))
 
 
 def _envelope(name: str, context: str, page: Page) -> dict[str, object]:

@@ -1,0 +1,83 @@
+"""`make dbt-diff`: build what the working tree changes, beside what is published, and compare."""
+
+import argparse
+import getpass
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from psycopg2.extensions import cursor as Cursor
+
+from commands import local_warehouse
+from commands.dbt_diff.build import Trial, audited, drop, trial
+from commands.dbt_diff.compare import differences, key_of
+from commands.run_local import add_database_arguments, database_name
+from flows.dbt_build.publish import Name
+from flows.dbt_build.selection import DONE
+from flows.errors import EltError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build, print what differs, and drop it again; 1 when a node failed."""
+    parser = argparse.ArgumentParser(prog="make dbt-diff", description=__doc__)
+    parser.add_argument("--name", default="", help="what the schemas end with; by default who asks")
+    parser.add_argument("--audit", action="store_true", help="compare what the last build left")
+    parser.add_argument("--drop", action="store_true", help="only drop what a killed one left")
+    add_database_arguments(parser)
+    given = parser.parse_args(arguments)
+    name = given.name or re.sub(r"[^a-z0-9]+", "_", f"trial_{getpass.getuser()}".lower())[:30]
+    database = database_name(given.api, given.scale)
+    try:
+        with local_warehouse.warehouse(os.environ, given.home, database) as warehouse:
+            if given.drop:
+                if others := drop(warehouse, name):
+                    print(f"Not made by a trial, and left as they are: {', '.join(others)}.")
+                return 0
+            if given.audit:
+                with warehouse.transaction() as cursor:
+                    return _tell(cursor, audited(cursor))
+            with trial(warehouse, name) as built, warehouse.transaction() as cursor:
+                return _tell(cursor, built)
+    except EltError as error:
+        print(f"FAILED: {error}")
+        return 1
+
+
+def _tell(cursor: Cursor, built: Trial) -> int:
+    print("\n".join(told(cursor, built)), flush=True)
+    return 0 if all(node["status"] in DONE for node in built.results) else 1
+
+
+def told(cursor: Cursor, built: Trial) -> list[str]:
+    """What was built, what failed, and what differs, line by line."""
+    if not built.results:
+        return ["The working tree changes no model: nothing was built."]
+    lines = [f"Left out: what depends on {', '.join(built.left_out)}."] if built.left_out else []
+    nodes = built.manifest["nodes"]
+    for result in built.results:
+        node = nodes.get(result["unique_id"], {})
+        if result["status"] not in DONE:
+            lines.append(f"{result['status'].upper()} {result['unique_id']}: {result['message']}")
+        elif node.get("resource_type") in ("model", "seed") and node.get("relation_name"):
+            lines += _compared(cursor, built, result["unique_id"])
+    done = sum(result["status"] in DONE for result in built.results)
+    return [*lines, f"{done} of {len(built.results)} nodes went well in *{built.suffix}."]
+
+
+def _compared(cursor: Cursor, built: Trial, unique_id: str) -> list[str]:
+    node = built.manifest["nodes"][unique_id]
+    new = Name(node["schema"], node["alias"])
+    old = Name(node["schema"].removesuffix(built.suffix), node["alias"])
+    return differences(cursor, old, new, key_of(built.manifest, unique_id))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(main())

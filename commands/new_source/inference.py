@@ -1,0 +1,250 @@
+"""What a first page suggests: where its records are, their key, how to page, types to cast to.
+
+Suggestions only: a person reviews what is made of them. Knows no network.
+"""
+
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from commands.new_source.literals import Call
+from flows.errors import ConfigurationError
+from flows.extract.paginators import next_link, value_at
+from flows.load.batch import RecordFrame
+from flows.load.column_names import column_name, column_names
+from flows.source import Page
+
+NEXT_FIELDS = ("next", "next_url", "nextLink", "@odata.nextLink", "links.next", "paging.next")
+DEEPEST = 3
+# RECORDS=. says that the whole answer is one record.
+WHOLE = "."
+LOADED_AT = "loaded_at"
+
+# Where APIs put their records, if not under their own name.
+_USUAL = re.compile(
+    "content|data|entries|hits|items|objects|records|results|rows|values?", re.IGNORECASE
+)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?")
+_MONEY = re.compile(r"(^|_)(price|amount|total|cost|fee|freight|revenue|balance)(_|$)")
+# https://www.postgresql.org/docs/current/sql-keywords-appendix.html, those that need quotes.
+_KEYWORDS = frozenset(Path(__file__).with_name("sql_keywords.txt").read_text().split())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A raw column and what to make of it in staging.
+
+    Attributes:
+        field: as the API names it.
+        type: the raw column's type.
+        cast: the type to cast to in staging; empty for none.
+        group: id, text, number, boolean or time.
+    """
+
+    field: str
+    name: str
+    type: str
+    cast: str
+    group: str
+
+
+def records_path(document: Any) -> str | None:
+    """The path of the only list of objects in a document; None where it is one object itself.
+
+    Raises:
+        ConfigurationError: when that can't be told: there are several lists, or empty ones, or
+            objects by name.
+    """
+    if isinstance(document, list):
+        return ""
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"The answer is {type(document).__name__}, which has no records.")
+    paths = _places(document, _is_list_of_objects)
+    if len(paths) > 1:
+        raise ConfigurationError(
+            f"There are several lists in the answer: {', '.join(map(repr, paths))}. Say which one "
+            f"holds the records: RECORDS={paths[0]}"
+        )
+    if not paths:
+        _check_is_record(document)
+        return None
+    _check_is_only_place(document, paths[0])
+    return paths[0]
+
+
+def _check_is_only_place(document: dict[str, Any], path: str) -> None:
+    """Refuse, say, a list of errors beside `items` that are empty today."""
+    others = _usual_places(
+        document,
+        lambda value: _is_nothing(value) or isinstance(value, list) or _is_object_of_objects(value),
+    )
+    if others and not _is_usual(path):
+        raise ConfigurationError(
+            f"The only list of objects in the answer is {path!r}, and the records may be at "
+            f"{others[0]!r}. If they are not, say so: RECORDS={path}. If they are, ask with "
+            "parameters that bring some, in a list."
+        )
+
+
+def _check_is_record(document: dict[str, Any]) -> None:
+    """Refuse a document that may be something else than one record."""
+    remedy = f"If the whole answer is one record, say so: RECORDS={WHOLE}"
+    if empty := _places(document, lambda value: value == []):
+        raise ConfigurationError(
+            f"There is an empty list in the answer: {empty[0]!r}. If it holds the records, ask "
+            f"with parameters that bring some. {remedy}"
+        )
+    if named := _places({"": document}, _is_object_of_objects):
+        place = repr(named[0].strip(".")) if named[0] else "the answer"
+        raise ConfigurationError(
+            f"There are objects by name under {place}. If they are the records, write a `records` "
+            f"function by hand: see docs/sources.md. {remedy}"
+        )
+    _check_usual_places(document, remedy)
+
+
+def _check_usual_places(document: dict[str, Any], remedy: str) -> None:
+    """Refuse a document that has no objects where records usually are."""
+    if nothing := _usual_places(document, _is_nothing):
+        raise ConfigurationError(
+            f"There is nothing at {nothing[0]!r} in the answer. If the records are there, ask with "
+            f"parameters that bring some. {remedy}"
+        )
+    if others := _usual_places(document, lambda value: isinstance(value, list)):
+        raise ConfigurationError(
+            f"Not everything in the list {others[0]!r} of the answer has fields. If it holds the "
+            f"records, write a `records` function by hand: see docs/sources.md. {remedy}"
+        )
+
+
+def _usual_places(document: Mapping[str, Any], is_wanted: Callable[[Any], bool]) -> list[str]:
+    return [path for path in _places(document, is_wanted) if _is_usual(path)]
+
+
+def _is_usual(path: str) -> bool:
+    return _USUAL.fullmatch(path.rpartition(".")[2]) is not None
+
+
+def _places(
+    document: Mapping[str, Any], is_wanted: Callable[[Any], bool], path: tuple[str, ...] = ()
+) -> list[str]:
+    """The paths of the values that are wanted, as far down as records are looked for."""
+    found: list[str] = []
+    for name, value in document.items():
+        if is_wanted(value):
+            found.append(".".join((*path, name)))
+        elif isinstance(value, dict) and len(path) < DEEPEST:
+            found += _places(value, is_wanted, (*path, name))
+    return found
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value == {}
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _is_object_of_objects(value: Any) -> bool:
+    """Whether it looks like records by their key: `17`, or several that share a field."""
+    if not isinstance(value, dict) or not value:
+        return False
+    if not all(isinstance(item, dict) and item for item in value.values()):
+        return False
+    is_by_number = all(re.search(r"\d", name) for name in value)
+    return is_by_number or (len(value) > 1 and bool(set.intersection(*map(set, value.values()))))
+
+
+def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
+    """The field that is likely to identify a record: named like an id, never null, never twice."""
+    wanted = ("id", f"{singular(resource)}_id", "uuid", "key", "code")
+    for name in wanted:
+        for field in records[0] if records else ():
+            values = [record.get(field) for record in records]
+            is_plain = all(isinstance(value, str | int) for value in values)
+            if column_name(field) == name and is_plain and len(set(values)) == len(values):
+                return field
+    return None
+
+
+def paging(page: Page) -> Call | None:
+    """The call of `flows.extract.paginators` that follows this page's own next link, if any."""
+    for field in NEXT_FIELDS if page.members else ():
+        if isinstance(value_at(page, field), str):
+            return Call("next_url", (field,))
+    return Call("next_link") if next_link()(page) else None
+
+
+def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:
+    """The raw table's columns, ids first, then texts, numbers, booleans and times."""
+    natural = RecordFrame(records).natural
+    names = column_names(natural, known={})
+    found = [
+        _column(
+            field, names[field], kind or "text", [record.get(field) for record in records], keys
+        )
+        for field, kind in natural.items()
+    ]
+    order = ("id", "text", "number", "boolean", "time")
+    return sorted(found, key=lambda column: order.index(column.group))
+
+
+def staged_names(columns: Sequence[Column], entity: str) -> dict[str, str]:
+    """The staging model's name of each raw column, each once.
+
+    `id` becomes `order_id`; what SQL reserves gets the entity's name before it.
+    """
+    names = {
+        column.name: column.name
+        for column in columns
+        if column.name not in {"id", LOADED_AT} and quoted(column.name) == column.name
+    }
+    for column in columns:
+        if column.name not in names:
+            names[column.name] = _free_name(column.name, entity, {LOADED_AT, *names.values()})
+    return {column.name: names[column.name] for column in columns}
+
+
+def _free_name(name: str, entity: str, taken: Container[str]) -> str:
+    wanted = column_name(f"{entity}_{name}")
+    numbered = (column_name(f"{wanted}_{number}") for number in count(2))
+    own = [name] if quoted(name) == name else []
+    return next(found for found in chain([wanted], own, numbered) if found not in taken)
+
+
+def _column(field: str, name: str, kind: str, values: Sequence[Any], keys: Sequence[str]) -> Column:
+    texts = [value for value in values if isinstance(value, str)]
+    cast, group = "", {"bigint": "number", "double precision": "number"}.get(kind, "text")
+    if kind == "boolean":
+        group = "boolean"
+    elif kind == "text" and texts and all(map(_DAY.fullmatch, texts)):
+        cast, group = "date", "time"
+    elif kind == "text" and texts and all(map(_MOMENT.fullmatch, texts)):
+        cast, group = "timestamptz", "time"
+    elif group == "number" and _MONEY.search(name):
+        cast = "numeric"
+    if field in keys or name == "id" or name.endswith("_id"):
+        group = "id"
+    return Column(field, name, kind, cast, group)
+
+
+def singular(resource: str) -> str:
+    """The name of one record, as far as English goes."""
+    if resource.endswith("ies") and resource != "ies":
+        return f"{resource[:-3]}y"
+    if resource.endswith(("sses", "xes", "ches", "shes")):
+        return resource[:-2]
+    is_plural = resource.endswith("s") and not resource.endswith("ss") and resource != "s"
+    return resource[:-1] if is_plural else resource
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL wants it."""
+    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) is not None and name not in _KEYWORDS
+    doubled = name.replace('"', '""')
+    return name if is_plain else f'"{doubled}"'

@@ -1,0 +1,131 @@
+"""`make preview`: the first records of a resource and its raw table's columns; writes nothing."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import Any
+
+from flows import sources
+from flows.errors import ConfigurationError, EltError
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.guards import with_guards
+from flows.load.batch import RecordFrame
+from flows.load.column_names import column_names
+from flows.load.map_record import check_values, mapped
+from flows.source import Page, Partition, Resource, RowsOf, Source, Window
+
+SHOWN = 3
+LONGEST = 300
+
+
+def main() -> int:
+    """Ask once and print; 1 with a readable reason when that does not work."""
+    parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--resource", default="", help="by default the first one")
+    parser.add_argument("--partition", default="", help='values for a child, e.g. "order_id=1"')
+    arguments = parser.parse_args()
+    try:
+        source = sources.find(arguments.source)
+        name = arguments.resource or source.resources[0].name
+        resource = source.resource(name)
+        page = first_page(source, resource, _partition(resource, arguments.partition))
+        print(described(source, resource, page))
+    except EltError as error:
+        print(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+def first_page(source: Source, resource: Resource, partition: Partition) -> Page:
+    """The first page of the last day that has one; with the login from the environment.
+
+    Raises:
+        ConfigurationError: when there is no page at all.
+        EltError: as `Client.get` does.
+    """
+    with Client(source) as client:
+        page = next(
+            islice(read_pages(client, source, resource, partition, _window(resource)), 1), None
+        )
+    if page is None:
+        raise ConfigurationError(f"{source.name}.{resource.name} has nothing to ask for.")
+    return page
+
+
+def _window(resource: Resource) -> Window:
+    """One step of a resource that is read in steps; everything of the others."""
+    cursor = resource.cursor
+    if cursor is None or cursor.start is None:
+        return Window()
+    step = cursor.step or timedelta(days=1)
+    return Window(cursor.start, min(cursor.start + step, datetime.now(timezone.utc)))
+
+
+def _partition(resource: Resource, text: str) -> Partition:
+    if text:
+        values = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+        return Partition(text, values)
+    if isinstance(resource.partitions, RowsOf):
+        wanted = ",".join(f"{name}=…" for name in resource.partitions.columns)
+        raise ConfigurationError(
+            f"{resource.name} is read by rows of {resource.partitions.resource}: name one with "
+            f'PARTITION="{wanted}".'
+        )
+    return resource.partitions[0]
+
+
+def described(source: Source, resource: Resource, page: Page) -> str:
+    """What a person wants to see of a first page."""
+    resource = with_guards(resource)
+    found = [] if page.is_empty else resource.records(page)
+    records = _mapped(resource, found)
+    follows = page.resume.url if page.resume else None
+    lines = [
+        f"{page.request or page.url}",
+        f"  {page.content_type}, {len(page.body):,} bytes, {len(found)} records; "
+        + (f"next: {follows}" if follows else "no page follows"),
+    ]
+    left_out = len(found) - len(records)
+    lines += [f"  map_record leaves {left_out} of them out"] if left_out else []
+    good = [record for record in records if isinstance(record, dict) and record]
+    if good:
+        natural = RecordFrame(good).natural
+        names = column_names(natural, resource.names)
+        lines += ["", f"raw_{source.name}.{resource.name} would have"]
+        lines += [
+            f"  {names[field]:<32}{resource.columns.get(names[field], kind or 'text'):<20}"
+            f"{_example(good, field)}"
+            for field, kind in natural.items()
+        ]
+    lines += ["", f"The first {min(SHOWN, len(records))} of them:"] if records else []
+    lines += [f"  {_cut(_shown(record))}" for record in records[:SHOWN]]
+    return "\n".join(lines)
+
+
+def _mapped(resource: Resource, found: Sequence[Any]) -> list[Any]:
+    map_record = resource.map_record
+    records = [*mapped(resource.name, map_record, found).values()] if map_record else [*found]
+    check_values(resource.name, "map_record" if map_record else "records", records)
+    return records
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _example(records: list[dict[str, object]], field: str) -> str:
+    values = (record.get(field) for record in records)
+    return _cut(_shown(next((value for value in values if value is not None), None)), 40)
+
+
+def _cut(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The flows once, and what came of them: the part of `make run-local` that imports Prefect.
+
+It is a process of its own, so that what Prefect still has to send is sent before the server stops.
+Its environment says where Postgres, the Prefect server and the APIs are.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from prefect.client.schemas.objects import State
+
+from blocks import warehouse
+from commands.load_progress import COUNTED, heading, watch
+from deployments.local.stack import REPORTER_URL_VARIABLE
+from flows.elt import elt
+from flows.sources import names
+from flows.transform import transform
+
+REPORT = """
+select
+    to_char(sales_month, 'YYYY-MM') as month, orders, quantity, revenue,
+    round(mean_temperature_max_celsius::numeric, 1) as "mean max °C"
+from marts.rpt_sales_vs_weather order by sales_month limit 6
+"""
+
+
+def main(begun_at: float, install_seconds: float, log: Path, replay: bool = False) -> int:
+    """Wait for a line that says the services are up, then run the flows; 0 when all went well.
+
+    Args:
+        begun_at: when the services began to start, as a Unix time.
+        install_seconds: how long the installation took before.
+        log: the file for all that Prefect and the flows log.
+        replay: load what was set aside instead of asking the APIs.
+    """
+    if not sys.stdin.readline():
+        return 1
+    seconds = {"install": install_seconds, "services": time.time() - begun_at}
+    _log_to(log)
+    warehouse.save()
+    dsn = os.environ[warehouse.URL_VARIABLE]
+    problems: list[str] = []
+    say("\n" + heading())
+    with _timed(seconds, "load"), watch(dsn, say) as totals, ThreadPoolExecutor() as pool:
+        load = partial(_load, replay=replay)
+        for name, state in zip(names(), pool.map(load, names()), strict=True):
+            _note(problems, name, state)
+    say(_what_changed(totals))
+    say("\nBuilding and testing with dbt ...")
+    with _timed(seconds, "dbt"):
+        _note(problems, "dbt", transform(return_state=True))
+    _show_report(os.environ[REPORTER_URL_VARIABLE])
+    say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
+    for problem in problems:
+        say(f"\nFAILED: {problem}")
+    say(_where_next(log, bool(problems)))
+    return 1 if problems else 0
+
+
+def _load(source: str, replay: bool) -> State[Any]:
+    return elt(source=source, replay=replay, transform=False, return_state=True)
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    seconds[phase] = time.monotonic() - begun
+
+
+def _log_to(path: Path) -> None:
+    """Keep all that Prefect and the flows log, tracebacks too; show dbt's models as they end."""
+    everything = logging.FileHandler(path)
+    everything.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("prefect", "flows"):
+        logging.getLogger(name).addHandler(everything)
+    nodes = logging.getLogger("flows.transform")
+    nodes.setLevel(logging.DEBUG)
+    nodes.addHandler(_ShowModels())
+
+
+class _ShowModels(logging.Handler):
+    """Print each model when it is built, and every node that is not well; tests pass in silence."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("model ") or not message.endswith(("pass", "success")):
+            say(f"  {message}")
+
+
+def _note(problems: list[str], what: str, state: State[Any]) -> None:
+    """Keep a failed flow's own message."""
+    if not state.is_completed():
+        error = state.result(raise_on_failure=False)
+        problems.append(f"{what}: {error if isinstance(error, Exception) else state.message}")
+    elif isinstance(summary := state.result(), str):
+        say(f"  {summary}")
+
+
+def _what_changed(totals: Mapping[str, int]) -> str:
+    if totals["inserted"] + totals["updated"] == 0:
+        return "Nothing new: 0 inserted, 0 updated."
+    return "In all: " + ", ".join(f"{totals[name]:,} {name}" for name in COUNTED)
+
+
+def _show_report(dsn: str) -> None:
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass('marts.rpt_sales_vs_weather')")
+        if cursor.fetchone() == (None,):
+            return
+        cursor.execute(REPORT)
+        names = [column.name for column in cursor.description or ()]
+        say("\nDoes the weather move our sales in London? (marts.rpt_sales_vs_weather)")
+        for row in [names, *cursor.fetchall()]:
+            say("  " + "".join(f"{value!s:>14}" for value in row))
+
+
+def _where_next(log: Path, failed: bool) -> str:
+    if failed:
+        return f"\nWhat was committed is kept. The whole log, with tracebacks: {log}"
+    return (
+        "\nNext:"
+        "\n  make psql                the database; try: select * from elt.loads"
+        "\n  make run-local           again: only what is new is loaded"
+        "\n  flows/sources/           one file per API: add yours"
+        "\n  README.md                schedules, deployment, and how it works"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), len(sys.argv) > 4))

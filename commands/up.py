@@ -1,0 +1,166 @@
+"""`make up`: the whole system on one machine, until Ctrl-C ends it.
+
+It must not import Prefect: what it starts reads its settings from the environment it is given.
+"""
+
+import argparse
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from textwrap import indent
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import urljoin
+
+from commands.run_local import HOME, SAMPLE
+from deployments.local.message_sink import Message, receiving
+from deployments.local.processes import (
+    Service,
+    StartError,
+    child,
+    free_port,
+    uninterrupted,
+    wait_for,
+)
+from deployments.local.stack import START_SECONDS, Stack, running
+
+POOL = "elt"
+WATCH_SECONDS = 0.5
+LAST_LINES = 20
+MODULE = [sys.executable, "-m"]
+DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
+CHANNEL = re.compile(r"\b(?:apprise|custom-webhook|slack-webhook)/([a-z0-9-]+)")
+# What a shell or .env say about another server must not lead this one astray.
+HERE = {
+    "ELT_CODE": "",
+    "ELT_REF": "",
+    "ELT_WORK_POOL_TYPE": "process",
+    "GIT_TOKEN": "",
+    "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": POOL,
+}
+
+
+def main() -> int:
+    """Run until a signal comes (0 for Ctrl-C) or a part of it ends by itself (1)."""
+    parser = argparse.ArgumentParser(prog="make up", description=__doc__)
+    parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
+    home = parser.parse_args().home
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        with _system(home) as services:
+            _watch(services)
+    except StartError as error:
+        say(f"\nFAILED: {error}")
+    return 1
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe, and in one piece: receivers print from threads."""
+    print(f"{text}\n", end="", flush=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End, once: a second Ctrl-C must not keep the first from ending every process."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(0 if number == signal.SIGINT else 128 + number)
+
+
+def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
+    """A variable for every channel that is declared, whatever it is elsewhere: all end here."""
+    webhook, email = receivers["NOTIFY_WEBHOOK_URL"], receivers["NOTIFY_EMAIL_URL"]
+    urls = {"webhook": webhook, "slack": webhook.replace("http://", "json://")}
+    return {
+        f"NOTIFY_{name.upper().replace('-', '_')}_URL": urls.get(name, email)
+        for name in CHANNEL.findall(declared)
+    }
+
+
+@contextmanager
+def _system(home: Path) -> Iterator[Sequence[Service]]:
+    """Start all of it, say where it is, and end it afterwards."""
+    say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
+    with ExitStack() as opened:
+        with uninterrupted():
+            receivers = opened.enter_context(receiving(_tell))
+        stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
+        stack.wait()
+        say("Deploying what prefect.yaml declares ...")
+        _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)
+        say("Starting a worker ...")
+        with _worker(home / "worker.log", stack.environment) as worker:
+            say(_where_it_is(stack))
+            try:
+                yield (*stack.services, worker)
+            finally:
+                say("\nEnding all of it ...")
+
+
+def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
+    """What `make deploy` does, with all messages sent to `receivers`."""
+    log.unlink(missing_ok=True)
+    declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
+    settings = {**environment, **channels(declared, receivers)}
+    with child([*MODULE, "deployments.deploy"], log, settings) as process:
+        code = process.wait()
+    if code:
+        last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:])
+        raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
+
+
+@contextmanager
+def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
+    port = free_port()
+    settings = {
+        **environment,
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+    }
+    command = [*MODULE, "prefect", "worker", "start", "--pool", POOL, "--with-healthcheck"]
+    with child(command, log, settings) as process:
+        wait_for(f"http://127.0.0.1:{port}/health", process, log, START_SECONDS)
+        yield Service("worker", log, lambda: process.poll() is None)
+
+
+def _watch(services: Sequence[Service]) -> NoReturn:
+    """Wait for a signal, or for a part that ends by itself."""
+    while True:
+        for service in services:
+            service.check()
+        time.sleep(WATCH_SECONDS)
+
+
+def _tell(message: Message) -> None:
+    """Print what arrived, a few lines."""
+    at = datetime.now().astimezone().strftime("%H:%M:%S")
+    heading = f"{at}  {message.channel}  {message.subject}".rstrip()
+    say(f"{heading}\n{indent(message.text, '          ')}".rstrip())
+
+
+def _where_it_is(stack: Stack) -> str:
+    api_url = stack.environment["PREFECT_API_URL"]
+    return f"""Ready.
+
+  Prefect UI    {urljoin(api_url, "/")}
+  sample API    {urljoin(stack.environment["NORTHWIND_BASE_URL"], "/")} (generated data)
+  database      make psql
+
+Start a run in the UI (Deployments, northwind, Run), or in another terminal:
+
+  export PREFECT_API_URL={api_url}
+  .venv/bin/prefect deployment run elt/northwind --watch
+
+Mail and webhook messages that the flows send are printed here.
+Ctrl-C ends all of it.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Automations of this project: those of automations.yaml, and those that triggers become.
+
+In the file a block and a deployment are named (`block: custom-webhook/webhook`, `deployment:
+flow/name`); Prefect wants ids.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+from prefect.events.actions import ActionTypes
+from prefect.events.schemas.automations import AutomationCore
+from prefect.utilities.templating import apply_values
+from pydantic import BaseModel
+
+from deployments.check import secrets, triggers
+from deployments.check.located_yaml import Node, Problem
+from deployments.check.unknown_keys import keys_of, misread, refusals, unknown_keys, unlisted
+
+Named = Literal["block", "deployment"]
+NAMED: dict[Named, str] = {"block": "block_document_id", "deployment": "deployment_id"}
+UNKNOWN = UUID(int=0)
+ACTIONS: dict[str, type[BaseModel]] = {
+    model.model_fields["type"].default: model for model in get_args(ActionTypes)
+}
+_ACTION_LISTS = ("actions", "actions_on_trigger", "actions_on_resolve")
+
+Find = Callable[[Named, str], UUID]
+
+
+def problems(top: Node) -> Iterator[Problem]:
+    """All that is wrong in automations.yaml."""
+    yield from unknown_keys(top, {"automations", "definitions"})
+    yield from unlisted(top, "automations")
+    yield from secrets.passwords_in_urls(top)
+    names = [node.get("name").value for node in top.get("automations").items]
+    for node in top.get("automations").items:
+        yield from _automation(node)
+        name = node.get("name").value
+        if not isinstance(name, str) or names.count(name) > 1:
+            text = f"name: {name!r}: an automation is found again by its name. Give it its own."
+            yield Problem(node.line_at(["name"]), text)
+
+
+def _automation(node: Node) -> Iterator[Problem]:
+    yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"})
+    yield from misread(node, AutomationCore)
+    yield from unlisted(node, *_ACTION_LISTS)
+    yield from triggers.problems(node.get("trigger"), node.get("trigger").plain(), False)
+    if not node.get("actions").items:
+        yield Problem(node.line_at(["actions"]), "actions is empty: say what is to be done.")
+    for key in _ACTION_LISTS:
+        for action in node.get(key).items:
+            yield from _action(action)
+
+
+def _action(node: Node) -> Iterator[Problem]:
+    kind = node.get("type").value
+    if kind not in ACTIONS:
+        text = f"type: no action is {kind!r}. There are: {', '.join(sorted(ACTIONS))}."
+        yield Problem(node.line_at(["type"]), text)
+        return
+    yield from misread(node, ACTIONS[kind])
+    known = keys_of(ACTIONS[kind])
+    yield from unknown_keys(node, known | {name for name, id_ in NAMED.items() if id_ in known})
+    for name in NAMED:
+        if name in node.keys and str(node.get(name).value).count("/") != 1:
+            text = f"{name}: {node.get(name).value!r} is no name: write type/name, or flow/name."
+            yield Problem(node.line_at([name]), text)
+    plain = with_ids(node.plain(), lambda kind, name: UNKNOWN)
+    yield from refusals(node, lambda: ACTIONS[kind].model_validate(plain))
+
+
+def blocks(spec: Mapping[str, Any]) -> list[str]:
+    """The blocks that an automation's actions send through, e.g. custom-webhook/webhook."""
+    actions = [action for key in _ACTION_LISTS for action in spec.get(key) or []]
+    return [action["block"] for action in actions if "block" in action]
+
+
+def with_ids(action: Mapping[str, Any], find: Find) -> dict[str, Any]:
+    """An action as Prefect takes it: what is named, by its id."""
+    found = {NAMED[name]: find(name, action[name]) for name in NAMED if name in action}
+    return {**{key: value for key, value in action.items() if key not in NAMED}, **found}
+
+
+def core(
+    spec: Mapping[str, Any], project: str, find: Find, values: dict[str, Any]
+) -> AutomationCore:
+    """A declared automation as Prefect takes it, with the project's tag.
+
+    Args:
+        spec: as it stands in the file.
+        project: the tag.
+        find: the id of what is named.
+        values: what `{{ … }}` in the trigger stands for; elsewhere it is a template of events.
+    """
+    trigger = apply_values(spec["trigger"], values, remove_notset=False)
+    actions = {
+        key: [with_ids(action, find) for action in spec[key]]
+        for key in _ACTION_LISTS
+        if key in spec
+    }
+    tags = sorted({*spec.get("tags", []), project})
+    return AutomationCore.model_validate({**spec, **actions, "trigger": trigger, "tags": tags})

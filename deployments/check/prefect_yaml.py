@@ -1,0 +1,303 @@
+"""What prefect.yaml and automations.yaml declare, checked whole before anything is deployed.
+
+Needs no server: what only the server knows (its variables and blocks) is not judged here.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.cli.deploy._models import (
+    ConcurrencyLimitSpec,
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
+from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+from prefect.client.schemas.actions import DeploymentScheduleUpdate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.exceptions import PrefectException
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.templating import apply_values
+
+from deployments.check import automations, located_yaml, parameters, schedules, secrets, triggers
+from deployments.check.located_yaml import Node, Problem
+from deployments.check.unknown_keys import (
+    keys_of,
+    misread,
+    refusals,
+    uncounted,
+    unknown_keys,
+    unlisted,
+)
+from flows.errors import ConfigurationError
+
+DEPLOYMENTS = "prefect.yaml"
+AUTOMATIONS = "deployments/automations.yaml"
+_VARIABLE = re.compile(r"\{\{\s*\$(\w+)\s*\}\}")
+_CHECKED_APART = ("schedule", "schedules", "triggers", "concurrency_limit", "work_pool")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The two files, without a problem in them.
+
+    Attributes:
+        root: the folder of prefect.yaml, from which entrypoints are found.
+        project: prefect.yaml's name; the tag of all that this project makes.
+        deployments: as they stand in the file, anchors resolved, templates not.
+        pull: the pull steps of those deployments that have none of their own; None for Prefect's.
+        automations: as they stand in their file.
+        flows: by entrypoint.
+    """
+
+    root: Path
+    project: str
+    deployments: Sequence[Mapping[str, Any]]
+    pull: Any
+    automations: Sequence[Mapping[str, Any]]
+    flows: Mapping[str, Flow[..., Any]] = field(repr=False)
+
+
+def read(root: Path) -> Declared:
+    """What the files in a project's folder declare; it must be the current folder.
+
+    Raises:
+        ConfigurationError: when anything is wrong in them; it lists all that is.
+    """
+    top, problems = located_yaml.read(root / DEPLOYMENTS)
+    flows = _Flows()
+    problems += _deployments_file(top, flows)
+    found = [f"{DEPLOYMENTS}:{each.line}: {each.text}" for each in _ordered(problems)]
+    own: Any = []
+    if (root / AUTOMATIONS).exists():
+        rest, problems = located_yaml.read(root / AUTOMATIONS)
+        problems += automations.problems(rest)
+        found += [f"{AUTOMATIONS}:{each.line}: {each.text}" for each in _ordered(problems)]
+        own = rest.get("automations").plain() or []
+    if found:
+        raise ConfigurationError(f"{_counted(found)} to mend first:\n  " + "\n  ".join(found))
+    plain = top.plain()
+    return Declared(
+        root, plain["name"], plain.get("deployments") or [], plain.get("pull"), own, flows.loaded
+    )
+
+
+def filled(value: Any) -> Any:
+    """A plain value as JSON has it, with the environment filled in as far as it is set."""
+    as_json = json.loads(json.dumps(value, default=lambda day: day.isoformat()))
+    return apply_values(as_json, {}, remove_notset=False)
+
+
+def _ordered(problems: Sequence[Problem]) -> list[Problem]:
+    """By line, each once, though many deployments may share an anchor."""
+    return sorted(set(problems), key=lambda each: (each.line, each.text))
+
+
+def _counted(found: Sequence[str]) -> str:
+    return "1 problem" if len(found) == 1 else f"{len(found)} problems"
+
+
+class _Flows:
+    """The flows of all entrypoints, each loaded once; `complaints` has those that do not load."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Flow[..., Any]] = {}
+        self.complaints: dict[str, str] = {}
+
+    def find(self, entrypoint: str) -> Flow[..., Any] | None:
+        if entrypoint not in self.loaded and entrypoint not in self.complaints:
+            try:
+                self.loaded[entrypoint] = load_flow_from_entrypoint(
+                    entrypoint, use_placeholder_flow=False
+                )
+            except (PrefectException, ImportError, OSError, ValueError, AttributeError) as error:
+                cause = error.__cause__ or error
+                self.complaints[entrypoint] = f"{type(cause).__name__}: {cause}".rstrip(". ")
+        return self.loaded.get(entrypoint)
+
+
+def _deployments_file(top: Node, flows: _Flows) -> Iterator[Problem]:
+    yield from unknown_keys(top, keys_of(PrefectYamlModel) | {"definitions"})
+    yield from unlisted(top, "deployments")
+    project = top.get("name").value
+    if not isinstance(project, str) or not project:
+        yield Problem(top.line, "name is missing: it is the tag of all that this project deploys.")
+    yield from secrets.passwords_in_urls(top)
+    yield from _doubled(top.get("deployments").items, "name", "deployments")
+    for node in top.get("deployments").items:
+        yield from _deployment(node, str(project), flows)
+
+
+def _doubled(nodes: Sequence[Node], key: str, what: str) -> Iterator[Problem]:
+    counts = Counter(node.get(key).value for node in nodes)
+    for node in nodes:
+        name = node.get(key).value
+        if name is not None and counts[name] > 1:
+            text = f"{key}: {counts[name]} {what} are called {name!r}: give each one of its own."
+            yield Problem(node.line_at([key]), text)
+
+
+def _deployment(node: Node, project: str, flows: _Flows) -> Iterator[Problem]:
+    if not node.keys:
+        yield Problem(node.line, "a deployment is a mapping with a name and an entrypoint.")
+        return
+    yield from unknown_keys(node, keys_of(DeploymentConfig))
+    yield from unlisted(node, "schedules", "triggers")
+    yield from misread(node, DeploymentConfig)
+    yield from _shape(node)
+    yield from _tags(node, project)
+    yield from _unset_variables(node)
+    yield from _work_pool(node)
+    yield from _concurrency_limit(node)
+    yield from _stored_secrets(node)
+    yield from _schedules(node)
+    for trigger in node.get("triggers").items:
+        value = {**filled(trigger.plain()), "parameters": {}} if trigger.keys else None
+        yield from triggers.problems(trigger, value, of_deployment=True)
+        yield from parameters.unprintable(trigger.get("parameters"))
+    yield from _flow(node, flows)
+
+
+def _shape(node: Node) -> Iterator[Problem]:
+    """Values of the wrong type, and no name."""
+    if not node.get("name").value:
+        yield Problem(node.line, "name is missing: Prefect would leave this deployment out.")
+    plain = {key: value for key, value in filled(node.plain()).items() if key not in _CHECKED_APART}
+    yield from refusals(node, lambda: DeploymentConfig.model_validate(plain))
+
+
+def _tags(node: Node, project: str) -> Iterator[Problem]:
+    tags = filled(node.get("tags").plain()) or []
+    if project not in ([tags] if isinstance(tags, str) else tags):
+        yield Problem(
+            node.line_at(["tags"]),
+            f"tags of {node.get('name').value!r} lack {project!r}: what carries this project's "
+            f"name is removed when it leaves the file. Write `tags: [{project}]`.",
+        )
+
+
+def _unset_variables(node: Node) -> Iterator[Problem]:
+    """Pull steps are left out: what is not set for them here is filled in where they run."""
+    for key in node.keys:
+        if key == "pull":
+            continue
+        for name, scalar in node.get(key).scalars(key):
+            for variable in _VARIABLE.findall(str(scalar.value)):
+                if variable not in os.environ:
+                    text = f"{name}: {variable} is not set: set it in .env, or write the value."
+                    yield Problem(scalar.line, text)
+
+
+def _work_pool(node: Node) -> Iterator[Problem]:
+    pool = node.get("work_pool")
+    yield from unknown_keys(pool, keys_of(WorkPoolConfig))
+    if pool.value is not None:
+        yield from refusals(pool, lambda: WorkPoolConfig.model_validate(filled(pool.plain())))
+    for name, scalar in pool.get("job_variables").get("env").scalars("env"):
+        if not isinstance(scalar.value, str | None):
+            text = f"{name}: {scalar.value!r} is refused: write it in quotes, as text."
+            yield Problem(scalar.line, text)
+
+
+def _concurrency_limit(node: Node) -> Iterator[Problem]:
+    limit = node.get("concurrency_limit")
+    yield from uncounted(node, "concurrency_limit")
+    if limit.keys:
+        yield from unknown_keys(limit, keys_of(ConcurrencyLimitSpec))
+        yield from misread(limit, ConcurrencyLimitSpec)
+        yield from uncounted(limit, "limit")
+        if not limit.get("collision_strategy").value:
+            text = "collision_strategy is missing: write CANCEL_NEW or ENQUEUE."
+            yield Problem(limit.line, text)
+        yield from refusals(limit, lambda: ConcurrencyLimitConfig(**filled(limit.plain())))
+    elif limit.value is not None and type(limit.value) is not int:
+        yield Problem(
+            limit.line,
+            f"concurrency_limit: {limit.plain()!r} is refused: it is a number of runs, 1 or more.",
+        )
+
+
+def _stored_secrets(node: Node) -> Iterator[Problem]:
+    yield from secrets.stored_secrets(node.get("work_pool").get("job_variables"))
+    for holder in [node, *node.get("schedules").items, *node.get("triggers").items]:
+        yield from secrets.stored_secrets(holder.get("parameters"))
+        yield from secrets.stored_secrets(holder.get("job_variables"))
+
+
+def _schedules(node: Node) -> Iterator[Problem]:
+    if node.get("schedule").value is not None:
+        text = "schedule is Prefect's old word: write `schedules:`, a list, each with a slug."
+        yield Problem(node.line_at(["schedule"]), text)
+    yield from _doubled(node.get("schedules").items, "slug", "schedules of this deployment")
+    for schedule in node.get("schedules").items:
+        yield from unknown_keys(schedule, keys_of(RawScheduleConfig))
+        if not schedule.get("slug").value:
+            yield Problem(
+                schedule.line,
+                "slug is missing: without it Prefect makes all schedules anew at each deploy, and "
+                "forgets which were paused. Give it a name of its own, e.g. `slug: daily`.",
+            )
+        yield from misread(schedule, RawScheduleConfig)
+        yield from schedules.without_effect(schedule)
+        empty = [*schedules.emptiness(schedule)]
+        yield from empty or refusals(schedule, _as_prefect_takes(schedule))
+
+
+def _as_prefect_takes(schedule: Node) -> Callable[[], object]:
+    """The schedule as `prefect deploy` reads it; keys that it does not know are told elsewhere."""
+    known = keys_of(RawScheduleConfig)
+    plain = {key: value for key, value in filled(schedule.plain()).items() if key in known}
+    if "{{" in str(plain.get("active")):
+        del plain["active"]
+
+    def validate() -> object:
+        raw = RawScheduleConfig.model_validate(plain)
+        config = raw.model_dump(mode="json", exclude_unset=True)
+        update = DeploymentScheduleUpdate(**_schedule_config_to_deployment_schedule(config))
+        schedules.must_come(update.schedule)
+        return update
+
+    return validate
+
+
+def _flow(node: Node, flows: _Flows) -> Iterator[Problem]:
+    """What the flow itself says: that it is there, what it does, and takes its parameters."""
+    entrypoint = filled(node.get("entrypoint").value)
+    if not isinstance(entrypoint, str) or not entrypoint:
+        text = "entrypoint is missing: write `entrypoint: flows/elt.py:elt`, a file and a flow."
+        yield Problem(node.line, text)
+        return
+    flow = flows.find(entrypoint)
+    if flow is None:
+        yield Problem(
+            node.line_at(["entrypoint"]),
+            f"entrypoint: {entrypoint} does not load: {flows.complaints[entrypoint]}.",
+        )
+        return
+    if not (filled(node.get("description").value) or flow.description):
+        text = "description is missing: Prefect's UI would show 'None'. Write one, or a docstring."
+        yield Problem(node.line, text)
+    yield from _parameters(flow, node)
+
+
+def _parameters(flow: Flow[..., Any], node: Node) -> Iterator[Problem]:
+    own = node.get("parameters")
+    begun_by = [*node.get("schedules").items, *node.get("triggers").items]
+    for holder in [node, *begun_by]:
+        given = holder.get("parameters")
+        yield from parameters.refused(flow, given, filled(given.plain()) or {})
+    for holder in begun_by:
+        names = [*own.keys, *holder.get("parameters").keys]
+        for name in parameters.missing(flow, names):
+            yield Problem(
+                holder.line,
+                f"{name}: the flow {flow.name} needs this parameter, and a run begun by this gets "
+                "none: name it under the deployment's `parameters:`.",
+            )

@@ -1,0 +1,93 @@
+"""Whether a schedule ever comes, as Prefect's server reckons it, and whether all of it counts.
+
+Prefect accepts a schedule that never comes. Nothing fails then, and nothing runs.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+from deployments.check.located_yaml import Node, Problem
+
+_ONLY_WITH = {"anchor_date": "interval", "day_or": "cron"}
+_EMPTY = {
+    "cron": 'write `cron: "0 5 * * *"`, or what else it is to be.',
+    "rrule": 'write `rrule: "FREQ=DAILY"`, or what else it is to be.',
+    "timezone": "Prefect would take UTC. Write `timezone: UTC` if that is meant.",
+}
+_WITHIN_A_DAY = re.compile("FREQ=(SECONDLY|MINUTELY|HOURLY)", re.IGNORECASE)
+_INTERVAL = re.compile("INTERVAL=[^;]*", re.IGNORECASE)
+_NO_INTERVAL = re.compile("INTERVAL=(?![1-9])", re.IGNORECASE)
+
+
+def emptiness(node: Node) -> Iterator[Problem]:
+    """Keys with an empty text."""
+    for key, remedy in _EMPTY.items():
+        if node.get(key).value == "":
+            yield Problem(node.line_at([key]), f"{key} is empty: {remedy}")
+
+
+def without_effect(node: Node) -> Iterator[Problem]:
+    """Keys that Prefect drops, because they belong to another kind of schedule."""
+    for key, kind in _ONLY_WITH.items():
+        if node.get(key).value is not None and node.get(kind).value is None:
+            text = (
+                f"{key}: Prefect reads it only with `{kind}:`, and would drop it here. Remove it."
+            )
+            yield Problem(node.line_at([key]), text)
+
+
+def must_come(schedule: Any) -> None:
+    """Accept a schedule by which a run begins some day.
+
+    Raises:
+        ValueError: when none ever does.
+    """
+    if isinstance(schedule, CronSchedule):
+        _cron(schedule)
+    if isinstance(schedule, RRuleSchedule):
+        _rrule(schedule)
+    if isinstance(schedule, IntervalSchedule) and schedule.interval < timedelta(seconds=1):
+        seconds = schedule.interval.total_seconds()
+        raise ValueError(f"interval: {seconds} is refused: it is a number of seconds, 1 or more")
+
+
+def _cron(schedule: CronSchedule) -> None:
+    try:
+        days = croniter(schedule.cron, day_or=schedule.day_or)  # type: ignore[no-untyped-call]
+        next(days)
+    except CroniterBadDateError:
+        text = f"cron: {schedule.cron} never comes: Prefect finds no such day in fifty years"
+        raise ValueError(text) from None
+
+
+def _rrule(schedule: RRuleSchedule) -> None:
+    written = " ".join(schedule.rrule.splitlines())
+    if _NO_INTERVAL.search(written):
+        raise ValueError(f"rrule: {written}: INTERVAL is a whole number, 1 or more")
+    try:
+        rule = RRuleSchedule(rrule=_by_day(schedule.rrule), timezone=schedule.timezone).to_rrule()
+    except ValueError as error:
+        raise ValueError(
+            f"rrule: {written}: {error}. Write UNTIL without the Z, or with it a DTSTART "
+            "that has a Z too"
+        ) from error
+    if next(iter(rule.xafter(datetime.now(timezone.utc), inc=True)), None) is None:
+        raise ValueError(
+            f"rrule: {written} never comes: there is no such day, or none is left. Where "
+            "it names no DTSTART, Prefect counts from 2020-01-01"
+        )
+
+
+def _by_day(rrule: str) -> str:
+    """A rule that comes if this one does, and is found in milliseconds instead of minutes.
+
+    From 2020 until now there are two thousand days, and two hundred million seconds.
+    """
+    if "COUNT=" in rrule.upper() or not _WITHIN_A_DAY.search(rrule):
+        return rrule
+    return _INTERVAL.sub("INTERVAL=1", _WITHIN_A_DAY.sub("FREQ=DAILY", rrule))

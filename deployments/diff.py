@@ -1,0 +1,40 @@
+"""Two plain structures, and the values in which they differ, as a person reads them."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from deployments.check import secrets
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """`parameters.retry.attempts 3 -> 5` for each value that is not the same."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    if old == new:
+        return []
+    name = path.rpartition(".")[2]
+    return [f"{path} {secrets.shown(name, old)} -> {secrets.shown(name, new)}"]
+
+
+def plain(value: Any) -> Any:
+    """A model's dump as JSON has it; sets sorted, so that they can be compared."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    return str(value) if isinstance(value, UUID) else value

@@ -1,1 +1,0 @@
-"""The misbehaving mode: tests plan what goes wrong, request by request; off unless asked for."""

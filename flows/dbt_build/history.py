@@ -1,0 +1,271 @@
+"""What dbt has built: `dbt.builds`, and up to which load each raw table is published.
+
+Every function works inside the caller's transaction: what a build publishes, and the note that it
+did, are committed together. The schema is the transformer's; of the ledger (`elt`) it only reads.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import execute_values
+
+from flows.dbt_build.manifests import Json
+from flows.dbt_build.publish import SCHEMA
+from flows.load import ledger
+from flows.postgres import schemas
+
+OWN = schemas.Own(
+    SCHEMA,
+    "What dbt has built",
+    Path(__file__).with_suffix(".sql").read_text(),
+    "builds",
+    frozenset({"build_id", "run_id", "state", "code", "loads", "published_manifest"}),
+)
+_RAW_TABLES = """
+with last_loads as (
+    select distinct on (source, resource, partition) source, resource, state
+    from elt.loads
+    where replays is null and not is_backfill
+    order by source, resource, partition, load_id desc
+),
+
+complete as (
+    select source, resource, bool_and(state = 'succeeded') as is_complete
+    from last_loads
+    group by source, resource
+),
+
+changes as (
+    select source, resource, max(load_id) as load_id
+    from elt.loads
+    where inserted + updated + deleted > 0
+    group by source, resource
+),
+
+reshaped as (
+    select source, resource, max(load_id) as load_id
+    from elt.loads
+    where deleted > 0 or load_id in (select load_id from elt.schema_changes)
+    group by source, resource
+)
+
+select
+    complete.source,
+    complete.resource,
+    coalesce(changes.load_id, 0),
+    complete.is_complete,
+    built.load_id is null or built.load_id < greatest(changes.load_id, reshaped.load_id),
+    built.load_id is null or coalesce(built.load_id < reshaped.load_id, false)
+from complete
+left join changes using (source, resource)
+left join reshaped using (source, resource)
+left join dbt.built_tables as built using (source, resource)
+order by complete.source, complete.resource
+"""
+_MARK_BUILT = """
+insert into dbt.built_tables (source, resource, load_id) values %s
+on conflict (source, resource)
+do update set load_id = excluded.load_id, built_at = clock_timestamp()
+"""
+_FORGET = """
+update dbt.builds set results = null, manifest = null, docs = null
+where ended_at < clock_timestamp() - make_interval(days => %s)
+    and (results is not null or manifest is not null or docs is not null)
+"""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """What is known of a raw table.
+
+    Attributes:
+        load_id: the last load that changed it; 0 when none did.
+        is_complete: the last load of each of its partitions succeeded.
+        is_stale: it changed since all that depends on it was published.
+        is_reshaped: it lost rows since then, its columns changed, or it was left out of a build.
+    """
+
+    source: str
+    resource: str
+    load_id: int = 0
+    is_complete: bool = False
+    is_stale: bool = True
+    is_reshaped: bool = True
+
+    def __str__(self) -> str:
+        """`northwind.orders`."""
+        return f"{self.source}.{self.resource}"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build that has ended, or whose process has.
+
+    Attributes:
+        results: of each node what dbt's run_results.json says; empty when dbt built none.
+        code: checksum of the dbt project that it built.
+        loads: the last load that had changed each raw table, by the table's name.
+    """
+
+    build_id: int
+    run_id: str | None
+    state: str
+    code: str
+    loads: Mapping[str, int]
+    results: Sequence[Json]
+
+
+def prepare(cursor: Cursor) -> None:
+    """Create or complete the schema `dbt`; the caller builds alone.
+
+    Raises:
+        ConfigurationError: when the schema is somebody else's.
+    """
+    schemas.complete(cursor, OWN)
+
+
+def raw_tables(cursor: Cursor) -> list[RawTable]:
+    """Every raw table that was ever loaded."""
+    if ledger.newest(cursor) == 0:
+        return []
+    cursor.execute(_RAW_TABLES)
+    return [RawTable(*row) for row in cursor]
+
+
+def last(cursor: Cursor, state: str | None = None) -> Build | None:
+    """The newest build, or the newest of those that ended in a state."""
+    cursor.execute(
+        "select build_id, run_id, state, code, loads, coalesce(results -> 'results', '[]')"
+        " from dbt.builds where %(state)s is null or state = %(state)s"
+        " order by build_id desc limit 1",
+        {"state": state},
+    )
+    row = cursor.fetchone()
+    return Build(*row) if row else None
+
+
+def begin(
+    cursor: Cursor, run_id: str | None, reason: str, code: str, loads: Mapping[str, int]
+) -> int:
+    """Note that a build begins; the caller is alone, so a build still running is a dead one."""
+    cursor.execute(
+        "update dbt.builds set state = 'abandoned', ended_at = clock_timestamp(),"
+        " error = 'the process that ran it ended without a word' where state = 'running'"
+    )
+    cursor.execute(
+        "insert into dbt.builds (run_id, state, reason, code, loads, is_recorded)"
+        " values (%s, 'running', %s, %s, %s, true) returning build_id",
+        [run_id, reason, code, json.dumps(loads)],
+    )
+    return int(cursor.fetchall()[0][0])
+
+
+def end(cursor: Cursor, build_id: int, state: str, error: str | None = None) -> None:
+    """Note how a build ended; one that is published stays so, whatever came after."""
+    cursor.execute(
+        "update dbt.builds set state = %s, error = %s, ended_at = clock_timestamp()"
+        " where build_id = %s and state <> 'published'",
+        [state, error, build_id],
+    )
+
+
+def keep_artifacts(cursor: Cursor, build_id: int, results: Json, manifest: bytes) -> None:
+    """Keep what dbt left of a build."""
+    cursor.execute(
+        "update dbt.builds set results = %s, manifest = %s where build_id = %s",
+        [json.dumps(results), gzip.compress(manifest), build_id],
+    )
+
+
+def keep_docs(cursor: Cursor, build_id: int, packed: bytes) -> None:
+    """Keep the documentation of what a build published, gzip."""
+    cursor.execute("update dbt.builds set docs = %s where build_id = %s", [packed, build_id])
+
+
+def docs_of(cursor: Cursor, build_id: int) -> bytes | None:
+    """The page that a build kept; None where it kept none, or not so long."""
+    cursor.execute("select docs from dbt.builds where build_id = %s", [build_id])
+    row = cursor.fetchone()
+    return gzip.decompress(row[0]) if row and row[0] else None
+
+
+def manifest_of(cursor: Cursor, build_id: int) -> Json:
+    """The manifest that dbt left of a build."""
+    cursor.execute("select manifest from dbt.builds where build_id = %s", [build_id])
+    return _unpacked(cursor.fetchall()[0][0])
+
+
+def published_manifest(cursor: Cursor) -> Json | None:
+    """The manifest of all that is published; None before the first time."""
+    cursor.execute(
+        "select published_manifest from dbt.builds where published_manifest is not null"
+        " order by build_id desc limit 1"
+    )
+    row = cursor.fetchone()
+    return _unpacked(row[0]) if row else None
+
+
+def is_first_with_copies(cursor: Cursor) -> bool:
+    """Whether all that is published is of versions that did not copy incremental models."""
+    cursor.execute(
+        "select count(*) > 0 and not coalesce(bool_or(is_recorded), false)"
+        " from dbt.builds where state = 'published'"
+    )
+    return bool(cursor.fetchall()[0][0])
+
+
+def unrecorded_manifests(cursor: Cursor) -> Iterator[Json]:
+    """What builds of earlier versions left, before the first that lists what it makes."""
+    cursor.execute(
+        "select build_id from dbt.builds"
+        " where not exists (select from dbt.builds where is_recorded)"
+    )
+    for (build_id,) in cursor.fetchall():
+        cursor.execute(
+            "select manifest, published_manifest from dbt.builds where build_id = %s", [build_id]
+        )
+        yield from (_unpacked(packed) for row in cursor.fetchall() for packed in row if packed)
+
+
+def _unpacked(packed: memoryview) -> Json:
+    manifest: Json = json.loads(gzip.decompress(packed))
+    return manifest
+
+
+def publish(
+    cursor: Cursor,
+    build_id: int,
+    manifest: Json,
+    built: Iterable[RawTable],
+    left_out: Iterable[RawTable],
+) -> None:
+    """Note that a build is published, and all that depends on the tables `built` up to date.
+
+    What depends on a table that was left out may depend on others too: such a table has to be built
+    when it is complete again, even if it did not change.
+    """
+    cursor.execute(
+        "update dbt.builds set published_manifest = null where build_id < %s", [build_id]
+    )
+    cursor.execute(
+        "update dbt.builds set published_manifest = %s where build_id = %s",
+        [gzip.compress(json.dumps(manifest).encode()), build_id],
+    )
+    end(cursor, build_id, "published")
+    execute_values(
+        cursor, _MARK_BUILT, [(table.source, table.resource, table.load_id) for table in built]
+    )
+    for table in left_out:
+        cursor.execute(
+            "delete from dbt.built_tables where (source, resource) = (%s, %s)",
+            [table.source, table.resource],
+        )
+
+
+def forget_artifacts(cursor: Cursor, keep_days: int) -> None:
+    """Drop what dbt left of builds that ended longer ago."""
+    cursor.execute(_FORGET, [keep_days])

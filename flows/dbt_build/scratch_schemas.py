@@ -1,0 +1,233 @@
+"""Schemas in which dbt builds before anything is published: audit schemas, and those of trials.
+
+A schema is ours when it holds the table `RECORD`, which is created with it. That table lists the
+relations that builds make there. Only those are dropped, and never with `cascade`: a relation that
+somebody else put there stays, and so does a view that reads one of ours.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+
+from psycopg2 import errors, sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.dbt_build.publish import Name, drop
+from flows.errors import ConfigurationError
+from flows.postgres import schemas
+from flows.postgres.grants import KINDS
+from flows.source import check_length
+
+RECORD = "_built_relations"
+_CREATE_RECORD = "create table {} (relation text primary key)"
+_COMMENT = "comment on table {} is %s"
+_SAYS = "What dbt builds of this project made in this schema; they drop nothing else in it."
+_OWN = """
+select nspname
+from pg_class
+join pg_namespace on pg_namespace.oid = relnamespace
+where relname = %(record)s and relkind = 'r' and pg_has_role(relowner, 'usage')
+    and right(nspname, length(%(suffix)s)) = %(suffix)s
+order by nspname
+"""
+_OTHERS = """
+select nspname
+from pg_namespace
+where right(nspname, length(%(suffix)s)) = %(suffix)s and nspname <> all (%(own)s)
+order by nspname
+"""
+_RELATIONS = """
+select relname, relname in (select relation from {record}) and pg_has_role(relowner, 'usage')
+from pg_class
+where relnamespace = to_regnamespace(quote_ident(%s)) and relname <> %s and relkind = any (%s)
+order by oid desc
+"""
+_FORGET = """
+delete from {record}
+where relation not in (
+    select relname from pg_class where relnamespace = to_regnamespace(quote_ident(%s))
+)
+"""
+
+
+def own_schemas(cursor: Cursor, suffix: str) -> list[str]:
+    """The schemas of that suffix that builds created."""
+    cursor.execute(_OWN, {"record": RECORD, "suffix": suffix})
+    return [schema for (schema,) in cursor]
+
+
+def others_schemas(cursor: Cursor, suffix: str) -> list[str]:
+    """The schemas of that suffix that no build created."""
+    cursor.execute(_OTHERS, {"suffix": suffix, "own": own_schemas(cursor, suffix)})
+    return [schema for (schema,) in cursor]
+
+
+def prepare(cursor: Cursor, relations: Iterable[Name]) -> None:
+    """Create the schemas that dbt needs for these relations, and record what it will make there.
+
+    Raises:
+        ConfigurationError: when a schema or a relation of such a name is there, and not ours: dbt
+            would replace it; or when a schema's name is too long.
+    """
+    for schema, names in groupby(sorted(relations), key=lambda name: name.schema):
+        check_length("The schema", schema)
+        if schemas.is_there(cursor, schema):
+            _refuse_others_schema(cursor, schema)
+        else:
+            schemas.ensure(cursor, schema)
+            _create_record(cursor, schema)
+        wanted = [name.relation for name in names]
+        _refuse_others_relations(cursor, schema, wanted)
+        _remember(cursor, schema, wanted)
+
+
+def adopt(cursor: Cursor, relations: Collection[Name]) -> None:
+    """Record what earlier versions made without a record; all else in these schemas stays unknown.
+
+    Schemas that are not there, or belong to a role that this one does not have, are left alone.
+    """
+    for schema in sorted({name.schema for name in relations}):
+        if _may_adopt(cursor, schema):
+            _create_record(cursor, schema)
+            made = {name.relation for name in relations if name.schema == schema}
+            _remember(cursor, schema, [each for each, _ in _there(cursor, schema) if each in made])
+
+
+def drop_leftovers(cursor: Cursor, suffix: str, only: Collection[Name] | None = None) -> None:
+    """Drop what earlier builds left in our schemas of that suffix; of it, `only` some.
+
+    Raises:
+        ConfigurationError: when something else depends on it.
+    """
+    own = own_schemas(cursor, suffix)
+    made = [
+        Name(schema, relation)
+        for schema in own
+        for relation, is_ours in _there(cursor, schema)
+        if is_ours
+    ]
+    _drop_all(cursor, [name for name in made if only is None or name in only])
+    forget_missing(cursor, own)
+
+
+def unknown(cursor: Cursor, suffix: str) -> list[Name]:
+    """The relations in our schemas that no build made, or that are another role's now."""
+    return [
+        Name(schema, relation)
+        for schema in own_schemas(cursor, suffix)
+        for relation, is_ours in _there(cursor, schema)
+        if not is_ours
+    ]
+
+
+def drop_schemas(cursor: Cursor, suffix: str) -> None:
+    """Drop our schemas of that suffix with what builds made there.
+
+    Raises:
+        ConfigurationError: when one holds something else, or something else depends on it.
+    """
+    drop_leftovers(cursor, suffix)
+    if others := unknown(cursor, suffix):
+        raise ConfigurationError(
+            f"These were not made by a build and are not dropped, nor is their schema: "
+            f"{_listed(others)}. Move or drop them, then run this again."
+        )
+    for schema in own_schemas(cursor, suffix):
+        drop(cursor, Name(schema, RECORD))
+        try:
+            cursor.execute(sql.SQL("drop schema {}").format(sql.Identifier(schema)))
+        except errors.DependentObjectsStillExist as error:
+            raise ConfigurationError(
+                f"Schema {schema} holds what no build made, and is not dropped: "
+                f"{error.diag.message_detail}. Move or drop that, then run this again."
+            ) from error
+
+
+def forget_missing(cursor: Cursor, own: Iterable[str]) -> None:
+    """Remove from the record what is no longer there: dropped, or moved to where it is read."""
+    for schema in own:
+        cursor.execute(sql.SQL(_FORGET).format(record=_record(schema)), [schema])
+
+
+def _drop_all(cursor: Cursor, relations: Sequence[Name]) -> None:
+    """Drop relations in the order that their dependencies on each other allow.
+
+    Raises:
+        ConfigurationError: when something else depends on one of them; none is dropped then.
+    """
+    waiting = list(relations)
+    while waiting:
+        refused = {name: why for name in waiting if (why := _refusal(cursor, name))}
+        if len(refused) == len(waiting):
+            reasons = "; ".join(refused.values())
+            raise ConfigurationError(
+                "What an earlier build left can't be dropped, because something else depends on "
+                f"it: {reasons}. Drop or change that, then run this again."
+            )
+        waiting = list(refused)
+
+
+def _refusal(cursor: Cursor, name: Name) -> str | None:
+    """Drop a relation; what depends on it, where that keeps it from being dropped."""
+    cursor.execute("savepoint dropping")
+    try:
+        drop(cursor, name)
+    except errors.DependentObjectsStillExist as error:
+        cursor.execute("rollback to savepoint dropping")
+        return error.diag.message_detail or str(error)
+    cursor.execute("release savepoint dropping")
+    return None
+
+
+def _record(schema: str) -> sql.Identifier:
+    return sql.Identifier(schema, RECORD)
+
+
+def _create_record(cursor: Cursor, schema: str) -> None:
+    cursor.execute(sql.SQL(_CREATE_RECORD).format(_record(schema)))
+    cursor.execute(sql.SQL(_COMMENT).format(_record(schema)), [_SAYS])
+
+
+def _remember(cursor: Cursor, schema: str, relations: Sequence[str]) -> None:
+    statement = "insert into {} select unnest(%s::text[]) on conflict do nothing"
+    cursor.execute(sql.SQL(statement).format(_record(schema)), [list(relations)])
+
+
+def _there(cursor: Cursor, schema: str) -> list[tuple[str, bool]]:
+    """The relations in one of our schemas, newest first, and whether each is ours."""
+    statement = sql.SQL(_RELATIONS).format(record=_record(schema))
+    cursor.execute(statement, [schema, RECORD, list(KINDS)])
+    return [(relation, is_ours) for relation, is_ours in cursor]
+
+
+def _may_adopt(cursor: Cursor, schema: str) -> bool:
+    if schema in own_schemas(cursor, schema):
+        return False
+    cursor.execute(
+        "select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = %s", [schema]
+    )
+    return cursor.fetchall() == [(True,)]
+
+
+def _refuse_others_schema(cursor: Cursor, schema: str) -> None:
+    if schema not in own_schemas(cursor, schema):
+        raise ConfigurationError(
+            f"Schema {schema} is there already and no build of this role created it, so nothing "
+            "is built in it. Rename it, or drop it if nobody needs it; then run this again."
+        )
+
+
+def _refuse_others_relations(cursor: Cursor, schema: str, wanted: Collection[str]) -> None:
+    others = [
+        Name(schema, relation)
+        for relation, is_ours in _there(cursor, schema)
+        if relation in wanted and not is_ours
+    ]
+    if others:
+        raise ConfigurationError(
+            f"dbt would replace what no build of this role made: {_listed(others)}. Move it to "
+            "another schema, or drop it if nobody needs it; then run this again."
+        )
+
+
+def _listed(names: Iterable[Name]) -> str:
+    return ", ".join(f"{name.schema}.{name.relation}" for name in names)

@@ -1,0 +1,262 @@
+"""The pages of one resource partition, in order, each with the point from which to go on."""
+
+import json
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.extract import url_policy
+from flows.extract.charsets import in_utf8
+from flows.extract.client import Client
+from flows.extract.record_count import count_check
+from flows.extract.selectors import check_errors, check_names, check_type
+from flows.guards import with_guards
+from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window, query_pairs
+
+# A page of this size is not looked at for whether it is empty: it would have to be read twice.
+SMALL_BYTES = 1 << 16
+
+# As a segment of a path, they stand for another place than the one that is named.
+_NO_SEGMENTS = frozenset({"", ".", ".."})
+
+
+def first_request(
+    source: Source, resource: Resource, partition: Partition, window: Window
+) -> HttpRequest:
+    """The first request of a window. Spaces become %20: not every server reads + as a space.
+
+    Raises:
+        ConfigurationError: when the partition lacks a value, a query parameter has a type that
+            can't be sent, or the body is not JSON.
+    """
+    url = _url(source.base_url, _path(resource, partition.values))
+    params = query_pairs(resource.name, _made(resource.params, partition, window))
+    query = urlencode(params, quote_via=quote)
+    mark = "&" if "?" in url else "?"
+    body = _made(resource.body, partition, window)
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{resource.name}: its body is no JSON: {error}.") from error
+    return HttpRequest(
+        f"{url}{mark}{query}" if query else url, resource.method, resource.headers, body
+    )
+
+
+def _made(declared: Any, partition: Partition, window: Window) -> Any:
+    return declared(partition, window) if callable(declared) else declared
+
+
+def _url(base_url: str, path: str) -> str:
+    return f"{base_url.rstrip('/')}/{path.lstrip('/')}" if path else base_url
+
+
+def _path(resource: Resource, values: Mapping[str, Any]) -> str:
+    """The path with the partition's values in it, each percent-encoded as one segment."""
+    try:
+        parts = string.Formatter().parse(resource.path)
+        names = [name for _, name, _, _ in parts if name is not None]
+        texts = {name: str(values[name]) for name in names}
+        path = resource.path.format(**{name: quote(text, safe="") for name, text in texts.items()})
+    except (LookupError, ValueError) as error:
+        raise ConfigurationError(
+            f"{resource.name}: the path {resource.path!r} wants {error}, which its partitions "
+            f"don't have. They have: {', '.join(values) or 'no values'}."
+        ) from error
+    for name, text in texts.items():
+        if text in _NO_SEGMENTS:
+            raise ConfigurationError(
+                f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
+                f"{name!r}: it would lead somewhere else. Leave that partition out."
+            )
+    return path
+
+
+def read_pages(
+    client: Client,
+    source: Source,
+    resource: Resource,
+    partition: Partition,
+    window: Window,
+    resume: Resume | None = None,
+) -> Iterator[Page]:
+    """Fetch page after page, only when asked for the next one.
+
+    With `resume`, the pages before that point are not fetched again.
+
+    Raises:
+        BadPayloadError: when the API sends a page, or the way to one, that was read already, or
+            more empty pages in a row than the resource's `max_empty_pages`.
+        EltError: as `Client.get` does.
+    """
+    client.learn_secret()
+    resource = with_guards(resource)
+    slices = list(_slices(window, resource))
+    starts = [first_request(source, resource, partition, part) for part in slices]
+    first = str(starts[0]) if starts else ""
+    if resume is not None and resume.first_url != first:
+        resume = None
+    pages = _read_slices(client, resource, slices, starts, first, resume)
+    for number, page in enumerate(pages, start=1):
+        if number == resource.max_pages:
+            page.resume = None
+            yield page
+            return
+        yield page
+
+
+def _read_slices(
+    client: Client,
+    resource: Resource,
+    slices: list[Window],
+    starts: list[HttpRequest],
+    first: str,
+    resume: Resume | None,
+) -> Iterator[Page]:
+    for number, (part, request) in enumerate(zip(slices, starts, strict=True)):
+        if resume is not None and _is_before(part, resume):
+            continue
+        if resume is not None and resume.url is not None and part.since == resume.since:
+            request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
+        more = number + 1 < len(slices)
+        after = Resume(first, None, slices[number + 1].since) if more else None
+        for page, following in _follow(client, resource, request):
+            if page.is_last:
+                yield page
+                return
+            page.resume = after
+            if following is not None:
+                page.resume = Resume(
+                    first, following.url, part.since, following.headers, following.body
+                )
+            yield page
+
+
+def _is_before(part: Window, resume: Resume) -> bool:
+    return part.since is not None and resume.since is not None and part.since < resume.since
+
+
+def _follow(
+    client: Client, resource: Resource, request: HttpRequest
+) -> Iterator[tuple[Page, HttpRequest | None]]:
+    """Each page with the request for the next one."""
+    trail = _Trail(resource.max_empty_pages)
+    check_count = count_check(resource)
+    is_repeatable = resource.method == "GET" or resource.is_repeatable
+    following: HttpRequest | None = request
+    while following is not None:
+        page = client.get(following, resource.rules, is_repeatable)
+        page.find, page.check_count = resource.records, check_count
+        following = None if page.is_empty else _next(client, resource, trail, following, page)
+        yield page, following
+
+
+def _next(
+    client: Client, resource: Resource, trail: "_Trail", request: HttpRequest, page: Page
+) -> HttpRequest | None:
+    check_type(page, resource.records)
+    page.body = in_utf8(page, resource)
+    check_errors(page)
+    check_names(page, resource)
+    found = resource.paging(page) if resource.paging else None
+    trail.add(request, page)
+    if not found:
+        return None
+    following = found if isinstance(found, HttpRequest) else replace(request, url=found)
+    following = client.admit(replace(following, url=url_policy.joined(page.url, following.url)))
+    return following if trail.leads_on(request, page, following) else None
+
+
+class _Trail:
+    """What was asked and answered so far, to notice when an API leads in a circle or nowhere."""
+
+    def __init__(self, max_empty_pages: int) -> None:
+        self._max_empty_pages = max_empty_pages
+        self._empty_pages = 0
+        self._asked: set[str] = set()
+        self._answered: dict[int, str] = {}
+
+    def add(self, request: HttpRequest, page: Page) -> None:
+        """Take note of an answer; one without records may come again.
+
+        Raises:
+            BadPayloadError: when another request had the same one.
+        """
+        asked = str(request)
+        self._asked.add(asked)
+        is_empty = _is_empty(page)
+        self._empty_pages = self._empty_pages + 1 if is_empty else 0
+        earlier = self._answered.setdefault(_fingerprint(page), asked)
+        if earlier != asked and not is_empty:
+            raise _circle(f"{asked} has the same answer as {earlier}")
+
+    def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
+        """Whether to ask on; a page without records that leads back is the end.
+
+        Raises:
+            BadPayloadError: when another page leads to a request that was answered already, or when
+                too many pages in a row had no records.
+        """
+        if str(following) in self._asked:
+            if self._empty_pages:
+                return False
+            raise _circle(f"{request} leads back to {following}")
+        if self._empty_pages >= self._max_empty_pages:
+            raise BadPayloadError(
+                f"{page.url} is the last of {self._empty_pages} pages in a row without records, "
+                "and still names a next one. Declare how the API says that it is done (a `more` in "
+                "the resource's `paging`), or raise its max_empty_pages."
+            )
+        return True
+
+
+def _is_empty(page: Page) -> bool:
+    """Whether there are no records; a page that can't be read is left to the load to judge."""
+    if len(page.body) > SMALL_BYTES:
+        return False
+    try:
+        return not page.found
+    except BadPayloadError:
+        return False
+
+
+def _fingerprint(page: Page) -> int:
+    """What is the same when a page comes again: its records, or its body where that is cheaper.
+
+    Paging that asks by number has cut the records out; a body may hold the time of day as well.
+    Of a million different pages, two have the same one in a load out of thirty million.
+    """
+    if "rows" not in vars(page):
+        return hash(page.body)
+    rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.rows)
+    return hash(b",".join(rows))
+
+
+def _circle(what: str) -> BadPayloadError:
+    return BadPayloadError(
+        f"The paging runs in a circle: {what}. Correct the resource's `paging`, or ask the API's "
+        "owner."
+    )
+
+
+def _slices(window: Window, resource: Resource) -> Iterator[Window]:
+    step = resource.cursor.step if resource.cursor else None
+    if step is None:
+        yield window
+    elif window.since is None or window.until is None:
+        raise ValueError(f"{resource.name}: a window that is read in steps needs both its ends")
+    else:
+        yield from _steps(window.since, window.until, step)
+
+
+def _steps(since: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
+    while since < until:
+        end = until if until - since <= step else since + step
+        yield Window(since, end)
+        since = end

@@ -1,0 +1,320 @@
+"""How to get from one page to the next: functions from a page to the request for the next one.
+
+Reading ends where such a function returns None. A short page is never taken for the last one:
+servers cap what they are asked for.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.extract import url_policy
+from flows.source import HttpRequest, Page
+
+Paging = Callable[[Page], HttpRequest | str | None]
+
+# How a page says that nothing, or something, comes after it.
+NOTHING_MORE = frozenset({"false", "0"})
+SOMETHING_MORE = frozenset({"true", "1"})
+
+# RFC 8288, 3: a quoted value may hold what would end a link or a parameter.
+_PARAM = r"""(?:\s*;)+\s*([^\s=;,"]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?"""
+_LINK = re.compile(rf"<([^>]*)>((?:{_PARAM})*)")
+
+
+def next_url(field: str) -> Callable[[Page], str | None]:
+    """Follow the URL in the body's `field`, absolute or relative to the page's own URL.
+
+    A name with dots goes deeper, unless the body has a field of just that name. The last page has
+    no such field, or null, or an empty string.
+    """
+    if not field:
+        raise ConfigurationError("next_url needs the name of a field.")
+
+    def find(page: Page) -> str | None:
+        link = value_at(page, field)
+        if not link:
+            return None
+        if not isinstance(link, str):
+            raise BadPayloadError(
+                f"{page.url} has {link!r} as its next page under {field!r}, which is no URL. "
+                "Ask the API's owner."
+            )
+        return url_policy.joined(page.url, link)
+
+    return find
+
+
+def next_link(*, more: str = "") -> Callable[[Page], str | None]:
+    """Follow the header `Link: <…>; rel="next"` (RFC 8288).
+
+    Reading ends where there is no such link, or where the link's own parameter `more` says that
+    nothing follows, e.g. `next_link(more="results")` for Sentry's `results="false"`.
+    """
+
+    def find(page: Page) -> str | None:
+        for url, params in _links(page.headers.get("Link", "")):
+            if "next" in params.get("rel", "").lower().split():
+                is_over = params.get(more, "").lower() in NOTHING_MORE
+                return None if is_over else url_policy.joined(page.url, url_policy.from_header(url))
+        return None
+
+    return find
+
+
+def _links(header: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each link with its parameters; the first of a name counts (RFC 8288, 3.3)."""
+    for link in _LINK.finditer(header):
+        pairs = [(name.lower(), value) for name, value in re.findall(_PARAM, link[2])]
+        yield link[1].strip(), {name: _unquoted(value) for name, value in reversed(pairs)}
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+
+
+def next_token(
+    field: str = "",
+    *,
+    response_header: str = "",
+    param: str = "",
+    header: str = "",
+    body_field: str = "",
+    more: str = "",
+) -> Paging:
+    """Send back the token that a page has in its body's `field` or in a header.
+
+    It goes into the query parameter `param`, the header `header` or the JSON body's `body_field`.
+    Reading ends where there is no token (or an empty one, 0 or false), or where the body's `more`
+    says that there is no more; where it says that there is, a token must be there.
+    """
+    put = _place(param, header, body_field)
+    if bool(field) == bool(response_header):
+        raise ConfigurationError("next_token needs either a field or a response_header.")
+
+    def find(page: Page) -> HttpRequest | None:
+        token = page.headers.get(response_header) if response_header else value_at(page, field)
+        if _is_over(page, more):
+            return None
+        if not token and _says_more(page, more):
+            raise BadPayloadError(
+                f"{page.url} has more to come, says its {more!r}, but no token in "
+                f"{field or response_header!r}. Ask the API's owner."
+            )
+        return put(_request(page), token) if token else None
+
+    return find
+
+
+def offset(
+    param: str = "offset", *, body_field: str = "", total: str = "", more: str = ""
+) -> Paging:
+    """Ask for the records after those that were read, by their number.
+
+    Reading ends when the body's `total` is reached or its `more` says so, else with an empty page.
+    An empty page before that is an error: how far to go on from there, it does not say.
+    """
+    param = "" if body_field else param
+    put = _place(param, "", body_field)
+
+    def find(page: Page) -> HttpRequest | None:
+        count = len(page.rows)
+        if _is_over(page, more):
+            return None
+        request = _request(page)
+        following = _number(request, param, body_field, 0) + count
+        if _is_reached(page, total, following):
+            return None
+        if not count:
+            _check_end(page, total, more)
+            return None
+        return put(request, following)
+
+    return find
+
+
+def page_number(
+    param: str = "page",
+    *,
+    body_field: str = "",
+    first: int = 1,
+    total_pages: str = "",
+    more: str = "",
+) -> Paging:
+    """Ask for one page after the other, by number; the first one may go without.
+
+    Reading ends after the body's `total_pages`, or when its `more` says so. An empty page ends it
+    only where neither says that more follows.
+    """
+    param = "" if body_field else param
+    put = _place(param, "", body_field)
+
+    def find(page: Page) -> HttpRequest | None:
+        is_empty = not page.rows
+        if _is_over(page, more):
+            return None
+        request = _request(page)
+        number = _number(request, param, body_field, first)
+        if _is_reached(page, total_pages, number - first + 1):
+            return None
+        if is_empty and not _says_more(page, more) and not _says_total(page, total_pages):
+            return None
+        return put(request, number + 1)
+
+    return find
+
+
+def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "") -> Paging:
+    """Ask for what comes after the last record's `field`; an empty page is the last one.
+
+    An empty page whose `more` says that there is more is an error.
+    """
+    put = _place(param, "", body_field)
+
+    def find(page: Page) -> HttpRequest | None:
+        rows = page.rows
+        if _is_over(page, more):
+            return None
+        if not rows:
+            _check_end(page, "", more)
+            return None
+        last = rows[-1]
+        record = json.loads(bytes(last)) if isinstance(last, msgspec.Raw) else last
+        value = record.get(field) if isinstance(record, dict) else None
+        if value is None:
+            raise BadPayloadError(
+                f"{page.url} has a last record without {field!r}, by which the next page is asked "
+                "for. Correct the resource's `paging`."
+            )
+        if not isinstance(value, str | int | float | list | dict):
+            raise TypeError(
+                f"{field!r} of the last record is a {type(value).__name__}, which JSON has not. "
+                "Return text from `records`, e.g. str(value)"
+            )
+        return put(_request(page), value)
+
+    return find
+
+
+def value_at(page: Page, field: str) -> Any:
+    """What the body's object has under `field`, or deeper under its dots; None for nothing."""
+    found: Any = page.document if page.members is None else page.members
+    if isinstance(found, Mapping) and field in found:
+        return _parsed(found[field])
+    for name in field.split("."):
+        found = _parsed(found)
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return _parsed(found)
+
+
+def with_param(request: HttpRequest, name: str, value: Any) -> HttpRequest:
+    """The request with a query parameter set."""
+    return replace(request, url=url_policy.with_param(request.url, name, _text(value)))
+
+
+def _parsed(value: Any) -> Any:
+    return json.loads(bytes(value)) if isinstance(value, msgspec.Raw) else value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _place(param: str, header: str, body_field: str) -> Callable[[HttpRequest, Any], HttpRequest]:
+    """A function that puts a value in the one place that is named."""
+    if len(list(filter(None, (param, header, body_field)))) != 1:
+        raise ConfigurationError("Paging needs one of param, header and body_field.")
+
+    def put(request: HttpRequest, value: Any) -> HttpRequest:
+        if param:
+            return with_param(request, param, value)
+        if header:
+            return replace(request, headers={**request.headers, header: _text(value)})
+        return replace(request, body=_with_field(request.body, body_field.split("."), value))
+
+    return put
+
+
+def _with_field(body: Any, path: list[str], value: Any) -> dict[str, Any]:
+    members = body if isinstance(body, dict) else {}
+    name, *deeper = path
+    return {**members, name: _with_field(members.get(name), deeper, value) if deeper else value}
+
+
+def _request(page: Page) -> HttpRequest:
+    return page.request or HttpRequest(page.url)
+
+
+def _number(request: HttpRequest, param: str, body_field: str, first: int) -> int:
+    """The number that a request asked with.
+
+    Raises:
+        ConfigurationError: when it is none.
+    """
+    if param:
+        asked = dict(parse_qsl(urlsplit(request.url).query)).get(param, first)
+    else:
+        asked = request.body
+        for name in body_field.split("."):
+            asked = asked.get(name, first) if isinstance(asked, dict) else first
+    try:
+        return int(asked)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{request.url} is asked with {asked!r} as its {param or body_field!r}, which is no "
+            "number. Correct the resource's `params` or `body`."
+        ) from error
+
+
+def _is_over(page: Page, more: str) -> bool:
+    """Whether the page says that it is the last one; one that says nothing does not."""
+    return bool(more) and str(value_at(page, more)).lower() in NOTHING_MORE
+
+
+def _says_more(page: Page, more: str) -> bool:
+    """Whether the page says that it is not the last one."""
+    return bool(more) and str(value_at(page, more)).lower() in SOMETHING_MORE
+
+
+def _says_total(page: Page, total: str) -> bool:
+    """Whether the page says how much there is; less than none is not known."""
+    found = value_at(page, total) if total else None
+    return found is not None and int(found) >= 0
+
+
+def _check_end(page: Page, total: str, more: str) -> None:
+    """Refuse an empty page that says itself that it is not the last one.
+
+    Raises:
+        BadPayloadError: with what the page says.
+    """
+    field = total if _says_total(page, total) else more if _says_more(page, more) else ""
+    if field:
+        raise BadPayloadError(
+            f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "
+            "should follow. Ask the API's owner, or leave that field out of the resource's "
+            "`paging` if it does not count what the API sends."
+        )
+
+
+def _is_reached(page: Page, total: str, count: int) -> bool:
+    """Whether the page's total is known and has been read; less than none is not known.
+
+    Raises:
+        BadPayloadError: when the total is no number.
+    """
+    if not total:
+        return False
+    found = value_at(page, total)
+    try:
+        return found is not None and 0 <= int(found) <= count
+    except (TypeError, ValueError) as error:
+        raise BadPayloadError(
+            f"{page.url} has {found!r} as its {total!r}, which is no number. Ask the API's owner."
+        ) from error

@@ -1,0 +1,76 @@
+"""Whether a source's own `records` function returns as many records as the API sent.
+
+Paging by offset, page number or last record counts them. One that returns fewer ends the reading
+too early, and one that returns more passes over records.
+"""
+
+from collections.abc import Callable, Iterator
+from inspect import unwrap
+from typing import Any
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.extract.selectors import RECORDS
+from flows.source import Page, Resource
+
+# How deep APIs put their records, e.g. `data.orders.page.edges`.
+MAX_DEPTH = 5
+
+
+def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
+    """What refuses a page of which a source's own `records` returned more or fewer than were sent.
+
+    None for the project's own functions. A body that is not JSON can't be compared. The check
+    raises ConfigurationError where the count is that of no list in the page; move what chooses or
+    changes records to `map_record`.
+    """
+    if isinstance(unwrap(resource.records), RECORDS):
+        return None
+
+    def check(page: Page, count: int) -> None:
+        sent = _lists(page)
+        if not _is_all(count, sent):
+            raise ConfigurationError(
+                f"{resource.name}: its `records` function returned {count} records of {page.url}, "
+                f"which sent {_described(sent)}. Paging counts the records, so return all of a "
+                "list that the API sent, and change or leave out records in `map_record`."
+            )
+
+    return check
+
+
+def _lists(page: Page) -> dict[str, Any]:
+    """What may be the page's records, by path: lists, and objects of objects; none but in JSON."""
+    try:
+        return dict(_containers(page.document, "", MAX_DEPTH))
+    except BadPayloadError:
+        return {}
+
+
+def _containers(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) or _holds_objects(value):
+        yield path, value
+    if isinstance(value, dict) and depth:
+        for name, inner in value.items():
+            yield from _containers(inner, f"{path}.{name}" if path else name, depth - 1)
+
+
+def _holds_objects(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and bool(value) and all(isinstance(e, dict) for e in value)
+
+
+def _is_all(count: int, sent: dict[str, Any]) -> bool:
+    """Whether that many records can be all: none if no list holds records, one if all is one."""
+    if count:
+        return count == 1 or not sent or count in map(len, sent.values())
+    return not any(isinstance(e, list) and _may_be_records(e) for e in sent.values())
+
+
+def _may_be_records(values: list[Any]) -> bool:
+    """Whether they are objects, other than links (as in HAL and other hypermedia)."""
+    return _holds_objects(values) and not all("href" in value for value in values)
+
+
+def _described(sent: dict[str, Any]) -> str:
+    return ", ".join(f"{len(values)} under {path!r}" for path, values in sent.items()) or "no list"

@@ -1,0 +1,354 @@
+"""Where the records are in a page: in JSON at a path, in lines of JSON, in CSV."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import unwrap
+from itertools import islice
+from operator import eq
+from typing import Any, ClassVar
+
+import msgspec
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.redaction import redact, start_of
+from flows.source import Page, Record, Resource, not_utf8
+
+# Content types that say nothing about what is in them; some servers send all they have so.
+ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
+
+# An `errors` member that tells of none.
+NO_ERRORS = frozenset({b"[]", b"null", b"{}", b'""', b"false", b"0"})
+
+# What CSV files are delimited by, and how many of their lines are enough to tell.
+DELIMITERS = (",", ";", "\t", "|")
+COMPARED_LINES = 100
+SHOWN_CHARACTERS = 200
+# The first line that is not empty, after a byte order mark.
+_FIRST_LINE = re.compile(rb"[\xef\xbb\xbf\r\n]*([^\r\n]*)")
+_ONE_LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
+
+# The body's own limit counts (`max_body_bytes`), not the csv module's of 128 KiB a value.
+csv.field_size_limit(2**31 - 1)
+
+
+def check_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
+    """Compare what the API says it sends with what the resource declares.
+
+    Functions of a source's own declare nothing, unless they have a `types` of their own.
+
+    Raises:
+        BadPayloadError: when they disagree.
+    """
+    types: tuple[str, ...] = getattr(records, "types", ())
+    if types and not _is_of_type(page, (*types, *ANY_TYPE)):
+        raise BadPayloadError(
+            f"{page.url} answered {page.content_type} where the source declares {types[0]}; it "
+            f"begins {start_of(page.body)!r}. Correct `records` or the address, or ask the "
+            "API's owner."
+        )
+
+
+def _is_of_type(page: Page, words: Sequence[str]) -> bool:
+    said = page.content_type.lower()
+    return any(word in said for word in words)
+
+
+def check_errors(page: Page) -> None:
+    """Refuse an answer that has `errors` beside its `data`, as GraphQL answers in part.
+
+    Raises:
+        BadPayloadError: unless a rule of the source accepts the answer.
+    """
+    if page.is_accepted or not page.members or not {"data", "errors"} <= page.members.keys():
+        return
+    errors = bytes(page.members["errors"])
+    if errors.strip() not in NO_ERRORS:
+        raise BadPayloadError(
+            f"{page.url} answered with errors beside its data: {start_of(errors)!r}. Correct the "
+            "request, ask the API's owner, or declare Rule('accept', body=…) for errors whose data "
+            "counts all the same."
+        )
+
+
+def check_names(page: Page, resource: Resource) -> None:
+    """Refuse CSV without a column for each field of the key, which would be read as no records.
+
+    Raises:
+        BadPayloadError: with the names that its first line has.
+    """
+    records = unwrap(resource.records)
+    if not isinstance(records, Csv) or resource.map_record is not None:
+        return
+    names = records.names(page)
+    missing = [name for name in resource.key if name not in {*names, *resource.partition_columns}]
+    if not names or not (missing or _is_one_line_of_text(page, names)):
+        return
+    text, delimiter = page.body.decode(errors="replace"), records.delimiter
+    if missing and (hint := _delimiter_hint(text, delimiter, names)):
+        raise _no_csv(page, f"its names are not those of the key{hint}")
+    line = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
+    lacks = f"lacks the key's {', '.join(missing)}" if missing else "is all that it has"
+    raise _no_csv(page, f"its first line {line!r} {lacks}")
+
+
+def _is_one_line_of_text(page: Page, names: list[str]) -> bool:
+    """Whether it is a sentence, e.g. `Rate limit exceeded`, more likely than a table of no rows."""
+    is_csv = _is_of_type(page, Csv.types)
+    return len(names) == 1 and not is_csv and _ONE_LINE.fullmatch(page.body) is not None
+
+
+@dataclass(frozen=True)
+class RecordsAt:
+    """A list of records under `path`; the load layer may read it without this function's help."""
+
+    path: str
+    optional: bool = False
+    types: ClassVar[tuple[str, ...]] = ("json", "javascript")
+
+    def __call__(self, page: Page) -> list[Any]:
+        """The records as Python objects."""
+        if self.optional and self._has_none(page):
+            return []
+        found = _at(page, self.path)
+        if not isinstance(found, list):
+            raise _unexpected(page, self.path, "a list of records", found)
+        return found
+
+    def raw(self, page: Page) -> bytes | None:
+        """The list's own bytes, unparsed; None where there is nothing at the path."""
+        if self.optional and self._has_none(page):
+            return b"[]"
+        found: bytes | msgspec.Raw | None = page.body
+        for name in filter(None, self.path.split(".")):
+            members = page.members if found is page.body else _members(found)
+            found = members.get(name) if members else None
+        return None if found is None else bytes(found)
+
+    def _has_none(self, page: Page) -> bool:
+        """Whether the page is an object with null, or nothing, at the path or on the way to it."""
+        members = page.members
+        for name in self.path.split("."):
+            if members is None:
+                return False
+            found = members.get(name)
+            if found is None or bytes(found).strip() == b"null":
+                return True
+            members = _members(found)
+        return False
+
+
+def records_at(path: str = "", *, optional: bool = False) -> RecordsAt:
+    """The list of records under `path` (dots go deeper); without a path, the document itself.
+
+    Where the list is `optional`, null in its place, or nothing at all, means no records.
+    """
+    if optional and not path:
+        raise ConfigurationError("records_at needs the path of what is optional.")
+    return RecordsAt(path, optional)
+
+
+@dataclass(frozen=True)
+class RecordAt:
+    """One record under `path`: the page is about a single thing."""
+
+    path: str
+    types: ClassVar[tuple[str, ...]] = RecordsAt.types
+
+    def __call__(self, page: Page) -> list[Any]:
+        """The record, in a list of its own."""
+        found = _at(page, self.path)
+        if not isinstance(found, dict):
+            raise _unexpected(page, self.path, "an object", found)
+        return [found]
+
+    def raw(self, page: Page) -> bytes | None:
+        """The record's own bytes in a list; None where there is no object at the path."""
+        found = (RecordsAt(self.path).raw(page) or b"").strip()
+        return b"[%b]" % found if found.startswith(b"{") else None
+
+
+def record_at(path: str = "") -> RecordAt:
+    """The one record under `path`; without a path, the document itself."""
+    return RecordAt(path)
+
+
+@dataclass(frozen=True)
+class ColumnsAt:
+    """Records from one array per field, e.g. `{"time": [...], "temperature": [...]}`."""
+
+    path: str
+    types: ClassVar[tuple[str, ...]] = RecordsAt.types
+
+    def __call__(self, page: Page) -> list[Record]:
+        """The records; all arrays must be of one length, or values would move to other records."""
+        found = _at(page, self.path)
+        if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+            raise _unexpected(page, self.path, "an object of arrays", found)
+        lengths = {name: len(values) for name, values in found.items()}
+        if len(set(lengths.values())) > 1:
+            raise BadPayloadError(
+                f"{page.url} has arrays of different lengths under {self.path!r}: {lengths}. "
+                "Ask the API's owner."
+            )
+        return [
+            dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)
+        ]
+
+
+def columns_at(path: str) -> ColumnsAt:
+    """Records from the arrays under `path`, one array per field."""
+    return ColumnsAt(path)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One JSON value a line (https://github.com/ndjson/ndjson-spec)."""
+
+    types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl", "json")
+    separator: ClassVar[bytes] = b"\n"
+
+    def __call__(self, page: Page) -> list[Any]:
+        """The records as Python objects."""
+        return [_line(page, line) for line in _lines(page)]
+
+    def raw(self, page: Page) -> bytes | None:
+        """The lines as one JSON list; None where one of them is no JSON value of its own."""
+        lines = _lines(page)
+        joined = b"[" + b",".join(lines) + b"]"
+        try:
+            values = msgspec.json.decode(joined, type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        is_alike = len(values) == len(lines) and all(map(eq, map(bytes, values), lines))
+        return joined if is_alike else None
+
+
+def ndjson() -> Lines:
+    """One record a line, as JSON."""
+    return Lines()
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Lines of values under a line of names (RFC 4180)."""
+
+    delimiter: str
+    types: ClassVar[tuple[str, ...]] = ("csv", "tab-separated", "excel")
+
+    def names(self, page: Page) -> list[str]:
+        """The names in the first line; none where it can't be read, and in an empty body."""
+        start = _FIRST_LINE.match(page.body)
+        try:
+            [names] = _csv_lines(start[1].decode() if start else "", self.delimiter) or [[]]
+        except (csv.Error, UnicodeDecodeError):
+            return []
+        return names
+
+    def __call__(self, page: Page) -> list[Record]:
+        """The records; all values are text, an empty one is null; empty lines are passed over."""
+        try:
+            text = page.body.decode("utf-8-sig")
+            names, *rows = _csv_lines(text, self.delimiter) or [[]]
+        except UnicodeDecodeError as error:
+            raise not_utf8(page, error) from error
+        except csv.Error as error:
+            raise _no_csv(page, str(error)) from error
+        if problem := _problem(names, rows):
+            raise _no_csv(page, f"{problem}{_delimiter_hint(text, self.delimiter, names)}")
+        if len(names) == 1 and (hint := _delimiter_hint(text, self.delimiter, names)):
+            raise _no_csv(page, f"its first line is a single name{hint}")
+        return [
+            {name: value or None for name, value in zip(names, row, strict=True)} for row in rows
+        ]
+
+
+def _csv_lines(text: str, delimiter: str, most: int | None = None) -> list[list[str]]:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    return list(islice((row for row in lines if row), most))
+
+
+def _problem(names: list[str], rows: list[list[str]]) -> str | None:
+    """Why these rows are no records; None when they are."""
+    if names and names[0].startswith("<"):
+        return f"its first line is {redact(','.join(names))[:80]!r}, as of a web page"
+    if len(set(names)) < len(names):
+        return f"a name stands twice in its first line, {names}"
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(names):
+            return f"row {number} has {len(row)} values for {len(names)} names"
+    return None
+
+
+def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
+    """The header that was read, and the delimiter that would split it and its rows evenly."""
+    for likely in DELIMITERS:
+        if likely != delimiter and _splits_evenly(text, likely, len(names)):
+            shown = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
+            return (
+                f". With the delimiter {delimiter!r} its header is {shown!r}; the delimiter is "
+                f"probably {likely!r}: declare csv_rows({likely!r})"
+            )
+    return ""
+
+
+def _splits_evenly(text: str, delimiter: str, least: int) -> bool:
+    """Whether a delimiter makes the first lines equally long: two values, and `least`."""
+    try:
+        lengths = set(map(len, _csv_lines(text, delimiter, COMPARED_LINES)))
+    except csv.Error:
+        return False
+    return len(lengths) == 1 and max(lengths) >= max(2, least)
+
+
+def csv_rows(delimiter: str = ",") -> Csv:
+    """The rows of a CSV body, named by its first line."""
+    return Csv(delimiter)
+
+
+# All that return every record a page has; a source's own functions may be anything.
+RECORDS = (RecordsAt, RecordAt, ColumnsAt, Lines, Csv)
+
+
+def _lines(page: Page) -> list[bytes]:
+    return [line for line in map(bytes.strip, page.body.split(b"\n")) if line]
+
+
+def _line(page: Page, line: bytes) -> Any:
+    try:
+        return replace(page, body=line).document
+    except BadPayloadError as error:
+        raise BadPayloadError(f"One of the lines is not JSON. {error}") from error
+
+
+def _no_csv(page: Page, problem: str) -> BadPayloadError:
+    return BadPayloadError(
+        f"{page.url} answered {page.content_type} that is not CSV as declared: {problem}. Correct "
+        "`records` in the source, or ask the API's owner."
+    )
+
+
+def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _at(page: Page, path: str) -> Any:
+    found = page.document
+    for name in filter(None, path.split(".")):
+        if not isinstance(found, dict) or name not in found:
+            raise _unexpected(page, path, f"the field {name!r}", found)
+        found = found[name]
+    return found
+
+
+def _unexpected(page: Page, path: str, wanted: str, found: Any) -> BadPayloadError:
+    shape = sorted(found)[:10] if isinstance(found, dict) else type(found).__name__
+    return BadPayloadError(
+        f"{page.url} should have {wanted} at {path or 'its root'!r}, but there is {shape}. "
+        "Correct `records` in the source, or ask the API's owner."
+    )

@@ -1,0 +1,216 @@
+"""A connection to an API: sends one request and reads its whole answer, in time and up to a size.
+
+Knows nothing of retries, redirects, or what an answer means.
+"""
+
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from flows.errors import Answer, BadPayloadError, ConfigurationError, PayloadTooLargeError
+from flows.extract import url_policy
+from flows.extract.deadline import Adapter, check_deadline, deadline
+from flows.extract.decompression import CutShortError, TooLargeError, UnpackError, unpacked
+from flows.extract.response import Said
+from flows.source import HttpRequest, Source
+
+CHUNK_BYTES = 1 << 16
+HEADERS = {
+    "Accept": "application/json, */*;q=0.5",
+    "Accept-Encoding": "gzip",
+    "User-Agent": "elt-pipeline",
+}
+
+Sign = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+
+_HOPELESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidJSONError,
+)
+_TOO_SLOW = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_PASSING = (*_TOO_SLOW, CutShortError, requests.RequestException, urllib3.exceptions.HTTPError)
+_NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+
+
+class NoAnswerError(Exception):
+    """No complete answer came, but might the next time.
+
+    Attributes:
+        was_sent: whether the API may have got the request.
+        said: what was said instead of an answer.
+    """
+
+    def __init__(self, message: str, was_sent: bool = True, said: Said | None = None) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+        self.said = said
+
+
+class _Session(requests.Session):
+    """Asks the environment for proxies and certificates once a host, not at every request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[tuple[str, str], Any] = {}
+
+    def merge_environment_settings(self, url: Any, *options: Any) -> Any:
+        """What holds for a host; all requests of ours come with the same options."""
+        host = urlsplit(url)[:2]
+        if host not in self._settings:
+            self._settings[host] = super().merge_environment_settings(url, *options)
+        return self._settings[host].copy()
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, or requests would read the body of a redirect without an end or a limit."""
+
+
+class Connection:
+    """The connections of one thread to a source's hosts, kept open between requests."""
+
+    def __init__(self, source: Source) -> None:
+        self._timeouts = (source.connect_timeout_seconds, source.read_timeout_seconds)
+        self._max_body_bytes = source.max_body_bytes
+        self._session = _Session()
+        self._session.headers.update(HEADERS)
+        for scheme in url_policy.PORTS:
+            self._session.mount(f"{scheme}://", Adapter())
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._session.close()
+
+    def send(
+        self,
+        request: HttpRequest,
+        sign: Sign,
+        within_seconds: float,
+        form: Mapping[str, str] | None = None,
+    ) -> Said:
+        """Send a request, signed at the last moment, and read the answer; follow no redirect.
+
+        `sign` sees the address as it will be asked. It is always called: without it, requests would
+        log in with what a .netrc holds for the host.
+
+        Raises:
+            NoAnswerError: there was no complete answer in time.
+            ConfigurationError: the request can't be sent as it is.
+            PayloadTooLargeError: the body is larger than the source's `max_body_bytes`.
+            BadPayloadError: the body can't be unpacked.
+        """
+        if within_seconds <= 0:
+            raise NoAnswerError("no answer in time (its redirects took it all)")
+        connect, read = (min(seconds, within_seconds) for seconds in self._timeouts)
+        try:
+            with (
+                deadline(within_seconds),
+                closing(
+                    self._session.request(
+                        request.method,
+                        request.url,
+                        headers=dict(request.headers),
+                        data=form,
+                        json=request.body,
+                        auth=sign,
+                        timeout=(connect, read),
+                        allow_redirects=False,
+                        stream=True,
+                    )
+                ) as response,
+            ):
+                return self._said(request.url, response)
+        except (OSError, urllib3.exceptions.HTTPError, UnicodeError, CutShortError) as error:
+            problem = _problem(request.url, error)
+        # Out here, no error of requests, which quotes the whole address, hangs on to it.
+        raise problem
+
+    def _said(self, url: str, response: requests.Response) -> Said:
+        location = response.headers["Location"] if response.is_redirect else None
+        answer = Answer(url, response.status_code, "", 1)
+        try:
+            body = self._body(response)
+        except TooLargeError as error:
+            raise PayloadTooLargeError(
+                f"{url}: the body has more than {self._max_body_bytes:,} bytes, the source's "
+                "max_body_bytes. Ask for smaller pages, or raise it.",
+                answer,
+            ) from error
+        except UnpackError as error:
+            raise BadPayloadError(
+                f"{url}: the body can't be unpacked: {error}. Ask the API's owner.", answer
+            ) from error
+        return Said(
+            url,
+            response.status_code,
+            response.reason,
+            response.headers,
+            body,
+            None if location is None else url_policy.from_header(location),
+        )
+
+    def _body(self, response: requests.Response) -> bytes:
+        """The body, unpacked; that of an error as it is, where it can't be."""
+        body = self._received(response)
+        try:
+            coding = response.headers.get("Content-Encoding", "")
+            return unpacked(body, coding, self._max_body_bytes, check_deadline)
+        except UnpackError:
+            if response.ok:
+                raise
+            return body
+
+    def _received(self, response: requests.Response) -> bytes:
+        received = io.BytesIO()
+        while part := response.raw.read1(CHUNK_BYTES, decode_content=False):
+            received.write(part)
+            if received.tell() > self._max_body_bytes:
+                raise TooLargeError
+        return received.getvalue()
+
+
+def _problem(url: str, error: Exception) -> Exception:
+    """What an error of requests or urllib3 means."""
+    reason = _reason(error)
+    if isinstance(error, _HOPELESS) or not isinstance(error, _PASSING):
+        return ConfigurationError(f"{url} can't be asked: {error}. Correct the source's address.")
+    if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+        return ConfigurationError(
+            f"{url} has a certificate that is not trusted: {reason}. Correct the source's address, "
+            "or name the bundle that trusts it in REQUESTS_CA_BUNDLE."
+        )
+    name = type(error).__name__
+    if isinstance(error, _TOO_SLOW):
+        problem = f"no answer in time ({name})"
+    else:
+        problem = f"the connection failed ({name}: {reason})"
+    return NoAnswerError(problem, was_sent=not isinstance(reason, _NOT_SENT))
+
+
+def _reason(error: BaseException) -> BaseException:
+    """The error at the bottom of those that requests and urllib3 wrap around it."""
+    inner = [getattr(error, "reason", None), *error.args]
+    wrapped = next((found for found in inner if isinstance(found, BaseException)), None)
+    return error if wrapped is None else _reason(wrapped)
+
+
+_QUERY = re.compile(r"\?[^\s\"')]*")
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Take the queries, which may hold keys, out of what urllib3 logs."""
+    record.msg, record.args = _QUERY.sub("?…", record.getMessage()), ()
+    record.exc_info = None
+    return True
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_without_queries)

@@ -1,0 +1,157 @@
+"""Which addresses may be asked, and which of them may see the login."""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import quote, unquote_plus, urljoin, urlsplit
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from flows.errors import ConfigurationError
+from flows.source import Source
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+PORTS = {"http": 80, "https": 443}
+LEGAL_MARKS = "!#$%&'()*+,/:;=?@[]~"
+
+
+def check(url: str, source: Source) -> None:
+    """Refuse an address that the source has no business with.
+
+    Raises:
+        ConfigurationError: when it belongs to another host than the source's and those it allows,
+            or when nobody should ask it (`check_any`).
+    """
+    parts = _parts(url)
+    if _place(parts) != _place(_parts(source.base_url)) and not _is_listed(parts, source.hosts):
+        raise ConfigurationError(
+            f"{url} is not on the host of source {source.name!r} ({source.base_url}): its answers "
+            f"may not lead there. If that is right, add {parts.host!r} to the source's `hosts`."
+        )
+    check_any(url, has_login=source.login is not None)
+
+
+def check_any(url: str, has_login: bool) -> None:
+    """Refuse an address that no source may ask.
+
+    Raises:
+        ConfigurationError: when it is no HTTP address, has a user or a password in it, is
+            link-local (RFC 3927: cloud metadata lives there), or would send a login in clear text.
+    """
+    parts = _parts(url)
+    if parts.auth is not None:
+        raise ConfigurationError(
+            f"The address of {parts.host} has a user or a password in it: there it would be logged "
+            "and stored. Take it out, and declare a login (flows.extract.auth)."
+        )
+    found = _addresses(url, parts)
+    if any(address.is_link_local for address in found):
+        raise ConfigurationError(
+            f"{url} is a link-local address: a source may not ask it. Correct the source's address."
+        )
+    is_local = bool(found) and all(address.is_loopback for address in found)
+    if has_login and parts.scheme == "http" and not is_local:
+        raise ConfigurationError(f"{url} would send a login in clear text. Use https.")
+
+
+def joined(base: str, link: str) -> str:
+    """A link's address, which may be relative to where it was found (RFC 3986, 5).
+
+    Raises:
+        ConfigurationError: when it is none.
+    """
+    try:
+        return urljoin(base, link)
+    except ValueError as error:
+        raise _no_address(link) from error
+
+
+def from_header(value: str) -> str:
+    """The address that stands in a header, whose bytes beyond ASCII were read as Latin-1."""
+    return quote(value, safe=LEGAL_MARKS, encoding="latin-1")
+
+
+def with_param(url: str, name: str, value: str) -> str:
+    """The URL with a query parameter set; spaces become %20."""
+    parts = urlsplit(without_params(url, lambda known, _: known == name))
+    pair = f"{quote(name, safe='')}={quote(value, safe='')}"
+    return parts._replace(query="&".join(filter(None, [parts.query, pair]))).geturl()
+
+
+def without_params(url: str, is_dropped: Callable[[str, str], bool]) -> str:
+    """The URL without the query parameters that are dropped, told by their name and value."""
+    parts = urlsplit(url)
+    pairs = parts.query.split("&")
+    kept = [pair for pair in pairs if not is_dropped(*map(unquote_plus, _halves(pair)))]
+    return url if kept == pairs else parts._replace(query="&".join(kept)).geturl()
+
+
+def _halves(pair: str) -> tuple[str, str]:
+    name, _, value = pair.partition("=")
+    return name, value
+
+
+@lru_cache(maxsize=256)
+def _parts(url: str) -> Url:
+    """The address as urllib3, which sends the request, understands it."""
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        parts = Url()
+    if parts.scheme not in PORTS or not parts.host or parts.port == 0:
+        raise _no_address(url)
+    return parts
+
+
+def _no_address(url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{url} can't be asked: it is no HTTP address. Correct the source's address."
+    )
+
+
+def _place(parts: Url) -> tuple[str, int | None]:
+    """Host and port; 80 and 443 are one place, since APIs link from one to the other."""
+    is_default = parts.port in {None, *PORTS.values()}
+    return _host(parts), None if is_default else parts.port
+
+
+def _host(parts: Url) -> str:
+    return str(parts.host).rstrip(".")
+
+
+def _is_listed(parts: Url, hosts: tuple[str, ...]) -> bool:
+    """Whether one of these is the address's host; one without a port stands for all its ports."""
+    listed = [_parts(f"https://{host}") for host in hosts]
+    return any(
+        _host(parts) == _host(one) if one.port is None else _place(parts) == _place(one)
+        for one in listed
+    )
+
+
+def _addresses(url: str, parts: Url) -> tuple[IpAddress, ...]:
+    """What its host stands for; nothing where it can't be resolved: then the request will say so.
+
+    Raises:
+        ConfigurationError: when it is no name that could be resolved at all.
+    """
+    try:
+        return _resolved(_host(parts).strip("[]"))
+    except UnicodeError as error:
+        raise _no_address(url) from error
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=64)
+def _resolved(host: str) -> tuple[IpAddress, ...]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(_ip_address(str(entry[4][0]).split("%")[0]) for entry in found)
+
+
+def _ip_address(text: str) -> IpAddress:
+    """The address; the IPv4 address in an IPv6 one that only wraps it (RFC 4291, 2.5.5.2)."""
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address

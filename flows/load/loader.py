@@ -1,0 +1,529 @@
+"""One load: the pages of a resource partition into its raw table, checkpoint by checkpoint.
+
+Where the pages come from is the caller's business; so is opening and closing the connection.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import chain, islice
+from time import monotonic
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import (
+    BadPayloadError,
+    BadRequestError,
+    ConfigurationError,
+    EltError,
+    NotFoundError,
+    UnavailableError,
+)
+from flows.guards import without_secrets
+from flows.load import ledger, shrinkage
+from flows.load.batch import Frame, MisfitError, Reject, halves
+from flows.load.ledger import Address, Checkpoint, Counts, Entry
+from flows.load.merge import Published, Target
+from flows.load.options import EVERYTHING_NEW, Request, window_to_read, without_future
+from flows.load.parse import Reader, Reading
+from flows.load.partition_lock import Hold, held, transaction
+from flows.load.prefetch import ahead
+from flows.load.reset import forget_lost_rows
+from flows.load.size_limits import rejects_bytes
+from flows.load.staging_table import REFUSALS, Stage
+from flows.load.table_schema import Change
+from flows.load.undo import undo
+from flows.postgres import locks
+from flows.redaction import redact
+from flows.source import Disposition, Page, Partition, Resource, Resume, Window
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_BYTES = 8 << 20
+# What may wait for Postgres, and as much again may be read ahead.
+MEMORY_BYTES = 64 << 20
+REJECTS_BYTES = 8 << 20
+MISFITS = 100
+
+Pages = Callable[[Window, Resume | None], Iterator[Page]]
+
+
+@without_secrets
+def load(
+    connection: Connection,
+    source: str,
+    resource: Resource,
+    partition: Partition,
+    pages: Pages,
+    request: Request = EVERYTHING_NEW,
+) -> Entry:
+    """Load one resource partition and return its ledger entry.
+
+    At each checkpoint the rows, the resume point and the ledger entry are committed in one
+    transaction; the next load goes on from there. The cursor moves when a load is complete.
+    `replace` and `full_refresh` commit once, at the end: readers see the old rows or the new ones.
+
+    Raises:
+        UnavailableError: the API or Postgres is away, or another load of the partition is at work.
+        ConfigurationError: the declaration, the request or a credential is wrong.
+        BadPayloadError: the API's answer is not what it promises, or more records than
+            `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
+    """
+    address = Address(source, resource.name, partition.name)
+    with postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
+        with hold.transaction() as cursor:
+            if request.replays is None:
+                forget_lost_rows(cursor, address)
+            if done := _appended_before(cursor, address, resource, request):
+                return done
+            load_id = ledger.begin(
+                cursor, address, request.run_id, request.replays, request.is_backfill
+            )
+            expires = resource.writes != "append"
+            checkpoint = ledger.read_checkpoint(cursor, address, expires)
+        hold.load_id = load_id
+        try:
+            Load(hold, address, resource, partition, load_id, request).run(pages, checkpoint)
+        except BaseException as error:
+            _note_failure(connection, load_id, error)
+            raise
+        with transaction(connection) as cursor:
+            return ledger.entry(cursor, load_id)
+
+
+def _appended_before(
+    cursor: Cursor, address: Address, resource: Resource, request: Request
+) -> Entry | None:
+    """The entry of an append that this run has done before: again, it would double the rows.
+
+    Raises:
+        BadPayloadError: when that append had too many rejects.
+    """
+    is_append = resource.writes == "append" and not request.full_refresh
+    if not is_append or request.run_id is None or request.replays is not None:
+        return None
+    entry = ledger.completed_by(cursor, address, request.run_id, request.is_backfill)
+    if entry and entry.error is not None:
+        raise BadPayloadError(entry.error)
+    return entry
+
+
+@without_secrets
+def open_rejects(connection: Connection, address: Address) -> list[int]:
+    """The loads of a partition that set records aside which are not replayed yet, oldest first.
+
+    Raises:
+        UnavailableError: Postgres is away.
+        ConfigurationError: the role lacks a privilege.
+    """
+    with postgres_errors_of(address, connection), transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{address.source}")
+        return ledger.open_rejects(cursor, address)
+
+
+class Load:
+    """A load under way: what it read since the last checkpoint, and its stage.
+
+    One thread fetches pages and makes rows of them; the caller's brings these into Postgres.
+    """
+
+    def __init__(
+        self,
+        hold: Hold,
+        address: Address,
+        resource: Resource,
+        partition: Partition,
+        load_id: int,
+        request: Request,
+    ) -> None:
+        self._hold = hold
+        self._address = address
+        self._resource = resource
+        self._load_id = load_id
+        self._request = request
+        self._disposition: Disposition = "replace" if request.full_refresh else resource.writes
+        self._reader = Reader(address, resource, partition)
+        self._target = _target(address, resource, self._reader.own_fields)
+        self._stage = Stage(self._target)
+        self._goes_straight = self._disposition == "append"
+        self._frames: list[Frame] = []
+        self._rejects: list[Reject] = []
+        self._first_reject: Reject | None = None
+        self._misfits = 0
+        self._held_bytes = 0
+        self._memory_bytes = 0
+        self._kept_at = monotonic()
+        self._pages = 0
+        self._filtered = 0
+        self._staged = 0
+        self._has_read = False
+        self._begun_by: int | None = load_id
+        self._seen_at: datetime | None = None
+        self._ahead: frozenset[datetime] = frozenset()
+
+    def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
+        """Store every page, move the cursor and close the ledger entry."""
+        at_once = self._disposition == "replace"
+        if at_once:
+            checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
+        now = datetime.now(timezone.utc)
+        checkpoint = without_future(checkpoint, self._resource.cursor, now)
+        self._seen_at = checkpoint.cursor_seen_at
+        self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
+        window = window_to_read(self._resource, self._request, checkpoint, now)
+        with self._hold.transaction() as cursor:
+            if not ledger.has_loaded(cursor, self._address):
+                self._stage = Stage(replace(self._target, contract="evolve"))
+            is_filling = self._stage.create(cursor) and self._request.replays is None
+            if self._disposition != "replace":
+                self._stage.check_key()
+            self._reader.keep_digits(self._stage.numerics)
+            self._goes_straight |= is_filling and self._disposition == "merge"
+        try:
+            self._read(pages(window, checkpoint.resume), checkpoint, window)
+        except (BadPayloadError, BadRequestError, NotFoundError) as error:
+            if self._has_read or checkpoint.resume is None or self._request.replays is not None:
+                raise
+            self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
+        if self._resource.writes == "append" and window.until is not None:
+            self._seen_at = window.until
+        self._finish(checkpoint)
+
+    def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
+        """Store the pages, with a checkpoint whenever one is due."""
+        at_once = self._disposition == "replace"
+        with closing(self._read_ahead(pages)) as readings:
+            for reading in readings:
+                self._take(reading)
+                if not self._is_due(reading):
+                    self._free_memory()
+                    continue
+                with self._hold.transaction() as cursor:
+                    self._store(cursor, publish=not at_once)
+                    if not at_once:
+                        self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
+                self._held_bytes, self._memory_bytes, self._kept_at = 0, 0, monotonic()
+
+    def _from_start(
+        self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
+    ) -> Iterator[Page]:
+        """The window's pages from its beginning, where the API refuses the resume point.
+
+        An append first deletes what it stored of the window, once the first page is there again.
+
+        Raises:
+            EltError: where the rows of an append would be stored twice, the API's own error with
+                what to do; else as the pages do.
+        """
+        is_append = self._resource.writes == "append"
+        if is_append and (window.until is None or checkpoint.begun_by is None):
+            raise type(error)(
+                f"{error} The last load stopped at this request. To begin again would store its "
+                "rows twice: load once with full_refresh, which replaces them.",
+                error.answer,
+            ) from error
+        log.warning(
+            "%s: the API refuses the request at which the last load stopped, so its window is read "
+            "from the beginning: %s",
+            self._address,
+            error,
+        )
+        found = pages(window, None)
+        first = list(islice(found, 1))
+        if is_append and checkpoint.begun_by is not None:
+            restarted = replace(checkpoint, resume=None, begun_by=self._load_id)
+            with self._hold.transaction() as cursor:
+                undo(cursor, self._address, self._target.table, checkpoint.begun_by, self._load_id)
+                ledger.save_checkpoint(cursor, self._address, self._load_id, restarted)
+            self._begun_by = self._load_id
+        return chain(first, found)
+
+    def _is_due(self, reading: Reading) -> bool:
+        """Whether to make a checkpoint; after the last page it is the end of the load itself.
+
+        A checkpoint without a resume point would let the next load begin anew, and append twice.
+        """
+        is_full = (
+            sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows
+            or self._held_bytes >= CHECKPOINT_BYTES
+            or self._memory_bytes >= MEMORY_BYTES
+            or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
+        )
+        return is_full and reading.resume is not None
+
+    def _free_memory(self) -> None:
+        """Within a page that is too large to wait for its end, bring what was read into Postgres.
+
+        Where it is killed, the next load reads the page again: a merge may have published a part of
+        it, the others publish none of it before its end.
+        """
+        if self._memory_bytes >= MEMORY_BYTES:
+            with self._hold.transaction() as cursor:
+                self._store(cursor, publish=self._disposition == "merge")
+            self._memory_bytes = 0
+
+    def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
+        """What each page came to, in order, while earlier ones go into Postgres.
+
+        Fetching and making rows share a thread: as two, they wait for Python's lock in turns, and
+        take a tenth longer.
+        """
+        readings = chain.from_iterable(map(self._reader.readings, pages))
+        return ahead(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
+
+    def _take(self, reading: Reading) -> None:
+        self._frames += [reading.frame] if reading.frame else []
+        self._rejects += reading.rejects
+        self._first_reject = self._first_reject or next(iter(reading.rejects), None)
+        self._held_bytes += reading.size_bytes
+        self._memory_bytes += reading.memory_bytes
+        self._has_read = True
+        self._pages += reading.ends_page
+        self._filtered += reading.filtered
+        times = reading.times
+        self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
+        self._ahead |= times.ahead
+
+    def _store(self, cursor: Cursor, publish: bool) -> None:
+        """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
+        frames, self._frames = self._frames, []
+        count = sum(frame.count for frame in frames)
+        fills = self._disposition == "merge"
+        is_unique = fills and self._stage.has_unique_keys(frames, self._resource.key)
+        if publish and self._goes_straight and (is_unique or not fills):
+            changes = self._stage.add_directly(cursor, frames, self._load_id, puts_off_key=fills)
+            if changes is not None:
+                self._account(cursor, count, Published(inserted=count), changes)
+                return
+        self._goes_straight = False
+        if frames:
+            self._add(cursor, frames)
+        if publish:
+            self._hold_to_shrinkage(cursor)
+            published, changes = self._stage.publish(
+                cursor, self._disposition, self._load_id, self._request.replays, not is_unique
+            )
+            self._account(cursor, self._staged, published, changes)
+            self._staged = 0
+        elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
+            self._account(cursor, 0, Published(), [])
+
+    def _hold_to_shrinkage(self, cursor: Cursor) -> None:
+        """Refuse to take too many rows from the table, unless this load accepts it."""
+        if self._disposition == "replace" and not self._request.accepts_shrinkage:
+            found = self._stage.replacement(cursor)
+            table = ".".join(self._target.table.strings)
+            rejected = ledger.entry(cursor, self._load_id).rejected + len(self._rejects)
+            first = self._first_reject
+            shrinkage.check(found, self._resource, table, self._address.partition, rejected, first)
+
+    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        """Stage frames; where something in them is refused, halve them until that stands alone."""
+        try:
+            self._stage.add(cursor, frames)
+        except MisfitError as misfit:
+            [*others, frame] = frames
+            if not others and frame.count == 1:
+                self._set_aside(Reject(self._text_of(frame), str(misfit), misfit.field))
+                return
+            middle = len(frames) // 2
+            for half in (frames[:middle], frames[middle:]) if others else zip(halves(frame)):
+                self._add(cursor, half)
+        else:
+            self._staged += sum(frame.count for frame in frames)
+
+    def _text_of(self, frame: Frame) -> str:
+        """The only record of a frame as it was sent."""
+        texts = frame.texts()
+        if texts:
+            return texts[0]
+        [record] = frame.records()
+        return self._reader.text_of(
+            {name: value for name, value in record.items() if name not in self._reader.own_fields}
+        )
+
+    def _set_aside(self, reject: Reject) -> None:
+        """Keep a record that only Postgres, its table or its contract did not take.
+
+        Raises:
+            ConfigurationError: when they are so many that the declaration must be wrong.
+        """
+        self._rejects.append(reject)
+        self._first_reject = self._first_reject or reject
+        self._misfits += 1
+        if self._misfits > max(MISFITS, self._resource.max_rejects):
+            raise ConfigurationError(
+                f"{self._address}: {self._misfits} records can't be stored, the last one because "
+                f"it {reject.reason}: {reject.excerpt}. Correct the resource's `columns`, `key`, "
+                "`records` or `contract`, or raise max_rejects."
+            )
+
+    def _account(
+        self, cursor: Cursor, count: int, published: Published, changes: list[Change]
+    ) -> None:
+        counts = Counts(
+            pages=self._pages,
+            extracted=count + len(self._rejects),
+            inserted=published.inserted,
+            updated=published.updated,
+            unchanged=count - published.inserted - published.updated,
+            rejected=len(self._rejects),
+            deleted=published.deleted,
+            filtered=self._filtered,
+        )
+        ledger.add(cursor, self._load_id, counts)
+        ledger.add_rejects(cursor, self._load_id, self._rejects)
+        ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
+        self._pages, self._filtered, self._rejects = 0, 0, []
+
+    def _remember(
+        self,
+        cursor: Cursor,
+        cursor_at: datetime | None,
+        resume: Resume | None = None,
+        window_until: datetime | None = None,
+    ) -> None:
+        """Keep where to go on: the next request, or up to which reject a replay has come."""
+        if self._request.replays is not None:
+            upto = int(resume.url or 0) if resume else None
+            ledger.mark_replayed(cursor, self._request.replays, self._load_id, upto)
+            return
+        checkpoint = Checkpoint(cursor_at, None, resume)
+        if resume is not None and not self._request.by_hand:
+            begun_by = self._begun_by
+            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
+        ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
+
+    def _finish(self, checkpoint: Checkpoint) -> None:
+        cursor_at = checkpoint.cursor_at
+        with self._hold.transaction() as cursor:
+            self._store(cursor, publish=True)
+            self._stage.give_key(cursor)
+            error = self._rejects_error(cursor) or self._cursor_error()
+            moves = error is None or self._resource.writes == "append"
+            if moves and self._seen_at is not None and not self._request.by_hand:
+                cursor_at = max(filter(None, [cursor_at, self._seen_at]))
+            self._remember(cursor, cursor_at)
+            if self._disposition == "replace":
+                ledger.supersede_rejects(cursor, self._address, self._load_id)
+            if error is None:
+                ledger.end(cursor, self._load_id, "succeeded")
+            else:
+                ledger.end(cursor, self._load_id, "failed", str(error))
+        self._warn_of_future()
+        if error is not None:
+            raise error
+
+    def _cursor_error(self) -> ConfigurationError | None:
+        """What is wrong where no record has the cursor field, so that every load reads all.
+
+        It fails the load, since a warning every night is not read. An append's cursor moves with
+        its windows and does not need the field.
+        """
+        field = self._reader.missing_cursor()
+        if field is None or self._seen_at is not None or self._resource.writes == "append":
+            return None
+        return ConfigurationError(
+            f"{self._address}: no record has the cursor field {field!r}, so each load would read "
+            "everything. All records are loaded. Correct the resource's `cursor`, or leave it out. "
+            f"The records have: {', '.join(self._reader.fields)[:500]}."
+        )
+
+    def _warn_of_future(self) -> None:
+        if self._ahead:
+            log.warning(
+                "%s: %d values of the cursor field are too far ahead of now, up to %s. They are "
+                "loaded, and do not move the cursor (Cursor.slack).",
+                self._address,
+                len(self._ahead),
+                max(self._ahead),
+            )
+
+    def _rejects_error(self, cursor: Cursor) -> BadPayloadError | None:
+        """What is wrong where the load has more rejects than its resource allows."""
+        rejected = ledger.entry(cursor, self._load_id).rejected
+        if rejected <= self._resource.max_rejects:
+            return None
+        return BadPayloadError(
+            f"{self._address}: {rejected} records could not be stored, "
+            f"{_told(self._first_reject)}. "
+            f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
+            "declaration and replay them, ask the API's owner, or raise max_rejects."
+        )
+
+
+def _told(reject: Reject | None) -> str:
+    return f"the first because it {reject.reason}: {reject.excerpt}" if reject else ""
+
+
+def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
+    return Target(
+        table=address.table,
+        key=resource.key,
+        pins=resource.columns,
+        scope=own_fields,
+        names=resource.names,
+        contract=resource.contract,
+    )
+
+
+@contextmanager
+def postgres_errors_of(address: Address, connection: Connection) -> Iterator[None]:
+    """Name what Postgres says by what the reader must do."""
+    try:
+        yield
+    except psycopg2.errors.LockNotAvailable as error:
+        raise UnavailableError(
+            f"{address}: another session holds what the load has to write ({_said(error)}): "
+            f"{_holders(connection, address)}"
+        ) from error
+    except (psycopg2.IntegrityError, *REFUSALS) as error:
+        raise ConfigurationError(
+            f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
+            "`columns`, `key` or `disposition`, or what was added to its raw table by hand."
+        ) from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"{address}: Postgres did not let the role do something: {_said(error)}. It has to own "
+            f"the schemas elt and raw_{address.source} with all that is in them, and the views on "
+            "their tables; docs/loading.md lists the grants."
+        ) from error
+    except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
+        raise ConfigurationError(
+            f"{address}: Postgres refused a statement: {_said(error)}. Correct the resource's "
+            "`columns` or `key`."
+        ) from error
+    except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
+        raise UnavailableError(
+            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
+            "run it again; what was committed is kept."
+        ) from error
+
+
+def _holders(connection: Connection, address: Address) -> str:
+    """Who writes to the partition's raw table or the ledger, or shapes one of them."""
+    with transaction(connection) as cursor:
+        table = address.table
+        keys = [table.as_string(cursor), "elt", f"elt:{address}"]
+        return locks.holders(cursor, [table, *ledger.TABLES], keys)
+
+
+def _said(error: psycopg2.Error) -> str:
+    return " ".join(redact(str(error)).split())
+
+
+def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
+    """Close the entry as failed; where Postgres is away, the next load marks it abandoned."""
+    message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
+    message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    try:
+        with transaction(connection) as cursor:
+            ledger.fail(cursor, load_id, message)
+    except psycopg2.Error as second:
+        log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))

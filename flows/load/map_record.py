@@ -1,0 +1,59 @@
+"""Records that a source's own functions made: mapped one by one, with values that JSON has."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flows.errors import ConfigurationError
+from flows.load.batch import scalars, shown
+from flows.source import ExactNumber, Record
+
+MapRecord = Callable[[Record], Record | None]
+
+JSON_VALUES = frozenset({str, int, float, bool, type(None), ExactNumber})
+
+
+def mapped(name: str, function: MapRecord, found: Sequence[Any]) -> dict[int, Any]:
+    """What the function returned for each record, by the record's position.
+
+    Records that it left out are missing. What is no JSON object is not given to it: that is
+    rejected as it is.
+
+    Raises:
+        ConfigurationError: when it returned neither a record nor None; correct the function.
+    """
+    results: dict[int, Any] = {}
+    for position, record in enumerate(found):
+        if not isinstance(record, dict):
+            results[position] = record
+            continue
+        result = function(record)
+        if result is not None:
+            results[position] = _checked(name, result)
+    return results
+
+
+def _checked(name: str, result: Any) -> Record:
+    is_record = isinstance(result, dict) and bool(result)
+    if not is_record or not all(isinstance(field, str) for field in result):
+        raise ConfigurationError(
+            f"{name}: its `map_record` returned {shown(repr(result))}. Return a dict with a string "
+            "for each field's name, or None to leave the record out."
+        )
+    record: Record = result
+    return record
+
+
+def check_values(name: str, role: str, records: Sequence[Any]) -> None:
+    """Refuse values that JSON has not.
+
+    Raises:
+        ConfigurationError: names the field; correct the function in the source.
+    """
+    for record in records:
+        for path, value in scalars(record):
+            if type(value) not in JSON_VALUES:
+                raise ConfigurationError(
+                    f"{name}: its `{role}` function returned a {type(value).__name__} in the field "
+                    f"{shown(path)}, which JSON has not. Return text, e.g. str(value) or "
+                    "value.isoformat(), and cast it in dbt staging."
+                )

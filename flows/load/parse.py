@@ -1,0 +1,226 @@
+"""What pages come to: their rows, the records set aside, the newest cursor value.
+
+Knows nothing of connections: the thread that fetches pages runs this.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.guards import with_guards
+from flows.load.batch import (
+    Frame,
+    MisfitError,
+    RecordFrame,
+    Reject,
+    fields_of,
+    is_suspect,
+    json_text,
+    sort_out,
+)
+from flows.load.ledger import Address
+from flows.load.map_record import check_values, mapped
+from flows.load.numerics import NO_NUMERICS, Numerics, Scales
+from flows.load.options import Times, times_of, value_of
+from flows.load.page_pieces import PIECE_BYTES, finder, only_record, pieces
+from flows.load.raw_records import Originals, originals_of, read
+from flows.load.size_limits import (
+    kept,
+    objects_bytes,
+    rejects_bytes,
+    rows_bytes,
+    too_large,
+    too_large_of,
+)
+from flows.load.typed_batch import Tables
+from flows.source import Page, Partition, Record, Resource, Resume
+
+JSON_TYPES = (str, int, float, dict, list, type(None))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read from one piece of a page: rows, rejects, cursor values, where to go on.
+
+    Attributes:
+        memory_bytes: about what it takes until it is in Postgres.
+        ends_page: whether no piece of its page follows.
+        filtered: how many records the resource's `map_record` left out.
+    """
+
+    size_bytes: int
+    frame: Frame | None
+    rejects: list[Reject]
+    times: Times
+    resume: Resume | None
+    filtered: int = 0
+    memory_bytes: int = 0
+    ends_page: bool = True
+
+
+class Reader:
+    """Reads the pages of one resource partition, in their order.
+
+    Attributes:
+        own_fields: the partition's own, which each of its rows has besides those that the API sent.
+        fields: that records had, as far as they were looked at for the cursor field.
+    """
+
+    def __init__(self, address: Address, resource: Resource, partition: Partition) -> None:
+        resource = with_guards(resource)
+        self._address = address
+        self._resource = resource
+        self.own_fields = {
+            name: _as_json(partition.values[name]) for name in resource.partition_columns
+        }
+        self.fields: dict[str, None] = {}
+        self._numerics = NO_NUMERICS
+        self._tables = Tables(resource, self.own_fields)
+        # What these functions return may hold what no page of JSON does.
+        self._is_own = not getattr(resource.records, "types", ()) or resource.map_record is not None
+
+    def keep_digits(self, numerics: Numerics) -> None:
+        """Read the values of these columns digit for digit."""
+        self._numerics = numerics
+        self._tables = Tables(self._resource, self.own_fields, numerics)
+
+    def readings(self, page: Page) -> Iterator[Reading]:
+        """Read a page piece by piece."""
+        size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
+        for piece, is_last in pieces(page, self._resource.records, size_bytes):
+            reading = self.read(piece)
+            memory_bytes = _memory_bytes(piece.body, reading)
+            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
+
+    def read(self, page: Page) -> Reading:
+        """Rows from a page, at once where all its records are alike, else record by record."""
+        size_bytes = len(page.body)
+        if page.is_empty:
+            return Reading(size_bytes, None, [], Times(), page.resume)
+        if record := only_record(page, self._resource.max_record_bytes):
+            return Reading(size_bytes, None, [self._too_large(record)], Times(), page.resume)
+        if self._numerics and not page.keeps_digits:
+            page = replace(page, keeps_digits=True)
+        known = None if self._resource.map_record else self._tables.read(page)
+        if known is not None:
+            table, values = known
+            times = self._times(values, table.natural.keys())
+            return Reading(size_bytes, table, [], times, page.resume)
+        find = finder(page, self._resource)
+        found, unreadable = read(page, find)
+        records = self._mapped(found)
+        too_large = self._too_large_of(page, found)
+        fitting = {number: e for number, e in records.items() if number not in too_large}
+        good, reasons = self._sort_out(fitting, self._is_own or is_suspect(page.body))
+        reasons |= unreadable | {n: e for n, e in too_large.items() if n in records}
+        rejects = self._rejects_of(page, found, reasons) if reasons else []
+        times = self._times_in(good)
+        filtered = set(range(len(found))) - set(records)
+        originals = Originals(page, find, filtered | set(reasons))
+        frame = RecordFrame(good, originals, self._tables.key)
+        self._tables.learn(frame)
+        stored = frame if good else None
+        return Reading(size_bytes, stored, rejects, times, page.resume, len(filtered))
+
+    def _mapped(self, found: Sequence[Any]) -> dict[int, Any]:
+        """The records to store, by their position on the page."""
+        name, map_record = str(self._address), self._resource.map_record
+        records = mapped(name, map_record, found) if map_record else dict(enumerate(found))
+        if self._is_own:
+            check_values(name, "map_record" if map_record else "records", list(records.values()))
+        return {number: self._with_own_fields(record) for number, record in records.items()}
+
+    def _sort_out(
+        self, records: Mapping[int, Any], suspect: bool
+    ) -> tuple[list[Record], dict[int, MisfitError]]:
+        """The records that can be stored, and by position the reason why others can't."""
+        positions, values = list(records), list(records.values())
+        good, reasons = sort_out(values, self._resource.key, suspect, self._scales(values))
+        return good, {positions[number]: reason for number, reason in reasons.items()}
+
+    def _times_in(self, records: Sequence[Record]) -> Times:
+        cursor = self._resource.cursor
+        if cursor is None:
+            return Times()
+        found = [value_of(record, cursor.field) for record in records]
+        fields = [cursor.field] if any(has_it for has_it, _ in found) else fields_of(records)
+        return self._times([value for _, value in found], fields)
+
+    def _times(self, values: Iterable[Any], fields: Iterable[str]) -> Times:
+        """What the cursor field's values say; notes whether there was such a field at all."""
+        cursor = self._resource.cursor
+        if cursor is None:
+            return Times()
+        self.fields |= dict.fromkeys(fields)
+        return times_of(values, datetime.now(timezone.utc) + cursor.slack)
+
+    def missing_cursor(self) -> str | None:
+        """The cursor field, where records were read and none of them had it."""
+        cursor = self._resource.cursor
+        return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
+
+    def _scales(self, records: Sequence[Any]) -> Scales:
+        if not self._numerics:
+            return {}
+        return self._numerics.scales(fields_of([e for e in records if isinstance(e, dict)]))
+
+    def _rejects_of(
+        self, page: Page, found: Sequence[Any], reasons: Mapping[int, MisfitError]
+    ) -> list[Reject]:
+        """The records with a reason against them, as the API wrote them where that can be told."""
+        texts = originals_of(page, finder(page, self._resource))
+        return [
+            self._reject(texts[position] if texts else self.text_of(found[position]), reason)
+            for position, reason in reasons.items()
+        ]
+
+    def _reject(self, text: str, reason: MisfitError) -> Reject:
+        limit_bytes = self._resource.max_record_bytes
+        return Reject(kept(text, limit_bytes), str(reason), reason.field)
+
+    def _too_large(self, record: bytes) -> Reject:
+        limit_bytes = self._resource.max_record_bytes
+        return self._reject(record.decode(errors="replace"), too_large(len(record), limit_bytes))
+
+    def _too_large_of(self, page: Page, found: Sequence[Any]) -> dict[int, MisfitError]:
+        """Why records are too large, of a page that could not be cut into pieces."""
+        limit_bytes = self._resource.max_record_bytes
+        return too_large_of(found, limit_bytes) if len(page.body) > limit_bytes + 2 else {}
+
+    def _with_own_fields(self, record: Any) -> Any:
+        if not isinstance(record, dict) or not record or not self.own_fields:
+            return record
+        for name in self.own_fields:
+            if name in record:
+                raise ConfigurationError(
+                    f"{self._address}: the API sends a field {name!r} of its own. Give the "
+                    "partition's value and partition_columns another name."
+                )
+        return {**self.own_fields, **record}
+
+    def text_of(self, record: Any) -> str:
+        """A record as JSON, where its original can't be told.
+
+        Raises:
+            BadPayloadError: when it is nested too deeply for Python to write it.
+        """
+        try:
+            return json_text(record)
+        except RecursionError as error:
+            raise BadPayloadError(
+                f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
+                "in the source's `records` function."
+            ) from error
+
+
+def _memory_bytes(body: bytes, reading: Reading) -> int:
+    frame = reading.frame
+    measure = objects_bytes if isinstance(frame, RecordFrame) else rows_bytes
+    return measure(body, frame.count if frame else 0) + rejects_bytes(reading.rejects)
+
+
+def _as_json(value: Any) -> Any:
+    """A partition's value as JSON has it: a parent's rows may hold dates and exact numbers."""
+    return value if isinstance(value, JSON_TYPES) else str(value)

@@ -1,0 +1,140 @@
+"""The key of a raw table: put off while its first load fills it, and whether rows repeat one.
+
+Rows go into a table without a key in half the time, and an index that is built at once takes a
+fraction of one that grows row by row. A comment on the table says that its key is still to come.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import ConfigurationError
+from flows.load.batch import Frame
+from flows.postgres import locks
+
+PUT_OFF = "Its key comes when its first load is complete."
+
+# An update leaves a second entry for its row. By default a full page of a unique index is searched
+# for entries to merge, then split; with room, and without the search, it takes a third of the time.
+_DEFINITION = sql.SQL("primary key ({}) with (fillfactor = 50, deduplicate_items = off)")
+_NAME = "select conname from pg_constraint where conrelid = to_regclass(%s) and contype = 'p'"
+_COLUMNS = """
+select attname
+from pg_constraint
+join pg_attribute on attrelid = conrelid and attnum = any (conkey)
+where conrelid = to_regclass(%s) and contype = 'p'
+"""
+_ADD = sql.SQL("alter table {} add {}")
+_DROP = sql.SQL("alter table {} drop constraint {}")
+_IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
+# The row stays that was committed last; no two of one transaction have the same key. `_loaded_at`
+# is a transaction's beginning; xmin would not do, which a wider column makes the same for all.
+_DROP_EARLIER = sql.SQL(
+    "with ranked as ("
+    " select ctid as at, row_number() over (partition by {key} order by _loaded_at desc) as place"
+    " from {table}"
+    "), dropped as ("
+    " delete from {table} as present using ranked"
+    " where present.ctid = ranked.at and ranked.place > 1 returning present._load_id"
+    "), counted as (select _load_id, count(*) as rows from dropped group by _load_id)"
+    " update elt.loads set inserted = inserted - counted.rows,"
+    " unchanged = unchanged + counted.rows from counted where load_id = counted._load_id"
+)
+
+
+def definition(key: Sequence[str]) -> sql.Composed:
+    """The primary key as a clause of `create table` and `alter table`."""
+    return _DEFINITION.format(_listed(key))
+
+
+def put_off(cursor: Cursor, table: sql.Identifier) -> None:
+    """Take the key from a table that was just created with it."""
+    _drop(cursor, table)
+    cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
+
+
+def _drop(cursor: Cursor, table: sql.Identifier) -> None:
+    cursor.execute(_NAME, [table.as_string(cursor)])
+    [(name,)] = cursor.fetchall()
+    cursor.execute(_DROP.format(table, sql.Identifier(name)))
+
+
+def other_key(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> list[str]:
+    """The columns of the table's primary key, where they are others than those of `key`."""
+    cursor.execute(_COLUMNS, [table.as_string(cursor)])
+    present = [name for (name,) in cursor]
+    return [] if set(present) == set(key) else present
+
+
+def change(
+    cursor: Cursor, table: sql.Identifier, key: Sequence[str], delete: sql.Composable
+) -> int:
+    """Give a table another key, or none, after some rows are deleted; returns how many.
+
+    Raises:
+        ConfigurationError: when rows that stay, of other partitions, don't have such a key.
+    """
+    locks.patiently(cursor, [table], partial(_drop, cursor, table))
+    cursor.execute(delete)
+    deleted = cursor.rowcount
+    if key:
+        try:
+            cursor.execute(_ADD.format(table, definition(key)))
+        except (psycopg2.errors.UniqueViolation, psycopg2.errors.NotNullViolation) as error:
+            raise ConfigurationError(
+                f"{'.'.join(table.strings)}: rows of other partitions repeat or lack the key "
+                f"({', '.join(key)}) that is declared now. Reset the resource, which deletes all "
+                "of its rows and loads it from the start."
+            ) from error
+    return deleted
+
+
+def is_put_off(cursor: Cursor, table: sql.Identifier) -> bool:
+    """Whether there is such a table, and its key is still to come."""
+    cursor.execute(_IS_PUT_OFF, [table.as_string(cursor), PUT_OFF])
+    return cursor.fetchall() == [(True,)]
+
+
+def lock(cursor: Cursor, table: sql.Identifier) -> None:
+    """Let one transaction at a time shape a table."""
+    locks.lock(cursor, table.as_string(cursor))
+
+
+def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
+    """Give a table the key that was put off; of rows with the same key, the last one stays.
+
+    The ledger counts the others as unchanged. Nothing is done to any other table.
+    """
+    if not is_put_off(cursor, table):
+        return
+    lock(cursor, table)
+    if not is_put_off(cursor, table):
+        return
+    add = _ADD.format(table, definition(key))
+    cursor.execute("savepoint before_key")
+    try:
+        locks.patiently(cursor, [table], partial(cursor.execute, add))
+    except psycopg2.errors.UniqueViolation:
+        cursor.execute("rollback to savepoint before_key")
+        cursor.execute(_DROP_EARLIER.format(table=table, key=_listed(key)))
+        locks.patiently(cursor, [table], partial(cursor.execute, add))
+    cursor.execute("release savepoint before_key")
+    cursor.execute(sql.SQL("comment on table {} is null").format(table))
+
+
+def are_unique(frames: Sequence[Frame], key: Sequence[str]) -> bool:
+    """Whether no two rows have the same key, for sure; `key` are fields, of columns not pinned."""
+    seen: set[int] = set()
+    for frame in frames:
+        if frame.key_hashes is None:
+            return False
+        seen.update(frame.key_hashes)
+    kinds = {tuple(frame.natural.get(field) for field in key) for frame in frames}
+    return len(kinds) <= 1 and len(seen) == sum(frame.count for frame in frames)
+
+
+def _listed(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -1,0 +1,120 @@
+"""Records as the API wrote them: cut out of a page, for what has to be set aside."""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from flows.errors import BadPayloadError
+from flows.load.batch import MisfitError, json_text, shown
+from flows.source import EXACT_NUMBERS, Page, RawRecords
+
+Records = Callable[[Page], list[Any]]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD](?=[89a-fA-F][0-9a-fA-F]{2})")
+_MASKED_ESCAPE = re.compile(r"\\u[eE](?=[89a-fA-F][0-9a-fA-F]{2})")
+
+
+class Originals:
+    """The text of a page's records, cut out when somebody asks for it."""
+
+    def __init__(self, page: Page, records: Records, left_out: Collection[int] = ()) -> None:
+        self._page = replace(page)
+        self._records = records
+        self._left_out = left_out
+
+    def __call__(self) -> list[str] | None:
+        """The texts in order, those at the positions `left_out` missing; None if there are none.
+
+        A thread cuts them, which can go as deep as the one that read the page did.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            texts = thread.submit(originals_of, self._page, self._records).result()
+        if texts is None or not self._left_out:
+            return texts
+        return [text for position, text in enumerate(texts) if position not in self._left_out]
+
+
+def read(page: Page, records: Records) -> tuple[list[Any], dict[int, MisfitError]]:
+    """A page's records, and by position the reason why one can't be read (None is in its place).
+
+    Python refuses a page for one integer of over 4,300 digits or one value that is nested about
+    a thousand times; its records are then read one by one.
+    """
+    try:
+        return records(page), {}
+    except BadPayloadError:
+        texts = originals_of(page, records) if isinstance(records, RawRecords) else None
+        if texts is None:
+            raise
+    found = [_read_one(text) for text in texts]
+    reasons = {number: e for number, e in enumerate(found) if isinstance(e, MisfitError)}
+    return [None if number in reasons else e for number, e in enumerate(found)], reasons
+
+
+def _read_one(text: str) -> Any:
+    """The record; numbers that are too long for Python are beyond double as well."""
+    try:
+        return json.loads(text, **EXACT_NUMBERS)
+    except RecursionError:
+        field = _deepest(text)
+        where = f" in the field {shown(field)}" if field else ""
+        return MisfitError(f"is nested too deeply for Python to read{where}", field)
+    except ValueError as error:
+        return MisfitError(f"can't be read: {error}")
+
+
+def _deepest(text: str) -> str:
+    """The first field whose value Python can't read; empty where that can't be told."""
+    try:
+        members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return next((field for field, value in members.items() if _is_too_deep(value)), "")
+
+
+def _is_too_deep(value: msgspec.Raw) -> bool:
+    try:
+        json.loads(bytes(value), **EXACT_NUMBERS)
+    except RecursionError:
+        return True
+    return False
+
+
+def originals_of(page: Page, records: Records) -> list[str] | None:
+    """Each record as it was sent, or as a source's own function finds it; None if neither works.
+
+    msgspec, which cuts, takes UTF-8 only, and no halves of surrogate pairs: their escapes are
+    masked as those of characters that the page has not.
+    """
+    try:
+        if not isinstance(records, RawRecords):
+            return [json_text(record) for record in records(replace(page))]
+        text = page.body.decode(json.detect_encoding(page.body), "surrogatepass")
+        if _MASKED_ESCAPE.search(text):
+            return _cut(page, records, text)
+        masked = _SURROGATE_ESCAPE.sub(_raised, text)
+        return [_MASKED_ESCAPE.sub(_lowered, cut) for cut in _cut(page, records, masked)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _cut(page: Page, records: RawRecords, text: str) -> list[str]:
+    body = text.encode(errors="surrogatepass")
+    rows = msgspec.json.decode(records.raw(replace(page, body=body)) or b"", type=list[msgspec.Raw])
+    texts = (bytes(row).decode(errors="surrogatepass") for row in rows)
+    return [_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text) for text in texts]
+
+
+def _raised(start: re.Match[str]) -> str:
+    r"""`\ud` as `\ue`, `\uD` as `\uE`."""
+    return f"\\u{chr(ord(start[0][2]) + 1)}"
+
+
+def _lowered(start: re.Match[str]) -> str:
+    return f"\\u{chr(ord(start[0][2]) - 1)}"

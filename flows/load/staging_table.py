@@ -1,0 +1,425 @@
+"""The way of rows into a raw table: straight by COPY, or by COPY into a temporary table, the stage.
+
+Both take on the columns that the rows need. The stage lives as long as the session's load.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.load import ownership, primary_key, shrinkage
+from flows.load.batch import Frame, MisfitError, shown
+from flows.load.column_names import OWN_COLUMNS
+from flows.load.column_registry import Columns
+from flows.load.merge import (
+    STAGE,
+    Ids,
+    Published,
+    Target,
+    append,
+    create_stage,
+    delete_all,
+    listed,
+    make_anew,
+    merge,
+    replace_all,
+    try_newest,
+)
+from flows.load.numerics import Numerics
+from flows.load.shrinkage import Replacement
+from flows.load.table_schema import (
+    LOAD_ID_SETTING,
+    NATURAL,
+    Change,
+    apply,
+    changes_for,
+    column_types,
+    create_table,
+    used_columns,
+)
+from flows.postgres import locks
+from flows.redaction import redact
+from flows.source import Disposition
+
+TRIAL = sql.Identifier("pg_temp", "trial")
+COPY_BYTES = 1 << 20
+# https://www.postgresql.org/docs/current/limits.html
+MAX_COLUMNS = 1600
+# A row has 8,160 bytes of room, and a value that is stored elsewhere takes up to 24 of them.
+WIDE_COLUMNS = 300
+# From here on, a new table takes less memory than one to which columns are added.
+MANY_COLUMNS = 8
+REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.errors.ProgramLimitExceeded,
+    psycopg2.errors.StatementTooComplex,
+    psycopg2.errors.TooManyColumns,
+)
+
+REFUSAL_CHARACTERS = 300
+# "COPY stage, line 1, column v: …", in whatever language Postgres speaks.
+_COPY_PLACE = re.compile(r"COPY [^,]*, \S+ \d+, \S+ (?P<column>.+?)(?::|$)", re.MULTILINE)
+
+_COPY = sql.SQL("copy {} ({}) from stdin (format {})")
+_ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
+
+
+class Stage:
+    """The temporary table between COPY and the raw table; it lives in the session."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._columns = Columns(target.table, target.names, [*target.key, *target.scope])
+        self._pins = target.pins
+        self._names: dict[str, str] = {}
+        self._beyond_double: frozenset[str] = frozenset()
+        self._present: dict[str, str] = {}
+        self._room = 0
+        self._filled: frozenset[str] = frozenset()
+        self._other_key: list[str] = []
+
+    def create(self, cursor: Cursor) -> bool:
+        """Make the stage, empty and without columns.
+
+        Returns whether the raw table, or its key, is still to come.
+
+        Raises:
+            ConfigurationError: when there is a table that no load made.
+        """
+        ownership.check(cursor, self._target.table)
+        self._columns.read(cursor)
+        self._target = _by_columns(self._target, self._columns)
+        self._present = column_types(cursor, self._target.table)
+        self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
+        self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
+        self._other_key = primary_key.other_key(cursor, self._target.table, self._target.key)
+        create_stage(cursor)
+        return not self._present or primary_key.is_put_off(cursor, self._target.table)
+
+    def check_key(self) -> None:
+        """Refuse to load into a table whose key is another one than the declaration's.
+
+        Raises:
+            ConfigurationError: name the key as the table has it, or load once with full_refresh.
+        """
+        if self._other_key:
+            declared = ", ".join(self._target.key) or "none"
+            raise ConfigurationError(
+                f"{'.'.join(self._target.table.strings)} has the key "
+                f"({', '.join(self._other_key)}), and the resource declares ({declared}). Load it "
+                "once with full_refresh, which replaces the rows and the key, or declare the key "
+                "that it has."
+            )
+
+    def add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        """COPY rows into the stage, which takes on the columns it lacks.
+
+        Raises:
+            MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
+            BadPayloadError: when the table is frozen and they don't fit.
+        """
+        self._columns.name(cursor, [frame.natural for frame in frames])
+        before = self._names, self._beyond_double
+        cursor.execute("savepoint before_frames")
+        try:
+            self._add(cursor, frames)
+        except (MisfitError, *REFUSALS) as error:
+            cursor.execute("rollback to savepoint before_frames")
+            misfit = error if isinstance(error, MisfitError) else self._refused(error)
+            self._names, self._beyond_double = before
+            raise misfit from error
+        cursor.execute("release savepoint before_frames")
+
+    @property
+    def numerics(self) -> Numerics:
+        """The table's `numeric` columns, pinned or altered by hand, once the stage is created."""
+        return Numerics(self._pins, self._columns.expected)
+
+    def _refused(self, error: psycopg2.Error) -> MisfitError:
+        """What Postgres said, with the field of the column that it names."""
+        said = " ".join(redact(error.diag.message_primary or str(error)).split())
+        if len(said) > REFUSAL_CHARACTERS:
+            said = f"{said[: REFUSAL_CHARACTERS - 1]}…"
+        place = _COPY_PLACE.match(error.diag.context or "")
+        fields = {column: field for field, column in self._names.items()}
+        field = fields.get(place["column"]) if place else None
+        if field is None:
+            return MisfitError(f"was refused by Postgres: {said}")
+        return MisfitError(
+            f"has a value in the field {shown(field)} that Postgres refused: {said}", field
+        )
+
+    def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
+        """Whether no two rows have the same key, for sure; `fields` are those of the key."""
+        is_pinned = not self._pins.keys().isdisjoint(self._target.key)
+        return not is_pinned and primary_key.are_unique(frames, fields)
+
+    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+        self._make_room(cursor, frames, partial(self._evolve_stage, cursor))
+        self._copy(cursor, STAGE, frames)
+        if len(self._names) > WIDE_COLUMNS:
+            self._try(cursor, sum(frame.count for frame in frames))
+
+    def _try(self, cursor: Cursor, count: int) -> None:
+        """See whether the newest rows of the stage would have room in the raw table.
+
+        Its rows may be larger than the stage's: more columns, and wider types of some.
+        """
+        types = column_types(cursor, self._target.table)
+        staged = column_types(cursor, STAGE)
+        del staged["_ordinal"]
+        if types:
+            changes = self._changes(cursor, self._target.table, types, staged)
+            types |= {change.column: change.new_type for change in changes}
+        trial = {name: kind for name, kind in (types or staged).items() if name not in OWN_COLUMNS}
+        create_table(cursor, TRIAL, trial, [])
+        try_newest(cursor, TRIAL, count)
+        cursor.execute("drop table pg_temp.trial")
+
+    def add_directly(
+        self, cursor: Cursor, frames: Sequence[Frame], load_id: int, puts_off_key: bool
+    ) -> list[Change] | None:
+        """COPY rows straight into the raw table; with `puts_off_key`, a new one is without its key.
+
+        Returns None, and leaves the table as it was, when it has a row with the key of one of
+        them, or Postgres refuses one: then they have to go by way of the stage.
+        """
+        self._columns.name(cursor, [frame.natural for frame in frames])
+        before = self._names, self._beyond_double
+        cursor.execute("savepoint before_copy")
+        cursor.execute("select set_config(%s, %s, true)", [LOAD_ID_SETTING, str(load_id)])
+        try:
+            shape = partial(self._shape, cursor, puts_off_key=puts_off_key)
+            changes = self._make_room(cursor, frames, shape)
+            self._copy(cursor, self._target.table, frames)
+            return changes
+        except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
+            cursor.execute("rollback to savepoint before_copy")
+            self._names, self._beyond_double = before
+            return None
+
+    def _make_room(
+        self,
+        cursor: Cursor,
+        frames: Sequence[Frame],
+        shape: Callable[[Mapping[str, str]], list[Change]],
+    ) -> list[Change]:
+        """Have a table shaped for what each frame needs, once for those that need the same.
+
+        None of their rows is in it yet: what an earlier one of them fills counts as filled.
+        """
+        self._filled = frozenset()
+        changes: list[Change] = []
+        seen: set[object] = set()
+        for frame in frames:
+            wanted = self._wanted(frame)
+            self._hold_to_contract(cursor, frame)
+            need = (frozenset(wanted.items()), len(self._names))
+            if need not in seen:
+                changes += shape(wanted)
+                seen.add(need)
+            self._filled |= wanted.keys()
+        self._filled = frozenset()
+        return changes
+
+    def _wanted(self, frame: Frame) -> dict[str, str]:
+        """The frame's columns that hold any value, with their types; its other fields are noted."""
+        self._names = self._names | {field: self._columns[field] for field in frame.natural}
+        new = {*self._names.values()} - self._present.keys()
+        if len(new) > self._room:
+            raise MisfitError(
+                f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
+                f"takes {MAX_COLUMNS} with those that were dropped"
+            )
+        self._beyond_double |= {self._names[field] for field in frame.beyond_double}
+        return {name: kind for name, kind in self._types(frame).items() if kind is not None}
+
+    def _types(self, frame: Frame) -> dict[str, str | None]:
+        """What the frame's columns are to be; None for those that hold nulls alone."""
+        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
+        return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
+
+    def _hold_to_contract(self, cursor: Cursor, frame: Frame) -> None:
+        """Refuse a frame that a table with a contract would have to change for."""
+        if self._target.contract == "evolve" or not self._present:
+            return
+        changes = self._changes(cursor, self._target.table, self._present, self._types(frame))
+        if not changes:
+            return
+        differences = ", ".join(map(str, changes))
+        if self._target.contract == "quarantine":
+            raise MisfitError(f"would need {differences}")
+        raise BadPayloadError(
+            f"{self._target.table.as_string(cursor)} is frozen, and the API's records would need "
+            f"{differences}. Ask the API's owner; to accept it, alter the table, or load once with "
+            "the contract `evolve`."
+        )
+
+    def _copy(self, cursor: Cursor, table: sql.Identifier, frames: Sequence[Frame]) -> None:
+        """COPY the columns that hold a value."""
+        types = column_types(cursor, table)
+        for fields, alike in groupby(frames, _valued_fields):
+            if not fields:
+                cursor.execute(_ADD_NULLS.format(table), [sum(frame.count for frame in alike)])
+                continue
+            kinds = {field: types[self._names[field]] for field in fields}
+            columns = listed("{}", [self._names[field] for field in fields])
+            sources = (frame.copy_source(kinds) for frame in alike)
+            for form, parts in groupby(sources, itemgetter(0)):
+                command = _COPY.format(table, columns, sql.SQL(form))
+                rows = io.BytesIO(b"".join(rows for _, rows in parts))
+                cursor.copy_expert(command, rows, size=COPY_BYTES)
+
+    def _evolve(
+        self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
+    ) -> list[Change]:
+        changes = self._changes(cursor, table, column_types(cursor, table), wanted)
+        change = partial(apply, cursor, table, changes)
+        if table == STAGE:
+            change()
+        elif changes:
+            locks.patiently(cursor, [table], change)
+        return changes
+
+    def _evolve_stage(self, cursor: Cursor, wanted: Mapping[str, str | None]) -> list[Change]:
+        """Add and widen columns; where many are new, by making the stage anew.
+
+        For each column that is added to a table, Postgres keeps one more description of all its
+        columns until the transaction ends: 250 MB for 1,500 columns.
+        """
+        present = column_types(cursor, STAGE)
+        changes = self._changes(cursor, STAGE, present, wanted)
+        added = [change for change in changes if change.old_type is None]
+        if len(added) < MANY_COLUMNS:
+            apply(cursor, STAGE, changes)
+            return changes
+        apply(cursor, STAGE, [change for change in changes if change.old_type is not None])
+        make_anew(cursor, {change.column: change.new_type for change in added})
+        return changes
+
+    def _changes(
+        self,
+        cursor: Cursor,
+        table: sql.Identifier,
+        present: Mapping[str, str],
+        wanted: Mapping[str, str | None],
+    ) -> list[Change]:
+        pinned = frozenset(self._pins)
+        beyond = self._beyond_double
+        return changes_for(cursor, table, present, wanted, pinned, beyond, self._filled)
+
+    def give_key(self, cursor: Cursor) -> None:
+        """Give the raw table its key, where that was put off."""
+        primary_key.give(cursor, self._target.table, self._target.key)
+
+    def replacement(self, cursor: Cursor) -> Replacement:
+        """How many rows a `replace` would remove, and how many it would bring."""
+        return shrinkage.replacement(cursor, self._target)
+
+    def publish(
+        self,
+        cursor: Cursor,
+        disposition: Disposition,
+        load_id: int,
+        replays: int | None = None,
+        may_repeat_keys: bool = True,
+    ) -> tuple[Published, list[Change]]:
+        """Bring the staged rows into the raw table and empty the stage.
+
+        Where several of them may have the same key, the last one counts. Rows that a load after
+        `replays` wrote are newer than what is replayed: they stay. What a replay wrote is as old as
+        the load that it replayed.
+        """
+        changes = self._shape(cursor, column_types(cursor, STAGE))
+        self.give_key(cursor)
+        published = Published()
+        if column_types(cursor, self._target.table):
+            ids = {"load_id": load_id, "replays": replays}
+            published = self._write(cursor, disposition, ids, may_repeat_keys)
+        cursor.execute("truncate pg_temp.stage")
+        return published, changes
+
+    def _write(
+        self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool
+    ) -> Published:
+        if disposition == "append":
+            return append(cursor, self._target, ids)
+        if disposition == "merge":
+            return merge(cursor, self._target, ids, may_repeat_keys)
+        deleted = self._change_key(cursor) if self._other_key else 0
+        published = replace_all(cursor, self._target, ids, may_repeat_keys)
+        return replace(published, deleted=published.deleted + deleted)
+
+    def _change_key(self, cursor: Cursor) -> int:
+        """Empty the partition and give the table the key that is declared now."""
+        delete = delete_all(cursor, self._target)
+        deleted = primary_key.change(cursor, self._target.table, self._target.key, delete)
+        self._other_key = []
+        return deleted
+
+    def _shape(
+        self, cursor: Cursor, staged: Mapping[str, str], puts_off_key: bool = False
+    ) -> list[Change]:
+        """Create or widen the raw table, one session at a time."""
+        table = self._target.table
+        primary_key.lock(cursor, table)
+        if not self._present:
+            ownership.check(cursor, table)
+        if not self._names:
+            return []
+        pins = self._pins
+        seen = self._names.values()
+        present = column_types(cursor, table)
+        if present:
+            wanted = {
+                name: staged.get(name) or (None if name in present else pins.get(name))
+                for name in seen
+            }
+            return self._evolve(cursor, table, wanted)
+        types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
+        create_table(cursor, table, types, list(self._target.key))
+        if puts_off_key:
+            primary_key.put_off(cursor, table)
+        return []
+
+
+def _by_columns(target: Target, columns: Columns) -> Target:
+    """The target with columns in the place of fields."""
+    scope = {columns[field]: value for field, value in target.scope.items()}
+    return replace(target, key=tuple(columns[field] for field in target.key), scope=scope)
+
+
+def _valued_fields(frame: Frame) -> tuple[str, ...]:
+    return tuple(field for field, kind in frame.natural.items() if kind is not None)
+
+
+def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
+    """The table's columns of types that no load chose: altered by hand, or pinned formerly."""
+    return {
+        name: kind
+        for name, kind in present.items()
+        if kind not in NATURAL and name not in OWN_COLUMNS
+    }
+
+
+def _as_postgres_says(cursor: Cursor, pins: Mapping[str, str]) -> dict[str, str]:
+    """The pinned types by Postgres' own names: `timestamptz` is `timestamp with time zone`."""
+    if not pins:
+        return {}
+    definitions = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in pins.items()
+    )
+    cursor.execute(sql.SQL("create temporary table pins ({})").format(definitions))
+    types = column_types(cursor, sql.Identifier("pg_temp", "pins"))
+    cursor.execute("drop table pg_temp.pins")
+    return types

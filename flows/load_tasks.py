@@ -1,0 +1,304 @@
+"""Loads as Prefect tasks, and how a run of them ends: what `elt` and `backfill` share.
+
+Knows how Prefect names, repeats and shows a load; how it loads is the business of `flows.load`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import date, datetime, time, timezone
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from prefect import get_client, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.assets import Asset, materialize
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import rate_limit
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.runtime import deployment, flow_run
+from prefect.settings import get_current_settings
+from prefect.states import Completed
+from prefect.tasks import Task
+from pydantic import Field
+
+from blocks import secrets
+from blocks.warehouse import Warehouse
+from flows import sources
+from flows.errors import EltError, UnavailableError
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.guards import without_secrets
+from flows.load import ledger
+from flows.load.ledger import Address, Entry
+from flows.load.loader import load
+from flows.load.options import Request
+from flows.load.orphans import delete_orphans
+from flows.load.partitions import partitions_of
+from flows.load.replay import replay as replay_rejects
+from flows.load.reset import reset
+from flows.progress import Progress
+from flows.retries import Retry, is_worth_retrying
+from flows.source import Page, Partition, Resource, RowsOf, Source
+from flows.transform import transform as build
+
+COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtered", "deleted")
+
+# Drop-downs in Prefect's forms. A wrong name is told by the source itself, in words.
+SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]
+ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
+
+Outcome = TypeVar("Outcome")
+
+
+def reset_resources(database: Warehouse, source: Source, resources: Sequence[Resource]) -> None:
+    """Delete the rows of some resources, so that their loads begin from the start."""
+    with closing(database.connect()) as connection:
+        for resource in resources:
+            reset(connection, source.name, resource.name)
+            get_run_logger().warning(
+                "raw_%s.%s: all rows are deleted, and everything is read from the start.",
+                source.name,
+                resource.name,
+            )
+
+
+def submit_loads(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    request: Request,
+    retry: Retry,
+    progress: Progress,
+) -> list[PrefectFuture[list[Entry]]]:
+    """A task per partition that is declared; one for all those that are rows of a parent."""
+    shares = _shares(database, source, resource)
+    progress.expect(resource, sum(map(len, shares.values())))
+    return [
+        as_task(load_partitions, source, resource, retry, name).submit(
+            database, source, resource, partitions, request, progress.read
+        )
+        for name, partitions in shares.items()
+    ]
+
+
+def submit_replays(
+    database: Warehouse, source: Source, resource: Resource, request: Request, retry: Retry
+) -> list[PrefectFuture[list[Entry]]]:
+    """The same tasks, for what earlier loads set aside."""
+    return [
+        as_task(replay_partitions, source, resource, retry, name).submit(
+            database, source, resource, partitions, request
+        )
+        for name, partitions in _shares(database, source, resource).items()
+    ]
+
+
+def _shares(
+    database: Warehouse, source: Source, resource: Resource
+) -> Mapping[str, Sequence[Partition]]:
+    """The partitions of each task, by the task's name."""
+    if isinstance(resource.partitions, RowsOf):
+        with closing(database.connect()) as connection:
+            found = partitions_of(connection, source.name, resource)
+        return {f"{Address(source.name, resource.name, '')} ({len(found)} partitions)": found}
+    return {
+        str(Address(source.name, resource.name, partition.name)): (partition,)
+        for partition in resource.partitions
+    }
+
+
+def as_task(
+    function: Callable[..., Outcome], source: Source, resource: Resource, retry: Retry, name: str
+) -> Task[..., Outcome]:
+    """The function as a task that makes the raw table, so that Prefect shows its lineage."""
+    return materialize(
+        raw_asset(source.name, resource.name),
+        name=function.__name__,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        retry_condition_fn=is_worth_retrying,
+        **retry.options(),
+    )(without_secrets(function))
+
+
+def raw_asset(source: str, resource: str) -> Asset:
+    """What Prefect calls a raw table."""
+    return Asset(key=f"postgres://warehouse/raw_{source}/{resource}")
+
+
+def load_partitions(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    request: Request,
+    read: Callable[..., Iterator[Page]] = read_pages,
+) -> list[Entry]:
+    """Load partitions of a resource one after the other, with a connection of their own.
+
+    One that fails lets the others be loaded, unless the API is down. If all succeed, rows of
+    partitions that are gone are deleted (`flows.load.orphans`).
+    """
+    turn = _turn(source)
+    with (
+        Client(source, secrets.read, turn) as client,
+        closing(database.connect()) as connection,
+    ):
+        entries: list[Entry] = []
+        errors: list[Exception] = []
+        for partition in partitions:
+            pages = partial(read, client, source, resource, partition)
+            try:
+                entries.append(load(connection, source.name, resource, partition, pages, request))
+            except EltError as error:
+                errors.append(error)
+                if isinstance(error, UnavailableError):
+                    break
+        if not errors:
+            try:
+                entries += delete_orphans(connection, source, resource, request)
+            except EltError as error:
+                errors.append(error)
+    _tell(entries)
+    if errors:
+        raise together(errors, len(partitions))
+    return entries
+
+
+def replay_partitions(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    request: Request,
+) -> list[Entry]:
+    """Load again what the loads of some partitions set aside."""
+    entries = [
+        entry
+        for partition in partitions
+        for entry in replay_rejects(database.connect, source.name, resource, partition, request)
+    ]
+    _tell(entries)
+    return entries
+
+
+def _turn(source: Source) -> Callable[[], None]:
+    """What waits for a turn among all workers, where Prefect has a limit of the source's name."""
+    if source.rate is None:
+        return lambda: None
+    with get_client(sync_client=True) as prefect:
+        try:
+            prefect.read_global_concurrency_limit_by_name(source.name)
+        except ObjectNotFound:
+            return lambda: None
+    return partial(rate_limit, source.name)
+
+
+def _tell(entries: Sequence[Entry]) -> None:
+    """The numbers of a task's loads, in one line."""
+    totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
+    said = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
+    seconds = sum(entry.seconds for entry in entries)
+    get_run_logger().info("%d loads: %s in %.1f s", len(entries), said, seconds)
+
+
+def conclude(
+    database: Warehouse,
+    source: str,
+    errors: Sequence[Exception],
+    loads: int,
+    transform: bool,
+    retry: Retry,
+) -> State[Any]:
+    """What a run comes to when all its loads are over: their table, the build, the run's state.
+
+    Where a load went well, what it changed is built, also if others did not.
+
+    Raises:
+        EltError: when anything went wrong, in the loads or in their build.
+    """
+    problems = list(errors)
+    summary = ""
+    try:
+        summary = show_loads(database, source, flow_run.id)
+    except UnavailableError as error:
+        problems.append(error)
+    if transform and len(errors) < loads:
+        state = build(only_stale=True, retry=retry, return_state=True)
+        if not state.is_completed():
+            problems.append(_as_error(state.result(raise_on_failure=False)))
+    if problems:
+        raise together(problems, loads)
+    return Completed(message=summary)
+
+
+def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
+    """Show what the ledger says of the run's loads as a table artifact; returns it in a line.
+
+    Loads that failed are in it with their error, and so are the tries before a retry.
+    """
+    with database.transaction() as cursor:
+        ledger.prepare(cursor, f"raw_{source}")
+        entries = ledger.entries_of_run(cursor, run_id)
+        changes = ledger.schema_changes(cursor, [entry.load_id for entry in entries])
+    create_table_artifact(
+        key=f"loads-{source.replace('_', '-')}",
+        table=[_row(entry, changes.get(entry.load_id, [])) for entry in entries],
+        description=f"What this run loaded from {source}.{_other_runs()}",
+    )
+    totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
+    said = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
+    return f"{len(entries)} loads: {said or 'no records'}"
+
+
+def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "load": str(entry.address),
+        "state": entry.state,
+        "seconds": round(entry.seconds, 1),
+        **{name: getattr(entry, name) for name in COUNTED},
+        "schema changes": "; ".join(changes),
+        "error": entry.error or "",
+    }
+
+
+def _other_runs() -> str:
+    """A link to the deployment's runs in Prefect's UI, where the run has a deployment."""
+    ui = get_current_settings().ui_url
+    if not (deployment.id and ui):
+        return ""
+    return f" [Other runs of it]({ui}/deployments/deployment/{deployment.id}?tab=Runs)"
+
+
+def midnight(day: date | None) -> datetime | None:
+    """The beginning of the day in UTC."""
+    return None if day is None else datetime.combine(day, time(), timezone.utc)
+
+
+def errors_of(futures: Iterable[PrefectFuture[list[Entry]]]) -> list[Exception]:
+    """Wait for all loads, and return what went wrong."""
+    outcomes = [future.result(raise_on_failure=False) for future in futures]
+    return [_as_error(outcome) for outcome in outcomes if not isinstance(outcome, list)]
+
+
+def _as_error(outcome: object) -> Exception:
+    """What a run ended with instead of a result, as an error."""
+    return outcome if isinstance(outcome, Exception) else EltError(str(outcome))
+
+
+def together(errors: Sequence[Exception], loads: int) -> Exception:
+    """One error that says it all.
+
+    It is of the errors' own kind where they are all of one, and worth a retry where one of them is:
+    what can't succeed fails again, and what was loaded is not loaded twice.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else EltError
+    if any(isinstance(error, UnavailableError) for error in errors):
+        kind = UnavailableError
+    lines = "\n".join(f"  {error}" for error in errors)
+    return kind(f"{len(errors)} things went wrong in {loads} loads and their build:\n{lines}")

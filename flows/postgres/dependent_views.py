@@ -1,0 +1,126 @@
+"""Setting the views on a table aside while a column changes its type, or the table is replaced.
+
+Postgres refuses to retype a column that a view uses. Inside one transaction the views are dropped
+and made again as they were, so that no reader sees them missing.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import ConfigurationError
+from flows.postgres.grants import Attached, attach, attached_to
+
+_DEPENDENTS = """
+with recursive dependents (view, depth) as (
+    select rule.ev_class, 1
+    from pg_depend
+    join pg_rewrite as rule on rule.oid = pg_depend.objid
+    where pg_depend.classid = 'pg_rewrite'::regclass
+        and pg_depend.refclassid = 'pg_class'::regclass
+        and pg_depend.refobjid = any (%(tables)s::regclass[])
+        and rule.ev_class <> pg_depend.refobjid
+    union
+    select rule.ev_class, dependents.depth + 1
+    from dependents
+    join pg_depend on pg_depend.refobjid = dependents.view
+    join pg_rewrite as rule on rule.oid = pg_depend.objid
+    where pg_depend.classid = 'pg_rewrite'::regclass
+        and pg_depend.refclassid = 'pg_class'::regclass
+        and rule.ev_class <> pg_depend.refobjid
+)
+select
+    pg_class.oid,
+    pg_namespace.nspname,
+    pg_class.relname,
+    pg_class.relkind::text,
+    pg_get_viewdef(pg_class.oid),
+    pg_get_userbyid(pg_class.relowner),
+    pg_class.reloptions
+from (select view, max(depth) as depth from dependents group by view) as deepest
+join pg_class on pg_class.oid = deepest.view
+join pg_namespace on pg_namespace.oid = pg_class.relnamespace
+order by deepest.depth
+"""
+
+
+@dataclass(frozen=True)
+class _View:
+    name: sql.Identifier
+    kind: str
+    definition: str
+    owner: str
+    options: list[str] | None
+    attached: Attached
+
+
+@contextmanager
+def without_dependent_views(
+    cursor: Cursor, *tables: sql.Identifier, replaced: bool = False
+) -> Iterator[None]:
+    """Drop the views that read `tables`, directly or through others, and recreate them at the end.
+
+    Tables that are not there have none. Where the tables are to be `replaced`, the views among them
+    are dropped too, and left to the caller.
+
+    Raises:
+        ConfigurationError: when one of them is a materialized view, which holds rows of its own.
+    """
+    own = {table.as_string(cursor) for table in tables} if replaced else set()
+    views = _dependents(cursor, tables)
+    for view in reversed(views):
+        name = view.name.as_string(cursor)
+        if view.kind != "v":
+            raise ConfigurationError(
+                f"{name} is a materialized view on what has to change "
+                f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
+                "again, and create it anew."
+            )
+        with _role_of(cursor, view):
+            cursor.execute(sql.SQL("drop view {}").format(view.name))
+    yield
+    for view in views:
+        if view.name.as_string(cursor) not in own:
+            with _role_of(cursor, view):
+                _recreate(cursor, view)
+
+
+def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]:
+    names = [table.as_string(cursor) for table in tables]
+    cursor.execute(
+        "select name from unnest(%s) as name where to_regclass(name) is not null", [names]
+    )
+    cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
+    return [
+        _View(
+            sql.Identifier(schema, name), kind, definition, owner, options, attached_to(cursor, oid)
+        )
+        for oid, schema, name, kind, definition, owner, options in cursor.fetchall()
+    ]
+
+
+@contextmanager
+def _role_of(cursor: Cursor, view: _View) -> Iterator[None]:
+    """Take the role of a view's owner, where this one may and does not have its rights as it is."""
+    cursor.execute(
+        "select pg_has_role(%s, 'member') and not pg_has_role(%s, 'usage')", [view.owner] * 2
+    )
+    if cursor.fetchall() == [(False,)]:
+        yield
+        return
+    cursor.execute(sql.SQL("set local role {}").format(sql.Identifier(view.owner)))
+    yield
+    cursor.execute("reset role")
+
+
+def _recreate(cursor: Cursor, view: _View) -> None:
+    options = sql.SQL(f"with ({', '.join(view.options)})" if view.options else "")
+    definition = sql.SQL(view.definition.rstrip(";"))
+    cursor.execute(sql.SQL("create view {} {} as {}").format(view.name, options, definition))
+    cursor.execute(
+        sql.SQL("alter view {} owner to {}").format(view.name, sql.Identifier(view.owner))
+    )
+    attach(cursor, view.name, view.attached)

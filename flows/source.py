@@ -1,0 +1,773 @@
+"""What a module in `flows/sources/` declares, and what passes between extract and load.
+
+Declarations only: nothing here opens a connection or parses a body.
+"""
+
+import codecs
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from itertools import product as combinations
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+
+import msgspec
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.redaction import start_of
+
+Record = dict[str, Any]
+ParamValue = str | int | bool
+Params = Mapping[str, ParamValue | Sequence[ParamValue]]
+Disposition = Literal["merge", "append", "replace"]
+Contract = Literal["evolve", "freeze", "quarantine"]
+Method = Literal["GET", "POST"]
+
+# Postgres cuts longer names (https://www.postgresql.org/docs/current/limits.html).
+NAME_BYTES = 63
+# Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
+SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+_COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
+_TABLE = re.compile(r"[^\W\d]\w*")
+
+# Python knows them as encodings of text, but they escape characters instead of encoding them.
+NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
+
+
+@dataclass(frozen=True)
+class Window:
+    """The slice of time to read: `since` inclusive, `until` exclusive, both UTC.
+
+    None means open at that end.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One slice of a resource, fetched on its own, e.g. a city; `values` feed its requests."""
+
+    name: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
+    """Every combination of one partition of each axis, e.g. of cities and variables."""
+    return tuple(
+        Partition(
+            "/".join(partition.name for partition in combination),
+            {name: value for part in combination for name, value in part.values.items()},
+        )
+        for combination in combinations(*axes)
+    )
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """One request, without the login: that is added when it is sent, and kept nowhere.
+
+    Attributes:
+        url: absolute, with its query.
+        body: sent as JSON; None for no body.
+    """
+
+    url: str
+    method: Method = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+    def __str__(self) -> str:
+        """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
+        words: list[str] = [] if self.method == "GET" else [self.method]
+        words += [self.url, *(f"{name}: {value}" for name, value in self.headers.items())]
+        return " ".join(words + ([] if self.body is None else [json.dumps(self.body)]))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a load goes on after its last checkpoint.
+
+    Attributes:
+        first_url: the whole load's first request, as text. A load that would begin with another
+            one (its declaration or its window changed) does not go on from here but starts anew.
+        url: of the next request; None for the first one of the slice at `since`.
+        since: the start of the slice of the window that is being read.
+        headers: of the next request, where paging has a word in them.
+        body: of the next request, where paging has a word in it.
+    """
+
+    first_url: str
+    url: str | None
+    since: datetime | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+class ExactNumber(float):
+    """A number of JSON that remembers its digits; to calculate with, it is the nearest double."""
+
+    __slots__ = ("digits",)
+
+    digits: str
+
+    def __new__(cls, digits: str) -> "ExactNumber":
+        """`digits` as the API wrote them."""
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+
+def exact_integer(digits: str) -> int | ExactNumber:
+    """An integer of whatever length: of over 4,300 digits, Python refuses to make an `int`."""
+    most = sys.get_int_max_str_digits()
+    return ExactNumber(digits) if 0 < most < len(digits.lstrip("-")) else int(digits)
+
+
+# How `json.loads` is to make numbers that keep their digits.
+EXACT_NUMBERS: Mapping[str, Any] = {"parse_float": ExactNumber, "parse_int": exact_integer}
+
+
+@dataclass
+class Page:
+    """One HTTP response body; `resume` is None on the last page of a load.
+
+    Attributes:
+        body: text is in UTF-8, whatever encoding the API sent it in (`flows.extract.charsets`).
+        request: what was asked for it.
+        headers: of the response; names in any case.
+        find: the resource's `records`.
+        check_count: refuses a number of records that are not all that the API sent.
+        is_empty: the source's rules say that this answer means no records, whatever its body.
+        is_last: the source's rules say that nothing follows this answer.
+        is_accepted: the source's rules say that its records count, even if it tells of errors.
+        keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
+    """
+
+    body: bytes
+    url: str
+    content_type: str = "application/json"
+    resume: Resume | None = None
+    request: HttpRequest | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    find: Callable[["Page"], list[Any]] | None = None
+    check_count: Callable[["Page", int], None] | None = None
+    is_empty: bool = False
+    is_last: bool = False
+    is_accepted: bool = False
+    keeps_digits: bool = False
+
+    @cached_property
+    def rows(self) -> list[Any]:
+        """The records, as in `found`, for paging that counts them."""
+        if self.check_count is not None:
+            self.check_count(self, len(self.found))
+        return self.found
+
+    @cached_property
+    def found(self) -> list[Any]:
+        """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
+        if self.is_empty or self.find is None:
+            return []
+        if isinstance(self.find, RawRecords):
+            try:
+                return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return self.find(self)
+        return self.find(self)
+
+    @cached_property
+    def members(self) -> Mapping[str, msgspec.Raw] | None:
+        """The members of the body's JSON object, unparsed; None when the body is no such object."""
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    @cached_property
+    def document(self) -> Any:
+        """The body as Python objects.
+
+        Raises:
+            BadPayloadError: when the body is not JSON (RFC 8259: no NaN, no Infinity).
+        """
+        try:
+            numbers = EXACT_NUMBERS if self.keeps_digits else {}
+            return json.loads(self.body, parse_constant=_refuse_constant, **numbers)
+        except UnicodeDecodeError as error:
+            raise not_utf8(self, error) from error
+        except (ValueError, RecursionError) as error:
+            raise BadPayloadError(
+                f"{self.url} answered {len(self.body)} bytes of {self.content_type} that are not "
+                f"JSON ({error}); they begin {start_of(self.body)!r}. "
+                "Ask the API's owner, or correct the address."
+            ) from error
+
+
+def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:
+    """The error for a page whose text should be UTF-8 and is not."""
+    return BadPayloadError(
+        f"{page.url} answered {page.content_type} that is not {error.encoding}: byte "
+        f"0x{error.object[error.start]:02x} at position {error.start} is invalid ({error.reason}). "
+        "Declare the resource's `encoding` (cp1252, say), or ask the API's owner."
+    )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@runtime_checkable
+class RawRecords(Protocol):
+    """A `records` function whose list of records can be cut out of a page unparsed."""
+
+    def raw(self, page: Page) -> bytes | None:
+        """The list's own bytes; None where there is no such list."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The record field that tells which records are new.
+
+    Its values are ISO 8601 dates or times; those without an offset are taken as UTC.
+
+    Attributes:
+        field: the field's name as the API sends it. A name with dots goes deeper (`meta.updated`),
+            unless the record has a field of just that name.
+        lookback: how far behind the newest value the next load starts, for late and corrected rows.
+        start: where the first load starts; None asks the API for everything.
+        step: reads the window in slices of this length, oldest first. Needs `start`; the last slice
+            then ends with yesterday (UTC).
+        slack: how far ahead of now a value may be and still move the cursor. A record dated 2999
+            would otherwise end incremental loading: nothing newer ever comes.
+    """
+
+    field: str
+    lookback: timedelta = timedelta()
+    start: datetime | None = None
+    step: timedelta | None = None
+    slack: timedelta = timedelta(days=1)
+
+    def __post_init__(self) -> None:
+        """Refuse slices without a beginning or an end, and times that leave the hour open."""
+        owner = f"Cursor({self.field!r})"
+        if self.step is not None and self.start is None:
+            raise ConfigurationError(f"{owner} has a step: give it a start as well.")
+        if self.start is not None and self.start.utcoffset() is None:
+            raise ConfigurationError(
+                f"{owner}: its start, {self.start}, has no time zone. "
+                "Write datetime(…, tzinfo=timezone.utc)."
+            )
+        _check_positive(owner, timedelta(), step=self.step)
+        _check_least(owner, timedelta(), lookback=self.lookback, slack=self.slack)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an answer means that is not what its status says.
+
+    Attributes:
+        then: `retry` as if the API were busy; `ignore`: it has no records, and its slice ends;
+            `stop`: the same, and nothing more is read; `accept`: its records are read, whatever
+            its status and its `errors` say; `fail` with the message.
+        status: the answer's status; None for any.
+        body: a regular expression that is searched for in its body; empty for any.
+    """
+
+    then: Literal["retry", "ignore", "stop", "accept", "fail"]
+    status: int | None = None
+    body: str = ""
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that fits every answer, or no text at all."""
+        if self.status is None and not self.body:
+            raise ConfigurationError(f"{self} fits every answer: give it a status or a body.")
+        try:
+            re.compile(self.body)
+        except re.error as error:
+            raise ConfigurationError(f"{self.body!r} is no regular expression: {error}.") from error
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """Partitions made of another resource's rows, one per distinct row of the columns named.
+
+    Attributes:
+        resource: the parent, of the same source; it is loaded before.
+        columns: what a partition's values are called, and the column of the parent's raw table that
+            each comes from, e.g. `{"order_id": "id"}`.
+    """
+
+    resource: str
+    columns: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse partitions that no value tells apart."""
+        if not self.columns:
+            raise ConfigurationError(
+                f"RowsOf({self.resource!r}) names no columns. Name at least one, e.g. "
+                f'RowsOf({self.resource!r}, {{"{self.resource}_id": "id"}}).'
+            )
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often an API may be called: at most `requests` in any `seconds`."""
+
+    requests: int
+    seconds: float = 1
+
+    def __post_init__(self) -> None:
+        """Refuse rates at which nothing could ever be read."""
+        if self.requests < 1 or self.seconds <= 0:
+            raise ConfigurationError(f"{self} allows no requests: give it at least one.")
+
+
+class Login(Protocol):
+    """How a request shows who asks (`flows.extract.auth`)."""
+
+    @property
+    def secret(self) -> str:
+        """The name under which its secret is kept (`blocks.secrets`)."""
+
+    @property
+    def param(self) -> str:
+        """The query parameter that holds the secret; empty where none does."""
+
+    def sign(self, request: Any, value: str) -> None:
+        """Add the secret's value to a request that is about to be sent."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One endpoint of an API and the raw table it fills.
+
+    Attributes:
+        name: the raw table's name.
+        path: appended to the source's base URL; `{name}` stands for a value of the partition.
+        records: finds all the records that the API sent in a page (`flows.extract.selectors`, or a
+            function of your own).
+        params: query parameters, or a function of the partition and the window that returns them.
+            A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent
+            as `true` and `false`.
+        paging: the next request, or only its URL, or None after the last page
+            (`flows.extract.paginators`, or a function of your own).
+        method: POST for APIs that are asked so.
+        headers: sent with each request; no secrets: those belong to the source's login.
+        body: what to POST as JSON, or a function of the partition and the window that returns it.
+        is_repeatable: whether a POST may be sent again after a failure; a GET may always.
+        max_empty_pages: so many pages in a row may have no records and still name a next one.
+        max_pages: reading ends after as many pages, even if there are more.
+        rules: what certain answers mean; the first that fits counts.
+        key: the fields that identify a record, as the API names them. Where there are several
+            partitions, its partition_columns are part of it.
+        key_is_global: the API never repeats the key's values in another partition, so that the key
+            needs no partition_columns. A record that moves to another partition moves its row.
+        disposition: by default `merge` where there is a key and `append` where there is none.
+        columns: Postgres types by column name, where JSON's own type is not wanted.
+        names: column names by field, where the field's own name in snake_case is not wanted.
+        encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
+        map_record: changes each record or leaves it out: gets a record, returns a record or None.
+            `key`, `columns`, `names` and `cursor` then name fields of the records it returns.
+            Rejects are kept as the API sent them.
+        cursor: what makes loads incremental.
+        partitions: the slices that are fetched, locked and resumed on their own.
+        partition_columns: the partition values that are stored with each record, and tell by which
+            partition it was read.
+        checkpoint_rows: rows after which a load commits and can go on from there.
+        checkpoint_seconds: the same by time, for APIs that are slow.
+        contract: once a load of it has succeeded, what becomes of records that the raw table would
+            have to change for: `evolve` changes it, `freeze` fails the load with the difference,
+            `quarantine` sets them aside as rejects.
+        max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`
+            or full refresh; a load that would remove more fails and changes nothing.
+        max_record_bytes: a larger record is rejected, with only its start kept.
+        max_rejects: a load that had to set more records aside than this ends as failed.
+    """
+
+    name: str
+    path: str
+    records: Callable[[Page], list[Any]]
+    params: Params | Callable[[Partition, Window], Params] = field(default_factory=dict)
+    paging: Callable[[Page], HttpRequest | str | None] | None = None
+    method: Method = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    is_repeatable: bool = False
+    max_pages: int | None = None
+    max_empty_pages: int = 100
+    rules: tuple[Rule, ...] = ()
+    key: tuple[str, ...] = ()
+    key_is_global: bool = False
+    disposition: Disposition | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    map_record: Callable[[Record], Record | None] | None = None
+    cursor: Cursor | None = None
+    partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
+    partition_columns: tuple[str, ...] = ()
+    checkpoint_rows: int = 50_000
+    checkpoint_seconds: float = 60
+    contract: Contract = "evolve"
+    max_record_bytes: int = 16 << 20
+    max_rejects: int = 0
+    max_shrinkage: float = 0.5
+
+    @property
+    def writes(self) -> Disposition:
+        """The disposition in force."""
+        return self.disposition or ("merge" if self.key else "append")
+
+    def __post_init__(self) -> None:
+        """Refuse declarations that would lose or double rows."""
+        _check_table(self.name)
+        _check_fields(self.name, "key", self.key)
+        _check_fields(self.name, "partition_columns", self.partition_columns)
+        _check_disposition(self)
+        if not callable(self.params):
+            query_pairs(self.name, self.params)
+        _check_encoding(self.name, self.encoding)
+        _check_names(self)
+        _check_limits(self)
+        if self.body is not None and self.method == "GET":
+            raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
+        _check_partitions(self)
+
+
+def _check_disposition(resource: Resource) -> None:
+    if resource.writes == "merge" and not resource.key:
+        raise ConfigurationError(f"{resource.name}: merge needs a key.")
+    if (
+        resource.writes == "append"
+        and resource.cursor
+        and (resource.cursor.lookback or resource.cursor.step is None)
+    ):
+        raise ConfigurationError(
+            f"{resource.name}: append with a cursor stores rows at its edge again. Declare a key, "
+            "or give the cursor a step and no lookback."
+        )
+
+
+def _check_table(name: str) -> None:
+    if not _TABLE.fullmatch(name) or name != name.lower():
+        raise ConfigurationError(
+            f"The resource name {name!r} is no name for a raw table. Give it a letter or _, then "
+            "letters, digits and _, all in lower case. The resource's `path` may be anything."
+        )
+    check_length("The resource name", name)
+
+
+def check_length(what: str, name: str) -> None:
+    """Refuse a name that Postgres would cut, and so take for any other that begins alike.
+
+    Raises:
+        ConfigurationError: with the name and its length.
+    """
+    size_bytes = len(name.encode())
+    if size_bytes > NAME_BYTES:
+        raise ConfigurationError(
+            f"{what} {name} has {size_bytes} bytes. Postgres cuts names to {NAME_BYTES}, and then "
+            "two can be one. Choose a shorter one."
+        )
+
+
+def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
+    if isinstance(names, str):
+        raise ConfigurationError(
+            f"{resource}: {argument}={names!r} is text, not a tuple of names. "
+            f"Write {argument}=({names!r},)."
+        )
+    if twice := repeated(names):
+        raise ConfigurationError(f"{resource}: {argument} names {twice[0]!r} twice. Leave one out.")
+
+
+def _check_partitions(resource: Resource) -> None:
+    """Refuse partitions that share a name, or rows that can't be told apart by partition."""
+    if resource.key_is_global and not resource.key:
+        raise ConfigurationError(
+            f"{resource.name}: key_is_global, and there is no key. Declare it."
+        )
+    if isinstance(resource.partitions, RowsOf):
+        _check_partition_columns(resource, resource.partitions.columns)
+        _check_rows_of_partitions(resource, tuple(resource.partitions.columns))
+        return
+    if not resource.partitions:
+        raise ConfigurationError(f"{resource.name}: needs a partition at least.")
+    if twice := repeated([partition.name for partition in resource.partitions]):
+        raise ConfigurationError(
+            f"{resource.name}: it has two partitions {twice[0]!r}, which would share a cursor. "
+            "Give each a name of its own."
+        )
+    for partition in resource.partitions:
+        _check_partition_columns(resource, partition.values)
+    if len(resource.partitions) > 1:
+        _check_rows_of_partitions(resource, _telling_apart(resource.partitions))
+        check_told_apart(resource.name, resource.partitions, resource.partition_columns)
+
+
+def _check_rows_of_partitions(resource: Resource, proposed: tuple[str, ...]) -> None:
+    """Refuse a declaration that leaves open of which partition a row is, or whose key may repeat.
+
+    Rows of a partition that can't be told from those of another one are lost to it: in a merge by
+    their key, and where all of a partition's rows are replaced.
+    """
+    columns = resource.partition_columns or proposed
+    if not columns:
+        raise ConfigurationError(
+            f"{resource.name}: its partitions have no values to tell their rows apart by. Give "
+            "each of them one, and name it in partition_columns."
+        )
+    missing = [name for name in columns if name not in resource.key]
+    key = (*missing, *resource.key)
+    writes = [] if resource.partition_columns else [f"partition_columns={columns!r}"]
+    remedy = ""
+    if resource.key and missing and not resource.key_is_global:
+        writes.append(f"key={key!r}")
+        remedy = (
+            f"; or, instead of the longer key, key_is_global=True, if the API never repeats "
+            f"{resource.key!r} in another partition"
+        )
+    if writes:
+        raise ConfigurationError(
+            f"{resource.name}: rows of one partition could take the place of another one's. "
+            f"Write {' and '.join(writes)}{remedy}."
+        )
+
+
+def _telling_apart(partitions: Sequence[Partition]) -> tuple[str, ...]:
+    """A value that is another one in each partition, or else all values that they have."""
+    names = tuple(partitions[0].values)
+    for name in names:
+        if len({str(partition.values.get(name)) for partition in partitions}) == len(partitions):
+            return (name,)
+    return names
+
+
+def check_told_apart(
+    resource: str, partitions: Sequence[Partition], columns: Sequence[str]
+) -> None:
+    """Refuse partitions whose rows have the same values in their partition_columns.
+
+    Raises:
+        ConfigurationError: with two such partitions, and the values to choose from.
+    """
+    known: dict[tuple[str, ...], Partition] = {}
+    for partition in partitions:
+        other = known.setdefault(tuple(str(partition.values[name]) for name in columns), partition)
+        if other is not partition:
+            raise ConfigurationError(
+                f"{resource}: the partitions {other.name!r} and {partition.name!r} have the same "
+                f"values of its partition_columns ({', '.join(columns)}). Name more of them. "
+                f"They have: {', '.join(partition.values) or 'no values'}."
+            )
+
+
+def _check_partition_columns(resource: Resource, values: Collection[str]) -> None:
+    for name in resource.partition_columns:
+        if name not in values:
+            raise ConfigurationError(
+                f"{resource.name}: partition_columns names {name!r}, for which not all of its "
+                f"partitions have a value. They have: {', '.join(values) or 'no values'}."
+            )
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """The names that are there more than once, in their order."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def query_pairs(resource: str, params: Params) -> list[tuple[str, str]]:
+    """The query parameters as text, in their order; a list gives one pair per value.
+
+    Raises:
+        ConfigurationError: when a value is not a string, an integer, a boolean or a list of them.
+    """
+    return [
+        (name, _query_text(resource, name, value))
+        for name, values in params.items()
+        for value in (values if isinstance(values, list | tuple) else [values])
+    ]
+
+
+def _query_text(resource: str, name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int):
+        return str(value)
+    raise ConfigurationError(
+        f"{resource}: the query parameter {name!r} has the value {value!r}, of type "
+        f"{type(value).__name__}. Give it as a string, an integer, a boolean, or a list of them."
+    )
+
+
+def _check_limits(resource: Resource) -> None:
+    owner = resource.name
+    pages = {"max_pages": resource.max_pages, "max_empty_pages": resource.max_empty_pages}
+    sizes = {
+        "checkpoint_rows": resource.checkpoint_rows,
+        "max_record_bytes": resource.max_record_bytes,
+    }
+    _check_least(owner, 1, **pages, **sizes)
+    _check_least(
+        owner, 0, checkpoint_seconds=resource.checkpoint_seconds, max_rejects=resource.max_rejects
+    )
+    _check_shrinkage(owner, resource.max_shrinkage)
+
+
+def _check_least(owner: str, least: Any, **limits: Any) -> None:
+    """Refuse limits below the least one, and those that are no number; None means no limit."""
+    for name, value in limits.items():
+        if value is not None and not value >= least:
+            raise ConfigurationError(
+                f"{owner}: {name}={value} can't be kept. Give it {least or 0} or more."
+            )
+
+
+def _check_positive(owner: str, zero: Any, **limits: Any) -> None:
+    for name, value in limits.items():
+        if value is not None and not value > zero:
+            raise ConfigurationError(f"{owner}: {name}={value} can't be kept. Give it more than 0.")
+
+
+def _check_shrinkage(resource: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigurationError(
+            f"{resource}: max_shrinkage={share} is not a share from 0 to 1. 0.5 lets a load remove "
+            "half of the rows."
+        )
+
+
+def _check_encoding(resource: str, encoding: str | None) -> None:
+    if encoding is None:
+        return
+    try:
+        "".encode(encoding)
+        is_known = codecs.lookup(encoding).name not in NOT_FOR_TEXT
+    except (LookupError, ValueError):
+        is_known = False
+    if not is_known:
+        raise ConfigurationError(
+            f"{resource}: Python doesn't know the encoding {encoding!r}. Choose one of "
+            "https://docs.python.org/3/library/codecs.html#standard-encodings, e.g. cp1252."
+        )
+
+
+def _check_names(resource: Resource) -> None:
+    columns = list(resource.names.values())
+    for field_name, column in resource.names.items():
+        problem = ""
+        if not _COLUMN.fullmatch(column) or column in SYSTEM_COLUMNS:
+            problem = (
+                "is no name for a column. It takes a lower-case letter, then up to 62 of a-z, 0-9 "
+                "and _, and is none of Postgres' system columns"
+            )
+        elif columns.count(column) > 1:
+            problem = "is there twice. Give each field a column of its own"
+        elif field_name != column and column in {*resource.key, *resource.partition_columns}:
+            problem = "is the column of another field, in its key or partition_columns"
+        if problem:
+            raise ConfigurationError(
+                f"{resource.name}: `names` gives {field_name!r} the column {column!r}, which "
+                f"{problem}."
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """One API.
+
+    Attributes:
+        base_url: where the API lives; resource paths are appended to it.
+        login: how requests show who asks (`flows.extract.auth`).
+        hosts: other hosts that links and redirects may lead to, with the login.
+        rate: how often the API may be called, by all loads together.
+        connect_timeout_seconds: how long a connection may take to open.
+        read_timeout_seconds: how long the server may be silent while it answers.
+        answer_timeout_seconds: how long one answer may take in all, however slowly it drips.
+        max_wait_seconds: how long one load may wait in all for an API that is down or busy.
+        max_body_bytes: the largest answer that is read, after it was unpacked.
+    """
+
+    name: str
+    base_url: str
+    resources: tuple[Resource, ...]
+    login: Login | None = None
+    hosts: tuple[str, ...] = ()
+    rate: Rate | None = None
+    connect_timeout_seconds: float = 10
+    read_timeout_seconds: float = 60
+    answer_timeout_seconds: float = 300
+    max_wait_seconds: float = 300
+    max_body_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse resources that would share a table, or that no load could ever reach."""
+        check_length(f"Source {self.name!r}: its schema", f"raw_{self.name}")
+        _check_source_limits(self)
+        if isinstance(self.resources, Resource):
+            raise ConfigurationError(
+                f"Source {self.name!r}: its resources are one resource, not a tuple of them. "
+                "Write resources=(…,)."
+            )
+        if twice := repeated([resource.name for resource in self.resources]):
+            raise ConfigurationError(
+                f"Source {self.name!r} has two resources {twice[0]!r}, which would share a raw "
+                f"table: {self._listed()}. Give each a name of its own."
+            )
+        for resource in self.resources:
+            _check_parents(self, resource)
+
+    def resource(self, name: str) -> Resource:
+        """The resource of that name.
+
+        Raises:
+            ConfigurationError: when there is none; the message lists those there are.
+        """
+        for resource in self.resources:
+            if resource.name == name:
+                return resource
+        raise ConfigurationError(
+            f"Source {self.name!r} has no resource {name!r}. It has: {self._listed()}."
+        )
+
+    def _listed(self) -> str:
+        return ", ".join(resource.name for resource in self.resources)
+
+
+def _check_source_limits(source: Source) -> None:
+    owner = f"Source {source.name!r}"
+    _check_positive(
+        owner,
+        0,
+        connect_timeout_seconds=source.connect_timeout_seconds,
+        read_timeout_seconds=source.read_timeout_seconds,
+        answer_timeout_seconds=source.answer_timeout_seconds,
+        max_body_bytes=source.max_body_bytes,
+    )
+    _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
+
+
+def _check_parents(source: Source, resource: Resource) -> None:
+    """Refuse a resource whose line of parents has a gap, or leads back into itself."""
+    line = [resource.name]
+    while isinstance(resource.partitions, RowsOf):
+        parents = resource.partitions
+        try:
+            resource = source.resource(parents.resource)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{resource.name} is to be read by the rows of {parents.resource!r}. {error}"
+            ) from error
+        line.append(resource.name)
+        if resource.name in line[:-1]:
+            raise ConfigurationError(
+                f"Source {source.name!r}: these resources wait for each other's rows, and none "
+                f"could ever be loaded: {' → '.join(line)}. Give one of them partitions of its own."
+            )

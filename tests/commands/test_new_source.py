@@ -1,0 +1,478 @@
+"""`make new-source` and `make preview`: from an API's address to a tested staging view."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml
+from conftest import Answer, Server
+from sqlalchemy.engine import URL
+
+from commands.new_source import inference
+from deployments.local.postgres import libpq
+from tests.deployments.command_line import run_in
+
+ROOT = Path(__file__).resolve().parents[2]
+Serve = Callable[[Callable[[str], Answer]], Server]
+
+LOAD_ALL = """
+import sys, psycopg2
+from functools import partial
+from flows import sources
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.load.loader import load
+
+source = sources.find("tracker")
+(resource,) = source.resources
+(partition,) = resource.partitions
+connection = psycopg2.connect(sys.argv[1])
+with Client(source) as client:
+    load(connection, "tracker", resource, partition,
+         partial(read_pages, client, source, resource, partition))
+connection.close()
+"""
+
+
+# Names that a staging model gives to other columns, and one that SQL reserves.
+CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")
+
+
+def issue(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "title": f"Issue {number}: # of it",
+        "order": number,
+        "totalPrice": number + 0.5,
+        "open": number > 1,
+        "createdAt": f"2024-01-0{number}T10:00:00Z",
+        "due: on": "2024-02-01" if number > 1 else None,
+        "user": {"login": "a"},
+        **dict.fromkeys(CLASHING, "x"),
+    }
+
+
+def tracker(path: str) -> Answer:
+    """Two pages of issues, linked by the Link header."""
+    second = "page=2" in path
+    body = json.dumps([issue(n) for n in ((4,) if second else (1, 2, 3))]).encode()
+    link = {} if second else {"Link": f'<{path}&page=2>; rel="next", </>; rel="first"'}
+    return Answer(body, headers={"Content-Type": "application/json"} | link)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository of the test's own."""
+    shutil.copytree(ROOT / "flows", tmp_path / "flows")
+    shutil.copytree(
+        ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("target")
+    )
+    return tmp_path
+
+
+def new_source(root: Path, url: str, **options: str) -> subprocess.CompletedProcess[str]:
+    arguments = {"name": "tracker", "url": url, "root": str(root)} | options
+    return subprocess.run(
+        [sys.executable, "-m", "commands.new_source"]
+        + [word for name, value in arguments.items() for word in (f"--{name}", value)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, database: URL) -> None:
+    made = new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "NOT FOUND" not in made.stdout
+    run_in(root, "-c", LOAD_ALL, libpq(database))
+    environment = {
+        "WAREHOUSE_HOST": str(database.host or database.query["host"]),
+        "WAREHOUSE_PORT": str(database.port or 5432),
+        "WAREHOUSE_USER": str(database.username),
+        "WAREHOUSE_DATABASE": str(database.database),
+        "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": database.password or "",
+    }
+    folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
+    dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", "source:tracker+"]
+    assert "PASS=5" in run_in(root, *dbt, *folder, **environment)
+    with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select id, issue_order_2, total_price, created_at::text, due_on::text"
+            " from staging.stg_tracker__issues order by 1"
+        )
+        assert cursor.fetchall()[1] == (2, 2, 2.5, "2024-01-02 10:00:00+00", "2024-02-01")
+        assert cursor.rowcount == 4
+
+
+def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
+    """sqlfluff's, ruff's, and the description of every column of both tables."""
+    new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    staging = root / "dbt_project" / "models" / "staging" / "tracker"
+    for checker in (
+        ["sqlfluff", "lint", "--config", str(ROOT / "pyproject.toml"), str(staging)],
+        ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), "flows/sources/tracker.py"],
+        ["ruff", "format", "--check", "--line-length=100", "flows/sources/tracker.py"],
+    ):
+        run_in(root, "-m", *checker)
+    [source] = yaml.safe_load((staging / "_tracker__sources.yml").read_text())["sources"]
+    names = [column["name"] for column in source["tables"][0]["columns"]]
+    assert {"id", "order", "total_price", "due_on", "_load_id"} < set(names)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param({"name": "My API"}, "lower case letters", id="a name no schema can have"),
+        pytest.param({"key": "uuid"}, "there is no 'uuid'. There are: id, title", id="wrong key"),
+        pytest.param({"records": "data"}, "at 'data', but there is list", id="wrong path"),
+        pytest.param({"url": "ftp://x/y"}, "must name one resource", id="no HTTP address"),
+        pytest.param({"url": "http://127.0.0.1:9/"}, "must name one resource", id="no resource"),
+        pytest.param({"login": "token"}, "must be bearer:SECRET", id="unknown login"),
+        pytest.param({"login": "bearer:no-such"}, "set NO_SUCH", id="a secret that is missing"),
+        pytest.param({"name": "northwind"}, "is there already", id="a source there is"),
+        pytest.param({"name": "find"}, "'find' is reserved", id="a name of the package's own"),
+        pytest.param({"name": "class"}, "'class' is reserved", id="a word of Python's"),
+        pytest.param({"name": "shop__audit"}, "Choose another NAME", id="a schema of dbt's"),
+        pytest.param({"url": "http://x/a\nb"}, "Percent-encode it", id="a line break"),
+        pytest.param({"url": "http://[x/y"}, "is no address", id="no address"),
+        pytest.param({"url": "http://x/a//b"}, "must name one resource", id="an empty segment"),
+    ],
+)
+def test_what_can_not_be_is_said_and_nothing_is_written(
+    serve: Serve, root: Path, options: dict[str, str], said: str
+) -> None:
+    before = sorted(root.rglob("*"))
+    made = new_source(root, **{"url": f"{serve(tracker).url}v1/issues?a=b"} | options)
+    assert made.returncode == 1
+    assert made.stdout.startswith("FAILED: ")
+    assert said in made.stdout
+    assert sorted(root.rglob("*")) == before
+
+
+SECRET = "s3cret-of-the-url"  # noqa: S105 (of no real API)
+
+
+def declared(root: Path) -> Any:
+    """The tracker's module, as JSON shows what it declares."""
+    script = (
+        "import json; from flows.sources.tracker import SOURCE as s;"
+        "r = s.resources[0];"
+        "print(json.dumps([s.base_url, r.path, r.params, repr(s.login), repr(r.records)]))"
+    )
+    return json.loads(run_in(root, "-c", script))
+
+
+@pytest.mark.parametrize(
+    ("before", "query", "login"),
+    [
+        ("", f"api_key={SECRET}", "ApiKey(secret='tracker-api-key', header='', param='api_key')"),
+        ("", f"apiKey={SECRET}", "ApiKey(secret='tracker-apikey', header='', param='apiKey')"),
+        ("", f"key={SECRET}", "ApiKey(secret='tracker-key', header='', param='key')"),
+        ("", f"access_token={SECRET}", "param='access_token')"),
+        ("", f"$$app_token={SECRET}", "ApiKey(secret='tracker-app-token'"),
+        (f"me:{SECRET}@", "", "Basic(user='me', secret='tracker-password', param='')"),
+    ],
+)
+def test_a_login_in_the_url_is_declared_and_written_nowhere(
+    serve: Serve, root: Path, before: str, query: str, login: str
+) -> None:
+    server = serve(tracker)
+    before_url = server.url.replace("//", f"//{before}")
+    made = new_source(root, f"{before_url}v1/issues?state=all&{query}&page_token=1")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert SECRET not in made.stdout + made.stderr
+    assert f"Set TRACKER_{'PASSWORD' if before else ''}" in made.stdout
+    assert not [path for path in root.rglob("*tracker*") if SECRET in path_text(path)]
+    base_url, path, params, found, _ = declared(root)
+    assert (base_url, path) == (f"{server.url}v1/", "issues")
+    assert params == {"state": "all", "page_token": "1"}
+    assert login in found
+
+
+def path_text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
+    def guarded(path: str) -> Answer:
+        return tracker(path) if f"token={SECRET}" in path else Answer(status=401)
+
+    made = new_source(root, f"{serve(guarded).url}v1/issues?token={SECRET}")
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    url = serve(lambda _: Answer(json.dumps([{"id": 1, f"of {SECRET}": 2}]).encode())).url
+    made = new_source(root, f"{url}v1/issues?token={SECRET}")
+    assert made.returncode == 1
+    assert "the login as the name of a field" in made.stdout
+    assert SECRET not in made.stdout + made.stderr
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "login", "said"),
+    [
+        ("http://me@127.0.0.1:9/a", "", "a user without a password"),
+        (f"http://127.0.0.1:9/a?token={SECRET}&key=other", "", "several logins in it"),
+        (f"http://127.0.0.1:9/a?token={SECRET}&token=other", "", "several logins in it"),
+        (f"http://me:other@127.0.0.1:9/a?token={SECRET}", "", "several logins in it"),
+        (f"http://127.0.0.1:9/a?token={SECRET}", "bearer:x", "LOGIN names another one"),
+        (f"http://127.0.0.1:9/?token={SECRET}", "", "URL=http://127.0.0.1:9/ must name"),
+        (f"http://me:{SECRET}@127.0.0.1:no/a", "", "is no address"),
+        (f"http://127.0.0.1:9/a?\n&token={SECRET}", "", "Percent-encode it"),
+    ],
+)
+def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
+    root: Path, url: str, login: str, said: str
+) -> None:
+    made = new_source(root, url, login=login)
+    assert made.returncode == 1, made.stderr
+    assert said in made.stdout
+    assert SECRET not in made.stdout + made.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "path", "params"),
+    [
+        ('where={"a":"b"}', "issues", {"where": '{"a":"b"}'}),
+        ("a=%0A%5C&b=1%202+3", "issues", {"a": "\n\\", "b": "1 2 3"}),
+        ("a=&&b=1", "issues", {"a": "", "b": "1"}),
+        ("a;b=1", "issues?a;b=1", {}),
+        ("id=1&id=2&id=1&b=3", "issues", {"id": ["1", "2", "1"], "b": "3"}),
+        ("id[]=1&id%5B%5D=%22%0A&b=3", "issues", {"id[]": ["1", '"\n'], "b": "3"}),
+        ("id=1&b=3&id=2", "issues?id=1&b=3&id=2", {}),  # a list would ask in another order
+        ("flag&b={x}", "issues?flag&b={{x}}", {}),
+        ("a=%FF", "issues?a=%FF", {}),
+        ("a%C3=%A9", "issues?a%C3=%A9", {}),
+    ],
+)
+def test_a_query_is_declared_as_it_was_asked(
+    serve: Serve, root: Path, query: str, path: str, params: dict[str, str | list[str]]
+) -> None:
+    asked = []
+
+    def listen(path: str) -> Answer:
+        asked.append(path)
+        return Answer(b'[{"id": 1}]')
+
+    made = new_source(root, f"{serve(listen).url}v1/issues?{query}")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert declared(root)[1:3] == [path, params]
+    shutil.copytree(ROOT / "deployments", root / "deployments")
+    run_in(root, "-m", "commands.preview", "--source", "tracker")
+    assert asked[1] == asked[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "answered no records"),
+        ([1, 2], "answered 1 as a record"),
+        ([{}], "answered {} as a record"),
+        ({"id": 1, "data": {"items": []}}, "an empty list in the answer: 'data.items'"),
+        ({"items": {"a": {"x": 1}, "b": {"x": 2}}}, "objects by name under 'items'"),
+        ({"a": {"x": 1}, "b": {"x": 2}}, "objects by name under the answer"),
+        ({"items": {"17": {"x": 1}}}, "objects by name under 'items'"),
+        ({"items": {"a": {"x": 1}, "b": {"x": 2, "y": 3}}}, "objects by name under 'items'"),
+        ({"17": {"x": 1}}, "objects by name under the answer"),
+        ({"items": []}, "an empty list in the answer: 'items'"),
+        ({"items": {}, "total": 0}, "nothing at 'items' in the answer"),
+        ({"data": {"Records": None}}, "nothing at 'data.Records' in the answer"),
+        ({"columns": ["a"], "rows": [[1]]}, "in the list 'rows' of the answer has fields"),
+        ({"items": [{"id": 1}, None]}, "in the list 'items' of the answer has fields"),
+        ({"items": [], "errors": [{"x": 1}]}, "may be at 'items'"),
+        ({"items": {"17": {"x": 1}}, "links": [{"rel": "self"}]}, "may be at 'items'"),
+    ],
+)
+def test_records_that_can_not_be_told_are_asked_for(
+    serve: Serve, root: Path, document: Any, said: str
+) -> None:
+    url = serve(lambda _: Answer(json.dumps(document).encode())).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 1
+    assert said in made.stdout
+    if isinstance(document, dict):
+        made = new_source(root, f"{url}v1/issues", records=".")
+        assert made.returncode == 0, made.stdout + made.stderr
+        assert declared(root)[4] == "RecordAt(path='')"
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({"id": 1, "address": {"street": "x"}, "tags": ["a"]}, "RecordAt(path='')"),
+        ({"id": 1, "value": 2, "home": {"geo": {"lat": 1}}}, "RecordAt(path='')"),
+        ({"items": [{"id": 1}], "errors": [], "next": None}, "RecordsAt(path='items'"),
+        ({"orders": [{"id": 1}], "meta": {}, "errors": []}, "RecordsAt(path='orders'"),
+        ({"data": {"orders": [{"id": 1}], "errors": None}}, "RecordsAt(path='data.orders'"),
+    ],
+)
+def test_records_that_can_be_told_are_found(
+    serve: Serve, root: Path, document: Any, found: str
+) -> None:
+    url = serve(lambda _: Answer(json.dumps(document).encode())).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert declared(root)[4].startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said", "records"),
+    [
+        ("id;name\n1;a\n", "text/plain", 'RECORDS=";"', ";"),
+        ("id;price\n1;1,5\n", "text/csv", 'RECORDS=";"', ";"),
+        ("id\tname\n1\ta\n", "text/csv", r'RECORDS="\t"', r"\t"),
+        ("id\tname\n1\ta\n", "text/tab-separated-values", r'RECORDS="\t"', r"\t"),
+        ("first, last;age\na, b;3\n", "text/csv", "may be ',' or ';'", ";"),
+        ("id,name\n1,a\n", "application/octet-stream", 'RECORDS=","', ","),
+    ],
+)
+def test_a_delimiter_that_can_not_be_told_is_asked_for(
+    serve: Serve, root: Path, body: str, kind: str, said: str, records: str
+) -> None:
+    url = serve(lambda _: Answer(body.encode(), headers={"Content-Type": kind})).url
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 1, made.stdout
+    assert said in made.stdout
+    made = new_source(root, f"{url}v1/issues", records=records)
+    assert made.returncode == 0, made.stdout + made.stderr
+    delimiter = records.replace(r"\t", "\t")
+    assert f"delimiter={delimiter!r}" in declared(root)[4]
+
+
+def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
+    body, kind = b"id;name\n1;a\n2;b\n", {"Content-Type": "text/csv"}
+    url = serve(lambda _: Answer(body, headers=kind)).url
+    made = new_source(root, f"{url}v1/issues")
+    assert "FAILED" in made.stdout
+    assert "';'" in made.stdout
+    made = new_source(root, f"{url}v1/issues", records=";")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "delimiter=';'" in declared(root)[4]
+
+
+def test_the_columns_of_a_staging_model_have_a_name_each() -> None:
+    fields = ("id", "order_id", "loaded_at", "order_loaded_at", "select", "a" * 63, "数据")
+    columns = inference.columns([dict.fromkeys(fields, 1)], ["id"])
+    names = inference.staged_names(columns, "order")
+    assert inference.staged_names(columns[:1], "order") == {"id": "order_id"}
+    assert names["order_id"] == "order_id"
+    assert names["select"] == "order_select"
+    assert len({*names.values(), "loaded_at"}) == len(fields) + 1
+    assert all(len(name.encode()) <= 63 for name in names.values())
+
+
+def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
+    """OData's `$filter` arrives, and nothing is executed."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    values = {
+        "NAME": "$(shell touch executed)",
+        "URL": "https://x/a?$filter=b eq 'c'&$$top=1",
+        "RECORDS": '"; touch executed; "',
+        "KEY": "`touch executed`",
+        "LOGIN": "$(touch executed)$HOME",
+    }
+    done = subprocess.run(
+        ["make", "--old-file=install", "new-source", f"BIN={tmp_path}"]
+        + [f"{name}={value}" for name, value in values.items()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
+    # A make that was started by another make says which folder it enters.
+    assert [line for line in done.stdout.splitlines() if line.startswith("--")] == wanted
+    assert not (tmp_path / "executed").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from deployments.local import new_source
+
+step, renamed = int(sys.argv.pop(1)), Path.rename
+
+def rename(path, target):
+    global step
+    if not step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step -= 1
+    return renamed(path, target)
+
+Path.rename = rename
+new_source.main()
+"""
+FULL = """
+import resource, sys
+from deployments.local import new_source
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+sys.exit(new_source.main())
+"""
+
+
+def started(root: Path, script: str, number: int, url: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["--name", "tracker", "--url", url, "--root", str(root)]
+    return subprocess.run(
+        [sys.executable, "-c", script, str(number), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    serve: Serve, root: Path, renames: int
+) -> None:
+    url = f"{serve(tracker).url}v1/issues"
+    assert started(root, INTERRUPTED, renames, url).returncode == -9
+    assert not (root / "flows" / "sources" / "tracker.py").exists()
+    made = new_source(root, url, name="other")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert not list(root.rglob("*tracker*"))
+    assert not (root / ".new-source").exists()
+
+
+@pytest.mark.parametrize("size", [10, 900])
+def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int) -> None:
+    """No file fits in 10 bytes; the module does in 900, and the dbt source does not."""
+    before = sorted(root.rglob("*"))
+    made = started(root, FULL, size, f"{serve(tracker).url}v1/issues")
+    assert made.returncode == 1, made.stdout + made.stderr
+    assert "None of them is left" in made.stdout
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, root: Path) -> None:
+    new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    before = sorted(root.rglob("*.yml"))
+    shutil.copytree(ROOT / "deployments", root / "deployments")
+    shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
+    assert "3 records; next: http://" in shown
+    assert "  total_price                     double precision    1.5\n" in shown
+    assert '"title": "Issue 1: # of it"' in shown
+    assert sorted(root.rglob("*.yml")) == before
+
+    module = root / "flows" / "sources" / "tracker.py"
+    first_only = "map_record=lambda record: {'first': 1} if record['id'] == 1 else None,"
+    module.write_text(module.read_text().replace("key=(", f"{first_only} key=(", 1))
+    shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
+    assert "map_record leaves 2 of them out" in shown
+    assert '  {"first": 1}' in shown

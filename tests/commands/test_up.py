@@ -1,0 +1,212 @@
+"""`make up` as a person runs it, on a data folder of the test's own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+
+import psutil
+import pytest
+import requests
+from test_run_local import Laptop
+
+from commands.up import channels
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+READY = "Ctrl-C ends all of it."
+SECONDS = 240
+
+
+@dataclass
+class Terminal:
+    """A program and what it has printed so far; reading it can't hang."""
+
+    program: "subprocess.Popen[str]"
+    printed: list[str] = field(default_factory=list)
+    _lines: "Queue[str]" = field(default_factory=Queue)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.program.stdout is not None
+        with self.program.stdout as output:
+            for line in output:
+                self._lines.put(line.rstrip("\n"))
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first match in what is printed from here on."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self.printed.append(self._lines.get(timeout=1))
+            except Empty:
+                assert self.program.poll() is None, "\n".join(self.printed)
+                continue
+            if found := re.search(pattern, self.printed[-1]):
+                return found
+        raise AssertionError(f"{pattern} was not printed:\n" + "\n".join(self.printed))
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal, and return the exit code."""
+        self.program.send_signal(number)
+        return self.program.wait(SECONDS)
+
+
+@dataclass(frozen=True)
+class System:
+    """A `make up` that is ready."""
+
+    terminal: Terminal
+    api_url: str
+
+    def prefect(self, *arguments: str) -> int:
+        """Run Prefect's command line as the terminal says one should; its exit code."""
+        environment = {**os.environ, "PREFECT_API_URL": self.api_url}
+        command = [sys.executable, "-m", "prefect", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS)
+        return done.returncode
+
+    def run(self, deployment: str, *parameters: str) -> int:
+        """Start a run by hand and wait for its end; 0 when it went well."""
+        given = [word for parameter in parameters for word in ("--param", parameter)]
+        return self.prefect(
+            "deployment", "run", deployment, *given, "--watch", "--watch-interval", "1"
+        )
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
+    """One for the whole module: what the first start leaves is what the next one finds."""
+    return Laptop(tmp_path_factory.mktemp("laptop") / "local")
+
+
+def start(laptop: Laptop) -> System:
+    terminal = Terminal(laptop.start("up"))
+    api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
+    terminal.wait_for(READY)
+    return System(terminal, api_url)
+
+
+@pytest.fixture(scope="module")
+def system(laptop: Laptop) -> Iterator[System]:
+    """The first start; the test that ends it comes last of those that use it."""
+    started = start(laptop)
+    yield started
+    started.terminal.program.kill()
+    started.terminal.program.wait()
+
+
+def count(laptop: Laptop, table: str) -> int:
+    code, printed = laptop.run("psql", "--sql", f"select count(*) from {table}")  # noqa: S608 (ours)
+    assert code == 0, printed
+    return int(printed)
+
+
+def test_every_channel_that_is_declared_ends_here() -> None:
+    declared = """
+        blocks: [apprise/email, slack-webhook/slack, apprise/on-call]
+        block: custom-webhook/webhook
+    """
+    receivers = {"NOTIFY_WEBHOOK_URL": "http://here/", "NOTIFY_EMAIL_URL": "mailto://here"}
+    assert channels(declared, receivers) == {
+        "NOTIFY_EMAIL_URL": "mailto://here",
+        "NOTIFY_SLACK_URL": "json://here/",
+        "NOTIFY_ON_CALL_URL": "mailto://here",
+        "NOTIFY_WEBHOOK_URL": "http://here/",
+    }
+
+
+def test_the_ui_and_the_sample_api_are_where_it_says(system: System) -> None:
+    printed = "\n".join(system.terminal.printed)
+    for name in ("Prefect UI", "sample API"):
+        found = re.search(rf"{name}\s+(http://\S+)", printed)
+        assert found is not None
+        assert requests.get(found.group(1), timeout=10).ok
+    ui = requests.get(system.api_url.replace("/api", "/ui-settings"), timeout=10)
+    assert ui.json()["api_url"] == system.api_url
+
+
+def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: System) -> None:
+    assert system.run("elt/northwind", 'resources=["shippers"]') == 0
+    assert (
+        count(
+            laptop, "raw_northwind.shippers join staging.stg_northwind__shippers using (shipper_id)"
+        )
+        == 3
+    )
+
+
+def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
+    """With where to look at it."""
+    assert system.run("elt/northwind", "replay=true", "full_refresh=true") == 1
+    told = [system.terminal.wait_for(r"^\d\d:\d\d:\d\d  (mail|webhook)").group(1) for _ in "ab"]
+    assert sorted(told) == ["mail", "webhook"]
+    link = system.api_url.removesuffix("api")
+    assert any(link in line for line in system.terminal.printed if line.startswith("   "))
+
+
+def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
+    code, printed = laptop.run("run")
+    assert code == 1
+    assert f"{laptop.home} is in use by another" in printed
+    assert f"process {system.terminal.program.pid}." in printed
+
+
+def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> None:
+    assert system.prefect("deployment", "run", "elt/open_meteo") == 0
+    deadline = time.monotonic() + SECONDS
+    while not any("prefect.engine" in line for line in laptop.left_running()):
+        assert time.monotonic() < deadline, laptop.left_running()
+        time.sleep(0.2)
+    assert system.terminal.end(signal.SIGINT) == 0
+    assert laptop.left_running() == []
+
+
+@pytest.mark.long
+def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
+    again = start(laptop)
+    assert count(laptop, "staging.stg_northwind__shippers") == 3
+    (api,) = [
+        process
+        for process in psutil.Process(again.terminal.program.pid).children()
+        if "deployments.local.sample_api" in process.cmdline()
+    ]
+    api.kill()
+    again.terminal.wait_for("FAILED: sample API has ended by itself; see .*sample-api.log")
+    assert again.terminal.program.wait(SECONDS) == 1
+    assert laptop.left_running() == []
+
+
+# A signal that comes as soon as the first thread has started: nobody else would end that thread.
+STOPPED_EARLY = """
+import signal, sys, threading
+begin = threading.Thread.start
+def start(thread):
+    begin(thread)
+    signal.raise_signal(signal.SIGTERM)
+threading.Thread.start = start
+from commands.up import main
+sys.exit(main())
+"""
+
+
+def test_a_start_that_is_stopped_while_a_receiver_starts_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPED_EARLY, f"--home={tmp_path}"]
+    done = subprocess.run(command, cwd=REPOSITORY, timeout=20)
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_a_start_that_is_stopped_half_way_leaves_no_process(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path / "local")
+    terminal = Terminal(laptop.start("up"))
+    terminal.wait_for("Starting Postgres")
+    assert terminal.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert laptop.left_running() == []

@@ -1,0 +1,297 @@
+"""Promises of pages: what an API is asked for, in which order, and where reading goes on."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from conftest import Answer, Asked, Serve, Server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.errors import ConfigurationError
+from flows.extract.client import Client
+from flows.extract.fetch import _slices, first_request, read_pages
+from flows.extract.paginators import next_url, offset
+from flows.extract.selectors import records_at
+from flows.source import (
+    Cursor,
+    HttpRequest,
+    Page,
+    Params,
+    Partition,
+    Resource,
+    Resume,
+    Rule,
+    Source,
+    Window,
+)
+from tests.extract import reading
+from tests.extract.reading import ANY_TIME, rows, stored
+
+JANUARY_1 = datetime(2024, 1, 1, tzinfo=timezone.utc)
+DAY = timedelta(days=1)
+WEEK = Window(JANUARY_1, JANUARY_1 + 7 * DAY)
+
+
+def days(_: Partition, window: Window) -> Params:
+    return {"from": f"{window.since:%d}", "to": f"{window.until:%d}"}
+
+
+def resource(**changes: Any) -> Resource:
+    declared = {"name": "orders", "path": "orders", "records": records_at("value")}
+    return Resource(**declared | {"paging": next_url("next")} | changes)
+
+
+def read(
+    server: Server, orders: Resource, window: Window = ANY_TIME, resume: Resume | None = None
+) -> list[Page]:
+    return reading.read(server.url, orders, resume=resume, window=window)
+
+
+def linked(links: dict[str, str | None]) -> reading.Api:
+    """An API whose pages are paths, each with the link to the next one; each is there once."""
+    left = dict(links)
+
+    def answer(path: Asked) -> Answer:
+        if path not in left:
+            return Answer(status=404)
+        return Answer(json.dumps({"value": [path], "next": left.pop(path)}).encode())
+
+    return answer
+
+
+def first(
+    orders: Resource, values: dict[str, Any] | None = None, base: str = "http://api/v1"
+) -> HttpRequest:
+    shop = Source("shop", base, (orders,))
+    return first_request(shop, orders, Partition("", values or {}), WEEK)
+
+
+def test_spaces_in_parameters_are_percent_encoded() -> None:
+    orders = resource(params={"$filter": "id gt 1"})
+    assert first(orders).url == "http://api/v1/orders?%24filter=id%20gt%201"
+
+
+def test_a_list_repeats_its_parameter() -> None:
+    orders = resource(params={"status": ["open", "closed"], "page": 1, "deep": True})
+    assert first(orders).url == "http://api/v1/orders?status=open&status=closed&page=1&deep=true"
+
+
+def test_a_repeated_parameter_survives_paging() -> None:
+    asked: list[str] = []
+
+    def answer(path: Asked) -> Answer:
+        asked.append(path.partition("?")[2])
+        return Answer(b'{"value": [{"id": 1}]}' if len(asked) == 1 else b'{"value": []}')
+
+    reading.read("http://api", resource(params={"id": ["1", "2"]}, paging=offset()), answer)
+    assert asked == ["id=1&id=2", "id=1&id=2&offset=1"]
+
+
+@pytest.mark.parametrize("value", [None, 1.5, {"a": 1}, JANUARY_1, ["a", None], b"a", [["a"]]])
+def test_a_parameter_of_another_type_is_refused_when_it_is_declared(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="orders: the query parameter 'since' has"):
+        resource(params={"since": value})
+
+
+def test_a_parameter_of_another_type_that_a_function_returns_is_refused() -> None:
+    orders = resource(params=lambda partition, window: {"since": window.since})
+    with pytest.raises(ConfigurationError, match="of type datetime"):
+        first(orders)
+
+
+def test_parameters_come_after_those_of_the_path() -> None:
+    orders = resource(path="orders?state=open&state=late", params={"limit": "2"})
+    assert first(orders).url == "http://api/v1/orders?state=open&state=late&limit=2"
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "url"),
+    [
+        ("http://api/v1", "orders", "http://api/v1/orders"),
+        ("http://api/v1/", "/orders/", "http://api/v1/orders/"),
+        ("http://api/v1/orders", "", "http://api/v1/orders"),
+        ("http://api/v1/orders.csv", "", "http://api/v1/orders.csv"),
+    ],
+)
+def test_a_path_is_appended_to_the_base_url(base: str, path: str, url: str) -> None:
+    assert first(resource(path=path), base=base).url == url
+
+
+@pytest.mark.parametrize(
+    ("value", "segment"),
+    [
+        (7, "7"),
+        ("a/b", "a%2Fb"),
+        ("é ?#%", "%C3%A9%20%3F%23%25"),
+        ("{x}", "%7Bx%7D"),
+        ("..a", "..a"),
+    ],
+)
+def test_a_partitions_value_is_one_segment_of_the_path(value: Any, segment: str) -> None:
+    lines = resource(path="orders/{order}/lines")
+    assert first(lines, {"order": value, "other": 1}).url == f"http://api/v1/orders/{segment}/lines"
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_a_value_that_leads_to_another_path_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="would lead somewhere else"):
+        first(resource(path="orders/{order}/lines"), {"order": value})
+
+
+@pytest.mark.parametrize("path", ["orders/{order}", "orders/{}", "orders/{0}", "orders/{id", "a}"])
+def test_a_path_that_cannot_be_filled_is_an_error_that_lists_the_values(path: str) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        first(resource(path=path), {"id": 1})
+    assert repr(path) in str(failure.value)
+    assert "They have: id." in str(failure.value)
+
+
+def test_a_post_asks_with_its_body_and_headers(serve: Serve) -> None:
+    def days_wanted(_: Partition, window: Window) -> dict[str, Any]:
+        return {"from": f"{window.since:%d}", "note": "ü"}
+
+    server = serve(lambda _: Answer(b'{"value": []}'))
+    declared = {"method": "POST", "headers": {"X-Version": "2"}, "body": days_wanted}
+    read(server, resource(**declared), WEEK)
+    (asked,) = server.asked
+    assert (asked.method, asked.headers["X-Version"]) == ("POST", "2")
+    assert asked.headers["Content-Type"] == "application/json"
+    assert json.loads(asked.body) == {"from": "01", "note": "ü"}
+
+
+@pytest.mark.parametrize("body", [{"at": JANUARY_1}, {"limit": float("nan")}], ids=["time", "NaN"])
+def test_a_body_that_is_no_json_is_a_configuration_error(body: Any) -> None:
+    with pytest.raises(ConfigurationError, match="orders: its body is no JSON"):
+        first(resource(method="POST", body=body))
+
+
+def test_pages_are_fetched_when_asked_for(serve: Serve) -> None:
+    server = serve(linked({"/orders": "/b", "/b": None}))
+    source = Source("shop", server.url, (resource(),))
+    with Client(source) as client:
+        pages = read_pages(client, source, resource(), Partition(), ANY_TIME)
+        assert server.asked == []
+        next(pages)
+        assert server.asked == ["/orders"]
+
+
+def test_all_pages_but_the_last_have_a_point_to_go_on_from(serve: Serve) -> None:
+    server = serve(linked({"/orders": "/b", "/b": "/c", "/c": None}))
+    pages = read(server, resource())
+    assert [p.resume and p.resume.url for p in pages] == [server.url + "b", server.url + "c", None]
+
+
+moments = st.timedeltas(timedelta(), 9999 * DAY).map(lambda age: JANUARY_1 - age)
+
+
+@settings(database=None, deadline=None)
+@given(moments, st.timedeltas(timedelta(seconds=1), 400 * DAY), st.integers(1, 60))
+def test_slices_cover_the_window_without_gap_or_overlap(
+    since: datetime, length: timedelta, parts: int
+) -> None:
+    step = max(length / parts, timedelta(seconds=1))
+    window = Window(since, since + length)
+    slices = list(_slices(window, resource(cursor=Cursor("at", start=since, step=step))))
+    ends = [part.until for part in slices]
+    assert [part.since for part in slices] == [since, *ends[:-1]]
+    assert ends[-1] == window.until
+    assert all(part.until - part.since == step for part in slices[:-1])
+    assert timedelta() < slices[-1].until - slices[-1].since <= step
+
+
+def test_an_empty_window_asks_for_nothing(serve: Serve) -> None:
+    server = serve(linked({}))
+    stepped = resource(params=days, cursor=Cursor("at", start=JANUARY_1, step=3 * DAY))
+    assert read(server, stepped, Window(JANUARY_1, JANUARY_1)) == []
+
+
+def paged(path: Asked) -> Answer:
+    """Two pages for every slice."""
+    more = None if path.endswith("page=2") else f"{path}&page=2"
+    return Answer(json.dumps({"value": [path], "next": more}).encode())
+
+
+STEPPED = resource(params=days, cursor=Cursor("at", start=JANUARY_1, step=3 * DAY))
+ALL_STEPS = [
+    "/orders?from=01&to=04",
+    "/orders?from=01&to=04&page=2",
+    "/orders?from=04&to=07",
+    "/orders?from=04&to=07&page=2",
+    "/orders?from=07&to=08",
+    "/orders?from=07&to=08&page=2",
+]
+
+
+def test_a_window_is_read_in_steps_oldest_first(serve: Serve) -> None:
+    server = serve(paged)
+    read(server, STEPPED, WEEK)
+    assert server.asked == ALL_STEPS
+
+
+@pytest.mark.parametrize(
+    ("orders", "window"),
+    [
+        pytest.param(STEPPED, WEEK, id="stepped and paged"),
+        pytest.param(resource(params=days), WEEK, id="paged"),
+    ],
+)
+def test_reading_goes_on_after_any_page(serve: Serve, orders: Resource, window: Window) -> None:
+    server = serve(paged)
+    pages = read(server, orders, window)
+    whole = list(server.asked)
+    assert len(whole) > 1
+    for number, done in enumerate(pages[:-1], start=1):
+        server.asked.clear()
+        rest = read(server, orders, window, stored(done.resume))
+        assert server.asked == whole[number:]
+        assert [p.resume for p in rest] == [p.resume for p in pages[number:]]
+    assert pages[-1].resume is None
+
+
+def test_a_resume_point_outlives_the_end_of_the_window(serve: Serve) -> None:
+    """A load that is gone on with after midnight reads up to the new day."""
+    server = serve(paged)
+    done = read(server, STEPPED, WEEK)[3]
+    server.asked.clear()
+    read(server, STEPPED, Window(WEEK.since, JANUARY_1 + 8 * DAY), done.resume)
+    assert server.asked == ["/orders?from=07&to=09", "/orders?from=07&to=09&page=2"]
+
+
+@pytest.mark.parametrize(
+    ("orders", "window"),
+    [
+        pytest.param(STEPPED, Window(JANUARY_1 + DAY, WEEK.until), id="another window"),
+        pytest.param(
+            resource(params={"select": "all"}, cursor=STEPPED.cursor), WEEK, id="other parameters"
+        ),
+    ],
+)
+def test_a_resume_point_of_another_first_request_is_passed_over(
+    serve: Serve, orders: Resource, window: Window
+) -> None:
+    server = serve(paged)
+    done = read(server, STEPPED, WEEK)[2]
+    server.asked.clear()
+    resumed = read(server, orders, window, done.resume)
+    asked = list(server.asked)
+    server.asked.clear()
+    assert [p.url for p in resumed] == [p.url for p in read(server, orders, window)]
+    assert asked == server.asked
+
+
+@pytest.mark.parametrize(("then", "left"), [("ignore", 4), ("stop", 0)])
+def test_a_rule_ends_a_slice_or_everything(serve: Serve, then: Any, left: int) -> None:
+    """The first slice of three is not there; each of the others has two pages."""
+
+    def answer(path: Asked) -> Answer:
+        return Answer(status=404) if "from=01" in path else paged(path)
+
+    server = serve(answer)
+    rules = (Rule(then, status=404),)
+    stepped = resource(params=days, cursor=STEPPED.cursor, rules=rules)
+    pages = read(server, stepped, WEEK)
+    assert (pages[0].is_empty, pages[0].rows) == (True, [])
+    assert (pages[0].resume is None) == (left == 0)
+    assert rows(pages[1:]) == server.asked[1:] == ALL_STEPS[2 : 2 + left]

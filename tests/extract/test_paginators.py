@@ -1,0 +1,480 @@
+"""Promises of paging: every record is read once, in every style, also when reading goes on."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from conftest import Answer, Asked, Serve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.errors import BadPayloadError, ConfigurationError
+from flows.extract.paginators import (
+    keyset,
+    next_link,
+    next_token,
+    next_url,
+    offset,
+    page_number,
+    value_at,
+)
+from flows.extract.selectors import records_at
+from flows.source import HttpRequest, Page, Resource
+from tests.extract.reading import asked_params, read, rows, stored
+from tests.extract.styles import STYLES, Record
+
+URL = "http://127.0.0.1/"
+
+every_style = pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+texts = st.text(max_size=5)
+sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+
+
+def records(notes: list[str]) -> list[Record]:
+    """Records whose `id` says how many there are up to it."""
+    return [{"id": number, "note": note} for number, note in enumerate(notes, start=1)]
+
+
+def page(document: Any, request: HttpRequest | None = None, **headers: str) -> Page:
+    """A page whose records are under `items`."""
+    url = request.url if request else f"{URL}orders"
+    found = Page(json.dumps(document).encode(), url, request=request, headers=headers)
+    found.find = records_at("items")
+    return found
+
+
+@every_style
+@settings(database=None, deadline=None, max_examples=25)
+@given(notes=st.lists(texts, max_size=9), sizes=sizes)
+def test_every_record_is_read_once_however_short_the_pages(
+    style: Any, notes: list[str], sizes: list[int]
+) -> None:
+    """A short page is not the last one: servers cap what they are asked for, each time anew."""
+    api = style.api(records(notes), sizes)
+    assert rows(read(URL, style.resource, api)) == records(notes)
+
+
+@every_style
+@settings(database=None, deadline=None, max_examples=15)
+@given(notes=st.lists(texts, min_size=1, max_size=9), sizes=sizes)
+def test_going_on_after_any_page_reads_exactly_the_rest(
+    style: Any, notes: list[str], sizes: list[int]
+) -> None:
+    api = style.api(records(notes), sizes)
+    pages = read(URL, style.resource, api)
+    for number, done in enumerate(pages[:-1], start=1):
+        rest = read(URL, style.resource, api, stored(done.resume))
+        assert [(p.body, p.resume) for p in rest] == [(p.body, p.resume) for p in pages[number:]]
+    assert pages[-1].resume is None
+
+
+@every_style
+def test_a_server_is_read_in_order_and_to_its_end(serve: Serve, style: Any) -> None:
+    wanted = records(["a", "ü", "", "d", "e"])
+    server = serve(style.api(wanted, [2]))
+    pages = read(server.url, style.resource)
+    assert rows(pages) == wanted
+    assert len(server.asked) == len(pages)
+    assert {asked.method for asked in server.asked} == {style.resource.method}
+
+
+@every_style
+def test_reading_ends_after_the_most_pages_that_are_declared(style: Any) -> None:
+    api = style.api(records(["a", "b", "c", "d", "e"]), [2])
+    pages = read(URL, replace(style.resource, max_pages=2), api)
+    assert rows(pages) == records(["a", "b", "c", "d"])
+    assert pages[-1].resume is None
+
+
+@pytest.mark.parametrize(
+    ("link", "url"),
+    [
+        ("http://other/x?y=1", "http://other/x?y=1"),
+        ("orders?page=2", "http://api/v1/orders?page=2"),
+        ("/orders?page=2", "http://api/orders?page=2"),
+        ("?page=2", "http://api/v1/orders?page=2"),
+    ],
+)
+@pytest.mark.parametrize("style", ["body", "header"])
+def test_a_next_page_is_absolute_or_relative_to_the_page(style: str, link: str, url: str) -> None:
+    request = HttpRequest("http://api/v1/orders?page=1")
+    if style == "body":
+        assert next_url("next")(page({"next": link}, request)) == url
+    else:
+        assert next_link()(page([], request, Link=f'<{link}>; rel="next"')) == url
+
+
+def test_a_next_page_is_relative_to_where_the_page_was_found(serve: Serve) -> None:
+    """After a redirect, that is another address (RFC 3986, 5.1.3)."""
+
+    def answer(asked: Asked) -> Answer:
+        if asked == "/orders":
+            return Answer(status=302, headers={"Location": "/v2/all/orders"})
+        following = "more" if asked == "/v2/all/orders" else None
+        return Answer(json.dumps({"items": [asked], "next": following}).encode())
+
+    server = serve(answer)
+    pages = read(server.url, Resource("o", "orders", records_at("items"), paging=next_url("next")))
+    assert rows(pages) == ["/v2/all/orders", "/v2/all/more"]
+
+
+@pytest.mark.parametrize("document", [{}, {"next": None}, {"next": ""}, []])
+def test_the_last_page_names_no_next_one(document: Any) -> None:
+    assert next_url("next")(page(document)) is None
+
+
+def test_a_next_page_that_is_no_address_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+        next_url("next")(page({"next": "http://["}))
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+        next_link()(page([], Link='<http://[>; rel="next"'))
+
+
+def test_a_next_page_that_is_no_text_is_an_error() -> None:
+    with pytest.raises(BadPayloadError, match="has 2 as its next page under 'next'"):
+        next_url("next")(page({"next": 2}))
+
+
+@pytest.mark.parametrize(
+    ("header", "url"),
+    [
+        ('<b>; rel="next"', "b"),
+        ("<b>; rel=next", "b"),
+        ('<b>; REL="Next"', "b"),
+        ('<b> ;  rel = "next"', "b"),
+        ('<a>; rel="prev", <b>; rel="next", <c>; rel="last"', "b"),
+        ('<b>; rel="last next"', "b"),
+        ('<b>; title="a=b"; rel="next"', "b"),
+        ('<b>; title="x; rel=prev, <c>; rel=last"; rel="next"', "b"),
+        ('<b>; title="\\"; rel=prev; \\""; rel="next"', "b"),
+        ('<b?x=1,2;3>; rel="next"', "b?x=1,2;3"),
+        ('<b>; rel="prev"; rel="next"', None),
+        ('<b>; rel="nextish"', None),
+        ('<b>; title="next"', None),
+        ("<b>", None),
+        ("", None),
+        ('<caf\u00c3\u00a9>; rel="next"', "caf%C3%A9"),
+    ],
+    ids=[
+        "quoted",
+        "bare",
+        "any case",
+        "spaces",
+        "several links",
+        "several relations",
+        "an equals sign in a title",
+        "a link in a title",
+        "escaped quotes in a title",
+        "separators in the address",
+        "only the first relation counts",
+        "another relation",
+        "no relation but a title",
+        "no parameter",
+        "no link",
+        "UTF-8 in the address",
+    ],
+)
+def test_the_next_link_is_told_from_all_others(header: str, url: str | None) -> None:
+    found = next_link()(page([], HttpRequest("http://api/v1/a"), Link=header))
+    assert found == (url and f"http://api/v1/{url}")
+
+
+@pytest.mark.parametrize("token", [None, "", 0, False], ids=["null", "empty", "zero", "false"])
+def test_a_token_that_is_none_ends_reading(token: Any) -> None:
+    assert next_token("token", param="at")(page({"token": token})) is None
+    assert next_token("token", param="at")(page({})) is None
+
+
+def test_more_without_a_token_is_an_error() -> None:
+    paging = next_token("token", param="at", more="more")
+    with pytest.raises(BadPayloadError, match="no token in 'token'"):
+        paging(page({"token": None, "more": True}))
+    assert paging(page({"token": None})) is None
+
+
+@pytest.mark.parametrize(
+    ("token", "param"),
+    [("a b&c=d/é", "a%20b%26c%3Dd%2F%C3%A9"), (12, "12"), (True, "true"), ({"a": 1}, "%7B%22a")],
+    ids=["text", "number", "boolean", "object"],
+)
+def test_a_token_is_sent_back_as_it_came(token: Any, param: str) -> None:
+    request = HttpRequest(f"{URL}orders?at=old&x=%2B+1", "POST", body={"a": {"keep": 1}})
+    found = page({"token": token}, request)
+    in_query = next_token("token", param="at")(found)
+    assert isinstance(in_query, HttpRequest)
+    assert in_query.url.startswith(f"{URL}orders?x=%2B+1&at={param}")
+    in_body = next_token("token", body_field="a.at")(found)
+    assert isinstance(in_body, HttpRequest)
+    assert in_body.body == {"a": {"keep": 1, "at": token}}
+    assert request.body == {"a": {"keep": 1}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a&b c", "", 7, 2**70, -1, 1.5, 1e-9, True, False, ["a", 1], {"a": None}],
+    ids=repr,
+)
+def test_a_key_of_any_type_asks_for_what_comes_after_it(value: Any) -> None:
+    found = page({"items": [{"id": "first"}, {"id": value}]})
+    in_query = keyset("id", param="after")(found)
+    assert isinstance(in_query, HttpRequest)
+    asked = asked_params(Asked(in_query.url))["after"]
+    assert (asked if isinstance(value, str) else json.loads(asked)) == value
+    in_body = keyset("id", body_field="after")(found)
+    assert isinstance(in_body, HttpRequest)
+    assert in_body.body == {"after": value}
+
+
+@pytest.mark.parametrize("last", [{"id": None}, {"name": "a"}, "a"])
+def test_a_last_record_without_its_key_is_an_error(last: Any) -> None:
+    with pytest.raises(BadPayloadError, match="last record without 'id'"):
+        keyset("id", param="after")(page({"items": [{"id": 1}, last]}))
+
+
+@pytest.mark.parametrize("more", [False, "false", "False", 0, "0"], ids=repr)
+def test_no_more_ends_reading_in_every_style(more: Any) -> None:
+    document = {"items": [{"id": 1}], "token": "t", "more": more}
+    assert next_token("token", param="at", more="more")(page(document)) is None
+    assert offset(more="more")(page(document)) is None
+    assert page_number(more="more")(page(document)) is None
+    assert keyset("id", param="after", more="more")(page(document)) is None
+
+
+@pytest.mark.parametrize("more", [True, "true", None, {"a": 1}, [1]], ids=repr)
+def test_anything_else_as_more_does_not_end_it(more: Any) -> None:
+    document = {"items": [{"id": 1}], "token": "t", "more": more}
+    assert next_token("token", param="at", more="more")(page(document)) is not None
+    assert offset(more="more")(page(document)) is not None
+    assert page_number(more="more")(page(document)) is not None
+    assert keyset("id", param="after", more="more")(page(document)) is not None
+
+
+@pytest.mark.parametrize(
+    ("total", "goes_on"),
+    [(2, False), (1, False), ("2", False), (3, True), (None, True), (-1, True)],
+    ids=["reached", "less", "as text", "more", "null", "-1 for unknown"],
+)
+def test_a_total_ends_reading_where_it_is_known(total: Any, goes_on: bool) -> None:
+    items = [{"id": 1}, {"id": 2}]
+    found = offset(total="total")(page({"items": items, "total": total}))
+    assert (found is not None) == goes_on
+    on_page_two = HttpRequest(f"{URL}?page=2")
+    document = {"items": items, "total": total}
+    found = page_number(total_pages="total")(page(document, on_page_two))
+    assert (found is not None) == goes_on
+
+
+@pytest.mark.parametrize("total", ["many", {"value": 2}, [2]], ids=repr)
+def test_a_total_that_is_no_number_is_an_error(total: Any) -> None:
+    with pytest.raises(BadPayloadError, match="as its 'total', which is no number"):
+        offset(total="total")(page({"items": [{"id": 1}], "total": total}))
+
+
+def test_a_first_number_that_is_none_is_a_configuration_error() -> None:
+    wrong = page({"items": [1]}, HttpRequest(f"{URL}orders?page=first"))
+    with pytest.raises(ConfigurationError, match="asked with 'first' as its 'page'"):
+        page_number()(wrong)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: next_token("token"),
+        lambda: next_token("token", param="at", header="X-At"),
+        lambda: next_token(param="at"),
+        lambda: next_token("token", response_header="X-Next", param="at"),
+        lambda: keyset("id"),
+        lambda: offset(""),
+        lambda: next_url(""),
+    ],
+    ids=[
+        "a token sent nowhere",
+        "a token sent twice",
+        "a token from nowhere",
+        "a token from two places",
+        "a key sent nowhere",
+        "an offset sent nowhere",
+        "a link from nowhere",
+    ],
+)
+def test_paging_that_could_not_work_is_refused_when_it_is_declared(declare: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"needs (one|either|the name)"):
+        declare()
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "value"),
+    [
+        ({"a": {"b": 1}}, "a.b", 1),
+        ({"a.b": 1, "a": {"b": 2}}, "a.b", 1),
+        ({"@odata.nextLink": "x"}, "@odata.nextLink", "x"),
+        ({"a": {"b": None}}, "a.b", None),
+        ({"a": [1]}, "a.b", None),
+        ([{"a": 1}], "a", None),
+        ({"a": {"b": {"c": [1, {"d": 2}]}}}, "a.b", {"c": [1, {"d": 2}]}),
+    ],
+)
+def test_a_name_with_dots_goes_deeper_unless_there_is_one_of_just_that_name(
+    document: Any, field: str, value: Any
+) -> None:
+    assert value_at(page(document), field) == value
+
+
+CIRCLES = {
+    "to itself": ({"/orders": "/orders"}, "/orders leads back to"),
+    "of two": ({"/orders": "/b", "/b": "/orders"}, "/b leads back to"),
+    "of three, not to the first": (
+        {"/orders": "/b", "/b": "/c", "/c": "/b"},
+        "/c leads back to",
+    ),
+}
+
+
+@pytest.mark.parametrize(("links", "said"), CIRCLES.values(), ids=CIRCLES)
+def test_a_circle_is_an_error_that_names_both_requests(
+    serve: Serve, links: dict[str, str], said: str
+) -> None:
+    server = serve(
+        lambda asked: Answer(json.dumps({"items": [asked], "next": links[asked]}).encode())
+    )
+    orders = Resource("orders", "orders", records_at("items"), paging=next_url("next"))
+    with pytest.raises(BadPayloadError) as failure:
+        read(server.url, orders)
+    base = server.url.rstrip("/")
+    back = list(links.values())[-1]
+    assert f"runs in a circle: {base}{said} {base}{back}." in str(failure.value)
+    assert server.asked == list(links)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"paging": offset()},
+        {"paging": page_number()},
+        {"paging": keyset("id", param="after")},
+        {"paging": offset(body_field="offset"), "method": "POST", "body": {"limit": 1}},
+    ],
+    ids=["offset", "page number", "keyset", "offset in the body"],
+)
+def test_a_server_that_ignores_what_it_is_asked_for_is_a_circle(
+    serve: Serve, declared: dict[str, Any]
+) -> None:
+    server = serve(lambda _: Answer(b'[{"id": 1}]'))
+    with pytest.raises(BadPayloadError, match="circle") as failure:
+        read(server.url, Resource("orders", "orders", records_at(), **declared))
+    assert len(server.asked) <= 2
+    assert str(failure.value).count(f"{server.url}orders") == 2
+
+
+def test_pages_without_records_may_come_again(serve: Serve) -> None:
+    """APIs that filter after they have cut pages send such."""
+    pages = {"/orders": 1, "/orders?at=1": 2, "/orders?at=2": 3, "/orders?at=3": None}
+
+    def answer(asked: Asked) -> Answer:
+        headers = {"X-Next": str(pages[asked])} if pages[asked] else {}
+        items = b"[]" if asked != "/orders?at=3" else b"[1]"
+        return Answer(b'{"items": %s}' % items, headers=headers)
+
+    server = serve(answer)
+    paging = next_token(response_header="X-Next", param="at")
+    found = read(server.url, Resource("orders", "orders", records_at("items"), paging=paging))
+    assert (rows(found), len(found)) == ([1], 4)
+
+
+def sparse(documents: dict[str, Any]) -> Any:
+    """An API with these answers, by the value of the one query parameter; an empty list beyond."""
+
+    def answer(asked: Asked) -> Answer:
+        [value] = [*asked_params(asked).values()] or [""]
+        return Answer(json.dumps(documents.get(value, {"items": []})).encode())
+
+    return answer
+
+
+def orders(paging: Any, **declared: Any) -> Resource:
+    return Resource("orders", "orders", records_at("items"), paging=paging, **declared)
+
+
+MORE = {"items": [], "has_more": True}
+DONE = {"items": [{"id": 9}], "has_more": False}
+
+
+@pytest.mark.parametrize("field", ["has_more", "pages"])
+def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows(
+    field: str,
+) -> None:
+    between = {"items": [], "has_more": True, "pages": 4}
+    first = {**between, "items": [{"id": 1}]}
+    api = sparse({"": first, "2": between, "3": between, "4": {**DONE, "pages": 4}})
+    declared = {"more": field} if field == "has_more" else {"total_pages": field}
+    pages = read(URL, orders(page_number("page", **declared)), api)
+    assert rows(pages) == [{"id": 1}, {"id": 9}]
+
+
+@pytest.mark.parametrize(
+    ("paging", "said"),
+    [
+        (offset("at", more="has_more"), "'has_more' is True"),
+        (offset("at", total="total"), "'total' is 30"),
+        (keyset("id", param="after", more="has_more"), "'has_more' is True"),
+    ],
+    ids=["offset and more", "offset and total", "keyset and more"],
+)
+def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, said: str) -> None:
+    """Where to go on is not known: to end would lose what follows."""
+    empty = {"items": [], "has_more": True, "total": 30}
+    api = sparse({"": {**empty, "items": [{"id": 1}]}, "1": empty})
+    with pytest.raises(BadPayloadError, match=f"no records, but its {said}"):
+        read(URL, orders(paging), api)
+
+
+@pytest.mark.parametrize("total", [0, -1, None])
+def test_an_empty_page_ends_the_reading_where_nothing_says_that_more_follows(total: Any) -> None:
+    api = sparse({"": {"items": [], "total": total, "has_more": None}})
+    for paging in (offset("at", total="total", more="has_more"), page_number(total_pages="total")):
+        assert rows(read(URL, orders(paging), api)) == []
+
+
+def test_a_link_may_say_that_nothing_follows(serve: Serve) -> None:
+    """As Sentry's do (https://docs.sentry.io/api/pagination/): there is a next link for ever."""
+
+    def answer(asked: Asked) -> Answer:
+        number = int(asked_params(asked).get("cursor", 0))
+        more = "true" if number < 2 else "false"
+        link = f'<{URL}orders?cursor={number + 1}>; rel="next"; results="{more}"'
+        return Answer(b'[{"id": %d}]' % number, headers={"Link": link})
+
+    resource = Resource("orders", "orders", records_at(), paging=next_link(more="results"))
+    assert rows(read(URL, resource, answer)) == [{"id": 0}, {"id": 1}, {"id": 2}]
+
+
+def test_too_many_pages_without_records_in_a_row_are_an_error(serve: Serve) -> None:
+    def answer(asked: Asked) -> Answer:
+        number = int(asked_params(asked).get("token", 0))
+        items = [{"id": number}] if number % 4 == 0 and number < 12 else []
+        return Answer(json.dumps({"items": items, "next": str(number + 1)}).encode())
+
+    server = serve(answer)
+    paging = next_token("next", param="token")
+    with pytest.raises(BadPayloadError, match=r"token=13 .* 5 pages in a row without records"):
+        read(server.url, orders(paging, max_empty_pages=5))
+    assert len(server.asked) == 14
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [next_url("next"), next_token("token", param="at")],
+    ids=["link", "token"],
+)
+def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) -> None:
+    """As Stellar's Horizon has it: the last page's next link is its own address."""
+    last = {"items": [], "next": f"{URL}orders?at=2", "token": "2"}
+    api = sparse({"": {**last, "items": [{"id": 1}]}, "2": last})
+    assert rows(read(URL, orders(paging), api)) == [{"id": 1}]
+
+
+def test_a_page_with_records_that_leads_to_itself_is_a_circle() -> None:
+    same = {"items": [{"id": 1}], "next": f"{URL}orders?at=2"}
+    with pytest.raises(BadPayloadError, match="circle"):
+        read(URL, orders(next_url("next")), sparse({"": {"items": [], **same}, "2": same}))

@@ -1,0 +1,81 @@
+"""Body formats: the same rows as the bytes of one answer, all at once."""
+
+import csv
+import gzip as gzipped
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.fault_api.catalogue.items import Row
+from tests.fault_api.exchange import Answer, AskError, as_json
+
+Rows = Sequence[Row]
+
+
+def answer(name: str, rows: Rows) -> Answer:
+    """The rows in the format of that name.
+
+    Raises:
+        AskError: when there is no such format.
+    """
+    if name not in FORMATS:
+        raise AskError(f"There is no format {name!r}; there are {', '.join(FORMATS)}.", 404)
+    return FORMATS[name](rows)
+
+
+def json_list(rows: Rows) -> Answer:
+    """The rows at the root."""
+    return as_json(rows)
+
+
+def json_object(rows: Rows) -> Answer:
+    """The first row alone."""
+    return as_json(rows[0])
+
+
+def json_columns(rows: Rows) -> Answer:
+    """One array per field, null where a row has no such field."""
+    return as_json({"columns": {name: [row.get(name) for row in rows] for name in _fields(rows)}})
+
+
+def ndjson(rows: Rows) -> Answer:
+    """One JSON object a line."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return Answer("".join(lines).encode(), headers={"Content-Type": "application/x-ndjson"})
+
+
+def csv_text(rows: Rows) -> Answer:
+    """With a header line (RFC 4180)."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _fields(rows))
+    writer.writeheader()
+    writer.writerows(rows)
+    return Answer(text.getvalue().encode(), headers={"Content-Type": "text/csv; charset=utf-8"})
+
+
+def csv_file(rows: Rows) -> Answer:
+    """A gzip file: the client has to unpack it."""
+    body = gzipped.compress(csv_text(rows).body, mtime=0)
+    return Answer(body, headers={"Content-Type": "application/gzip"})
+
+
+def gzip(rows: Rows) -> Answer:
+    """Packed for the way only: the client's HTTP library unpacks it."""
+    plain = as_json({"items": rows})
+    headers = {**plain.headers, "Content-Encoding": "gzip"}
+    return Answer(gzipped.compress(plain.body, mtime=0), headers=headers)
+
+
+FORMATS: Mapping[str, Callable[[Rows], Answer]] = {
+    "list": json_list,
+    "object": json_object,
+    "columns": json_columns,
+    "ndjson": ndjson,
+    "csv": csv_text,
+    "csv.gz": csv_file,
+    "gzip": gzip,
+}
+
+
+def _fields(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

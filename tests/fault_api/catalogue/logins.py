@@ -1,0 +1,119 @@
+"""Logins: the catalogue's rows in pages with a next URL, for those who show who they are.
+
+The credentials are this sample's own and protect nothing.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from threading import Lock
+from urllib.parse import parse_qsl
+
+from tests.fault_api.exchange import Answer, Ask, AskError, as_json
+
+KEY = "sample-api-key"
+KEY_HEADER, KEY_PARAM = "X-Api-Key", "api_key"
+BEARER_TOKEN = "sample-bearer-token"  # noqa: S105 (protects nothing)
+USER, PASSWORD = "sample-user", "sample-password"
+CLIENT_ID, CLIENT_SECRET = "sample-client", "sample-client-secret"
+TOKEN_SECONDS = 3600
+BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="sample"'}
+
+
+class Tokens:
+    """The access tokens that were issued, and how many requests each is still good for."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._left: dict[str, int | None] = {}
+        self._issued_count = 0
+
+    def issue(self, requests: int | None = None) -> str:
+        """A new token, good for so many requests; None for any number."""
+        with self._lock:
+            self._issued_count += 1
+            token = f"sample-access-token-{self._issued_count}"
+            self._left[token] = requests
+            return token
+
+    def use(self, token: str) -> bool:
+        """Whether the token is good for this request."""
+        with self._lock:
+            left = self._left.get(token, 0)
+            if left is not None and left > 0:
+                self._left[token] = left - 1
+            return left != 0
+
+    def expire(self) -> None:
+        """Let all tokens expire that were issued so far."""
+        with self._lock:
+            self._left.clear()
+
+
+def check(name: str, ask: Ask, tokens: Tokens) -> None:
+    """Let through who shows the login of that name.
+
+    Raises:
+        AskError: when the credentials are wrong or missing, or there is no such login.
+    """
+    if name not in LOGINS:
+        raise AskError(f"There is no login {name!r}; there are {', '.join(LOGINS)}.", 404)
+    is_known, challenge = LOGINS[name]
+    if not is_known(ask, tokens):
+        headers = {"WWW-Authenticate": challenge} if challenge else {}
+        raise AskError(f"The login {name!r} is refused.", 401, headers)
+
+
+def token(ask: Ask, tokens: Tokens, requests: int | None, expires_in: int) -> Answer:
+    """The token endpoint (RFC 6749, 4.4): credentials in a Basic header or in the form.
+
+    Args:
+        ask: the request for a token.
+        tokens: where the new token is kept.
+        requests: how many requests the token is good for; None for any number.
+        expires_in: the seconds that the answer promises.
+    """
+    form = dict(parse_qsl(ask.body.decode()))
+    named = _basic(form.get("client_id", ""), form.get("client_secret", ""))
+    if _basic(CLIENT_ID, CLIENT_SECRET) not in (ask.headers.get("authorization"), named):
+        return as_json({"error": "invalid_client"}, 401, BASIC_CHALLENGE)
+    if ask.method != "POST" or form.get("grant_type") != "client_credentials":
+        return as_json({"error": "unsupported_grant_type"}, 400)
+    issued = tokens.issue(requests)
+    return as_json(
+        {"access_token": issued, "token_type": "Bearer", "expires_in": expires_in},
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _header_key(ask: Ask, _: Tokens) -> bool:
+    return ask.headers.get(KEY_HEADER.lower()) == KEY
+
+
+def _query_key(ask: Ask, _: Tokens) -> bool:
+    return bool(ask.arguments.get(KEY_PARAM) == KEY)
+
+
+def _bearer(ask: Ask, _: Tokens) -> bool:
+    return ask.headers.get("authorization") == f"Bearer {BEARER_TOKEN}"
+
+
+def _basic_login(ask: Ask, _: Tokens) -> bool:
+    return ask.headers.get("authorization") == _basic(USER, PASSWORD)
+
+
+def _oauth2(ask: Ask, tokens: Tokens) -> bool:
+    scheme, _, given = ask.headers.get("authorization", "").partition(" ")
+    return scheme == "Bearer" and tokens.use(given)
+
+
+LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
+    "header_key": (_header_key, ""),
+    "query_key": (_query_key, ""),
+    "bearer": (_bearer, 'Bearer realm="sample"'),
+    "basic": (_basic_login, 'Basic realm="sample"'),
+    "oauth2": (_oauth2, 'Bearer realm="sample", error="invalid_token"'),
+}

@@ -1,0 +1,240 @@
+"""Loads of one style from a misbehaving API into a real database, and what came of them."""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from types import FrameType
+from typing import Any
+
+import psycopg2
+import pytest
+import requests
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import ensure_database, libpq
+from flows.errors import EltError
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.load import ledger
+from flows.load import loader as loading
+from flows.load.column_names import OWN_COLUMNS
+from flows.load.ledger import Address, Entry
+from flows.load.options import EVERYTHING_NEW, Request
+from flows.load.table_schema import column_types
+from flows.source import Source
+from tests.fault_api.server import misbehaving
+from tests.fault_matrix.styles import Row, Style, login_of
+
+BUDGET_SECONDS = 10
+# The times of a fault that does not go away: a number, so that what is left tells how it struck.
+FOR_GOOD = 1000
+SOURCE = "sample"
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Nap:
+    """A wait that was asked of `sleep`, and at which moment (Unix time)."""
+
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the API got it, without its login."""
+
+    method: str
+    target: str
+    token: str
+    body: str
+
+    @property
+    def words(self) -> list[str]:
+        """What tells it from other requests; an error that names it has them all."""
+        return [word for word in (self.target, self.token, self.body) if word]
+
+
+@dataclass
+class Trial:
+    """Loads of one resource, whose name is its own, so that trials can share a database.
+
+    Attributes:
+        connection: for a look at what is there; each load has one of its own.
+        declared: of the resource, besides what its style says.
+        settings: of the source.
+    """
+
+    url: str
+    session: requests.Session
+    database: URL
+    connection: Connection
+    style: Style
+    declared: dict[str, Any]
+    settings: dict[str, Any]
+    name: str = field(default_factory=lambda: f"items_{next(_numbers)}")
+    planned: list[dict[str, Any]] = field(default_factory=list)
+
+    def plan(self, *faults: Mapping[str, Any]) -> None:
+        """Plan faults for this style's requests, or for those at the path that they name."""
+        self.planned = [{"path": self.style.target, **fault} for fault in faults]
+        response = self.session.post(f"{self.url}/_faults", json=self.planned, timeout=10)
+        assert response.status_code == 200, response.text
+
+    def lift(self) -> None:
+        """Let the API behave from now on, with the rows it had at first; the log begins anew."""
+        self.plan()
+
+    def strikes(self) -> int:
+        """How often the planned faults have struck; each of them has to, at least once."""
+        shown = self.session.get(f"{self.url}/_faults", timeout=10).json()
+        struck = [
+            planned.get("times", 1) - fault["times"]
+            for planned, fault in zip(self.planned, shown, strict=True)
+        ]
+        assert struck, "no fault is planned"
+        assert all(struck), f"planned {self.planned}, but they struck {struck} times"
+        return sum(struck)
+
+    def planned_strikes(self) -> int:
+        """How often they were to strike."""
+        return sum(fault.get("times", 1) for fault in self.planned)
+
+    def asked(self) -> list[Asked]:
+        """The requests for pages since faults were planned or lifted."""
+        log = self.session.get(f"{self.url}/_requests", timeout=10).json()
+        return [
+            Asked(
+                request["method"],
+                request["path"],
+                request["headers"].get("x-page-token", ""),
+                request["body"],
+            )
+            for request in log
+            if request["path"].startswith(self.style.target)
+        ]
+
+    def load(self, request: Request = EVERYTHING_NEW) -> Entry:
+        """Load the style's rows once more."""
+        partition = self.style.partition
+        resource = self.style.resource(self.name, **self.declared)
+        login = login_of(self.style, self.url)
+        source = Source(SOURCE, self.url, (resource,), login, **self.settings)
+        with closing(psycopg2.connect(libpq(self.database))) as opened, Client(source) as client:
+            pages = partial(read_pages, client, source, resource, partition)
+            return loading.load(opened, SOURCE, resource, partition, pages, request)
+
+    def load_in_vain(self, kind: type[EltError], says: str) -> EltError:
+        """A load that has to end in this very error, and the ledger has to say so."""
+        with pytest.raises(kind, match=says) as failure:
+            self.load()
+        assert type(failure.value) is kind
+        entry = self.entries()[-1]
+        assert (entry.state, entry.error) == ("failed", str(failure.value))
+        return failure.value
+
+    def entries(self) -> list[Entry]:
+        """What the ledger says of this resource's loads, in order; all must have ended."""
+        with self.connection.cursor() as cursor:
+            entries = [entry for entry in ledger.entries(cursor, 0) if entry.resource == self.name]
+        assert {entry.state for entry in entries} <= {"succeeded", "failed"}
+        return entries
+
+    def has_resume_point(self) -> bool:
+        """Whether the next load goes on where the last one ended."""
+        address = Address(SOURCE, self.name, self.style.partition.name)
+        with self.connection.cursor() as cursor:
+            return ledger.read_checkpoint(cursor, address).resume is not None
+
+    def rows(self) -> list[Row]:
+        """What is in the raw table but for the load's own columns, by id; nothing if it is none."""
+        table = sql.Identifier(f"raw_{SOURCE}", self.name)
+        with self.connection.cursor() as cursor:
+            names = [name for name in column_types(cursor, table) if name not in OWN_COLUMNS]
+            if not names:
+                return []
+            columns = sql.SQL(", ").join(map(sql.Identifier, names))
+            query = sql.SQL("select {} from {} order by id::bigint")
+            cursor.execute(query.format(columns, table))
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def ids(self) -> list[int]:
+        """The ids in the raw table, in order, each as often as it is there."""
+        return [int(row["id"]) for row in self.rows()]
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a statement about this resource: %s stands for its address."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, [str(Address(SOURCE, self.name, ""))])
+            return cursor.fetchall()
+
+
+@dataclass
+class Lab:
+    """A misbehaving API and a database, for one trial after the other.
+
+    Attributes:
+        naps: what the client would have slept during this test.
+    """
+
+    url: str
+    session: requests.Session
+    database: URL
+    connection: Connection
+    naps: list[Nap] = field(default_factory=list)
+    _clean: dict[str, list[Asked]] = field(default_factory=dict)
+
+    def trial(
+        self, style: Style, declared: Mapping[str, Any] | None = None, **settings: Any
+    ) -> Trial:
+        """A trial of a style, of which nothing is loaded yet; the API behaves."""
+        place = (self.url, self.session, self.database, self.connection)
+        trial = Trial(*place, style, dict(declared or {}), settings)
+        trial.lift()
+        return trial
+
+    def clean_requests(self, style: Style) -> list[Asked]:
+        """What a load of the style asks for when nothing goes wrong."""
+        if style.name not in self._clean:
+            trial = self.trial(style)
+            trial.load()
+            assert trial.rows() == style.rows
+            self._clean[style.name] = trial.asked()
+            assert len(self._clean[style.name]) == style.pages
+        return self._clean[style.name]
+
+
+@contextmanager
+def opened(server: URL) -> Iterator[Lab]:
+    """A lab with an API and a database of its own."""
+    database = ensure_database(server, f"misbehaving_{time.time_ns()}")
+    with (
+        misbehaving() as url,
+        requests.Session() as session,
+        closing(psycopg2.connect(libpq(database))) as connection,
+    ):
+        connection.autocommit = True
+        yield Lab(url, session, database, connection)
+
+
+@contextmanager
+def within_budget(seconds: float = BUDGET_SECONDS) -> Iterator[None]:
+    """Fail a test that does not come to an end."""
+
+    def give_up(_: int, __: FrameType | None) -> None:
+        pytest.fail(f"not over after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
