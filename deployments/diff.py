@@ -10,7 +10,7 @@ from deployments.check import secrets
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`parameters.retry.attempts 3 -> 5` for each value that is not the same."""
+    """`parameters.retry.retries 3 -> 5` for each value that is not the same."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             line

@@ -39,7 +39,7 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
 from flows.progress import Progress
-from flows.retries import Retry, is_worth_retrying
+from flows.retries import Retry, is_retryable
 from flows.source import Page, Partition, Resource, RowsOf, Source
 from flows.transform import transform as build
 
@@ -118,7 +118,7 @@ def as_task(
         name=function.__name__,
         task_run_name=name,
         cache_policy=NO_CACHE,
-        retry_condition_fn=is_worth_retrying,
+        retry_condition_fn=is_retryable,
         **retry.options(),
     )(without_secrets(function))
 

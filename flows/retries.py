@@ -1,22 +1,26 @@
-"""How Prefect tries again what failed because another side was away: loads and builds."""
+"""How Prefect retries loads and builds that failed because the API or Postgres was unavailable."""
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from flows.errors import UnavailableError
 
+log = logging.getLogger(__name__)
+
 
 class Retry(BaseModel):
-    """How often, and after how long, a task is tried again where its API or Postgres was away.
+    """How often, and after how long, a task is retried if its API or Postgres was unavailable.
 
-    A wrong configuration, a refused login and an answer that is not what the API promises are
-    never tried again: they would end the same way.
+    A wrong configuration, a refused login and an answer that breaks the API's contract are never
+    retried: they would fail in the same way.
     """
 
-    attempts: int = Field(0, ge=0, le=10, title="Retries", description="After the first try.")
+    retries: int = Field(0, ge=0, le=10, title="Retries", description="After the first try.")
     delay_seconds: float = Field(
         30, ge=0, le=3600, title="First delay (seconds)", description="Doubled before each retry."
     )
@@ -24,15 +28,37 @@ class Retry(BaseModel):
         0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by this part of them."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        """Accept `attempts`, the name of `retries` before 2026-12, and no unknown name.
+
+        Raises:
+            ValueError: pydantic makes a ValidationError of it, which lists the known names.
+        """
+        if not isinstance(given, Mapping):
+            return given
+        values = dict(given)
+        if "attempts" in values and "retries" not in values:
+            log.warning(
+                "`retry.attempts` is now called `retry.retries`: rename it in prefect.yaml."
+            )
+            values["retries"] = values.pop("attempts")
+        if unknown := values.keys() - cls.model_fields.keys():
+            raise ValueError(
+                f"there is no {', '.join(sorted(unknown))}; write {', '.join(cls.model_fields)}"
+            )
+        return values
+
     def options(self) -> dict[str, Any]:
         """The same as options of a Prefect task, which doubles no delays by itself."""
         return {
-            "retries": self.attempts,
-            "retry_delay_seconds": [self.delay_seconds * 2**n for n in range(self.attempts)],
+            "retries": self.retries,
+            "retry_delay_seconds": [self.delay_seconds * 2**n for n in range(self.retries)],
             "retry_jitter_factor": self.jitter,
         }
 
 
-def is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether the other side was only away."""
+def is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Whether a task failed only because the API or Postgres was unavailable."""
     return isinstance(state.result(raise_on_failure=False), UnavailableError)

@@ -35,7 +35,7 @@ from flows.dbt_build.published_copies import copy_published
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.dbt_task_runs import Mirror, counted, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
-from flows.retries import Retry, is_worth_retrying
+from flows.retries import Retry, is_retryable
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def transform(
     attempt = task(
         name="dbt",
         cache_policy=NO_CACHE,
-        retry_condition_fn=is_worth_retrying,
+        retry_condition_fn=is_retryable,
         persist_result=False,
         **retry.options(),
     )(build)

@@ -15,7 +15,7 @@ from deployments.check.located_yaml import Node, Problem
 
 _RETRIES = (
     "a deployment has no such key. Retries are the flow's parameter: write `parameters: {retry: "
-    "{attempts: 3, delay_seconds: 60}}`."
+    "{retries: 3, delay_seconds: 60}}`."
 )
 _REMEDIES = {
     "retries": _RETRIES,

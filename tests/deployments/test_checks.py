@@ -20,7 +20,7 @@ from prefect import flow
 from pydantic import BaseModel, Field
 
 class Retry(BaseModel):
-    attempts: int = Field(0, ge=0, le=10)
+    retries: int = Field(0, ge=0, le=10)
 
 Source = Annotated[str, Field(json_schema_extra={"enum": ["shop", "crm"]})]
 
@@ -119,7 +119,7 @@ BROKEN = [
     # what Prefect drops without a word
     ("deploymets: []\n" + HEAD, 1, "deploymets", "deployments may be meant"),
     (below(HEAD, "schedulers: []"), 7, "schedulers", "schedules may be meant"),
-    (below(HEAD, "retries: 3"), 7, "retries", "parameters: {retry: {attempts: 3"),
+    (below(HEAD, "retries: 3"), 7, "retries", "parameters: {retry: {retries: 3"),
     (below(HEAD, "timeout_seconds: 3"), 7, "timeout_seconds", "Give the flow a timeout_seconds"),
     (below(HEAD, "work_pool:", "  job_variable: {}"), 8, "job_variable", "job_variables may be"),
     (below(HEAD, "concurrency_limit:", "  limit: 1", "  colision_strategy: X"), 9, "colision", ""),
@@ -184,9 +184,9 @@ BROKEN = [
         "Correct it",
     ),
     (
-        HEAD.replace("source: shop", "source: shop, retry: {attempts: 99}"),
+        HEAD.replace("source: shop", "source: shop, retry: {retries: 99}"),
         6,
-        "retry.attempts",
+        "retry.retries",
         "Correct it",
     ),
     (

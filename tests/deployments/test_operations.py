@@ -161,7 +161,7 @@ def start(server: SyncPrefectClient, **parameters: Any) -> FlowRun:
     defaults = {"resources": ["shippers"], "transform": False}
     return server.create_flow_run_from_deployment(
         deployment.id,
-        parameters={**defaults, "retry": {"attempts": 2, "delay_seconds": 0}, **parameters},
+        parameters={**defaults, "retry": {"retries": 2, "delay_seconds": 0}, **parameters},
     )
 
 

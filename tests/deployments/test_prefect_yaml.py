@@ -36,7 +36,7 @@ def test_every_source_has_a_deployment_of_its_name_that_is_watched() -> None:
     assert sources.names()
     for name in sources.names():
         assert entries[name]["parameters"]["source"] == name
-        assert entries[name]["parameters"]["retry"]["attempts"] > 0
+        assert entries[name]["parameters"]["retry"]["retries"] > 0
         assert entries[name]["tags"] == ["elt", "watched"]
     assert set(entries) == {*sources.names(), "transform", "backfill", "notify"}
     assert entries["notify"]["tags"] == ["elt"], "or it would tell of itself, without end"

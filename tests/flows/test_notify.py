@@ -117,7 +117,7 @@ def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
     answers = [Answer(status=500), Answer(status=500), Answer()]
     hook = serve(lambda _: answers.pop(0))
     notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
-    once_more = {"attempts": 1, "delay_seconds": 0}
+    once_more = {"retries": 1, "delay_seconds": 0}
     assert told(run, FAILED, WEBHOOK, retry=once_more).is_failed()
     assert len(hook.asked) == 2
     assert server.read_variable_by_name(incident(run)) is None
@@ -128,7 +128,7 @@ def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
 def test_one_channel_that_fails_does_not_silence_the_others(run: FlowRun, serve: Serve) -> None:
     hook = serve(lambda _: Answer())
     notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
-    state = told(run, FAILED, "apprise/nobody", WEBHOOK, retry={"attempts": 3})
+    state = told(run, FAILED, "apprise/nobody", WEBHOOK, retry={"retries": 3})
     assert len(hook.asked) == 1
     error = state.result(raise_on_failure=False)
     assert isinstance(error, ConfigurationError), "and it is not tried again for 90 seconds"
