@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
 from flows.guards import redacted, without_secrets
 from flows.postgres import connection_url, session
-from flows.postgres.connection_url import Address
+from flows.postgres.connection_url import ConnectionParameters
 from flows.redaction import remember
 
 BLOCK = "warehouse"
@@ -65,7 +65,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
     url = connection_url.parse(environment.get(variable, ""), variable)
     _hide_password(url)
-    found = connection_url.of(url, variable)
+    found = connection_url.from_url(url, variable)
     return ConnectionComponents(
         driver=SyncDriver.POSTGRESQL_PSYCOPG2,
         username=found.user,
@@ -97,13 +97,13 @@ class Warehouse:
         _hide_password(self.url)
 
     @property
-    def address(self) -> Address:
+    def address(self) -> ConnectionParameters:
         """What the URL means.
 
         Raises:
             ConfigurationError: when a part of it is missing, or can't be kept.
         """
-        return connection_url.of(self.url, "The warehouse's URL")
+        return connection_url.from_url(self.url, "The warehouse's URL")
 
     @without_secrets
     def connect(self) -> Connection:
@@ -120,7 +120,7 @@ class Warehouse:
             "client_encoding": "UTF8",
         }
         try:
-            return session.begin(arguments)
+            return session.connect(arguments)
         except psycopg2.Error as error:
             raise _connect_problem(self.address, " ".join(str(error).split())) from error
 
@@ -163,7 +163,7 @@ def naming_errors() -> Iterator[None]:
 
 def _named(error: psycopg2.Error) -> BaseException:
     shown = redacted(error)
-    if not _is_passing(error):
+    if not _is_connection_lost(error):
         return shown
     problem = UnavailableError(
         f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
@@ -173,7 +173,7 @@ def _named(error: psycopg2.Error) -> BaseException:
     return problem
 
 
-def _is_passing(error: psycopg2.Error) -> bool:
+def _is_connection_lost(error: psycopg2.Error) -> bool:
     """Whether Postgres was away; of a lost connection psycopg2 has no code, and three classes."""
     if error.pgcode is not None:
         return error.pgcode.startswith(PASSING)
@@ -199,11 +199,11 @@ def load(name: str = BLOCK) -> Warehouse:
     found = Warehouse(
         info.create_url() if is_taken_apart else connection_url.parse(str(info), where)
     )
-    connection_url.of(found.url, where)
+    connection_url.from_url(found.url, where)
     return found
 
 
-def _connect_problem(place: Address, said: str) -> Exception:
+def _connect_problem(place: ConnectionParameters, said: str) -> Exception:
     where = f"Postgres at {place.host}:{place.port}"
     if any(words in said for words in _UNFIT):
         return ConfigurationError(f"{where} can't be reached as the URL says: {said}. {_CORRECT}")

@@ -13,9 +13,9 @@ from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.guards import with_guards
-from flows.load.batch import RecordFrame
+from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
-from flows.load.map_record import check_values, mapped
+from flows.load.map_record import check_values, map_records
 from flows.source import Page, Partition, Resource, RowsOf, Source, Window
 
 SHOWN = 3
@@ -94,7 +94,7 @@ def described(source: Source, resource: Resource, page: Page) -> str:
     lines += [f"  map_record leaves {left_out} of them out"] if left_out else []
     good = [record for record in records if isinstance(record, dict) and record]
     if good:
-        natural = RecordFrame(good).natural
+        natural = RecordBatch(good).natural
         names = column_names(natural, resource.names)
         lines += ["", f"raw_{source.name}.{resource.name} would have"]
         lines += [
@@ -109,7 +109,7 @@ def described(source: Source, resource: Resource, page: Page) -> str:
 
 def _mapped(resource: Resource, found: Sequence[Any]) -> list[Any]:
     map_record = resource.map_record
-    records = [*mapped(resource.name, map_record, found).values()] if map_record else [*found]
+    records = [*map_records(resource.name, map_record, found).values()] if map_record else [*found]
     check_values(resource.name, "map_record" if map_record else "records", records)
     return records
 

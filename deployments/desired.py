@@ -43,7 +43,7 @@ _SILENT = Console(quiet=True)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredDeployment:
     """A deployment as it should be.
 
     Attributes:
@@ -64,7 +64,7 @@ class Wanted:
         return str(self.fields["work_pool_name"])
 
 
-def deployments(declared: Declared) -> list[Wanted]:
+def deployments(declared: Declared) -> list[DesiredDeployment]:
     """All deployments of the file.
 
     Raises:
@@ -73,7 +73,7 @@ def deployments(declared: Declared) -> list[Wanted]:
     return [_deployment(entry, declared) for entry in declared.deployments]
 
 
-def _deployment(entry: Mapping[str, Any], declared: Declared) -> Wanted:
+def _deployment(entry: Mapping[str, Any], declared: Declared) -> DesiredDeployment:
     config = asyncio.run(_config(entry))
     flow = declared.flows[config["entrypoint"]]
     schedules = _construct_schedules(config, {}, console=_SILENT, is_interactive=lambda: False)
@@ -85,7 +85,7 @@ def _deployment(entry: Mapping[str, Any], declared: Declared) -> Wanted:
     fields["parameter_openapi_schema"] = parameter_schema(flow).model_dump(exclude_unset=True)
     if settled.get("paused") is not None:
         fields["paused"] = runner.paused
-    return Wanted(
+    return DesiredDeployment(
         runner.full_name,
         fields,
         {str(each["slug"]): _schedule(each, config) for each in schedules},

@@ -9,13 +9,13 @@ from uuid import UUID
 from deployments.check import secrets
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def diff(old: Any, new: Any, path: str = "") -> list[str]:
     """`parameters.retry.retries 3 -> 5` for each value that is not the same."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             line
             for key in sorted({*old, *new})
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            for line in diff(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         ]
     if old == new:
         return []

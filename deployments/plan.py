@@ -18,8 +18,8 @@ from prefect.events.schemas.automations import Automation, AutomationCore
 from deployments import actual, desired
 from deployments.check import automations
 from deployments.check.prefect_yaml import Declared
-from deployments.desired import Wanted
-from deployments.diff import differences, plain
+from deployments.desired import DesiredDeployment
+from deployments.diff import diff, plain
 
 Kind = Literal["work pool", "deployment", "schedule", "automation"]
 
@@ -110,12 +110,12 @@ def compare(
     return Plan(changes, paused, kept, _missing_blocks(client, declared))
 
 
-def _deployment(each: Wanted, found: DeploymentResponse | None) -> Iterator[Change]:
+def _deployment(each: DesiredDeployment, found: DeploymentResponse | None) -> Iterator[Change]:
     if found is None:
         times = [f"schedule {slug} {_when(fields)}" for slug, fields in each.schedules.items()]
         yield Change("create", "deployment", each.name, tuple(times))
         return
-    if details := differences(_fields(found, each.fields), _normal(each.fields)):
+    if details := diff(_fields(found, each.fields), _normal(each.fields)):
         yield Change("update", "deployment", each.name, tuple(details), ids=(found.id,))
     yield from _schedules(each, found)
 
@@ -142,7 +142,7 @@ def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _schedules(each: Wanted, found: DeploymentResponse) -> Iterator[Change]:
+def _schedules(each: DesiredDeployment, found: DeploymentResponse) -> Iterator[Change]:
     there = {schedule.slug or "": schedule for schedule in found.schedules}
     change = partial(Change, kind="schedule", name=each.name)
     for slug, fields in each.schedules.items():
@@ -155,7 +155,7 @@ def _schedules(each: Wanted, found: DeploymentResponse) -> Iterator[Change]:
             "active": schedule.active,
         }
         old = {name: has.get(name) for name in fields}
-        if details := differences(old, dict(fields)):
+        if details := diff(old, dict(fields)):
             ids = (found.id, schedule.id)
             yield change("update", details=tuple(details), slug=slug, ids=ids, body=fields)
     for schedule in found.schedules:
@@ -175,7 +175,7 @@ def _when(fields: Mapping[str, Any]) -> str:
 def _automations(
     client: SyncPrefectClient,
     declared: Declared,
-    all_wanted: Sequence[Wanted],
+    all_wanted: Sequence[DesiredDeployment],
     ids: Mapping[str, UUID],
     disabled: frozenset[str],
 ) -> tuple[list[Change], frozenset[str]]:
@@ -203,7 +203,7 @@ def _automations(
 def _cores(
     client: SyncPrefectClient,
     declared: Declared,
-    all_wanted: Sequence[Wanted],
+    all_wanted: Sequence[DesiredDeployment],
     ids: Mapping[str, UUID],
 ) -> Iterator[tuple[AutomationCore, bool]]:
     """What automations.yaml and the triggers ask for, and whether they say if it is enabled."""
@@ -250,5 +250,5 @@ def _automation(body: AutomationCore, found: Automation | None) -> Iterator[Chan
         return
     ignored = {"owner_resource", "name"}
     old = plain(AutomationCore(**found.model_dump(exclude={"id"})).model_dump(exclude=ignored))
-    if details := differences(old, plain(body.model_dump(exclude=ignored))):
+    if details := diff(old, plain(body.model_dump(exclude=ignored))):
         yield Change("update", "automation", body.name, tuple(details), ids=(found.id,), body=body)

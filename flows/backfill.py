@@ -22,15 +22,15 @@ from flows import sources
 from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.partitions import partitions_of
 from flows.load.reset import forget_lost_rows
 from flows.load_tasks import (
     ResourceName,
     SourceName,
     as_task,
-    conclude,
     errors_of,
+    finish_run,
     load_partitions,
     midnight,
 )
@@ -91,7 +91,7 @@ def backfill(
         errors = _watched(
             [_submitted(runner, database, api, slice_, retry) for slice_ in slices], total
         )
-    return conclude(database, source, errors, len(slices), transform, retry)
+    return finish_run(database, source, errors, len(slices), transform, retry)
 
 
 def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:
@@ -172,7 +172,7 @@ def _submitted(
         "source": source,
         "resource": slice_.resource,
         "partitions": (slice_.partition,),
-        "request": Request(slice_.window, run_id=flow_run.id, is_backfill=True),
+        "request": LoadOptions(slice_.window, run_id=flow_run.id, is_backfill=True),
     }
     return runner.submit(task, parameters)
 

@@ -40,7 +40,7 @@ SHOWN_MODELS = 10
 
 
 @dataclass(frozen=True)
-class Node:
+class DbtNode:
     """A dbt node that has ended: pass, success, warn, fail, error, skipped; times are UTC."""
 
     unique_id: str
@@ -51,11 +51,11 @@ class Node:
     ended_at: datetime
 
 
-def node_of(data: Mapping[str, Any]) -> Node:
+def node_of(data: Mapping[str, Any]) -> DbtNode:
     """The node of dbt's event `NodeFinished`."""
     info, result = data["node_info"], data["run_result"]
     ended_at = _time(info["node_finished_at"]) or now("UTC")
-    return Node(
+    return DbtNode(
         unique_id=info["unique_id"],
         name=f"{info['resource_type']} {info['node_name']}",
         status=result["status"],
@@ -70,7 +70,7 @@ def _time(text: str) -> datetime | None:
     return parse_datetime(f"{text}Z") if text else None
 
 
-class Mirror:
+class TaskRunMirror:
     """Shows ended nodes in Prefect: task runs with dbt's own times, and tables with their lineage.
 
     A task run is one event, which is what Prefect's own engine sends for each of its states; to run
@@ -81,7 +81,7 @@ class Mirror:
         self._path = manifest
         self._run_id = flow_run.id and UUID(flow_run.id)
 
-    def show(self, node: Node) -> None:
+    def show(self, node: DbtNode) -> None:
         """Show an ended node with dbt's own status, message and times."""
         if self._run_id is None:
             return
@@ -108,7 +108,7 @@ class Mirror:
         emit_task_run_state_change_event(task_run, None, state)
         self._show_table(node, state)
 
-    def _show_table(self, node: Node, state: State[Any]) -> None:
+    def _show_table(self, node: DbtNode, state: State[Any]) -> None:
         """What was built shows as an asset; a source's freshness, or a skipped node, does not."""
         built = self._manifest["nodes"].get(node.unique_id)
         if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
@@ -141,7 +141,7 @@ class Mirror:
         }
 
 
-def state_of(node: Node) -> State[Any]:
+def state_of(node: DbtNode) -> State[Any]:
     """What Prefect calls a state like the node's."""
     kind = StateType.FAILED if OUTCOMES.get(node.status) == "failed" else StateType.COMPLETED
     name = node.status.title()

@@ -12,12 +12,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from blocks import warehouse
 from flows import sources
 from flows.errors import ConfigurationError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load_tasks import (
     ResourceName,
     SourceName,
-    conclude,
     errors_of,
+    finish_run,
     midnight,
     reset_resources,
     submit_loads,
@@ -70,14 +70,14 @@ def elt(
     api = sources.find(source)
     chosen = [api.resource(name) for name in resources] if resources else list(api.resources)
     window = Window(midnight(since), midnight(until))
-    request = Request(
+    options = LoadOptions(
         window,
         full_refresh,
         waits=wait,
         run_id=flow_run.id,
         accepts_shrinkage=accept_shrinkage,
     )
-    if replay and (full_refresh or reset or request.by_hand):
+    if replay and (full_refresh or reset or options.by_hand):
         raise ConfigurationError(
             "replay asks no API: leave full_refresh, reset, since and until empty."
         )
@@ -94,15 +94,15 @@ def elt(
             future
             for resource in wave
             for future in (
-                submit_replays(database, api, resource, request, retry)
+                submit_replays(database, api, resource, options, retry)
                 if replay
-                else submit_loads(database, api, resource, request, retry, progress)
+                else submit_loads(database, api, resource, options, retry, progress)
             )
         ]
         loads += len(futures)
         progress.watch(futures)
         errors += errors_of(futures)
-    return conclude(database, source, errors, loads, transform, retry)
+    return finish_run(database, source, errors, loads, transform, retry)
 
 
 def waves(resources: Sequence[Resource]) -> list[list[Resource]]:

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 _WITH_DOCUMENTS = (UnicodeError, json.JSONDecodeError)
 
 
-class StandInError(Exception):
+class RedactedError(Exception):
     """Stands for an exception that quoted a secret: its type, its redacted text, its traceback."""
 
 
@@ -150,8 +150,8 @@ def _shows_secret(error: BaseException) -> bool:
     return any(redact(text) != text for text in (str(error), repr(error), repr(vars(error))))
 
 
-def _stand_in(error: BaseException) -> StandInError:
-    stand_in = StandInError(_described(error)).with_traceback(error.__traceback__)
+def _stand_in(error: BaseException) -> RedactedError:
+    stand_in = RedactedError(_described(error)).with_traceback(error.__traceback__)
     stand_in.__cause__, stand_in.__context__ = error.__cause__, error.__context__
     stand_in.__suppress_context__ = error.__suppress_context__
     return stand_in

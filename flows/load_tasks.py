@@ -33,7 +33,7 @@ from flows.guards import without_secrets
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
@@ -49,7 +49,7 @@ COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtere
 SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]
 ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
 
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 
 def reset_resources(database: Warehouse, source: Source, resources: Sequence[Resource]) -> None:
@@ -68,7 +68,7 @@ def submit_loads(
     database: Warehouse,
     source: Source,
     resource: Resource,
-    request: Request,
+    options: LoadOptions,
     retry: Retry,
     progress: Progress,
 ) -> list[PrefectFuture[list[Entry]]]:
@@ -77,19 +77,19 @@ def submit_loads(
     progress.expect(resource, sum(map(len, shares.values())))
     return [
         as_task(load_partitions, source, resource, retry, name).submit(
-            database, source, resource, partitions, request, progress.read
+            database, source, resource, partitions, options, progress.read
         )
         for name, partitions in shares.items()
     ]
 
 
 def submit_replays(
-    database: Warehouse, source: Source, resource: Resource, request: Request, retry: Retry
+    database: Warehouse, source: Source, resource: Resource, options: LoadOptions, retry: Retry
 ) -> list[PrefectFuture[list[Entry]]]:
     """The same tasks, for what earlier loads set aside."""
     return [
         as_task(replay_partitions, source, resource, retry, name).submit(
-            database, source, resource, partitions, request
+            database, source, resource, partitions, options
         )
         for name, partitions in _shares(database, source, resource).items()
     ]
@@ -110,8 +110,8 @@ def _shares(
 
 
 def as_task(
-    function: Callable[..., Outcome], source: Source, resource: Resource, retry: Retry, name: str
-) -> Task[..., Outcome]:
+    function: Callable[..., Result], source: Source, resource: Resource, retry: Retry, name: str
+) -> Task[..., Result]:
     """The function as a task that makes the raw table, so that Prefect shows its lineage."""
     return materialize(
         raw_asset(source.name, resource.name),
@@ -133,7 +133,7 @@ def load_partitions(
     source: Source,
     resource: Resource,
     partitions: Sequence[Partition],
-    request: Request,
+    options: LoadOptions,
     read: Callable[..., Iterator[Page]] = read_pages,
 ) -> list[Entry]:
     """Load partitions of a resource one after the other, with a connection of their own.
@@ -141,7 +141,7 @@ def load_partitions(
     One that fails lets the others be loaded, unless the API is down. If all succeed, rows of
     partitions that are gone are deleted (`flows.load.orphans`).
     """
-    turn = _turn(source)
+    turn = _global_rate_limit(source)
     with (
         Client(source, secrets.read, turn) as client,
         closing(database.connect()) as connection,
@@ -151,19 +151,19 @@ def load_partitions(
         for partition in partitions:
             pages = partial(read, client, source, resource, partition)
             try:
-                entries.append(load(connection, source.name, resource, partition, pages, request))
+                entries.append(load(connection, source.name, resource, partition, pages, options))
             except EltError as error:
                 errors.append(error)
                 if isinstance(error, UnavailableError):
                     break
         if not errors:
             try:
-                entries += delete_orphans(connection, source, resource, request)
+                entries += delete_orphans(connection, source, resource, options)
             except EltError as error:
                 errors.append(error)
-    _tell(entries)
+    _log_totals(entries)
     if errors:
-        raise together(errors, len(partitions))
+        raise combine_errors(errors, len(partitions))
     return entries
 
 
@@ -172,19 +172,19 @@ def replay_partitions(
     source: Source,
     resource: Resource,
     partitions: Sequence[Partition],
-    request: Request,
+    options: LoadOptions,
 ) -> list[Entry]:
     """Load again what the loads of some partitions set aside."""
     entries = [
         entry
         for partition in partitions
-        for entry in replay_rejects(database.connect, source.name, resource, partition, request)
+        for entry in replay_rejects(database.connect, source.name, resource, partition, options)
     ]
-    _tell(entries)
+    _log_totals(entries)
     return entries
 
 
-def _turn(source: Source) -> Callable[[], None]:
+def _global_rate_limit(source: Source) -> Callable[[], None]:
     """What waits for a turn among all workers, where Prefect has a limit of the source's name."""
     if source.rate is None:
         return lambda: None
@@ -196,7 +196,7 @@ def _turn(source: Source) -> Callable[[], None]:
     return partial(rate_limit, source.name)
 
 
-def _tell(entries: Sequence[Entry]) -> None:
+def _log_totals(entries: Sequence[Entry]) -> None:
     """The numbers of a task's loads, in one line."""
     totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
     said = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
@@ -204,7 +204,7 @@ def _tell(entries: Sequence[Entry]) -> None:
     get_run_logger().info("%d loads: %s in %.1f s", len(entries), said, seconds)
 
 
-def conclude(
+def finish_run(
     database: Warehouse,
     source: str,
     errors: Sequence[Exception],
@@ -230,7 +230,7 @@ def conclude(
         if not state.is_completed():
             problems.append(_as_error(state.result(raise_on_failure=False)))
     if problems:
-        raise together(problems, loads)
+        raise combine_errors(problems, loads)
     return Completed(message=summary)
 
 
@@ -288,7 +288,7 @@ def _as_error(outcome: object) -> Exception:
     return outcome if isinstance(outcome, Exception) else EltError(str(outcome))
 
 
-def together(errors: Sequence[Exception], loads: int) -> Exception:
+def combine_errors(errors: Sequence[Exception], loads: int) -> Exception:
     """One error that says it all.
 
     It is of the errors' own kind where they are all of one, and worth a retry where one of them is:

@@ -21,7 +21,7 @@ SHOWN_EVERY_SECONDS = 15.0
 
 
 @dataclass
-class Reading:
+class ResourceProgress:
     """What is read of one resource.
 
     Attributes:
@@ -43,7 +43,7 @@ class Progress:
 
     def __init__(self, resources: Sequence[Resource]) -> None:
         self._lock = Lock()
-        self._readings = {resource.name: Reading() for resource in resources}
+        self._readings = {resource.name: ResourceProgress() for resource in resources}
         self._artifact: UUID | None = None
 
     def expect(self, resource: Resource, partitions: int) -> None:

@@ -174,7 +174,7 @@ class Page:
         """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
         if self.is_empty or self.find is None:
             return []
-        if isinstance(self.find, RawRecords):
+        if isinstance(self.find, RawSelector):
             try:
                 return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -223,7 +223,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 @runtime_checkable
-class RawRecords(Protocol):
+class RawSelector(Protocol):
     """A `records` function whose list of records can be cut out of a page unparsed."""
 
     def raw(self, page: Page) -> bytes | None:

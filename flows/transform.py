@@ -27,13 +27,13 @@ from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
 from flows.dbt_build import dbt_runner, docs, freshness, history, manifests, scratch_schemas
-from flows.dbt_build.failures import first_rows, was_away
+from flows.dbt_build.failures import first_rows, is_connection_lost
 from flows.dbt_build.history import Build, RawTable
-from flows.dbt_build.manifests import Json, Node
-from flows.dbt_build.publish import AUDIT, Name, is_there, publish, refuse_others
+from flows.dbt_build.manifests import Json, ManifestNode
+from flows.dbt_build.publish import AUDIT, RelationName, exists, publish, refuse_others
 from flows.dbt_build.published_copies import copy_published
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
-from flows.dbt_task_runs import Mirror, counted, failed, node_of, show_summary
+from flows.dbt_task_runs import TaskRunMirror, counted, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
 from flows.retries import Retry, is_retryable
 
@@ -43,7 +43,7 @@ PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
 UPGRADED = "Everything, from all rows: incremental models of an earlier version may lack some."
 RESULTS, MANIFEST = "run_results.json", "manifest.json"
-TOLD_AGAIN = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
+DUPLICATE_ERROR_EVENTS = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
 
 Command = Sequence[str]
 
@@ -82,17 +82,17 @@ def transform(
         persist_result=False,
         **retry.options(),
     )(build)
-    request = Request(
+    options = BuildOptions(
         only_stale, full_refresh, check_freshness, keep_docs, timeout_seconds, replace
     )
-    summary = attempt(database, request)
+    summary = attempt(database, options)
     with database.transaction() as cursor:
         history.forget_artifacts(cursor, keep_days)
     return summary
 
 
 @dataclass(frozen=True)
-class Request:
+class BuildOptions:
     """What a run of `transform` is to do; its parameters say what each means."""
 
     only_stale: bool
@@ -103,7 +103,7 @@ class Request:
     replace: Sequence[str] = ()
 
 
-def build(database: Warehouse, request: Request) -> str:
+def build(database: Warehouse, options: BuildOptions) -> str:
     """Build what is to be built, publish it, and return the counts of its nodes by status.
 
     Raises:
@@ -111,26 +111,26 @@ def build(database: Warehouse, request: Request) -> str:
             Or when a raw table is stale, or there is no documentation; all is published then.
         UnavailableError: the same, where Postgres was away.
     """
-    first = [freshness.COMMAND] if request.check_freshness else []
-    seconds = request.timeout_seconds
-    with _alone(database):
-        plan = _begin(database, request)
-        if plan is not None:
-            outcome = _build(database, plan, first, seconds)
+    first = [freshness.COMMAND] if options.check_freshness else []
+    seconds = options.timeout_seconds
+    with _exclusive(database):
+        started = _begin(database, options)
+        if started is not None:
+            outcome = _build(database, started, first, seconds)
             summary, errors = counted(outcome.results), outcome.errors
         else:
             summary, errors = NOTHING, _run_dbt(database, first, seconds) if first else []
-        if request.keep_docs and plan is not None:
+        if options.keep_docs and started is not None:
             page = docs.packed(database.dbt_environment(), PROJECT, seconds)
             with database.transaction() as cursor:
-                history.keep_docs(cursor, plan.build_id, page)
-        if request.check_freshness:
+                history.keep_docs(cursor, started.build_id, page)
+        if options.check_freshness:
             _judge_ages(errors)
     return summary
 
 
 @dataclass(frozen=True)
-class Plan:
+class StartedBuild:
     """A build that has begun.
 
     Attributes:
@@ -141,11 +141,11 @@ class Plan:
     build_id: int
     selection: Selection
     published: Json | None
-    ours: frozenset[Name]
+    ours: frozenset[RelationName]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DbtResult:
     """What dbt left of a build, with what the build had built that it resumes.
 
     Attributes:
@@ -157,7 +157,7 @@ class Outcome:
     results: Sequence[Json]
     manifest: Json
     errors: Sequence[str]
-    left_over: Mapping[str, Node]
+    left_over: Mapping[str, ManifestNode]
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
@@ -175,7 +175,7 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
     ]
 
 
-def _begin(database: Warehouse, request: Request) -> Plan | None:
+def _begin(database: Warehouse, options: BuildOptions) -> StartedBuild | None:
     """Decide what to build; None when that is nothing."""
     logger = get_run_logger()
     with database.transaction() as cursor:
@@ -184,10 +184,10 @@ def _begin(database: Warehouse, request: Request) -> Plan | None:
         tables = raw_tables(cursor)
         code = checksum(PROJECT)
         last_published = history.last(cursor, "published")
-        failed = _to_resume(cursor, request.only_stale)
+        failed = _to_resume(cursor, options.only_stale)
         is_upgraded = history.is_first_with_copies(cursor)
-        full_refresh = request.full_refresh or is_upgraded
-        selection = select(tables, code, last_published, failed, request.only_stale, full_refresh)
+        full_refresh = options.full_refresh or is_upgraded
+        selection = select(tables, code, last_published, failed, options.only_stale, full_refresh)
         if selection is None:
             logger.info("Nothing is built: %s.", why_nothing(tables))
             return None
@@ -201,9 +201,9 @@ def _begin(database: Warehouse, request: Request) -> Plan | None:
     if selection.left_out:
         left_out = ", ".join(map(str, selection.left_out))
         logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
-    asked = {Name(*name.split(".")) for name in request.replace}
+    asked = {RelationName(*name.split(".")) for name in options.replace}
     ours = frozenset(manifests.published_relations(published) | asked)
-    return Plan(build_id, selection, published, ours)
+    return StartedBuild(build_id, selection, published, ours)
 
 
 def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
@@ -219,31 +219,31 @@ def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
 
 
 def _build(
-    database: Warehouse, plan: Plan, first: Sequence[Command], timeout_seconds: float
-) -> Outcome:
+    database: Warehouse, started: StartedBuild, first: Sequence[Command], timeout_seconds: float
+) -> DbtResult:
     """Build, test and publish; `first` are commands to be run before, in the same process."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            state = _state(database, plan, Path(folder))
+            state = _state(database, started, Path(folder))
             # An exposure is a reader of marts: there is nothing to build of it.
             only = ["--exclude-resource-type", "exposure"]
-            listing = [*dbt_runner.LISTING, *only, *plan.selection.nodes(), *state]
-            building = ["build", *only, *plan.selection.arguments(), *state]
-            prepare = partial(_prepare, database, plan, timeout_seconds)
+            listing = [*dbt_runner.LISTING, *only, *started.selection.nodes(), *state]
+            building = ["build", *only, *started.selection.arguments(), *state]
+            prepare = partial(_prepare, database, started, timeout_seconds)
             errors = _run_dbt(database, [listing, *first, building], timeout_seconds, prepare)
-        outcome = _outcome(database, plan, errors)
-        _judge(database, outcome, plan.selection.reason)
-        _publish(database, plan, outcome)
+        outcome = _outcome(database, started, errors)
+        _judge(database, outcome, started.selection.reason)
+        _publish(database, started, outcome)
     except BaseException as error:
-        _fail(database, plan, error)
+        _fail(database, started, error)
         raise
     get_run_logger().info(
-        "dbt build %d. %s %s", plan.build_id, plan.selection.reason, counted(outcome.results)
+        "dbt build %d. %s %s", started.build_id, started.selection.reason, counted(outcome.results)
     )
     return outcome
 
 
-def _fail(database: Warehouse, plan: Plan, error: BaseException) -> None:
+def _fail(database: Warehouse, started: StartedBuild, error: BaseException) -> None:
     """Note that a build failed, whatever ended it.
 
     Where Postgres is away, the row stays `running` until the next build notes that it is not.
@@ -252,13 +252,13 @@ def _fail(database: Warehouse, plan: Plan, error: BaseException) -> None:
     try:
         with database.transaction() as cursor:
             dbt_runner.end_sessions(cursor)
-            history.end(cursor, plan.build_id, "failed", said)
+            history.end(cursor, started.build_id, "failed", said)
     except UnavailableError as away:
-        log.warning("Build %d failed, and could not be noted as failed: %s", plan.build_id, away)
+        log.warning("Build %d failed, and could not be noted as failed: %s", started.build_id, away)
 
 
 def _prepare(
-    database: Warehouse, plan: Plan, timeout_seconds: float, selected: Sequence[str]
+    database: Warehouse, started: StartedBuild, timeout_seconds: float, selected: Sequence[str]
 ) -> None:
     """Make the audit schemas ready for the nodes that dbt is about to build.
 
@@ -268,15 +268,17 @@ def _prepare(
     """
     manifest = json.loads(_target(MANIFEST).read_text())
     copied = manifests.to_copy(
-        manifest, plan.published, selected, AUDIT, plan.selection.full_refresh
+        manifest, started.published, selected, AUDIT, started.selection.full_refresh
     )
     try:
         with database.transaction() as cursor:
             cursor.execute("set local statement_timeout = %s", [f"{timeout_seconds:.0f}s"])
-            refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), plan.ours)
+            refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), started.ours)
             made = manifests.to_make(manifest, selected, AUDIT)
             # dbt itself would drop what it replaces with `cascade`.
-            scratch_schemas.drop_leftovers(cursor, AUDIT, made if plan.selection.resumes else None)
+            scratch_schemas.drop_leftovers(
+                cursor, AUDIT, made if started.selection.resumes else None
+            )
             scratch_schemas.prepare(cursor, made)
             copy_published(cursor, copied)
             unknown = scratch_schemas.unknown(cursor, AUDIT)
@@ -305,7 +307,7 @@ def _run_dbt(
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     for earlier in (RESULTS, freshness.RESULTS):
         _target(earlier).unlink(missing_ok=True)
-    mirror = Mirror(_target(MANIFEST))
+    mirror = TaskRunMirror(_target(MANIFEST))
     errors: list[str] = []
     environment = {**database.dbt_environment(), "WAREHOUSE_SCHEMA_SUFFIX": AUDIT}
     with settings.resolve_profiles_yml() as profiles:
@@ -318,7 +320,10 @@ def _run_dbt(
                     node = node_of(said["data"])
                     log.debug("%s: %s", node.name, node.status)
                     mirror.show(node)
-                elif said["info"]["level"] == "error" and said["info"]["name"] not in TOLD_AGAIN:
+                elif (
+                    said["info"]["level"] == "error"
+                    and said["info"]["name"] not in DUPLICATE_ERROR_EVENTS
+                ):
                     errors.append(" ".join(said["info"]["msg"].split()))
     return errors
 
@@ -329,7 +334,7 @@ def _target(name: str) -> Path:
     return PROJECT.joinpath(settings.target_path, name)
 
 
-def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
+def _outcome(database: Warehouse, started: StartedBuild, errors: Sequence[str]) -> DbtResult:
     """Read what dbt left of a build, and keep it.
 
     Raises:
@@ -341,20 +346,20 @@ def _outcome(database: Warehouse, plan: Plan, errors: Sequence[str]) -> Outcome:
         raise _ended_early("built anything", errors)
     packed = _target(MANIFEST).read_bytes()
     manifest = json.loads(packed)
-    if resumed := plan.selection.resumes:
+    if resumed := started.selection.resumes:
         new = {node["unique_id"] for node in found["results"]}
         before = [node for node in resumed.results if node["unique_id"] not in new]
         found = {**found, "results": [*before, *found["results"]]}
     with database.transaction() as cursor:
-        history.keep_artifacts(cursor, plan.build_id, found, packed)
+        history.keep_artifacts(cursor, started.build_id, found, packed)
         scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
-        gone = manifests.no_longer_built(manifest, plan.published, AUDIT)
+        gone = manifests.no_longer_built(manifest, started.published, AUDIT)
         left_over = {
             unique_id: node
             for unique_id, node in gone.items()
-            if is_there(cursor, Name(node["schema"], node["alias"]))
+            if exists(cursor, RelationName(node["schema"], node["alias"]))
         }
-    return Outcome(found["results"], manifest, errors, left_over)
+    return DbtResult(found["results"], manifest, errors, left_over)
 
 
 def _judge_ages(errors: Sequence[str]) -> None:
@@ -362,7 +367,7 @@ def _judge_ages(errors: Sequence[str]) -> None:
     ages, manifest = _left_in(freshness.RESULTS), _left_in(MANIFEST)
     if ages is None or manifest is None:
         raise _ended_early("asked how old the raw tables are", errors)
-    if untold := freshness.untold(manifest, ages["results"]):
+    if untold := freshness.without_result(manifest, ages["results"]):
         raise _ended_early(f"could tell how old these are: {', '.join(untold)}", errors)
     if stale := freshness.stale(ages["results"], is_bad=True):
         raise BuildError(
@@ -378,15 +383,15 @@ def _left_in(name: str) -> Json | None:
 
 
 def _ended_early(what: str, errors: Sequence[str]) -> EltError:
-    said = dbt_runner.last_words(errors)
-    kind = UnavailableError if was_away(said) else BuildError
+    said = dbt_runner.last_errors(errors)
+    kind = UnavailableError if is_connection_lost(said) else BuildError
     return kind(f"dbt ended before it {what}: {said or 'it said nothing'}")
 
 
-def _state(database: Warehouse, plan: Plan, folder: Path) -> list[str]:
+def _state(database: Warehouse, started: StartedBuild, folder: Path) -> list[str]:
     """Arguments by which what is not built is read where it is published."""
-    state = plan.published
-    if resumed := plan.selection.resumes:
+    state = started.published
+    if resumed := started.selection.resumes:
         with database.transaction() as cursor:
             audited = history.manifest_of(cursor, resumed.build_id)
         state = manifests.to_resume(state, audited, _done(resumed.results))
@@ -400,7 +405,7 @@ def _done(results: Sequence[Json]) -> set[str]:
     return {node["unique_id"] for node in results if node["status"] in DONE}
 
 
-def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
+def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
     """Raise when anything but a warning is wrong; skipped is not built."""
     with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
@@ -415,7 +420,7 @@ def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
     show_summary(outcome.results, reason, rows, ages["results"], left_over)
     if len(_done(outcome.results)) < len(outcome.results):
         messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
-        kind = UnavailableError if any(map(was_away, messages)) else BuildError
+        kind = UnavailableError if any(map(is_connection_lost, messages)) else BuildError
         complaints = "".join(f"\n  {complaint}" for complaint in failed(outcome.results, rows))
         raise kind(
             f"dbt nodes: {counted(outcome.results)}. What failed:{complaints}"
@@ -424,21 +429,23 @@ def _judge(database: Warehouse, outcome: Outcome, reason: str) -> None:
         )
 
 
-def _publish(database: Warehouse, plan: Plan, outcome: Outcome) -> None:
+def _publish(database: Warehouse, started: StartedBuild, outcome: DbtResult) -> None:
     """Publish what was built, and note that it is, in one transaction."""
-    selection, done = plan.selection, _done(outcome.results)
+    selection, done = started.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT)
     manifest = manifests.after_publishing(
-        outcome.manifest, plan.published, done, AUDIT, outcome.left_over
+        outcome.manifest, started.published, done, AUDIT, outcome.left_over
     )
     with database.transaction() as cursor:
-        publish(cursor, relations, plan.ours)
+        publish(cursor, relations, started.ours)
         scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
-        history.publish(cursor, plan.build_id, manifest, selection.built, selection.left_out)
+        history.mark_published(
+            cursor, started.build_id, manifest, selection.built, selection.left_out
+        )
 
 
 @contextmanager
-def _alone(database: Warehouse) -> Iterator[None]:
+def _exclusive(database: Warehouse) -> Iterator[None]:
     """Wait for other builds of this warehouse; Postgres frees the lock when its holder dies."""
     with naming_errors(), closing(database.connect()) as connection:
         connection.autocommit = True

@@ -13,9 +13,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from commands import local_warehouse
 from commands.dbt_diff.build import Trial, audited, drop, trial
-from commands.dbt_diff.compare import differences, key_of
+from commands.dbt_diff.compare import compare, key_of
 from commands.run_local import add_database_arguments, database_name
-from flows.dbt_build.publish import Name
+from flows.dbt_build.publish import RelationName
 from flows.dbt_build.selection import DONE
 from flows.errors import EltError
 
@@ -47,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(cursor: Cursor, built: Trial) -> int:
-    print("\n".join(told(cursor, built)), flush=True)
+    print("\n".join(report(cursor, built)), flush=True)
     return 0 if all(node["status"] in DONE for node in built.results) else 1
 
 
-def told(cursor: Cursor, built: Trial) -> list[str]:
+def report(cursor: Cursor, built: Trial) -> list[str]:
     """What was built, what failed, and what differs, line by line."""
     if not built.results:
         return ["The working tree changes no model: nothing was built."]
@@ -69,9 +69,9 @@ def told(cursor: Cursor, built: Trial) -> list[str]:
 
 def _compared(cursor: Cursor, built: Trial, unique_id: str) -> list[str]:
     node = built.manifest["nodes"][unique_id]
-    new = Name(node["schema"], node["alias"])
-    old = Name(node["schema"].removesuffix(built.suffix), node["alias"])
-    return differences(cursor, old, new, key_of(built.manifest, unique_id))
+    new = RelationName(node["schema"], node["alias"])
+    old = RelationName(node["schema"].removesuffix(built.suffix), node["alias"])
+    return compare(cursor, old, new, key_of(built.manifest, unique_id))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -140,7 +140,9 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
         said = dbt_runner.after_listing(events, prepare)
         errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():
-            raise BuildError("dbt ended before it built anything: " + dbt_runner.last_words(errors))
+            raise BuildError(
+                "dbt ended before it built anything: " + dbt_runner.last_errors(errors)
+            )
         manifest = json.loads((target / "manifest.json").read_text())
         results = json.loads((target / "run_results.json").read_text())["results"]
     return Trial(suffix, manifest, results, [str(table) for table in selection.left_out])

@@ -8,7 +8,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build.manifests import Json
-from flows.dbt_build.publish import Name
+from flows.dbt_build.publish import RelationName
 
 SHOWN_ROWS = 3
 _COLUMNS = """
@@ -43,7 +43,7 @@ def key_of(manifest: Json, unique_id: str) -> list[str]:
     return []
 
 
-def differences(cursor: Cursor, old: Name, new: Name, key: Sequence[str]) -> list[str]:
+def compare(cursor: Cursor, old: RelationName, new: RelationName, key: Sequence[str]) -> list[str]:
     """What is different in `new`, a line each; the first line is a heading."""
     before, after = _columns(cursor, old), _columns(cursor, new)
     title = ".".join(old)
@@ -76,7 +76,12 @@ class _Comparison:
     """Statements on one pair of relations that have a key in common."""
 
     def __init__(
-        self, cursor: Cursor, old: Name, new: Name, key: Sequence[str], compared: Sequence[str]
+        self,
+        cursor: Cursor,
+        old: RelationName,
+        new: RelationName,
+        key: Sequence[str],
+        compared: Sequence[str],
     ) -> None:
         self._cursor, self._key, self._compared = cursor, key, compared
         first = sql.Identifier(key[0])
@@ -123,7 +128,7 @@ def _distinct(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL("row({}) is distinct from row({})").format(*sides)
 
 
-def _columns(cursor: Cursor, name: Name) -> dict[str, str]:
+def _columns(cursor: Cursor, name: RelationName) -> dict[str, str]:
     cursor.execute(_COLUMNS, [name.quoted.as_string(cursor)])
     return dict(cursor.fetchall())
 
@@ -139,7 +144,7 @@ def _changed_columns(before: Mapping[str, str], after: Mapping[str, str]) -> lis
     return [f"  columns: {', '.join(changes)}"] if changes else []
 
 
-def _count(cursor: Cursor, name: Name) -> int:
+def _count(cursor: Cursor, name: RelationName) -> int:
     cursor.execute(sql.SQL("select count(*) from {}").format(name.quoted))
     return int(cursor.fetchall()[0][0])
 

@@ -16,7 +16,7 @@ from commands.new_source.templates import Draft, next_steps, write
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
-from flows.extract.charsets import in_utf8
+from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.fetch import first_request
 from flows.extract.selectors import DELIMITERS, Csv, csv_rows, ndjson, record_at, records_at
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
     arguments = parser.parse_args()
     try:
-        draft = drafted(
+        draft = make_draft(
             arguments.name, arguments.url, arguments.records, arguments.key, arguments.login
         )
         written = write(draft, arguments.root)
@@ -59,7 +59,7 @@ def _printable(text: str) -> str:
     )
 
 
-def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
+def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft:
     """Ask the API once and draw conclusions.
 
     Raises:
@@ -79,7 +79,7 @@ def drafted(name: str, url: str, records: str, key: str, login: str) -> Draft:
     source = Source(name, given.base_url, (resource,), login=credentials)
     with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
-    page.body = in_utf8(page, resource)
+    page.body = to_utf8(page, resource)
     found, rows = _records(page, records)
     _check_records(given.url, rows)
     _check_fields(rows)

@@ -13,7 +13,7 @@ from typing import Any
 from commands.new_source.literals import Call
 from flows.errors import ConfigurationError
 from flows.extract.paginators import next_link, value_at
-from flows.load.batch import RecordFrame
+from flows.load.batch import RecordBatch
 from flows.load.column_names import column_name, column_names
 from flows.source import Page
 
@@ -182,7 +182,7 @@ def paging(page: Page) -> Call | None:
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:
     """The raw table's columns, ids first, then texts, numbers, booleans and times."""
-    natural = RecordFrame(records).natural
+    natural = RecordBatch(records).natural
     names = column_names(natural, known={})
     found = [
         _column(

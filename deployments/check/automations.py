@@ -14,7 +14,7 @@ from prefect.utilities.templating import apply_values
 from pydantic import BaseModel
 
 from deployments.check import secrets, triggers
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 from deployments.check.unknown_keys import keys_of, misread, refusals, unknown_keys, unlisted
 
 Named = Literal["block", "deployment"]
@@ -28,7 +28,7 @@ _ACTION_LISTS = ("actions", "actions_on_trigger", "actions_on_resolve")
 Find = Callable[[Named, str], UUID]
 
 
-def problems(top: Node) -> Iterator[Problem]:
+def problems(top: YamlNode) -> Iterator[Problem]:
     """All that is wrong in automations.yaml."""
     yield from unknown_keys(top, {"automations", "definitions"})
     yield from unlisted(top, "automations")
@@ -42,7 +42,7 @@ def problems(top: Node) -> Iterator[Problem]:
             yield Problem(node.line_at(["name"]), text)
 
 
-def _automation(node: Node) -> Iterator[Problem]:
+def _automation(node: YamlNode) -> Iterator[Problem]:
     yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"})
     yield from misread(node, AutomationCore)
     yield from unlisted(node, *_ACTION_LISTS)
@@ -54,7 +54,7 @@ def _automation(node: Node) -> Iterator[Problem]:
             yield from _action(action)
 
 
-def _action(node: Node) -> Iterator[Problem]:
+def _action(node: YamlNode) -> Iterator[Problem]:
     kind = node.get("type").value
     if kind not in ACTIONS:
         text = f"type: no action is {kind!r}. There are: {', '.join(sorted(ACTIONS))}."

@@ -38,7 +38,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Node:
+class YamlNode:
     """A value: `dict[Key, Node]`, `list[Node]`, or a scalar as Python knows it."""
 
     value: Any
@@ -50,17 +50,17 @@ class Node:
         return list(self.value) if isinstance(self.value, dict) else []
 
     @property
-    def items(self) -> list["Node"]:
+    def items(self) -> list["YamlNode"]:
         """None where this is no sequence."""
         return self.value if isinstance(self.value, list) else []
 
-    def get(self, step: Step) -> "Node":
+    def get(self, step: Step) -> "YamlNode":
         """What stands there; a null of this line where nothing does."""
         if isinstance(self.value, dict) and isinstance(step, str):
             found = self.value.get(step)
         else:
             found = self.items[step] if isinstance(step, int) and self.items[step:] else None
-        return found or Node(None, self.line)
+        return found or YamlNode(None, self.line)
 
     def line_at(self, path: Iterable[Step]) -> int:
         """The line of the key or item that a path leads to; steps that lead nowhere are left out.
@@ -84,7 +84,7 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
-    def scalars(self, name: str = "") -> Iterator[tuple[str, "Node"]]:
+    def scalars(self, name: str = "") -> Iterator[tuple[str, "YamlNode"]]:
         """Every scalar below, with the last key on the way to it."""
         for key in self.keys:
             yield from self.value[key].scalars(key)
@@ -94,7 +94,7 @@ class Node:
             yield name, self
 
 
-def read(path: Path) -> tuple[Node, list[Problem]]:
+def read(path: Path) -> tuple[YamlNode, list[Problem]]:
     """A file's document, and what is wrong with it as YAML.
 
     Raises:
@@ -107,25 +107,25 @@ def read(path: Path) -> tuple[Node, list[Problem]]:
     problems: list[Problem] = []
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        return (_node(tree, problems) if tree else Node({}, 1)), problems
+        return (_node(tree, problems) if tree else YamlNode({}, 1)), problems
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return Node({}, 1), [Problem(line, f"this is no YAML: {error.problem}.")]
+        return YamlNode({}, 1), [Problem(line, f"this is no YAML: {error.problem}.")]
 
 
-def _node(tree: yaml.Node, problems: list[Problem]) -> Node:
+def _node(tree: yaml.Node, problems: list[Problem]) -> YamlNode:
     line = tree.start_mark.line + 1
     if isinstance(tree, yaml.MappingNode):
-        return Node(_mapping(tree, problems), line)
+        return YamlNode(_mapping(tree, problems), line)
     if isinstance(tree, yaml.SequenceNode):
-        return Node([_node(item, problems) for item in tree.value], line)
-    return Node(_SCALARS.construct_object(tree), line)
+        return YamlNode([_node(item, problems) for item in tree.value], line)
+    return YamlNode(_SCALARS.construct_object(tree), line)
 
 
-def _mapping(tree: yaml.MappingNode, problems: list[Problem]) -> dict[Key, Node]:
+def _mapping(tree: yaml.MappingNode, problems: list[Problem]) -> dict[Key, YamlNode]:
     """The keys written here, and after them those merged in that are not written here."""
-    own: dict[Key, Node] = {}
-    merged: dict[Key, Node] = {}
+    own: dict[Key, YamlNode] = {}
+    merged: dict[Key, YamlNode] = {}
     for name, value in tree.value:
         if name.tag == _MERGE:
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:

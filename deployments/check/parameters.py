@@ -15,7 +15,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import TypeAdapter, ValidationError
 
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 
 _TEMPLATE = re.compile(r"\{\{|__prefect_kind")
 _NOT_JSON = re.compile(r"\{\{\s*[\w.]*\b(?:id|occurred|timestamp|\w+_time|created|updated)\s*\}\}")
@@ -23,7 +23,7 @@ _NOT_JSON = re.compile(r"\{\{\s*[\w.]*\b(?:id|occurred|timestamp|\w+_time|create
 AnyFlow = Flow[..., Any]
 
 
-def refused(flow: AnyFlow, given: Node, values: Mapping[str, Any]) -> Iterator[Problem]:
+def refused(flow: AnyFlow, given: YamlNode, values: Mapping[str, Any]) -> Iterator[Problem]:
     """Parameters that the flow has not, or not so.
 
     Args:
@@ -54,7 +54,7 @@ def missing(flow: AnyFlow, given: Collection[str]) -> list[str]:
     return [name for name in parameter_schema(flow).required if name not in given]
 
 
-def unprintable(given: Node) -> Iterator[Problem]:
+def unprintable(given: YamlNode) -> Iterator[Problem]:
     """Templates of events that would end as InvalidJinja: Prefect makes JSON of a lone expression.
 
     So the run of the trigger would never be made, and nobody told.

@@ -27,12 +27,12 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 
 from deployments.check import automations, located_yaml, parameters, schedules, secrets, triggers
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 from deployments.check.unknown_keys import (
+    below_one,
     keys_of,
     misread,
     refusals,
-    uncounted,
     unknown_keys,
     unlisted,
 )
@@ -89,7 +89,7 @@ def read(root: Path) -> Declared:
     )
 
 
-def filled(value: Any) -> Any:
+def with_environment(value: Any) -> Any:
     """A plain value as JSON has it, with the environment filled in as far as it is set."""
     as_json = json.loads(json.dumps(value, default=lambda day: day.isoformat()))
     return apply_values(as_json, {}, remove_notset=False)
@@ -123,7 +123,7 @@ class _Flows:
         return self.loaded.get(entrypoint)
 
 
-def _deployments_file(top: Node, flows: _Flows) -> Iterator[Problem]:
+def _deployments_file(top: YamlNode, flows: _Flows) -> Iterator[Problem]:
     yield from unknown_keys(top, keys_of(PrefectYamlModel) | {"definitions"})
     yield from unlisted(top, "deployments")
     project = top.get("name").value
@@ -135,7 +135,7 @@ def _deployments_file(top: Node, flows: _Flows) -> Iterator[Problem]:
         yield from _deployment(node, str(project), flows)
 
 
-def _doubled(nodes: Sequence[Node], key: str, what: str) -> Iterator[Problem]:
+def _doubled(nodes: Sequence[YamlNode], key: str, what: str) -> Iterator[Problem]:
     counts = Counter(node.get(key).value for node in nodes)
     for node in nodes:
         name = node.get(key).value
@@ -144,7 +144,7 @@ def _doubled(nodes: Sequence[Node], key: str, what: str) -> Iterator[Problem]:
             yield Problem(node.line_at([key]), text)
 
 
-def _deployment(node: Node, project: str, flows: _Flows) -> Iterator[Problem]:
+def _deployment(node: YamlNode, project: str, flows: _Flows) -> Iterator[Problem]:
     if not node.keys:
         yield Problem(node.line, "a deployment is a mapping with a name and an entrypoint.")
         return
@@ -159,22 +159,26 @@ def _deployment(node: Node, project: str, flows: _Flows) -> Iterator[Problem]:
     yield from _stored_secrets(node)
     yield from _schedules(node)
     for trigger in node.get("triggers").items:
-        value = {**filled(trigger.plain()), "parameters": {}} if trigger.keys else None
+        value = {**with_environment(trigger.plain()), "parameters": {}} if trigger.keys else None
         yield from triggers.problems(trigger, value, of_deployment=True)
         yield from parameters.unprintable(trigger.get("parameters"))
     yield from _flow(node, flows)
 
 
-def _shape(node: Node) -> Iterator[Problem]:
+def _shape(node: YamlNode) -> Iterator[Problem]:
     """Values of the wrong type, and no name."""
     if not node.get("name").value:
         yield Problem(node.line, "name is missing: Prefect would leave this deployment out.")
-    plain = {key: value for key, value in filled(node.plain()).items() if key not in _CHECKED_APART}
+    plain = {
+        key: value
+        for key, value in with_environment(node.plain()).items()
+        if key not in _CHECKED_APART
+    }
     yield from refusals(node, lambda: DeploymentConfig.model_validate(plain))
 
 
-def _tags(node: Node, project: str) -> Iterator[Problem]:
-    tags = filled(node.get("tags").plain()) or []
+def _tags(node: YamlNode, project: str) -> Iterator[Problem]:
+    tags = with_environment(node.get("tags").plain()) or []
     if project not in ([tags] if isinstance(tags, str) else tags):
         yield Problem(
             node.line_at(["tags"]),
@@ -183,7 +187,7 @@ def _tags(node: Node, project: str) -> Iterator[Problem]:
         )
 
 
-def _unset_variables(node: Node) -> Iterator[Problem]:
+def _unset_variables(node: YamlNode) -> Iterator[Problem]:
     """Pull steps are left out: what is not set for them here is filled in where they run."""
     for key in node.keys:
         if key == "pull":
@@ -195,28 +199,32 @@ def _unset_variables(node: Node) -> Iterator[Problem]:
                     yield Problem(scalar.line, text)
 
 
-def _work_pool(node: Node) -> Iterator[Problem]:
+def _work_pool(node: YamlNode) -> Iterator[Problem]:
     pool = node.get("work_pool")
     yield from unknown_keys(pool, keys_of(WorkPoolConfig))
     if pool.value is not None:
-        yield from refusals(pool, lambda: WorkPoolConfig.model_validate(filled(pool.plain())))
+        yield from refusals(
+            pool, lambda: WorkPoolConfig.model_validate(with_environment(pool.plain()))
+        )
     for name, scalar in pool.get("job_variables").get("env").scalars("env"):
         if not isinstance(scalar.value, str | None):
             text = f"{name}: {scalar.value!r} is refused: write it in quotes, as text."
             yield Problem(scalar.line, text)
 
 
-def _concurrency_limit(node: Node) -> Iterator[Problem]:
+def _concurrency_limit(node: YamlNode) -> Iterator[Problem]:
     limit = node.get("concurrency_limit")
-    yield from uncounted(node, "concurrency_limit")
+    yield from below_one(node, "concurrency_limit")
     if limit.keys:
         yield from unknown_keys(limit, keys_of(ConcurrencyLimitSpec))
         yield from misread(limit, ConcurrencyLimitSpec)
-        yield from uncounted(limit, "limit")
+        yield from below_one(limit, "limit")
         if not limit.get("collision_strategy").value:
             text = "collision_strategy is missing: write CANCEL_NEW or ENQUEUE."
             yield Problem(limit.line, text)
-        yield from refusals(limit, lambda: ConcurrencyLimitConfig(**filled(limit.plain())))
+        yield from refusals(
+            limit, lambda: ConcurrencyLimitConfig(**with_environment(limit.plain()))
+        )
     elif limit.value is not None and type(limit.value) is not int:
         yield Problem(
             limit.line,
@@ -224,14 +232,14 @@ def _concurrency_limit(node: Node) -> Iterator[Problem]:
         )
 
 
-def _stored_secrets(node: Node) -> Iterator[Problem]:
+def _stored_secrets(node: YamlNode) -> Iterator[Problem]:
     yield from secrets.stored_secrets(node.get("work_pool").get("job_variables"))
     for holder in [node, *node.get("schedules").items, *node.get("triggers").items]:
         yield from secrets.stored_secrets(holder.get("parameters"))
         yield from secrets.stored_secrets(holder.get("job_variables"))
 
 
-def _schedules(node: Node) -> Iterator[Problem]:
+def _schedules(node: YamlNode) -> Iterator[Problem]:
     if node.get("schedule").value is not None:
         text = "schedule is Prefect's old word: write `schedules:`, a list, each with a slug."
         yield Problem(node.line_at(["schedule"]), text)
@@ -250,10 +258,12 @@ def _schedules(node: Node) -> Iterator[Problem]:
         yield from empty or refusals(schedule, _as_prefect_takes(schedule))
 
 
-def _as_prefect_takes(schedule: Node) -> Callable[[], object]:
+def _as_prefect_takes(schedule: YamlNode) -> Callable[[], object]:
     """The schedule as `prefect deploy` reads it; keys that it does not know are told elsewhere."""
     known = keys_of(RawScheduleConfig)
-    plain = {key: value for key, value in filled(schedule.plain()).items() if key in known}
+    plain = {
+        key: value for key, value in with_environment(schedule.plain()).items() if key in known
+    }
     if "{{" in str(plain.get("active")):
         del plain["active"]
 
@@ -267,9 +277,9 @@ def _as_prefect_takes(schedule: Node) -> Callable[[], object]:
     return validate
 
 
-def _flow(node: Node, flows: _Flows) -> Iterator[Problem]:
+def _flow(node: YamlNode, flows: _Flows) -> Iterator[Problem]:
     """What the flow itself says: that it is there, what it does, and takes its parameters."""
-    entrypoint = filled(node.get("entrypoint").value)
+    entrypoint = with_environment(node.get("entrypoint").value)
     if not isinstance(entrypoint, str) or not entrypoint:
         text = "entrypoint is missing: write `entrypoint: flows/elt.py:elt`, a file and a flow."
         yield Problem(node.line, text)
@@ -281,18 +291,18 @@ def _flow(node: Node, flows: _Flows) -> Iterator[Problem]:
             f"entrypoint: {entrypoint} does not load: {flows.complaints[entrypoint]}.",
         )
         return
-    if not (filled(node.get("description").value) or flow.description):
+    if not (with_environment(node.get("description").value) or flow.description):
         text = "description is missing: Prefect's UI would show 'None'. Write one, or a docstring."
         yield Problem(node.line, text)
     yield from _parameters(flow, node)
 
 
-def _parameters(flow: Flow[..., Any], node: Node) -> Iterator[Problem]:
+def _parameters(flow: Flow[..., Any], node: YamlNode) -> Iterator[Problem]:
     own = node.get("parameters")
     begun_by = [*node.get("schedules").items, *node.get("triggers").items]
     for holder in [node, *begun_by]:
         given = holder.get("parameters")
-        yield from parameters.refused(flow, given, filled(given.plain()) or {})
+        yield from parameters.refused(flow, given, with_environment(given.plain()) or {})
     for holder in begun_by:
         names = [*own.keys, *holder.get("parameters").keys]
         for name in parameters.missing(flow, names):

@@ -11,7 +11,7 @@ from typing import Any
 from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 
 _ONLY_WITH = {"anchor_date": "interval", "day_or": "cron"}
 _EMPTY = {
@@ -24,14 +24,14 @@ _INTERVAL = re.compile("INTERVAL=[^;]*", re.IGNORECASE)
 _NO_INTERVAL = re.compile("INTERVAL=(?![1-9])", re.IGNORECASE)
 
 
-def emptiness(node: Node) -> Iterator[Problem]:
+def emptiness(node: YamlNode) -> Iterator[Problem]:
     """Keys with an empty text."""
     for key, remedy in _EMPTY.items():
         if node.get(key).value == "":
             yield Problem(node.line_at([key]), f"{key} is empty: {remedy}")
 
 
-def without_effect(node: Node) -> Iterator[Problem]:
+def without_effect(node: YamlNode) -> Iterator[Problem]:
     """Keys that Prefect drops, because they belong to another kind of schedule."""
     for key, kind in _ONLY_WITH.items():
         if node.get(key).value is not None and node.get(kind).value is None:

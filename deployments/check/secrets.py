@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 
 NAMES = re.compile(
     r"password|passwd|secret|credential|(?:^|_)token|(?:api|access|private)_?key"
@@ -18,7 +18,7 @@ _REMEDY = (
 )
 
 
-def stored_secrets(node: Node) -> Iterator[Problem]:
+def stored_secrets(node: YamlNode) -> Iterator[Problem]:
     """Secrets below a node that Prefect stores as it is: job variables, or parameters."""
     for name, scalar in node.scalars():
         if not isinstance(scalar.value, str) or not scalar.value:
@@ -29,7 +29,7 @@ def stored_secrets(node: Node) -> Iterator[Problem]:
             yield Problem(scalar.line, f"{name}: a secret does not belong here: {_REMEDY}")
 
 
-def passwords_in_urls(node: Node) -> Iterator[Problem]:
+def passwords_in_urls(node: YamlNode) -> Iterator[Problem]:
     """Addresses below a node that hold a password; the password is not repeated."""
     for name, scalar in node.scalars():
         if isinstance(scalar.value, str) and _PASSWORD_IN_URL.search(scalar.value):

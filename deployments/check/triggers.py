@@ -20,8 +20,8 @@ from prefect.events.schemas.automations import (
 from prefect.events.schemas.deployment_triggers import BaseDeploymentTrigger
 from pydantic import BaseModel, TypeAdapter
 
-from deployments.check.located_yaml import Node, Problem
-from deployments.check.unknown_keys import keys_of, misread, refusals, uncounted, unknown_keys
+from deployments.check.located_yaml import Problem, YamlNode
+from deployments.check.unknown_keys import below_one, keys_of, misread, refusals, unknown_keys
 
 MODELS: dict[str, type[BaseModel]] = {
     "event": EventTrigger,
@@ -34,7 +34,7 @@ _AUTOMATIONS: TypeAdapter[Any] = TypeAdapter(TriggerTypes)
 _DEPLOYMENTS: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 
 
-def problems(node: Node, value: Any, of_deployment: bool) -> Iterator[Problem]:
+def problems(node: YamlNode, value: Any, of_deployment: bool) -> Iterator[Problem]:
     """All that is wrong with a trigger.
 
     Args:
@@ -52,7 +52,7 @@ def problems(node: Node, value: Any, of_deployment: bool) -> Iterator[Problem]:
         yield from refusals(node, lambda: adapter.validate_python(named))
 
 
-def _drops(node: Node, more: Collection[str]) -> Iterator[Problem]:
+def _drops(node: YamlNode, more: Collection[str]) -> Iterator[Problem]:
     """What Prefect would drop or read as something else, in a trigger and those within."""
     kind = trigger_discriminator(node.plain()) if node.keys else "event"
     if kind not in MODELS:
@@ -64,7 +64,7 @@ def _drops(node: Node, more: Collection[str]) -> Iterator[Problem]:
     yield from _spans(node)
     if kind == "event":
         yield from _emptiness(node, ["match", "expect"])
-        yield from uncounted(node, "threshold")
+        yield from below_one(node, "threshold")
     if kind == "metric":
         yield from _emptiness(node, ["match"])
         yield from unknown_keys(node.get("metric"), keys_of(MetricTriggerQuery))
@@ -74,7 +74,7 @@ def _drops(node: Node, more: Collection[str]) -> Iterator[Problem]:
             yield from _drops(inner, frozenset())
 
 
-def _spans(node: Node) -> Iterator[Problem]:
+def _spans(node: YamlNode) -> Iterator[Problem]:
     """A time that is over before it began, or that Prefect would replace by its least."""
     within = node.get("within").value
     if node.get("posture").value == "Proactive" and not within:
@@ -87,7 +87,7 @@ def _spans(node: Node) -> Iterator[Problem]:
         yield Problem(node.line_at(["within"]), text)
 
 
-def _emptiness(node: Node, keys: Collection[str]) -> Iterator[Problem]:
+def _emptiness(node: YamlNode, keys: Collection[str]) -> Iterator[Problem]:
     for key in keys:
         if not node.get(key).value:
             yield Problem(

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from deployments.check.located_yaml import Node, Problem
+from deployments.check.located_yaml import Problem, YamlNode
 
 _RETRIES = (
     "a deployment has no such key. Retries are the flow's parameter: write `parameters: {retry: "
@@ -40,7 +40,7 @@ def keys_of(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
-def unknown_keys(node: Node, known: Collection[str]) -> Iterator[Problem]:
+def unknown_keys(node: YamlNode, known: Collection[str]) -> Iterator[Problem]:
     """A problem per key that is none of the known ones, with the one that may be meant."""
     for key in node.keys:
         if key not in known:
@@ -55,7 +55,7 @@ def _remedy(key: str, known: Collection[str]) -> str:
     return f"there is no such key, and Prefect would drop it. Known: {', '.join(sorted(known))}."
 
 
-def unlisted(node: Node, *keys: str) -> Iterator[Problem]:
+def unlisted(node: YamlNode, *keys: str) -> Iterator[Problem]:
     """What should be a list; nothing below it would be checked."""
     for key in keys:
         if not isinstance(node.get(key).value, list | None):
@@ -63,7 +63,7 @@ def unlisted(node: Node, *keys: str) -> Iterator[Problem]:
             yield Problem(node.line_at([key]), text)
 
 
-def misread(node: Node, model: type[BaseModel]) -> Iterator[Problem]:
+def misread(node: YamlNode, model: type[BaseModel]) -> Iterator[Problem]:
     """What Prefect would read as something else than it is, e.g. `"no"` as a boolean.
 
     What it would refuse, unresolved templates too, is left to `refusals`.
@@ -90,7 +90,7 @@ def _converts(value: Any, kind: Any) -> bool:
     return True
 
 
-def uncounted(node: Node, key: str) -> Iterator[Problem]:
+def below_one(node: YamlNode, key: str) -> Iterator[Problem]:
     """A number of runs or events so small that nothing would ever begin."""
     value = node.get(key).value
     if type(value) is int and value < 1:
@@ -98,7 +98,7 @@ def uncounted(node: Node, key: str) -> Iterator[Problem]:
         yield Problem(node.line_at([key]), text)
 
 
-def refusals(node: Node, validate: Callable[[], object]) -> Iterator[Problem]:
+def refusals(node: YamlNode, validate: Callable[[], object]) -> Iterator[Problem]:
     """What the validation of a node's plain value complains about, at the lines concerned."""
     try:
         validate()

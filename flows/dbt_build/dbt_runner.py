@@ -30,12 +30,12 @@ SHOWN_ERRORS = 20
 LISTING = ("ls", "--output", "json", "--output-keys", "unique_id")
 _LISTED = "PrintEvent"
 
-Said = Mapping[str, Any]
+LogEvent = Mapping[str, Any]
 
 
 def run(
     environment: Mapping[str, str], timeout_seconds: float, *commands: Sequence[str]
-) -> Generator[Said, None, None]:
+) -> Generator[LogEvent, None, None]:
     """Run commands of dbt's, one after the other, and yield their log events as they come.
 
     dbt ends when the caller stops listening, and when the caller's process ends. Between two
@@ -84,8 +84,8 @@ def _start_next_command(process: subprocess.Popen[str]) -> None:
 
 
 def after_listing(
-    events: Generator[Said, None, None], prepare: Callable[[Sequence[str]], None]
-) -> Generator[Said, None, None]:
+    events: Generator[LogEvent, None, None], prepare: Callable[[Sequence[str]], None]
+) -> Generator[LogEvent, None, None]:
     """Hand the ids that the first command lists to `prepare`, before the next command begins.
 
     Yields all other events. The first command is made of `LISTING`; where it fails, dbt is ended.
@@ -120,7 +120,7 @@ def _limited(environment: Mapping[str, str], timeout_seconds: float) -> dict[str
     return {"WAREHOUSE_APPLICATION": APPLICATION, **environment, **limit}
 
 
-def _said(line: str) -> Said:
+def _said(line: str) -> LogEvent:
     """A log line of dbt; what is no JSON (a Python traceback) counts as an error it reports."""
     try:
         event = json.loads(line)
@@ -129,7 +129,7 @@ def _said(line: str) -> Said:
     return event if isinstance(event, dict) else _said("")
 
 
-def last_words(errors: Sequence[str]) -> str:
+def last_errors(errors: Sequence[str]) -> str:
     """The end of what dbt said of errors, for a message of ours."""
     return "\n".join(errors[-SHOWN_ERRORS:])
 

@@ -49,7 +49,7 @@ def _bound_sessions() -> None:
     def connect_and_limit(**arguments: Any) -> Connection:
         connection: Connection = connect(**{**keepalives, **arguments})
         with connection:
-            session.set_up(connection, limits)
+            session.configure(connection, limits)
         return connection
 
     psycopg2.connect = connect_and_limit  # type: ignore[assignment]  # of keywords only, as dbt calls it

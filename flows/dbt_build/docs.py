@@ -25,7 +25,7 @@ def write(
     said = dbt_runner.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
     errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
     if errors or not all(page.exists() for page in pages):
-        said_last = dbt_runner.last_words(errors)
+        said_last = dbt_runner.last_errors(errors)
         raise BuildError(f"dbt could not write its documentation: {said_last}")
 
 

@@ -23,7 +23,7 @@ _AWAY = (
 )
 
 
-def was_away(message: str) -> bool:
+def is_connection_lost(message: str) -> bool:
     """Whether dbt could not reach Postgres, or lost it: the same may go well a moment later."""
     return any(words in message.lower() for words in _AWAY)
 

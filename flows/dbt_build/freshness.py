@@ -17,7 +17,7 @@ def stale(results: Sequence[Json], is_bad: bool) -> list[str]:
     return [", ".join(_said(result)) for result in results if result["status"] == wanted]
 
 
-def untold(manifest: Json, results: Sequence[Json]) -> list[str]:
+def without_result(manifest: Json, results: Sequence[Json]) -> list[str]:
     """The tables that have limits and no result: dbt leaves out those that it could not ask for."""
     told = {result["unique_id"] for result in results}
     return [

@@ -18,7 +18,7 @@ from flows.dbt_build.publish import SCHEMA
 from flows.load import ledger
 from flows.postgres import schemas
 
-OWN = schemas.Own(
+OWN = schemas.OwnSchema(
     SCHEMA,
     "What dbt has built",
     Path(__file__).with_suffix(".sql").read_text(),
@@ -236,7 +236,7 @@ def _unpacked(packed: memoryview) -> Json:
     return manifest
 
 
-def publish(
+def mark_published(
     cursor: Cursor,
     build_id: int,
     manifest: Json,

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from flows.dbt_build.publish import SCHEMA, Name, Relation
+from flows.dbt_build.publish import SCHEMA, Relation, RelationName
 from flows.errors import ConfigurationError
 
 Json = Mapping[str, Any]
-Node = Mapping[str, Any]
+ManifestNode = Mapping[str, Any]
 
 _RELATIONS = (
     "model",
@@ -16,7 +16,7 @@ _RELATIONS = (
 )  # what is built in the audit schemas and moved from there
 
 
-def _in_production(node: Node, suffix: str) -> Node:
+def _in_production(node: ManifestNode, suffix: str) -> ManifestNode:
     """The node as it is where it was published: without the suffix of its schema."""
     schema = str(node["schema"])
     name = node.get("relation_name")
@@ -32,7 +32,7 @@ def after_publishing(
     old: Json | None,
     built: Collection[str],
     suffix: str,
-    left_over: Mapping[str, Node],
+    left_over: Mapping[str, ManifestNode],
 ) -> Json:
     """The manifest of all that is published: what was built as it is now, the rest as it was.
 
@@ -47,7 +47,7 @@ def after_publishing(
     return {**new, "nodes": {**left_over, **nodes}}
 
 
-def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, Node]:
+def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, ManifestNode]:
     """What was published and has left the project, by its id; its relation may still be there."""
     places = {
         (node["schema"].removesuffix(suffix), node["alias"]) for node in new["nodes"].values()
@@ -90,7 +90,7 @@ def to_copy(
     return incremental + snapshots
 
 
-def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[Name]:
+def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[RelationName]:
     """The relations that dbt makes of the selected nodes; the rows of failed tests are some, too.
 
     Raises:
@@ -101,30 +101,30 @@ def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[Name]:
     made = [nodes[each] for each in selected if each in nodes and _makes_a_relation(nodes[each])]
     for node in made:
         _refuse_wrong_schema(node, suffix)
-    return [Name(node["schema"], node["alias"]) for node in made]
+    return [RelationName(node["schema"], node["alias"]) for node in made]
 
 
-def published_relations(published: Json | None) -> set[Name]:
+def published_relations(published: Json | None) -> set[RelationName]:
     """The relations that builds published, and that no later one has forgotten."""
     nodes = published["nodes"].values() if published else ()
-    return {Name(node["schema"], node["alias"]) for node in nodes if _is_moved(node)}
+    return {RelationName(node["schema"], node["alias"]) for node in nodes if _is_moved(node)}
 
 
-def made_before(manifests: Iterable[Json], suffix: str) -> set[Name]:
+def made_before(manifests: Iterable[Json], suffix: str) -> set[RelationName]:
     """The relations of that suffix that builds of these manifests made or left."""
     return {
-        Name(node["schema"].removesuffix(suffix) + suffix, node["alias"])
+        RelationName(node["schema"].removesuffix(suffix) + suffix, node["alias"])
         for manifest in manifests
         for node in manifest["nodes"].values()
         if _makes_a_relation(node) and not _is_reserved(node["schema"])
     }
 
 
-def _makes_a_relation(node: Node) -> bool:
+def _makes_a_relation(node: ManifestNode) -> bool:
     return bool(_is_moved(node) or node.get("relation_name"))
 
 
-def _refuse_wrong_schema(node: Node, suffix: str) -> None:
+def _refuse_wrong_schema(node: ManifestNode, suffix: str) -> None:
     schema = str(node["schema"])
     if not schema.endswith(suffix):
         raise ConfigurationError(
@@ -143,20 +143,20 @@ def _is_reserved(schema: str) -> bool:
     return schema.startswith("raw_") or schema in ("elt", SCHEMA)
 
 
-def _relation(node: Node, suffix: str) -> Relation:
+def _relation(node: ManifestNode, suffix: str) -> Relation:
     schema, name = node["schema"], node["alias"]
-    return Relation(Name(schema, name), Name(schema.removesuffix(suffix), name))
+    return Relation(RelationName(schema, name), RelationName(schema.removesuffix(suffix), name))
 
 
-def _is_moved(node: Node) -> bool:
+def _is_moved(node: ManifestNode) -> bool:
     return node["resource_type"] in _RELATIONS and node["config"]["materialized"] != "ephemeral"
 
 
-def _is_incremental(node: Node) -> bool:
+def _is_incremental(node: ManifestNode) -> bool:
     return bool(node["config"]["materialized"] == "incremental")
 
 
-def _is_built_anew(node: Node, full_refresh: bool) -> bool:
+def _is_built_anew(node: ManifestNode, full_refresh: bool) -> bool:
     """Whether dbt builds an incremental model from all rows; its own setting comes first."""
     own = node["config"].get("full_refresh")
     return full_refresh if own is None else bool(own)

@@ -17,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 from flows.errors import ConfigurationError, UnavailableError
 from flows.postgres import locks, schemas
 from flows.postgres.dependent_views import without_dependent_views
-from flows.postgres.grants import KINDS, Attached, Grant, attach, attached_to
+from flows.postgres.grants import KINDS, Attachments, Grant, attach, attachments_of
 
 AUDIT = "__audit"  # what the schemas end with in which a build is tested
 LOCK_TIMEOUT_SECONDS = 30
@@ -36,7 +36,7 @@ from pg_index where indrelid = %s
 """
 
 
-class Name(NamedTuple):
+class RelationName(NamedTuple):
     """A relation's schema and name."""
 
     schema: str
@@ -57,19 +57,21 @@ class Relation:
         published: where it goes.
     """
 
-    audited: Name
-    published: Name
+    audited: RelationName
+    published: RelationName
 
 
 @dataclass(frozen=True)
 class _Old:
     """What a relation replaces."""
 
-    attached: Attached
+    attached: Attachments
     indexes: list[str]
 
 
-def refuse_others(cursor: Cursor, relations: Iterable[Relation], ours: Collection[Name]) -> None:
+def refuse_others(
+    cursor: Cursor, relations: Iterable[Relation], ours: Collection[RelationName]
+) -> None:
     """Refuse to replace what is not among `ours`, the relations that builds published.
 
     Raises:
@@ -78,7 +80,7 @@ def refuse_others(cursor: Cursor, relations: Iterable[Relation], ours: Collectio
     others = [
         relation.published
         for relation in relations
-        if relation.published not in ours and is_there(cursor, relation.published)
+        if relation.published not in ours and exists(cursor, relation.published)
     ]
     if others:
         listed = ", ".join(f"{name.schema}.{name.relation}" for name in others)
@@ -88,7 +90,7 @@ def refuse_others(cursor: Cursor, relations: Iterable[Relation], ours: Collectio
         )
 
 
-def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Name]) -> None:
+def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[RelationName]) -> None:
     """Move all relations to their place, in the caller's transaction; replace `ours` alone.
 
     Raises:
@@ -135,43 +137,43 @@ def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
     _move(cursor, relation.audited, relation.published.schema)
     if old is None:
         cursor.execute(_DEFAULT_GRANTS, [relation.published.schema])
-        default = Attached(grants=[Grant(*row) for row in cursor])
+        default = Attachments(grants=[Grant(*row) for row in cursor])
         attach(cursor, relation.published.quoted, default)
     else:
         attach(cursor, relation.published.quoted, old.attached)
         _add_missing_indexes(cursor, relation.published, old.indexes)
 
 
-def is_there(cursor: Cursor, name: Name) -> bool:
+def exists(cursor: Cursor, name: RelationName) -> bool:
     """Whether there is a relation of that name."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     return cursor.fetchone() is not None
 
 
-def _old(cursor: Cursor, name: Name) -> _Old | None:
+def _old(cursor: Cursor, name: RelationName) -> _Old | None:
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     row = cursor.fetchone()
     if row is None:
         return None
     _, oid = row
-    attached = attached_to(cursor, oid)
+    attached = attachments_of(cursor, oid)
     cursor.execute(_INDEXES, [oid])
     return _Old(attached, [definition for (definition,) in cursor])
 
 
-def drop(cursor: Cursor, name: Name) -> None:
+def drop(cursor: Cursor, name: RelationName) -> None:
     """Drop a relation, of whatever kind, if it is there; nothing that depends on it."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     if row := cursor.fetchone():
         cursor.execute(sql.SQL("drop {} {}").format(sql.SQL(KINDS[row[0]]), name.quoted))
 
 
-def _move(cursor: Cursor, name: Name, schema: str) -> None:
+def _move(cursor: Cursor, name: RelationName, schema: str) -> None:
     statement = sql.SQL("alter table {} set schema {}")
     cursor.execute(statement.format(name.quoted, sql.Identifier(schema)))
 
 
-def _add_missing_indexes(cursor: Cursor, name: Name, definitions: Sequence[str]) -> None:
+def _add_missing_indexes(cursor: Cursor, name: RelationName, definitions: Sequence[str]) -> None:
     """Make the indexes again that were there and are not: those that dbt did not make."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     [(_, oid)] = cursor.fetchall()

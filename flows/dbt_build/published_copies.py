@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.dbt_build.publish import Name, Relation
+from flows.dbt_build.publish import Relation, RelationName
 
 _TABLE = """
 select oid, relpersistence = 'u' from pg_class where oid = to_regclass(%s) and relkind = 'r'
@@ -86,7 +86,7 @@ def _fill(cursor: Cursor, relation: Relation, oid: int) -> None:
         cursor.execute(sql.SQL(_GO_ON_COUNTING).format(**texts, column=sql.Literal(column)))
 
 
-def _index(cursor: Cursor, copy: Name, oid: int) -> None:
+def _index(cursor: Cursor, copy: RelationName, oid: int) -> None:
     """Make the indexes and the constraints behind them, once the rows are there."""
     cursor.execute(_CONSTRAINTS, [oid])
     for name, definition in cursor.fetchall():

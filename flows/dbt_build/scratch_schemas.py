@@ -11,7 +11,7 @@ from itertools import groupby
 from psycopg2 import errors, sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.dbt_build.publish import Name, drop
+from flows.dbt_build.publish import RelationName, drop
 from flows.errors import ConfigurationError
 from flows.postgres import schemas
 from flows.postgres.grants import KINDS
@@ -61,7 +61,7 @@ def others_schemas(cursor: Cursor, suffix: str) -> list[str]:
     return [schema for (schema,) in cursor]
 
 
-def prepare(cursor: Cursor, relations: Iterable[Name]) -> None:
+def prepare(cursor: Cursor, relations: Iterable[RelationName]) -> None:
     """Create the schemas that dbt needs for these relations, and record what it will make there.
 
     Raises:
@@ -70,7 +70,7 @@ def prepare(cursor: Cursor, relations: Iterable[Name]) -> None:
     """
     for schema, names in groupby(sorted(relations), key=lambda name: name.schema):
         check_length("The schema", schema)
-        if schemas.is_there(cursor, schema):
+        if schemas.exists(cursor, schema):
             _refuse_others_schema(cursor, schema)
         else:
             schemas.ensure(cursor, schema)
@@ -80,7 +80,7 @@ def prepare(cursor: Cursor, relations: Iterable[Name]) -> None:
         _remember(cursor, schema, wanted)
 
 
-def adopt(cursor: Cursor, relations: Collection[Name]) -> None:
+def adopt(cursor: Cursor, relations: Collection[RelationName]) -> None:
     """Record what earlier versions made without a record; all else in these schemas stays unknown.
 
     Schemas that are not there, or belong to a role that this one does not have, are left alone.
@@ -92,7 +92,9 @@ def adopt(cursor: Cursor, relations: Collection[Name]) -> None:
             _remember(cursor, schema, [each for each, _ in _there(cursor, schema) if each in made])
 
 
-def drop_leftovers(cursor: Cursor, suffix: str, only: Collection[Name] | None = None) -> None:
+def drop_leftovers(
+    cursor: Cursor, suffix: str, only: Collection[RelationName] | None = None
+) -> None:
     """Drop what earlier builds left in our schemas of that suffix; of it, `only` some.
 
     Raises:
@@ -100,7 +102,7 @@ def drop_leftovers(cursor: Cursor, suffix: str, only: Collection[Name] | None = 
     """
     own = own_schemas(cursor, suffix)
     made = [
-        Name(schema, relation)
+        RelationName(schema, relation)
         for schema in own
         for relation, is_ours in _there(cursor, schema)
         if is_ours
@@ -109,10 +111,10 @@ def drop_leftovers(cursor: Cursor, suffix: str, only: Collection[Name] | None = 
     forget_missing(cursor, own)
 
 
-def unknown(cursor: Cursor, suffix: str) -> list[Name]:
+def unknown(cursor: Cursor, suffix: str) -> list[RelationName]:
     """The relations in our schemas that no build made, or that are another role's now."""
     return [
-        Name(schema, relation)
+        RelationName(schema, relation)
         for schema in own_schemas(cursor, suffix)
         for relation, is_ours in _there(cursor, schema)
         if not is_ours
@@ -132,7 +134,7 @@ def drop_schemas(cursor: Cursor, suffix: str) -> None:
             f"{_listed(others)}. Move or drop them, then run this again."
         )
     for schema in own_schemas(cursor, suffix):
-        drop(cursor, Name(schema, RECORD))
+        drop(cursor, RelationName(schema, RECORD))
         try:
             cursor.execute(sql.SQL("drop schema {}").format(sql.Identifier(schema)))
         except errors.DependentObjectsStillExist as error:
@@ -148,7 +150,7 @@ def forget_missing(cursor: Cursor, own: Iterable[str]) -> None:
         cursor.execute(sql.SQL(_FORGET).format(record=_record(schema)), [schema])
 
 
-def _drop_all(cursor: Cursor, relations: Sequence[Name]) -> None:
+def _drop_all(cursor: Cursor, relations: Sequence[RelationName]) -> None:
     """Drop relations in the order that their dependencies on each other allow.
 
     Raises:
@@ -166,7 +168,7 @@ def _drop_all(cursor: Cursor, relations: Sequence[Name]) -> None:
         waiting = list(refused)
 
 
-def _refusal(cursor: Cursor, name: Name) -> str | None:
+def _refusal(cursor: Cursor, name: RelationName) -> str | None:
     """Drop a relation; what depends on it, where that keeps it from being dropped."""
     cursor.execute("savepoint dropping")
     try:
@@ -218,7 +220,7 @@ def _refuse_others_schema(cursor: Cursor, schema: str) -> None:
 
 def _refuse_others_relations(cursor: Cursor, schema: str, wanted: Collection[str]) -> None:
     others = [
-        Name(schema, relation)
+        RelationName(schema, relation)
         for relation, is_ours in _there(cursor, schema)
         if relation in wanted and not is_ours
     ]
@@ -229,5 +231,5 @@ def _refuse_others_relations(cursor: Cursor, schema: str, wanted: Collection[str
         )
 
 
-def _listed(names: Iterable[Name]) -> str:
+def _listed(names: Iterable[RelationName]) -> str:
     return ", ".join(f"{name.schema}.{name.relation}" for name in names)

@@ -16,8 +16,8 @@ from requests import PreparedRequest
 
 from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLoginError
 from flows.extract import url_policy
-from flows.extract.response import Said
-from flows.extract.transport import Connection, NoAnswerError
+from flows.extract.response import Response
+from flows.extract.transport import Connection, NoResponseError
 from flows.redaction import Secrets, remember
 from flows.source import HttpRequest, Login
 
@@ -246,12 +246,12 @@ class Credentials:
 
     def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> _Token:
         said = self._ask_for_token(login, client_secret, within_seconds)
-        if said.is_passing:
-            raise NoAnswerError(f"no token from {login.token_url}: it {said}", False, said)
+        if said.is_retryable:
+            raise NoResponseError(f"no token from {login.token_url}: it {said}", False, said)
         token = _token(said)
         if token is None:
             # A success may hold a token that could not be read: it is not quoted.
-            told, start = (f"answered {said.status}", "") if said.is_good else (said, said.start)
+            told, start = (f"answered {said.status}", "") if said.is_success else (said, said.start)
             raise RefusedLoginError(
                 f"{login.token_url} gave client {login.client_id!r} no token: it {told}. Correct "
                 f"the client or its secret {login.secret!r}.",
@@ -259,7 +259,7 @@ class Credentials:
             )
         return token
 
-    def _ask_for_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Said:
+    def _ask_for_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Response:
         def sign(request: PreparedRequest) -> PreparedRequest:
             url_policy.check_any(str(request.url), has_login=True)
             request.headers["Authorization"] = _basic(login.client_id, client_secret)
@@ -269,14 +269,14 @@ class Credentials:
         request = HttpRequest(login.token_url, "POST")
         try:
             return self._connection.send(request, sign, within_seconds, login.form())
-        except NoAnswerError as error:
-            raise NoAnswerError(f"no token from {login.token_url}: {error}", False) from error
+        except NoResponseError as error:
+            raise NoResponseError(f"no token from {login.token_url}: {error}", False) from error
 
 
-def _token(said: Said) -> _Token | None:
+def _token(said: Response) -> _Token | None:
     """The access token, where there is one (RFC 6749, 5.1)."""
     try:
-        document = json.loads(said.body) if said.is_good else {}
+        document = json.loads(said.body) if said.is_success else {}
         value = document["access_token"]
     except (ValueError, LookupError, TypeError):
         return None

@@ -17,7 +17,7 @@ BYTE_ORDER_MARKS = (
 )
 
 
-def in_utf8(page: Page, resource: Resource) -> bytes:
+def to_utf8(page: Page, resource: Resource) -> bytes:
     """The page's body in UTF-8, without its byte order mark.
 
     The first of these that applies names the body's encoding: a byte order mark; the resource's

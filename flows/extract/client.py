@@ -26,9 +26,9 @@ from flows.errors import (
 )
 from flows.extract import url_policy
 from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
-from flows.extract.rate_limit import pace_of
-from flows.extract.response import Said
-from flows.extract.transport import Connection, NoAnswerError
+from flows.extract.rate_limit import rate_limiter_of
+from flows.extract.response import Response
+from flows.extract.transport import Connection, NoResponseError
 from flows.source import HttpRequest, Page, Rule, Source
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Client:
         self._source = source
         self._connection = Connection(source)
         self._credentials = Credentials(source.login, read_secret, self._connection)
-        self._pace = pace_of(source.name, source.rate) if source.rate else None
+        self._pace = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._turn = turn
         self._waited_seconds = 0.0
 
@@ -123,14 +123,14 @@ class Client:
         url_policy.check(request.url, self._source)
         return request
 
-    def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoAnswerError:
+    def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoResponseError:
         """The page, or why to ask again."""
         try:
             return self._judge(request, self._ask(request), rules)
-        except NoAnswerError as error:
+        except NoResponseError as error:
             return error
 
-    def _ask(self, request: HttpRequest) -> Said:
+    def _ask(self, request: HttpRequest) -> Response:
         """The answer; where a token was refused, the one with a new token."""
         within_seconds = self._source.answer_timeout_seconds
         self._credentials.prepare(within_seconds)
@@ -140,7 +140,7 @@ class Client:
             said = self._send(request, within_seconds)
         return said
 
-    def _send(self, request: HttpRequest, left_seconds: float) -> Said:
+    def _send(self, request: HttpRequest, left_seconds: float) -> Response:
         """Send, and follow redirects."""
         hop = request
         for _ in range(MOST_REDIRECTS + 1):
@@ -162,8 +162,8 @@ class Client:
         url_policy.check(str(request.url), self._source)
         return self._credentials(request)
 
-    def _redirected(self, request: HttpRequest, said: Said) -> HttpRequest:
-        following = replace(request, url=url_policy.joined(request.url, said.location or ""))
+    def _redirected(self, request: HttpRequest, said: Response) -> HttpRequest:
+        following = replace(request, url=url_policy.resolve_link(request.url, said.location or ""))
         if request.method == "POST" and said.status not in KEEPING_REDIRECTS:
             raise ConfigurationError(
                 f"{request.url} answers a POST with a redirect ({said.status}) to {following.url}. "
@@ -171,17 +171,17 @@ class Client:
             )
         return self._credentials.unsigned(following)
 
-    def _judge(self, request: HttpRequest, said: Said, rules: Sequence[Rule]) -> Page:
+    def _judge(self, request: HttpRequest, said: Response, rules: Sequence[Rule]) -> Page:
         """What an answer means."""
         rule = next((rule for rule in rules if said.fits(rule)), None)
         if rule is None:
-            if said.is_passing:
-                raise NoAnswerError(str(said), said=said)
-            if not said.is_good:
+            if said.is_retryable:
+                raise NoResponseError(str(said), said=said)
+            if not said.is_success:
                 raise self._refusal(request, said)
             return _page(request, said, is_empty=said.status == 204)
         if rule.then == "retry":
-            raise NoAnswerError(str(said), said=said)
+            raise NoResponseError(str(said), said=said)
         if rule.then == "fail":
             kind = BadPayloadError if said.status < 400 else type(self._refusal(request, said))
             message = rule.message or "A rule of the source says that this is a failure."
@@ -189,14 +189,14 @@ class Client:
         is_accepted = rule.then == "accept"
         return _page(request, said, not is_accepted, rule.then == "stop", is_accepted)
 
-    def _refusal(self, request: HttpRequest, said: Said) -> EltError:
+    def _refusal(self, request: HttpRequest, said: Response) -> EltError:
         status = 401 if said.refuses_token else said.status
         kind, remedy = _REMEDIES.get(status, _OTHER_REMEDY)
         text = f"{said}. {remedy.format(source=self._source.name)}"
         return _error(kind, request, text, said)
 
     def _wait(
-        self, attempt: int, request: HttpRequest, failure: NoAnswerError, is_repeatable: bool
+        self, attempt: int, request: HttpRequest, failure: NoResponseError, is_repeatable: bool
     ) -> None:
         """Sleep before the next attempt: as long as the API asks, else with full jitter.
 
@@ -207,7 +207,7 @@ class Client:
         if failure.was_sent and not is_repeatable:
             remedy = "A POST is not sent again unless the resource says is_repeatable=True."
             raise _error(UnavailableError, request, f"{failure}. {remedy}", said)
-        asked = said.asked_wait if said else None
+        asked = said.requested_wait if said else None
         asked_so = f" {asked.said}" if asked else ""
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
         own_seconds = random.SystemRandom().uniform(0, ceiling)
@@ -227,7 +227,7 @@ class Client:
 
 def _page(
     request: HttpRequest,
-    said: Said,
+    said: Response,
     is_empty: bool = False,
     is_last: bool = False,
     is_accepted: bool = False,
@@ -244,7 +244,9 @@ def _page(
     )
 
 
-def _error(kind: type[EltError], request: HttpRequest, text: str, said: Said | None) -> EltError:
+def _error(
+    kind: type[EltError], request: HttpRequest, text: str, said: Response | None
+) -> EltError:
     url, status, start = (said.url, said.status, said.start) if said else (request.url, None, "")
     return kind(f"{request.url}: {text}", Answer(url, status, start, 1))
 

@@ -15,15 +15,15 @@ class TooLargeError(Exception):
     """The body goes beyond the limit."""
 
 
-class CutShortError(Exception):
+class TruncatedError(Exception):
     """The body ends before what is packed in it."""
 
 
-class UnpackError(Exception):
+class DecompressionError(Exception):
     """The body is not packed as it says."""
 
 
-def unpacked(
+def decompressed(
     body: bytes,
     content_encoding: str,
     limit_bytes: int,
@@ -46,7 +46,7 @@ def unpacked(
         if body.startswith(GZIP):
             body = _inflated(body, GZIP_WINDOW, limit_bytes, check_deadline)
     except zlib.error as error:
-        raise UnpackError(str(error)) from error
+        raise DecompressionError(str(error)) from error
     return body
 
 
@@ -62,7 +62,7 @@ def _window(coding: str, body: bytes) -> int | None:
     if coding == "deflate":
         has_header = body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0
         return ZLIB_WINDOW if has_header else BARE_WINDOW
-    raise UnpackError(f"it is packed as {coding!r}, which was not asked for")
+    raise DecompressionError(f"it is packed as {coding!r}, which was not asked for")
 
 
 def _inflated(
@@ -81,7 +81,7 @@ def _inflated(
             check_deadline()
             given = whole[position : position + SLICE_BYTES]
             if not given:
-                raise CutShortError("what is packed in it goes on")
+                raise TruncatedError("what is packed in it goes on")
             inflated.write(unpacker.decompress(given, limit_bytes - inflated.tell() + 1))
             if inflated.tell() > limit_bytes:
                 raise TooLargeError

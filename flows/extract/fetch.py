@@ -12,10 +12,10 @@ import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract import url_policy
-from flows.extract.charsets import in_utf8
+from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.record_count import count_check
-from flows.extract.selectors import check_errors, check_names, check_type
+from flows.extract.selectors import check_content_type, check_errors, check_names
 from flows.guards import with_guards
 from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window, query_pairs
 
@@ -146,34 +146,36 @@ def _follow(
     client: Client, resource: Resource, request: HttpRequest
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
     """Each page with the request for the next one."""
-    trail = _Trail(resource.max_empty_pages)
+    seen = _SeenPages(resource.max_empty_pages)
     check_count = count_check(resource)
     is_repeatable = resource.method == "GET" or resource.is_repeatable
     following: HttpRequest | None = request
     while following is not None:
         page = client.get(following, resource.rules, is_repeatable)
         page.find, page.check_count = resource.records, check_count
-        following = None if page.is_empty else _next(client, resource, trail, following, page)
+        following = None if page.is_empty else _next(client, resource, seen, following, page)
         yield page, following
 
 
 def _next(
-    client: Client, resource: Resource, trail: "_Trail", request: HttpRequest, page: Page
+    client: Client, resource: Resource, seen: "_SeenPages", request: HttpRequest, page: Page
 ) -> HttpRequest | None:
-    check_type(page, resource.records)
-    page.body = in_utf8(page, resource)
+    check_content_type(page, resource.records)
+    page.body = to_utf8(page, resource)
     check_errors(page)
     check_names(page, resource)
     found = resource.paging(page) if resource.paging else None
-    trail.add(request, page)
+    seen.add(request, page)
     if not found:
         return None
     following = found if isinstance(found, HttpRequest) else replace(request, url=found)
-    following = client.admit(replace(following, url=url_policy.joined(page.url, following.url)))
-    return following if trail.leads_on(request, page, following) else None
+    following = client.admit(
+        replace(following, url=url_policy.resolve_link(page.url, following.url))
+    )
+    return following if seen.leads_on(request, page, following) else None
 
 
-class _Trail:
+class _SeenPages:
     """What was asked and answered so far, to notice when an API leads in a circle or nowhere."""
 
     def __init__(self, max_empty_pages: int) -> None:

@@ -46,7 +46,7 @@ def next_url(field: str) -> Callable[[Page], str | None]:
                 f"{page.url} has {link!r} as its next page under {field!r}, which is no URL. "
                 "Ask the API's owner."
             )
-        return url_policy.joined(page.url, link)
+        return url_policy.resolve_link(page.url, link)
 
     return find
 
@@ -62,7 +62,11 @@ def next_link(*, more: str = "") -> Callable[[Page], str | None]:
         for url, params in _links(page.headers.get("Link", "")):
             if "next" in params.get("rel", "").lower().split():
                 is_over = params.get(more, "").lower() in NOTHING_MORE
-                return None if is_over else url_policy.joined(page.url, url_policy.from_header(url))
+                return (
+                    None
+                    if is_over
+                    else url_policy.resolve_link(page.url, url_policy.from_header(url))
+                )
         return None
 
     return find

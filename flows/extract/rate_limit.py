@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from flows.source import Rate
 
 
-class Pace:
+class RateLimiter:
     """Lets at most `rate.requests` through in any `rate.seconds`; safe to share by threads."""
 
     def __init__(self, rate: Rate) -> None:
@@ -26,11 +26,11 @@ class Pace:
             self._last.append(monotonic())
 
 
-_paces: dict[tuple[str, Rate], Pace] = {}
+_paces: dict[tuple[str, Rate], RateLimiter] = {}
 _lock = threading.Lock()
 
 
-def pace_of(source: str, rate: Rate) -> Pace:
+def rate_limiter_of(source: str, rate: Rate) -> RateLimiter:
     """The pace that all clients of a source share."""
     with _lock:
-        return _paces.setdefault((source, rate), Pace(rate))
+        return _paces.setdefault((source, rate), RateLimiter(rate))

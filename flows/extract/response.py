@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.extract.retry_after import Wait, asked_wait, is_used_up
+from flows.extract.retry_after import Wait, is_exhausted, requested_wait
 from flows.redaction import start_of
 from flows.source import Rule
 
@@ -29,7 +29,7 @@ MARKED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Said:
+class Response:
     """A complete answer.
 
     Attributes:
@@ -50,12 +50,12 @@ class Said:
         return start_of(self.body)
 
     @property
-    def is_good(self) -> bool:
+    def is_success(self) -> bool:
         """Whether the API did what it was asked for."""
         return 200 <= self.status < 300
 
     @property
-    def is_passing(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether asking again can help; some APIs say 403 where they mean 429."""
         if self.status == 403:
             return self._is_limit
@@ -73,12 +73,12 @@ class Said:
     @property
     def _is_limit(self) -> bool:
         is_marked = bool(_LIMIT.search(self.body, 0, MARKED_BYTES))
-        return is_marked or "Retry-After" in self.headers or bool(is_used_up(self.headers))
+        return is_marked or "Retry-After" in self.headers or bool(is_exhausted(self.headers))
 
     @property
-    def asked_wait(self) -> Wait | None:
+    def requested_wait(self) -> Wait | None:
         """How long the API asks to wait; None when it says nothing about it."""
-        return asked_wait(self.headers, self.status in LIMITED_STATUSES)
+        return requested_wait(self.headers, self.status in LIMITED_STATUSES)
 
     def fits(self, rule: Rule) -> bool:
         """Whether a rule is about this answer."""

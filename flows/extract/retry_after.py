@@ -52,13 +52,13 @@ class Wait:
     said: str
 
 
-def asked_wait(headers: Mapping[str, str], is_limited: bool) -> Wait | None:
+def requested_wait(headers: Mapping[str, str], is_limited: bool) -> Wait | None:
     """What the first header says that can be read; None where there is no such header.
 
     When a limit ends counts only for an answer that may come from it: `is_limited`, and the headers
     name no requests that are left. Many APIs send it with every answer.
     """
-    is_about_limit = is_limited and is_used_up(headers) is not False
+    is_about_limit = is_limited and is_exhausted(headers) is not False
     names = ("Retry-After", *(RESET_HEADERS if is_about_limit else ()))
     said = {name: headers[name] for name in names if headers.get(name, "").strip()}
     for name, value in said.items():
@@ -79,7 +79,7 @@ def _unread(name: str, value: str) -> Wait:
     return Wait(0, f"How long it asks to wait can't be read ({name}: {start_of(value)!r}).")
 
 
-def is_used_up(headers: Mapping[str, str]) -> bool | None:
+def is_exhausted(headers: Mapping[str, str]) -> bool | None:
     """Whether a limit allows no more requests; None where no header says so."""
     texts = [text for name in REMAINING_HEADERS for text in headers.get(name, "").split(",")]
     left = [float(text) for text in map(str.strip, texts) if _NUMBER.fullmatch(text)]

@@ -34,7 +34,7 @@ _ONE_LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
 csv.field_size_limit(2**31 - 1)
 
 
-def check_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
+def check_content_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
     """Compare what the API says it sends with what the resource declares.
 
     Functions of a source's own declare nothing, unless they have a `types` of their own.

@@ -17,8 +17,13 @@ import urllib3
 from flows.errors import Answer, BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract import url_policy
 from flows.extract.deadline import Adapter, check_deadline, deadline
-from flows.extract.decompression import CutShortError, TooLargeError, UnpackError, unpacked
-from flows.extract.response import Said
+from flows.extract.decompression import (
+    DecompressionError,
+    TooLargeError,
+    TruncatedError,
+    decompressed,
+)
+from flows.extract.response import Response
 from flows.source import HttpRequest, Source
 
 CHUNK_BYTES = 1 << 16
@@ -38,11 +43,11 @@ _HOPELESS = (
     requests.exceptions.InvalidJSONError,
 )
 _TOO_SLOW = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-_PASSING = (*_TOO_SLOW, CutShortError, requests.RequestException, urllib3.exceptions.HTTPError)
+_PASSING = (*_TOO_SLOW, TruncatedError, requests.RequestException, urllib3.exceptions.HTTPError)
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
-class NoAnswerError(Exception):
+class NoResponseError(Exception):
     """No complete answer came, but might the next time.
 
     Attributes:
@@ -50,7 +55,7 @@ class NoAnswerError(Exception):
         said: what was said instead of an answer.
     """
 
-    def __init__(self, message: str, was_sent: bool = True, said: Said | None = None) -> None:
+    def __init__(self, message: str, was_sent: bool = True, said: Response | None = None) -> None:
         super().__init__(message)
         self.was_sent = was_sent
         self.said = said
@@ -95,7 +100,7 @@ class Connection:
         sign: Sign,
         within_seconds: float,
         form: Mapping[str, str] | None = None,
-    ) -> Said:
+    ) -> Response:
         """Send a request, signed at the last moment, and read the answer; follow no redirect.
 
         `sign` sees the address as it will be asked. It is always called: without it, requests would
@@ -108,7 +113,7 @@ class Connection:
             BadPayloadError: the body can't be unpacked.
         """
         if within_seconds <= 0:
-            raise NoAnswerError("no answer in time (its redirects took it all)")
+            raise NoResponseError("no answer in time (its redirects took it all)")
         connect, read = (min(seconds, within_seconds) for seconds in self._timeouts)
         try:
             with (
@@ -128,12 +133,12 @@ class Connection:
                 ) as response,
             ):
                 return self._said(request.url, response)
-        except (OSError, urllib3.exceptions.HTTPError, UnicodeError, CutShortError) as error:
+        except (OSError, urllib3.exceptions.HTTPError, UnicodeError, TruncatedError) as error:
             problem = _problem(request.url, error)
         # Out here, no error of requests, which quotes the whole address, hangs on to it.
         raise problem
 
-    def _said(self, url: str, response: requests.Response) -> Said:
+    def _said(self, url: str, response: requests.Response) -> Response:
         location = response.headers["Location"] if response.is_redirect else None
         answer = Answer(url, response.status_code, "", 1)
         try:
@@ -144,11 +149,11 @@ class Connection:
                 "max_body_bytes. Ask for smaller pages, or raise it.",
                 answer,
             ) from error
-        except UnpackError as error:
+        except DecompressionError as error:
             raise BadPayloadError(
                 f"{url}: the body can't be unpacked: {error}. Ask the API's owner.", answer
             ) from error
-        return Said(
+        return Response(
             url,
             response.status_code,
             response.reason,
@@ -162,8 +167,8 @@ class Connection:
         body = self._received(response)
         try:
             coding = response.headers.get("Content-Encoding", "")
-            return unpacked(body, coding, self._max_body_bytes, check_deadline)
-        except UnpackError:
+            return decompressed(body, coding, self._max_body_bytes, check_deadline)
+        except DecompressionError:
             if response.ok:
                 raise
             return body
@@ -192,7 +197,7 @@ def _problem(url: str, error: Exception) -> Exception:
         problem = f"no answer in time ({name})"
     else:
         problem = f"the connection failed ({name}: {reason})"
-    return NoAnswerError(problem, was_sent=not isinstance(reason, _NOT_SENT))
+    return NoResponseError(problem, was_sent=not isinstance(reason, _NOT_SENT))
 
 
 def _reason(error: BaseException) -> BaseException:

@@ -57,7 +57,7 @@ def check_any(url: str, has_login: bool) -> None:
         raise ConfigurationError(f"{url} would send a login in clear text. Use https.")
 
 
-def joined(base: str, link: str) -> str:
+def resolve_link(base: str, link: str) -> str:
     """A link's address, which may be relative to where it was found (RFC 3986, 5).
 
     Raises:

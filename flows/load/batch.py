@@ -45,7 +45,7 @@ _SUSPECT = re.compile(
 _STRING_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
-class MisfitError(Exception):
+class UnstorableError(Exception):
     """Rows that can't be stored as they are; the message goes on after "the record".
 
     Attributes:
@@ -75,7 +75,7 @@ class Reject:
         return f"{before}{record[start:end]}{after}"
 
 
-class Frame(Protocol):
+class Batch(Protocol):
     """Rows of one or more pages, ready for COPY.
 
     Attributes:
@@ -100,7 +100,7 @@ class Frame(Protocol):
         """The rows as the API wrote them; None where that can't be told."""
 
 
-class RecordFrame:
+class RecordBatch:
     """Records as Python objects: the way that takes whatever JSON there is."""
 
     def __init__(
@@ -109,7 +109,7 @@ class RecordFrame:
         self._records = records
         self._texts = texts
         self.count = len(records)
-        self.natural: Mapping[str, str | None] = natural_types(records, fields_of(records))
+        self.natural: Mapping[str, str | None] = inferred_types(records, fields_of(records))
         self.beyond_double = frozenset(beyond_double(records, self.natural))
         self.key_hashes: Sequence[int] | None = _key_hashes(records, key, self.natural)
 
@@ -122,7 +122,7 @@ class RecordFrame:
         try:
             return "text", copy_text(self._records, types)
         except RecursionError as error:
-            raise MisfitError("is nested too deeply for Python to write it") from error
+            raise UnstorableError("is nested too deeply for Python to write it") from error
 
     def records(self) -> Sequence[Record]:
         """The rows as they came."""
@@ -148,29 +148,29 @@ def _key_hashes(
     return list(map(hash, values))
 
 
-def halves(frame: Frame) -> Iterator[RecordFrame]:
+def halves(batch: Batch) -> Iterator[RecordBatch]:
     """Two frames of a frame's rows, for finding the one that is refused."""
-    records, texts = frame.records(), frame.texts()
+    records, texts = batch.records(), batch.texts()
     middle = len(records) // 2
     for half in (slice(middle), slice(middle, None)):
         part = None if texts is None else texts[half]
-        yield RecordFrame(records[half], partial(_itself, part))
+        yield RecordBatch(records[half], partial(_itself, part))
 
 
 def _itself(texts: Sequence[str] | None) -> Sequence[str] | None:
     return texts
 
 
-def sort_out(
+def split_storable(
     records: Iterable[Any], key: Sequence[str], suspect: bool, scales: Scales
-) -> tuple[list[Record], dict[int, MisfitError]]:
+) -> tuple[list[Record], dict[int, UnstorableError]]:
     """The records that can be stored, and by position the reason why others can't.
 
     With `suspect`, every value is looked at; without, only the key (see `is_suspect`) and the
     numbers of the fields in `scales`.
     """
     good: list[Record] = []
-    reasons: dict[int, MisfitError] = {}
+    reasons: dict[int, UnstorableError] = {}
     for position, record in enumerate(records):
         reason = _misfit(record, key)
         if reason is None and suspect:
@@ -192,21 +192,21 @@ def is_suspect(body: bytes) -> bool:
     return _SUSPECT.search(body) is not None
 
 
-def _misfit(record: Any, key: Sequence[str]) -> MisfitError | None:
+def _misfit(record: Any, key: Sequence[str]) -> UnstorableError | None:
     if not isinstance(record, dict):
-        return MisfitError(f"is {redact(json.dumps(record))[:50]}, not an object")
+        return UnstorableError(f"is {redact(json.dumps(record))[:50]}, not an object")
     if not record:
-        return MisfitError("is an empty object")
+        return UnstorableError("is an empty object")
     for field in key:
         if record.get(field) is None:
             return _without_key(record, field)
     try:
         sizes = {field: _key_bytes(record[field]) for field in key}
     except RecursionError:
-        return MisfitError("has a key that is nested too deeply", key[0])
+        return UnstorableError("has a key that is nested too deeply", key[0])
     if sum(sizes.values()) > MAX_KEY_BYTES - KEY_COLUMN_BYTES * len(key):
         longest = max(sizes, key=lambda field: sizes[field])
-        return MisfitError(
+        return UnstorableError(
             f"has a key of {sum(sizes.values())} bytes, too many for an index; the longest part is "
             f"the field {longest!r}",
             longest,
@@ -214,12 +214,12 @@ def _misfit(record: Any, key: Sequence[str]) -> MisfitError | None:
     return None
 
 
-def _without_key(record: Record, field: str) -> MisfitError:
+def _without_key(record: Record, field: str) -> UnstorableError:
     if field in record:
-        return MisfitError(f"has null in the field {field!r}, which is part of its key", field)
+        return UnstorableError(f"has null in the field {field!r}, which is part of its key", field)
     names = ", ".join(shown(name) for name in list(record)[:SHOWN_NAMES])
     more = ", …" if len(record) > SHOWN_NAMES else ""
-    return MisfitError(
+    return UnstorableError(
         f"has no field {field!r}, which is part of its key; it has the fields {names}{more}"
     )
 
@@ -231,7 +231,7 @@ def _key_bytes(value: Any) -> int:
     return len(digits_of(value).encode(errors="replace"))
 
 
-def _unstorable(record: Record, scales: Scales) -> MisfitError | None:
+def _unstorable(record: Record, scales: Scales) -> UnstorableError | None:
     """The first name, text or number in the record that Postgres can't hold, however deep.
 
     A number of any size has room in the `numeric` column of one of the fields in `scales`.
@@ -243,14 +243,14 @@ def _unstorable(record: Record, scales: Scales) -> MisfitError | None:
             for name in value:
                 if problem := _problem(name):
                     where = shown(f"{path}.{name}" if path else name)
-                    return MisfitError(f"has {problem} in the name of the field {where}", name)
+                    return UnstorableError(f"has {problem} in the name of the field {where}", name)
             inner = [(f"{path}.{name}" if path else name, name, v) for name, v in value.items()]
             left += reversed(inner)
         elif isinstance(value, list):
             inner = [(f"{path}[{number}]", field, v) for number, v in enumerate(value)]
             left += reversed(inner)
         elif (path not in scales or isinstance(value, str)) and (problem := _problem(value)):
-            return MisfitError(f"has {problem} in the field {shown(path)}", field)
+            return UnstorableError(f"has {problem} in the field {shown(path)}", field)
     return None
 
 
@@ -267,12 +267,12 @@ def _problem(value: Any) -> str | None:
     return "a number beyond double precision"
 
 
-def _rounded(record: Record, scales: Scales) -> MisfitError | None:
+def _rounded(record: Record, scales: Scales) -> UnstorableError | None:
     """The first number that its column would round."""
     for field, scale in scales.items():
         value = record.get(field)
         if scale is not None and not fits(value, scale):
-            return MisfitError(
+            return UnstorableError(
                 f"has the number {shown(digits_of(value))} in the field {shown(field)}, whose "
                 f"column takes {scale} decimals",
                 field,
@@ -327,9 +327,9 @@ def fields_of(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(chain.from_iterable(records)))
 
 
-def natural_types(records: Sequence[Record], fields: Iterable[str]) -> dict[str, str | None]:
+def inferred_types(records: Sequence[Record], fields: Iterable[str]) -> dict[str, str | None]:
     """Per field, the narrowest type that holds its values exactly; None where all are null."""
-    return {field: natural_type([record.get(field) for record in records]) for field in fields}
+    return {field: inferred_type([record.get(field) for record in records]) for field in fields}
 
 
 def beyond_double(records: Sequence[Record], natural: Mapping[str, str | None]) -> set[str]:
@@ -341,7 +341,7 @@ def beyond_double(records: Sequence[Record], natural: Mapping[str, str | None]) 
     }
 
 
-def natural_type(values: Sequence[Any]) -> str | None:
+def inferred_type(values: Sequence[Any]) -> str | None:
     """The narrowest Postgres type that holds all values exactly; None when all are null."""
     kinds = set(map(type, values)) - {type(None)}
     if ExactNumber in kinds:

@@ -25,7 +25,7 @@ _WRITE = (
 )
 
 
-class Columns:
+class ColumnRegistry:
     """The columns of one raw table's fields, as far as this load knows them."""
 
     def __init__(

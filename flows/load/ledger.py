@@ -19,14 +19,14 @@ from psycopg2.extras import execute_values
 
 from flows.errors import ConfigurationError, UnavailableError
 from flows.load.batch import Reject
-from flows.load.size_limits import batches
-from flows.load.table_schema import Change
+from flows.load.size_limits import reject_batches
+from flows.load.table_schema import ColumnChange
 from flows.postgres import locks, schemas
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
 from flows.source import Resume
 
-OWN = schemas.Own(
+OWN = schemas.OwnSchema(
     "elt",
     "The ledger of all loads",
     Path(__file__).with_suffix(".sql").read_text(),
@@ -165,11 +165,11 @@ def prepare(cursor: Cursor, schema: str) -> None:
     Raises:
         ConfigurationError: when the schema `elt` is somebody else's.
     """
-    if schemas.is_there(cursor, schema) and schemas.is_complete(cursor, OWN):
+    if schemas.exists(cursor, schema) and schemas.is_complete(cursor, OWN):
         return
     locks.lock(cursor, "elt")
     complete = partial(schemas.complete, cursor, OWN)
-    locks.patiently(cursor, TABLES, complete)
+    locks.with_retries(cursor, TABLES, complete)
     schemas.ensure(cursor, schema)
 
 
@@ -370,7 +370,7 @@ def _refuse_secret(address: Address, what: str, text: str) -> None:
         )
 
 
-def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
+def add_counts(cursor: Cursor, load_id: int, counts: Counts) -> None:
     """Add a checkpoint's numbers to the load's entry."""
     cursor.execute(
         "update elt.loads set pages = pages + %(pages)s, extracted = extracted + %(extracted)s,"
@@ -384,7 +384,7 @@ def add(cursor: Cursor, load_id: int, counts: Counts) -> None:
 
 def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
     """Keep records that could not be stored, with the reason."""
-    for batch in batches(rejects):
+    for batch in reject_batches(rejects):
         rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in batch]
         execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
 
@@ -444,7 +444,9 @@ def supersede_rejects(cursor: Cursor, address: Address, load_id: int) -> None:
     )
 
 
-def add_schema_changes(cursor: Cursor, load_id: int, table: str, changes: list[Change]) -> None:
+def add_schema_changes(
+    cursor: Cursor, load_id: int, table: str, changes: list[ColumnChange]
+) -> None:
     """Note how a raw table's shape changed."""
     execute_values(
         cursor,

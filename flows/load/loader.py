@@ -27,17 +27,17 @@ from flows.errors import (
 )
 from flows.guards import without_secrets
 from flows.load import ledger, shrinkage
-from flows.load.batch import Frame, MisfitError, Reject, halves
+from flows.load.batch import Batch, Reject, UnstorableError, halves
 from flows.load.ledger import Address, Checkpoint, Counts, Entry
-from flows.load.merge import Published, Target
-from flows.load.options import EVERYTHING_NEW, Request, window_to_read, without_future
-from flows.load.parse import Reader, Reading
-from flows.load.partition_lock import Hold, held, transaction
-from flows.load.prefetch import ahead
+from flows.load.merge import Target, WriteCounts
+from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read, without_future
+from flows.load.parse import PageParser, ParsedPiece
+from flows.load.partition_lock import PartitionLock, locked, transaction
+from flows.load.prefetch import prefetch
 from flows.load.reset import forget_lost_rows
 from flows.load.size_limits import rejects_bytes
-from flows.load.staging_table import REFUSALS, Stage
-from flows.load.table_schema import Change
+from flows.load.staging_table import REFUSALS, StagingTable
+from flows.load.table_schema import ColumnChange
 from flows.load.undo import undo
 from flows.postgres import locks
 from flows.redaction import redact
@@ -61,7 +61,7 @@ def load(
     resource: Resource,
     partition: Partition,
     pages: Pages,
-    request: Request = EVERYTHING_NEW,
+    options: LoadOptions = DEFAULT_OPTIONS,
 ) -> Entry:
     """Load one resource partition and return its ledger entry.
 
@@ -76,20 +76,23 @@ def load(
             `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
     """
     address = Address(source, resource.name, partition.name)
-    with postgres_errors_of(address, connection), held(connection, address, request.waits) as hold:
-        with hold.transaction() as cursor:
-            if request.replays is None:
+    with (
+        postgres_errors_of(address, connection),
+        locked(connection, address, options.waits) as lock,
+    ):
+        with lock.transaction() as cursor:
+            if options.replays is None:
                 forget_lost_rows(cursor, address)
-            if done := _appended_before(cursor, address, resource, request):
+            if done := _appended_before(cursor, address, resource, options):
                 return done
             load_id = ledger.begin(
-                cursor, address, request.run_id, request.replays, request.is_backfill
+                cursor, address, options.run_id, options.replays, options.is_backfill
             )
             expires = resource.writes != "append"
             checkpoint = ledger.read_checkpoint(cursor, address, expires)
-        hold.load_id = load_id
+        lock.load_id = load_id
         try:
-            Load(hold, address, resource, partition, load_id, request).run(pages, checkpoint)
+            Loader(lock, address, resource, partition, load_id, options).run(pages, checkpoint)
         except BaseException as error:
             _note_failure(connection, load_id, error)
             raise
@@ -98,17 +101,17 @@ def load(
 
 
 def _appended_before(
-    cursor: Cursor, address: Address, resource: Resource, request: Request
+    cursor: Cursor, address: Address, resource: Resource, options: LoadOptions
 ) -> Entry | None:
     """The entry of an append that this run has done before: again, it would double the rows.
 
     Raises:
         BadPayloadError: when that append had too many rejects.
     """
-    is_append = resource.writes == "append" and not request.full_refresh
-    if not is_append or request.run_id is None or request.replays is not None:
+    is_append = resource.writes == "append" and not options.full_refresh
+    if not is_append or options.run_id is None or options.replays is not None:
         return None
-    entry = ledger.completed_by(cursor, address, request.run_id, request.is_backfill)
+    entry = ledger.completed_by(cursor, address, options.run_id, options.is_backfill)
     if entry and entry.error is not None:
         raise BadPayloadError(entry.error)
     return entry
@@ -127,7 +130,7 @@ def open_rejects(connection: Connection, address: Address) -> list[int]:
         return ledger.open_rejects(cursor, address)
 
 
-class Load:
+class Loader:
     """A load under way: what it read since the last checkpoint, and its stage.
 
     One thread fetches pages and makes rows of them; the caller's brings these into Postgres.
@@ -135,24 +138,24 @@ class Load:
 
     def __init__(
         self,
-        hold: Hold,
+        lock: PartitionLock,
         address: Address,
         resource: Resource,
         partition: Partition,
         load_id: int,
-        request: Request,
+        options: LoadOptions,
     ) -> None:
-        self._hold = hold
+        self._lock = lock
         self._address = address
         self._resource = resource
         self._load_id = load_id
-        self._request = request
-        self._disposition: Disposition = "replace" if request.full_refresh else resource.writes
-        self._reader = Reader(address, resource, partition)
+        self._options = options
+        self._disposition: Disposition = "replace" if options.full_refresh else resource.writes
+        self._reader = PageParser(address, resource, partition)
         self._target = _target(address, resource, self._reader.own_fields)
-        self._stage = Stage(self._target)
+        self._stage = StagingTable(self._target)
         self._goes_straight = self._disposition == "append"
-        self._frames: list[Frame] = []
+        self._batches: list[Batch] = []
         self._rejects: list[Reject] = []
         self._first_reject: Reject | None = None
         self._misfits = 0
@@ -176,11 +179,11 @@ class Load:
         checkpoint = without_future(checkpoint, self._resource.cursor, now)
         self._seen_at = checkpoint.cursor_seen_at
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
-        window = window_to_read(self._resource, self._request, checkpoint, now)
-        with self._hold.transaction() as cursor:
+        window = window_to_read(self._resource, self._options, checkpoint, now)
+        with self._lock.transaction() as cursor:
             if not ledger.has_loaded(cursor, self._address):
-                self._stage = Stage(replace(self._target, contract="evolve"))
-            is_filling = self._stage.create(cursor) and self._request.replays is None
+                self._stage = StagingTable(replace(self._target, contract="evolve"))
+            is_filling = self._stage.create(cursor) and self._options.replays is None
             if self._disposition != "replace":
                 self._stage.check_key()
             self._reader.keep_digits(self._stage.numerics)
@@ -188,7 +191,7 @@ class Load:
         try:
             self._read(pages(window, checkpoint.resume), checkpoint, window)
         except (BadPayloadError, BadRequestError, NotFoundError) as error:
-            if self._has_read or checkpoint.resume is None or self._request.replays is not None:
+            if self._has_read or checkpoint.resume is None or self._options.replays is not None:
                 raise
             self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
@@ -204,8 +207,8 @@ class Load:
                 if not self._is_due(reading):
                     self._free_memory()
                     continue
-                with self._hold.transaction() as cursor:
-                    self._store(cursor, publish=not at_once)
+                with self._lock.transaction() as cursor:
+                    self._store(cursor, flush=not at_once)
                     if not at_once:
                         self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
                 self._held_bytes, self._memory_bytes, self._kept_at = 0, 0, monotonic()
@@ -238,19 +241,19 @@ class Load:
         first = list(islice(found, 1))
         if is_append and checkpoint.begun_by is not None:
             restarted = replace(checkpoint, resume=None, begun_by=self._load_id)
-            with self._hold.transaction() as cursor:
+            with self._lock.transaction() as cursor:
                 undo(cursor, self._address, self._target.table, checkpoint.begun_by, self._load_id)
                 ledger.save_checkpoint(cursor, self._address, self._load_id, restarted)
             self._begun_by = self._load_id
         return chain(first, found)
 
-    def _is_due(self, reading: Reading) -> bool:
+    def _is_due(self, reading: ParsedPiece) -> bool:
         """Whether to make a checkpoint; after the last page it is the end of the load itself.
 
         A checkpoint without a resume point would let the next load begin anew, and append twice.
         """
         is_full = (
-            sum(frame.count for frame in self._frames) >= self._resource.checkpoint_rows
+            sum(batch.count for batch in self._batches) >= self._resource.checkpoint_rows
             or self._held_bytes >= CHECKPOINT_BYTES
             or self._memory_bytes >= MEMORY_BYTES
             or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
@@ -264,21 +267,21 @@ class Load:
         it, the others publish none of it before its end.
         """
         if self._memory_bytes >= MEMORY_BYTES:
-            with self._hold.transaction() as cursor:
-                self._store(cursor, publish=self._disposition == "merge")
+            with self._lock.transaction() as cursor:
+                self._store(cursor, flush=self._disposition == "merge")
             self._memory_bytes = 0
 
-    def _read_ahead(self, pages: Iterator[Page]) -> Generator[Reading, None, None]:
+    def _read_ahead(self, pages: Iterator[Page]) -> Generator[ParsedPiece, None, None]:
         """What each page came to, in order, while earlier ones go into Postgres.
 
         Fetching and making rows share a thread: as two, they wait for Python's lock in turns, and
         take a tenth longer.
         """
         readings = chain.from_iterable(map(self._reader.readings, pages))
-        return ahead(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
+        return prefetch(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
 
-    def _take(self, reading: Reading) -> None:
-        self._frames += [reading.frame] if reading.frame else []
+    def _take(self, reading: ParsedPiece) -> None:
+        self._batches += [reading.batch] if reading.batch else []
         self._rejects += reading.rejects
         self._first_reject = self._first_reject or next(iter(reading.rejects), None)
         self._held_bytes += reading.size_bytes
@@ -290,60 +293,60 @@ class Load:
         self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
         self._ahead |= times.ahead
 
-    def _store(self, cursor: Cursor, publish: bool) -> None:
+    def _store(self, cursor: Cursor, flush: bool) -> None:
         """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
-        frames, self._frames = self._frames, []
-        count = sum(frame.count for frame in frames)
+        batches, self._batches = self._batches, []
+        count = sum(batch.count for batch in batches)
         fills = self._disposition == "merge"
-        is_unique = fills and self._stage.has_unique_keys(frames, self._resource.key)
-        if publish and self._goes_straight and (is_unique or not fills):
-            changes = self._stage.add_directly(cursor, frames, self._load_id, puts_off_key=fills)
+        is_unique = fills and self._stage.has_unique_keys(batches, self._resource.key)
+        if flush and self._goes_straight and (is_unique or not fills):
+            changes = self._stage.add_directly(cursor, batches, self._load_id, defers_key=fills)
             if changes is not None:
-                self._account(cursor, count, Published(inserted=count), changes)
+                self._account(cursor, count, WriteCounts(inserted=count), changes)
                 return
         self._goes_straight = False
-        if frames:
-            self._add(cursor, frames)
-        if publish:
+        if batches:
+            self._add(cursor, batches)
+        if flush:
             self._hold_to_shrinkage(cursor)
-            published, changes = self._stage.publish(
-                cursor, self._disposition, self._load_id, self._request.replays, not is_unique
+            written, changes = self._stage.flush(
+                cursor, self._disposition, self._load_id, self._options.replays, not is_unique
             )
-            self._account(cursor, self._staged, published, changes)
+            self._account(cursor, self._staged, written, changes)
             self._staged = 0
         elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
-            self._account(cursor, 0, Published(), [])
+            self._account(cursor, 0, WriteCounts(), [])
 
     def _hold_to_shrinkage(self, cursor: Cursor) -> None:
         """Refuse to take too many rows from the table, unless this load accepts it."""
-        if self._disposition == "replace" and not self._request.accepts_shrinkage:
+        if self._disposition == "replace" and not self._options.accepts_shrinkage:
             found = self._stage.replacement(cursor)
             table = ".".join(self._target.table.strings)
             rejected = ledger.entry(cursor, self._load_id).rejected + len(self._rejects)
             first = self._first_reject
             shrinkage.check(found, self._resource, table, self._address.partition, rejected, first)
 
-    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+    def _add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
         """Stage frames; where something in them is refused, halve them until that stands alone."""
         try:
-            self._stage.add(cursor, frames)
-        except MisfitError as misfit:
-            [*others, frame] = frames
-            if not others and frame.count == 1:
-                self._set_aside(Reject(self._text_of(frame), str(misfit), misfit.field))
+            self._stage.add(cursor, batches)
+        except UnstorableError as misfit:
+            [*others, batch] = batches
+            if not others and batch.count == 1:
+                self._set_aside(Reject(self._text_of(batch), str(misfit), misfit.field))
                 return
-            middle = len(frames) // 2
-            for half in (frames[:middle], frames[middle:]) if others else zip(halves(frame)):
+            middle = len(batches) // 2
+            for half in (batches[:middle], batches[middle:]) if others else zip(halves(batch)):
                 self._add(cursor, half)
         else:
-            self._staged += sum(frame.count for frame in frames)
+            self._staged += sum(batch.count for batch in batches)
 
-    def _text_of(self, frame: Frame) -> str:
+    def _text_of(self, batch: Batch) -> str:
         """The only record of a frame as it was sent."""
-        texts = frame.texts()
+        texts = batch.texts()
         if texts:
             return texts[0]
-        [record] = frame.records()
+        [record] = batch.records()
         return self._reader.text_of(
             {name: value for name, value in record.items() if name not in self._reader.own_fields}
         )
@@ -365,19 +368,19 @@ class Load:
             )
 
     def _account(
-        self, cursor: Cursor, count: int, published: Published, changes: list[Change]
+        self, cursor: Cursor, count: int, written: WriteCounts, changes: list[ColumnChange]
     ) -> None:
         counts = Counts(
             pages=self._pages,
             extracted=count + len(self._rejects),
-            inserted=published.inserted,
-            updated=published.updated,
-            unchanged=count - published.inserted - published.updated,
+            inserted=written.inserted,
+            updated=written.updated,
+            unchanged=count - written.inserted - written.updated,
             rejected=len(self._rejects),
-            deleted=published.deleted,
+            deleted=written.deleted,
             filtered=self._filtered,
         )
-        ledger.add(cursor, self._load_id, counts)
+        ledger.add_counts(cursor, self._load_id, counts)
         ledger.add_rejects(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
         self._pages, self._filtered, self._rejects = 0, 0, []
@@ -390,24 +393,24 @@ class Load:
         window_until: datetime | None = None,
     ) -> None:
         """Keep where to go on: the next request, or up to which reject a replay has come."""
-        if self._request.replays is not None:
+        if self._options.replays is not None:
             upto = int(resume.url or 0) if resume else None
-            ledger.mark_replayed(cursor, self._request.replays, self._load_id, upto)
+            ledger.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
         checkpoint = Checkpoint(cursor_at, None, resume)
-        if resume is not None and not self._request.by_hand:
+        if resume is not None and not self._options.by_hand:
             begun_by = self._begun_by
             checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
         ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         cursor_at = checkpoint.cursor_at
-        with self._hold.transaction() as cursor:
-            self._store(cursor, publish=True)
-            self._stage.give_key(cursor)
+        with self._lock.transaction() as cursor:
+            self._store(cursor, flush=True)
+            self._stage.create_key(cursor)
             error = self._rejects_error(cursor) or self._cursor_error()
             moves = error is None or self._resource.writes == "append"
-            if moves and self._seen_at is not None and not self._request.by_hand:
+            if moves and self._seen_at is not None and not self._options.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
             self._remember(cursor, cursor_at)
             if self._disposition == "replace":

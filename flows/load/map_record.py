@@ -12,7 +12,7 @@ MapRecord = Callable[[Record], Record | None]
 JSON_VALUES = frozenset({str, int, float, bool, type(None), ExactNumber})
 
 
-def mapped(name: str, function: MapRecord, found: Sequence[Any]) -> dict[int, Any]:
+def map_records(name: str, function: MapRecord, found: Sequence[Any]) -> dict[int, Any]:
     """What the function returned for each record, by the record's position.
 
     Records that it left out are missing. What is no JSON object is not given to it: that is

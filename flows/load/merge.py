@@ -73,7 +73,7 @@ _DELETE = sql.SQL("delete from {table} as present where {scope}")
 
 
 @dataclass(frozen=True)
-class Published:
+class WriteCounts:
     """Rows that a publish inserted, changed and removed; the others were there already."""
 
     inserted: int = 0
@@ -105,7 +105,7 @@ def create_stage(cursor: Cursor) -> None:
     cursor.execute(_CREATE_STAGE.format(sql.Identifier("stage"), sql.SQL("")))
 
 
-def make_anew(cursor: Cursor, added: Mapping[str, str]) -> None:
+def recreate_stage(cursor: Cursor, added: Mapping[str, str]) -> None:
     """Make the stage anew with further columns, given with their types; its rows stay."""
     present = column_types(cursor, STAGE)
     wider = sql.Identifier("pg_temp", "wider")
@@ -122,14 +122,14 @@ def make_anew(cursor: Cursor, added: Mapping[str, str]) -> None:
     cursor.execute("alter table pg_temp.wider rename to stage")
 
 
-def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Published:
+def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
     """Insert and update; of rows that repeat a key, the last one counts.
 
     As every record has its key, no column of it means no record.
     """
     staged = column_types(cursor, STAGE)
     if not staged.keys() >= set(target.key):
-        return Published()
+        return WriteCounts()
     parts = _merge_parts(cursor, target, staged)
     if may_repeat_keys:
         cursor.execute(_DROP_EARLIER.format(**parts))
@@ -141,16 +141,16 @@ def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Pu
     cursor.execute(_INSERT.format(**parts), ids)
     inserted = cursor.rowcount
     cursor.execute("drop table pg_temp.differing")
-    return Published(inserted, updated)
+    return WriteCounts(inserted, updated)
 
 
-def append(cursor: Cursor, target: Target, ids: Ids) -> Published:
+def append(cursor: Cursor, target: Target, ids: Ids) -> WriteCounts:
     """Insert all rows, in their order."""
     cursor.execute(_APPEND.format(**_parts(cursor, target.table)), ids)
-    return Published(cursor.rowcount)
+    return WriteCounts(cursor.rowcount)
 
 
-def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Published:
+def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
     """Merge and remove what was not sent; without a key, remove all and insert all."""
     staged = column_types(cursor, STAGE)
     types = column_types(cursor, target.table)

@@ -16,7 +16,7 @@ from flows.source import Cursor, Resource, Window
 
 log = logging.getLogger(__name__)
 
-WHENEVER = Window()
+ANY_TIME = Window()
 EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
@@ -25,7 +25,7 @@ _LEAP_SECOND = re.compile(r"([T ]\d\d:?\d\d):?60")
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadOptions:
     """What a person or a schedule asked for.
 
     Attributes:
@@ -41,7 +41,7 @@ class Request:
             about whether the table is complete.
     """
 
-    window: Window = WHENEVER
+    window: Window = ANY_TIME
     full_refresh: bool = False
     replays: int | None = None
     waits: bool = False
@@ -52,7 +52,7 @@ class Request:
     @property
     def by_hand(self) -> bool:
         """Whether a person named the range."""
-        return self.window != WHENEVER
+        return self.window != ANY_TIME
 
     def __post_init__(self) -> None:
         """Refuse windows that are empty, or that would delete what lies outside of them."""
@@ -68,11 +68,11 @@ class Request:
             )
 
 
-EVERYTHING_NEW = Request()
+DEFAULT_OPTIONS = LoadOptions()
 
 
 def window_to_read(
-    resource: Resource, request: Request, checkpoint: Checkpoint, now: datetime
+    resource: Resource, options: LoadOptions, checkpoint: Checkpoint, now: datetime
 ) -> Window:
     """What to ask the API for: the range named by hand, or from the cursor's lookback on.
 
@@ -86,24 +86,24 @@ def window_to_read(
     cursor = resource.cursor
     if cursor is None:
         return Window()
-    since = request.window.since
-    reads_all = request.full_refresh or resource.writes == "replace"
+    since = options.window.since
+    reads_all = options.full_refresh or resource.writes == "replace"
     if since is None and checkpoint.cursor_at is not None and not reads_all:
         since = _midnight(_earlier(checkpoint.cursor_at, cursor.lookback))
-    since = max(filter(None, [since, None if request.by_hand else cursor.start]), default=None)
+    since = max(filter(None, [since, None if options.by_hand else cursor.start]), default=None)
     since = since or cursor.start
-    until = request.window.until
+    until = options.window.until
     if cursor.step is not None:
-        begun = _end_of_begun_append(resource, request, checkpoint)
+        begun = _end_of_begun_append(resource, options, checkpoint)
         until = until or begun or _midnight(now)
     return Window(since, until)
 
 
 def _end_of_begun_append(
-    resource: Resource, request: Request, checkpoint: Checkpoint
+    resource: Resource, options: LoadOptions, checkpoint: Checkpoint
 ) -> datetime | None:
     begun = checkpoint.window_until if resource.writes == "append" else None
-    if begun and request.by_hand:
+    if begun and options.by_hand:
         raise ConfigurationError(
             f"{resource.name}: its last load is not complete, and would not go on after a range "
             "that is loaded by hand. Load it without since and until first."

@@ -13,7 +13,7 @@ from flows.load import ledger, shrinkage
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load, postgres_errors_of
 from flows.load.merge import listed
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction
 from flows.load.partitions import partition_name, partitions_of
 from flows.load.shrinkage import Replacement
@@ -34,7 +34,7 @@ _COUNT = sql.SQL("select count(*) from {}")
 
 @without_secrets
 def delete_orphans(
-    connection: Connection, source: Source, resource: Resource, request: Request
+    connection: Connection, source: Source, resource: Resource, options: LoadOptions
 ) -> list[Entry]:
     """Replace each partition whose parent's row is gone by nothing; returns their ledger entries.
 
@@ -44,9 +44,9 @@ def delete_orphans(
     Raises:
         BadPayloadError: more than the resource's `max_shrinkage` of its rows would be deleted.
     """
-    replaces = request.full_refresh or resource.writes == "replace"
+    replaces = options.full_refresh or resource.writes == "replace"
     parent = resource.partitions
-    if not isinstance(parent, RowsOf) or not replaces or request.by_hand:
+    if not isinstance(parent, RowsOf) or not replaces or options.by_hand:
         return []
     parents = partitions_of(connection, source.name, source.resource(parent.resource))
     address = Address(source.name, resource.name, "")
@@ -60,11 +60,11 @@ def delete_orphans(
                 *(address, len(found), parent.resource),
             )
             return []
-        if found and not request.accepts_shrinkage:
+        if found and not options.accepts_shrinkage:
             _check_shrinkage(cursor, source.name, resource, sum(count for _, count in found))
         for partition, _ in found:
             ledger.forget_partition(cursor, Address(source.name, resource.name, partition.name))
-    emptying = replace(request, full_refresh=True, accepts_shrinkage=True)
+    emptying = replace(options, full_refresh=True, accepts_shrinkage=True)
     return [
         load(connection, source.name, resource, partition, _no_pages, emptying)
         for partition, _ in found

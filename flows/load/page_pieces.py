@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from flows.load.raw_records import originals_of
-from flows.source import Page, RawRecords, Resource
+from flows.load.raw_records import raw_texts
+from flows.source import Page, RawSelector, Resource
 
 Records = Callable[[Page], list[Any]]
 
@@ -95,10 +95,10 @@ def _lines(
 
 
 def _bodies(page: Page, records: Records, size_bytes: int) -> Iterator[bytes] | None:
-    raw = records.raw(page) if isinstance(records, RawRecords) else None
+    raw = records.raw(page) if isinstance(records, RawSelector) else None
     if raw is not None and raw.lstrip()[:1] == b"[" and _is_json(raw):
         return _cut(raw, size_bytes)
-    texts = originals_of(page, records) if isinstance(records, RawRecords) else None
+    texts = raw_texts(page, records) if isinstance(records, RawSelector) else None
     return None if texts is None else _grouped(map(str.encode, texts), size_bytes)
 
 

@@ -11,21 +11,21 @@ from typing import Any
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.guards import with_guards
 from flows.load.batch import (
-    Frame,
-    MisfitError,
-    RecordFrame,
+    Batch,
+    RecordBatch,
     Reject,
+    UnstorableError,
     fields_of,
     is_suspect,
     json_text,
-    sort_out,
+    split_storable,
 )
 from flows.load.ledger import Address
-from flows.load.map_record import check_values, mapped
+from flows.load.map_record import check_values, map_records
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.options import Times, times_of, value_of
 from flows.load.page_pieces import PIECE_BYTES, finder, only_record, pieces
-from flows.load.raw_records import Originals, originals_of, read
+from flows.load.raw_records import RawTexts, raw_texts, read
 from flows.load.size_limits import (
     kept,
     objects_bytes,
@@ -34,14 +34,14 @@ from flows.load.size_limits import (
     too_large,
     too_large_of,
 )
-from flows.load.typed_batch import Tables
+from flows.load.typed_batch import TypedParser
 from flows.source import Page, Partition, Record, Resource, Resume
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedPiece:
     """What was read from one piece of a page: rows, rejects, cursor values, where to go on.
 
     Attributes:
@@ -51,7 +51,7 @@ class Reading:
     """
 
     size_bytes: int
-    frame: Frame | None
+    batch: Batch | None
     rejects: list[Reject]
     times: Times
     resume: Resume | None
@@ -60,7 +60,7 @@ class Reading:
     ends_page: bool = True
 
 
-class Reader:
+class PageParser:
     """Reads the pages of one resource partition, in their order.
 
     Attributes:
@@ -77,16 +77,16 @@ class Reader:
         }
         self.fields: dict[str, None] = {}
         self._numerics = NO_NUMERICS
-        self._tables = Tables(resource, self.own_fields)
+        self._tables = TypedParser(resource, self.own_fields)
         # What these functions return may hold what no page of JSON does.
         self._is_own = not getattr(resource.records, "types", ()) or resource.map_record is not None
 
     def keep_digits(self, numerics: Numerics) -> None:
         """Read the values of these columns digit for digit."""
         self._numerics = numerics
-        self._tables = Tables(self._resource, self.own_fields, numerics)
+        self._tables = TypedParser(self._resource, self.own_fields, numerics)
 
-    def readings(self, page: Page) -> Iterator[Reading]:
+    def readings(self, page: Page) -> Iterator[ParsedPiece]:
         """Read a page piece by piece."""
         size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
         for piece, is_last in pieces(page, self._resource.records, size_bytes):
@@ -94,20 +94,20 @@ class Reader:
             memory_bytes = _memory_bytes(piece.body, reading)
             yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
 
-    def read(self, page: Page) -> Reading:
+    def read(self, page: Page) -> ParsedPiece:
         """Rows from a page, at once where all its records are alike, else record by record."""
         size_bytes = len(page.body)
         if page.is_empty:
-            return Reading(size_bytes, None, [], Times(), page.resume)
+            return ParsedPiece(size_bytes, None, [], Times(), page.resume)
         if record := only_record(page, self._resource.max_record_bytes):
-            return Reading(size_bytes, None, [self._too_large(record)], Times(), page.resume)
+            return ParsedPiece(size_bytes, None, [self._too_large(record)], Times(), page.resume)
         if self._numerics and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
         known = None if self._resource.map_record else self._tables.read(page)
         if known is not None:
             table, values = known
             times = self._times(values, table.natural.keys())
-            return Reading(size_bytes, table, [], times, page.resume)
+            return ParsedPiece(size_bytes, table, [], times, page.resume)
         find = finder(page, self._resource)
         found, unreadable = read(page, find)
         records = self._mapped(found)
@@ -118,26 +118,26 @@ class Reader:
         rejects = self._rejects_of(page, found, reasons) if reasons else []
         times = self._times_in(good)
         filtered = set(range(len(found))) - set(records)
-        originals = Originals(page, find, filtered | set(reasons))
-        frame = RecordFrame(good, originals, self._tables.key)
-        self._tables.learn(frame)
-        stored = frame if good else None
-        return Reading(size_bytes, stored, rejects, times, page.resume, len(filtered))
+        originals = RawTexts(page, find, filtered | set(reasons))
+        batch = RecordBatch(good, originals, self._tables.key)
+        self._tables.learn(batch)
+        stored = batch if good else None
+        return ParsedPiece(size_bytes, stored, rejects, times, page.resume, len(filtered))
 
     def _mapped(self, found: Sequence[Any]) -> dict[int, Any]:
         """The records to store, by their position on the page."""
         name, map_record = str(self._address), self._resource.map_record
-        records = mapped(name, map_record, found) if map_record else dict(enumerate(found))
+        records = map_records(name, map_record, found) if map_record else dict(enumerate(found))
         if self._is_own:
             check_values(name, "map_record" if map_record else "records", list(records.values()))
         return {number: self._with_own_fields(record) for number, record in records.items()}
 
     def _sort_out(
         self, records: Mapping[int, Any], suspect: bool
-    ) -> tuple[list[Record], dict[int, MisfitError]]:
+    ) -> tuple[list[Record], dict[int, UnstorableError]]:
         """The records that can be stored, and by position the reason why others can't."""
         positions, values = list(records), list(records.values())
-        good, reasons = sort_out(values, self._resource.key, suspect, self._scales(values))
+        good, reasons = split_storable(values, self._resource.key, suspect, self._scales(values))
         return good, {positions[number]: reason for number, reason in reasons.items()}
 
     def _times_in(self, records: Sequence[Record]) -> Times:
@@ -167,16 +167,16 @@ class Reader:
         return self._numerics.scales(fields_of([e for e in records if isinstance(e, dict)]))
 
     def _rejects_of(
-        self, page: Page, found: Sequence[Any], reasons: Mapping[int, MisfitError]
+        self, page: Page, found: Sequence[Any], reasons: Mapping[int, UnstorableError]
     ) -> list[Reject]:
         """The records with a reason against them, as the API wrote them where that can be told."""
-        texts = originals_of(page, finder(page, self._resource))
+        texts = raw_texts(page, finder(page, self._resource))
         return [
             self._reject(texts[position] if texts else self.text_of(found[position]), reason)
             for position, reason in reasons.items()
         ]
 
-    def _reject(self, text: str, reason: MisfitError) -> Reject:
+    def _reject(self, text: str, reason: UnstorableError) -> Reject:
         limit_bytes = self._resource.max_record_bytes
         return Reject(kept(text, limit_bytes), str(reason), reason.field)
 
@@ -184,7 +184,7 @@ class Reader:
         limit_bytes = self._resource.max_record_bytes
         return self._reject(record.decode(errors="replace"), too_large(len(record), limit_bytes))
 
-    def _too_large_of(self, page: Page, found: Sequence[Any]) -> dict[int, MisfitError]:
+    def _too_large_of(self, page: Page, found: Sequence[Any]) -> dict[int, UnstorableError]:
         """Why records are too large, of a page that could not be cut into pieces."""
         limit_bytes = self._resource.max_record_bytes
         return too_large_of(found, limit_bytes) if len(page.body) > limit_bytes + 2 else {}
@@ -215,10 +215,10 @@ class Reader:
             ) from error
 
 
-def _memory_bytes(body: bytes, reading: Reading) -> int:
-    frame = reading.frame
-    measure = objects_bytes if isinstance(frame, RecordFrame) else rows_bytes
-    return measure(body, frame.count if frame else 0) + rejects_bytes(reading.rejects)
+def _memory_bytes(body: bytes, reading: ParsedPiece) -> int:
+    batch = reading.batch
+    measure = objects_bytes if isinstance(batch, RecordBatch) else rows_bytes
+    return measure(body, batch.count if batch else 0) + rejects_bytes(reading.rejects)
 
 
 def _as_json(value: Any) -> Any:

@@ -19,7 +19,7 @@ def transaction(connection: Connection) -> Iterator[Cursor]:
         yield cursor
 
 
-class Hold:
+class PartitionLock:
     """The lock on a partition, from before its load begins until it has ended.
 
     Attributes:
@@ -67,7 +67,7 @@ class Hold:
 
 
 @contextmanager
-def held(connection: Connection, address: Address, waits: bool) -> Iterator[Hold]:
+def locked(connection: Connection, address: Address, waits: bool) -> Iterator[PartitionLock]:
     """Hold a partition.
 
     Raises:
@@ -76,7 +76,7 @@ def held(connection: Connection, address: Address, waits: bool) -> Iterator[Hold
     with transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
     with transaction(connection) as cursor:
-        hold = Hold(connection, address, ledger.lock(cursor, address, waits))
+        hold = PartitionLock(connection, address, ledger.lock(cursor, address, waits))
     try:
         yield hold
     finally:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(
+def prefetch(
     items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
 ) -> Generator[Item, None, None]:
     """The items in their order, made in a thread that is at most `budget_bytes` ahead.
@@ -18,7 +18,7 @@ def ahead(
     items before it. When the reader stops early, the thread ends after the item it is making; it is
     not waited for, since it may be waiting for an API.
     """
-    line = _Line(items, size_bytes, budget_bytes)
+    line = _Buffer(items, size_bytes, budget_bytes)
     work = contextvars.copy_context().run
     threading.Thread(target=work, args=(line.make,), daemon=True).start()
     try:
@@ -27,7 +27,7 @@ def ahead(
         line.stop()
 
 
-class _Line(Generic[Item]):
+class _Buffer(Generic[Item]):
     """Items that are made and not yet taken, under one lock."""
 
     def __init__(

@@ -12,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
-from flows.load.batch import Frame
+from flows.load.batch import Batch
 from flows.postgres import locks
 
 PUT_OFF = "Its key comes when its first load is complete."
@@ -50,7 +50,7 @@ def definition(key: Sequence[str]) -> sql.Composed:
     return _DEFINITION.format(_listed(key))
 
 
-def put_off(cursor: Cursor, table: sql.Identifier) -> None:
+def defer(cursor: Cursor, table: sql.Identifier) -> None:
     """Take the key from a table that was just created with it."""
     _drop(cursor, table)
     cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
@@ -77,7 +77,7 @@ def change(
     Raises:
         ConfigurationError: when rows that stay, of other partitions, don't have such a key.
     """
-    locks.patiently(cursor, [table], partial(_drop, cursor, table))
+    locks.with_retries(cursor, [table], partial(_drop, cursor, table))
     cursor.execute(delete)
     deleted = cursor.rowcount
     if key:
@@ -92,7 +92,7 @@ def change(
     return deleted
 
 
-def is_put_off(cursor: Cursor, table: sql.Identifier) -> bool:
+def is_deferred(cursor: Cursor, table: sql.Identifier) -> bool:
     """Whether there is such a table, and its key is still to come."""
     cursor.execute(_IS_PUT_OFF, [table.as_string(cursor), PUT_OFF])
     return cursor.fetchall() == [(True,)]
@@ -103,37 +103,37 @@ def lock(cursor: Cursor, table: sql.Identifier) -> None:
     locks.lock(cursor, table.as_string(cursor))
 
 
-def give(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
+def create_deferred(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
     """Give a table the key that was put off; of rows with the same key, the last one stays.
 
     The ledger counts the others as unchanged. Nothing is done to any other table.
     """
-    if not is_put_off(cursor, table):
+    if not is_deferred(cursor, table):
         return
     lock(cursor, table)
-    if not is_put_off(cursor, table):
+    if not is_deferred(cursor, table):
         return
     add = _ADD.format(table, definition(key))
     cursor.execute("savepoint before_key")
     try:
-        locks.patiently(cursor, [table], partial(cursor.execute, add))
+        locks.with_retries(cursor, [table], partial(cursor.execute, add))
     except psycopg2.errors.UniqueViolation:
         cursor.execute("rollback to savepoint before_key")
         cursor.execute(_DROP_EARLIER.format(table=table, key=_listed(key)))
-        locks.patiently(cursor, [table], partial(cursor.execute, add))
+        locks.with_retries(cursor, [table], partial(cursor.execute, add))
     cursor.execute("release savepoint before_key")
     cursor.execute(sql.SQL("comment on table {} is null").format(table))
 
 
-def are_unique(frames: Sequence[Frame], key: Sequence[str]) -> bool:
+def are_unique(batches: Sequence[Batch], key: Sequence[str]) -> bool:
     """Whether no two rows have the same key, for sure; `key` are fields, of columns not pinned."""
     seen: set[int] = set()
-    for frame in frames:
-        if frame.key_hashes is None:
+    for batch in batches:
+        if batch.key_hashes is None:
             return False
-        seen.update(frame.key_hashes)
-    kinds = {tuple(frame.natural.get(field) for field in key) for frame in frames}
-    return len(kinds) <= 1 and len(seen) == sum(frame.count for frame in frames)
+        seen.update(batch.key_hashes)
+    kinds = {tuple(batch.natural.get(field) for field in key) for batch in batches}
+    return len(kinds) <= 1 and len(seen) == sum(batch.count for batch in batches)
 
 
 def _listed(names: Sequence[str]) -> sql.Composed:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from flows.errors import BadPayloadError
-from flows.load.batch import MisfitError, json_text, shown
-from flows.source import EXACT_NUMBERS, Page, RawRecords
+from flows.load.batch import UnstorableError, json_text, shown
+from flows.source import EXACT_NUMBERS, Page, RawSelector
 
 Records = Callable[[Page], list[Any]]
 
@@ -20,7 +20,7 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD](?=[89a-fA-F][0-9a-fA-F]{2})")
 _MASKED_ESCAPE = re.compile(r"\\u[eE](?=[89a-fA-F][0-9a-fA-F]{2})")
 
 
-class Originals:
+class RawTexts:
     """The text of a page's records, cut out when somebody asks for it."""
 
     def __init__(self, page: Page, records: Records, left_out: Collection[int] = ()) -> None:
@@ -34,13 +34,13 @@ class Originals:
         A thread cuts them, which can go as deep as the one that read the page did.
         """
         with ThreadPoolExecutor(1) as thread:
-            texts = thread.submit(originals_of, self._page, self._records).result()
+            texts = thread.submit(raw_texts, self._page, self._records).result()
         if texts is None or not self._left_out:
             return texts
         return [text for position, text in enumerate(texts) if position not in self._left_out]
 
 
-def read(page: Page, records: Records) -> tuple[list[Any], dict[int, MisfitError]]:
+def read(page: Page, records: Records) -> tuple[list[Any], dict[int, UnstorableError]]:
     """A page's records, and by position the reason why one can't be read (None is in its place).
 
     Python refuses a page for one integer of over 4,300 digits or one value that is nested about
@@ -49,11 +49,11 @@ def read(page: Page, records: Records) -> tuple[list[Any], dict[int, MisfitError
     try:
         return records(page), {}
     except BadPayloadError:
-        texts = originals_of(page, records) if isinstance(records, RawRecords) else None
+        texts = raw_texts(page, records) if isinstance(records, RawSelector) else None
         if texts is None:
             raise
     found = [_read_one(text) for text in texts]
-    reasons = {number: e for number, e in enumerate(found) if isinstance(e, MisfitError)}
+    reasons = {number: e for number, e in enumerate(found) if isinstance(e, UnstorableError)}
     return [None if number in reasons else e for number, e in enumerate(found)], reasons
 
 
@@ -64,9 +64,9 @@ def _read_one(text: str) -> Any:
     except RecursionError:
         field = _deepest(text)
         where = f" in the field {shown(field)}" if field else ""
-        return MisfitError(f"is nested too deeply for Python to read{where}", field)
+        return UnstorableError(f"is nested too deeply for Python to read{where}", field)
     except ValueError as error:
-        return MisfitError(f"can't be read: {error}")
+        return UnstorableError(f"can't be read: {error}")
 
 
 def _deepest(text: str) -> str:
@@ -86,14 +86,14 @@ def _is_too_deep(value: msgspec.Raw) -> bool:
     return False
 
 
-def originals_of(page: Page, records: Records) -> list[str] | None:
+def raw_texts(page: Page, records: Records) -> list[str] | None:
     """Each record as it was sent, or as a source's own function finds it; None if neither works.
 
     msgspec, which cuts, takes UTF-8 only, and no halves of surrogate pairs: their escapes are
     masked as those of characters that the page has not.
     """
     try:
-        if not isinstance(records, RawRecords):
+        if not isinstance(records, RawSelector):
             return [json_text(record) for record in records(replace(page))]
         text = page.body.decode(json.detect_encoding(page.body), "surrogatepass")
         if _MASKED_ESCAPE.search(text):
@@ -104,7 +104,7 @@ def originals_of(page: Page, records: Records) -> list[str] | None:
         return None
 
 
-def _cut(page: Page, records: RawRecords, text: str) -> list[str]:
+def _cut(page: Page, records: RawSelector, text: str) -> list[str]:
     body = text.encode(errors="surrogatepass")
     rows = msgspec.json.decode(records.raw(replace(page, body=body)) or b"", type=list[msgspec.Raw])
     texts = (bytes(row).decode(errors="surrogatepass") for row in rows)

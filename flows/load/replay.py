@@ -10,7 +10,7 @@ from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.load import ledger
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load, open_rejects
-from flows.load.options import EVERYTHING_NEW, Request
+from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.load.page_pieces import WHOLE
 from flows.source import Page, Partition, Resource, Resume, Window
 
@@ -23,7 +23,7 @@ def replay(
     source: str,
     resource: Resource,
     partition: Partition,
-    request: Request = EVERYTHING_NEW,
+    options: LoadOptions = DEFAULT_OPTIONS,
 ) -> list[Entry]:
     """Load the rejects of a resource partition again: a load, and its entry, per load they are of.
 
@@ -48,7 +48,7 @@ def replay(
     with closing(connect()) as connection, closing(connect()) as reading:
         for load_id in open_rejects(connection, address):
             pages = _Rejects(reading, load_id)
-            once = replace(request, replays=load_id)
+            once = replace(options, replays=load_id)
             try:
                 entries.append(load(connection, source, as_sent, partition, pages, once))
             except (BadPayloadError, ConfigurationError) as error:

@@ -11,7 +11,7 @@ from flows.guards import without_secrets
 from flows.load import ledger, ownership
 from flows.load.ledger import Address
 from flows.load.partition_lock import transaction
-from flows.load.table_schema import is_there
+from flows.load.table_schema import exists
 from flows.postgres import locks
 
 log = logging.getLogger(__name__)
@@ -52,18 +52,18 @@ def reset(connection: Connection, source: str, resource: str) -> None:
     """
     with transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{source}")
-        locks.limit(cursor)
+        locks.set_timeout(cursor)
         ledger.abandon(cursor, source, resource, BY_HAND)
         table = Address(source, resource, "").table
-        if is_there(cursor, table):
+        if exists(cursor, table):
             ownership.check(cursor, table)
             truncate = partial(cursor.execute, _TRUNCATE.format(table))
-            locks.patiently(cursor, [table], truncate)
+            locks.with_retries(cursor, [table], truncate)
         ledger.forget(cursor, source, resource, BY_HAND)
 
 
 def _has_rows(cursor: Cursor, table: sql.Identifier) -> bool:
-    if not is_there(cursor, table):
+    if not exists(cursor, table):
         return False
     cursor.execute(_HAS_ROWS.format(table))
     return bool(cursor.fetchall()[0][0])

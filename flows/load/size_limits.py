@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flows.load.batch import MisfitError, Reject
+from flows.load.batch import Reject, UnstorableError
 from flows.redaction import CUT_OFF
 
 KEPT_CHARACTERS = 10_000
@@ -35,15 +35,15 @@ def rejects_bytes(rejects: Iterable[Reject]) -> int:
     return sum(len(reject.record) + _REJECT_BYTES for reject in rejects)
 
 
-def too_large(size_bytes: int, limit_bytes: int) -> MisfitError:
+def too_large(size_bytes: int, limit_bytes: int) -> UnstorableError:
     """Why a record of that size is set aside."""
-    return MisfitError(
+    return UnstorableError(
         f"has {size_bytes:,} bytes, and the resource's max_record_bytes is {limit_bytes:,}. Raise "
         "it and load again: only the record's start is kept here"
     )
 
 
-def too_large_of(records: Sequence[Any], limit_bytes: int) -> dict[int, MisfitError]:
+def too_large_of(records: Sequence[Any], limit_bytes: int) -> dict[int, UnstorableError]:
     """By position, why records that are Python objects are too large."""
     sizes = {number: _size_bytes(record) for number, record in enumerate(records)}
     return {
@@ -71,7 +71,7 @@ def kept(record: str, limit_bytes: int) -> str:
     return json.dumps(record[:KEPT_CHARACTERS] + CUT_OFF[-1], ensure_ascii=False)
 
 
-def batches(rejects: Iterable[Reject]) -> Iterator[list[Reject]]:
+def reject_batches(rejects: Iterable[Reject]) -> Iterator[list[Reject]]:
     """As many rejects as a statement may hold, but one at least."""
     batch: list[Reject] = []
     batch_bytes = 0

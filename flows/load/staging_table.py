@@ -18,20 +18,20 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.load import ownership, primary_key, shrinkage
-from flows.load.batch import Frame, MisfitError, shown
+from flows.load.batch import Batch, UnstorableError, shown
 from flows.load.column_names import OWN_COLUMNS
-from flows.load.column_registry import Columns
+from flows.load.column_registry import ColumnRegistry
 from flows.load.merge import (
     STAGE,
     Ids,
-    Published,
     Target,
+    WriteCounts,
     append,
     create_stage,
     delete_all,
     listed,
-    make_anew,
     merge,
+    recreate_stage,
     replace_all,
     try_newest,
 )
@@ -40,7 +40,7 @@ from flows.load.shrinkage import Replacement
 from flows.load.table_schema import (
     LOAD_ID_SETTING,
     NATURAL,
-    Change,
+    ColumnChange,
     apply,
     changes_for,
     column_types,
@@ -74,12 +74,12 @@ _COPY = sql.SQL("copy {} ({}) from stdin (format {})")
 _ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
 
 
-class Stage:
+class StagingTable:
     """The temporary table between COPY and the raw table; it lives in the session."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._columns = Columns(target.table, target.names, [*target.key, *target.scope])
+        self._columns = ColumnRegistry(target.table, target.names, [*target.key, *target.scope])
         self._pins = target.pins
         self._names: dict[str, str] = {}
         self._beyond_double: frozenset[str] = frozenset()
@@ -104,7 +104,7 @@ class Stage:
         self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
         self._other_key = primary_key.other_key(cursor, self._target.table, self._target.key)
         create_stage(cursor)
-        return not self._present or primary_key.is_put_off(cursor, self._target.table)
+        return not self._present or primary_key.is_deferred(cursor, self._target.table)
 
     def check_key(self) -> None:
         """Refuse to load into a table whose key is another one than the declaration's.
@@ -121,21 +121,21 @@ class Stage:
                 "that it has."
             )
 
-    def add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
+    def add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
         """COPY rows into the stage, which takes on the columns it lacks.
 
         Raises:
             MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
             BadPayloadError: when the table is frozen and they don't fit.
         """
-        self._columns.name(cursor, [frame.natural for frame in frames])
+        self._columns.name(cursor, [batch.natural for batch in batches])
         before = self._names, self._beyond_double
         cursor.execute("savepoint before_frames")
         try:
-            self._add(cursor, frames)
-        except (MisfitError, *REFUSALS) as error:
+            self._add(cursor, batches)
+        except (UnstorableError, *REFUSALS) as error:
             cursor.execute("rollback to savepoint before_frames")
-            misfit = error if isinstance(error, MisfitError) else self._refused(error)
+            misfit = error if isinstance(error, UnstorableError) else self._refused(error)
             self._names, self._beyond_double = before
             raise misfit from error
         cursor.execute("release savepoint before_frames")
@@ -145,7 +145,7 @@ class Stage:
         """The table's `numeric` columns, pinned or altered by hand, once the stage is created."""
         return Numerics(self._pins, self._columns.expected)
 
-    def _refused(self, error: psycopg2.Error) -> MisfitError:
+    def _refused(self, error: psycopg2.Error) -> UnstorableError:
         """What Postgres said, with the field of the column that it names."""
         said = " ".join(redact(error.diag.message_primary or str(error)).split())
         if len(said) > REFUSAL_CHARACTERS:
@@ -154,21 +154,21 @@ class Stage:
         fields = {column: field for field, column in self._names.items()}
         field = fields.get(place["column"]) if place else None
         if field is None:
-            return MisfitError(f"was refused by Postgres: {said}")
-        return MisfitError(
+            return UnstorableError(f"was refused by Postgres: {said}")
+        return UnstorableError(
             f"has a value in the field {shown(field)} that Postgres refused: {said}", field
         )
 
-    def has_unique_keys(self, frames: Sequence[Frame], fields: Sequence[str]) -> bool:
+    def has_unique_keys(self, batches: Sequence[Batch], fields: Sequence[str]) -> bool:
         """Whether no two rows have the same key, for sure; `fields` are those of the key."""
         is_pinned = not self._pins.keys().isdisjoint(self._target.key)
-        return not is_pinned and primary_key.are_unique(frames, fields)
+        return not is_pinned and primary_key.are_unique(batches, fields)
 
-    def _add(self, cursor: Cursor, frames: Sequence[Frame]) -> None:
-        self._make_room(cursor, frames, partial(self._evolve_stage, cursor))
-        self._copy(cursor, STAGE, frames)
+    def _add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
+        self._make_room(cursor, batches, partial(self._evolve_stage, cursor))
+        self._copy(cursor, STAGE, batches)
         if len(self._names) > WIDE_COLUMNS:
-            self._try(cursor, sum(frame.count for frame in frames))
+            self._try(cursor, sum(batch.count for batch in batches))
 
     def _try(self, cursor: Cursor, count: int) -> None:
         """See whether the newest rows of the stage would have room in the raw table.
@@ -187,23 +187,23 @@ class Stage:
         cursor.execute("drop table pg_temp.trial")
 
     def add_directly(
-        self, cursor: Cursor, frames: Sequence[Frame], load_id: int, puts_off_key: bool
-    ) -> list[Change] | None:
+        self, cursor: Cursor, batches: Sequence[Batch], load_id: int, defers_key: bool
+    ) -> list[ColumnChange] | None:
         """COPY rows straight into the raw table; with `puts_off_key`, a new one is without its key.
 
         Returns None, and leaves the table as it was, when it has a row with the key of one of
         them, or Postgres refuses one: then they have to go by way of the stage.
         """
-        self._columns.name(cursor, [frame.natural for frame in frames])
+        self._columns.name(cursor, [batch.natural for batch in batches])
         before = self._names, self._beyond_double
         cursor.execute("savepoint before_copy")
         cursor.execute("select set_config(%s, %s, true)", [LOAD_ID_SETTING, str(load_id)])
         try:
-            shape = partial(self._shape, cursor, puts_off_key=puts_off_key)
-            changes = self._make_room(cursor, frames, shape)
-            self._copy(cursor, self._target.table, frames)
+            shape = partial(self._shape, cursor, defers_key=defers_key)
+            changes = self._make_room(cursor, batches, shape)
+            self._copy(cursor, self._target.table, batches)
             return changes
-        except (psycopg2.errors.UniqueViolation, MisfitError, *REFUSALS):
+        except (psycopg2.errors.UniqueViolation, UnstorableError, *REFUSALS):
             cursor.execute("rollback to savepoint before_copy")
             self._names, self._beyond_double = before
             return None
@@ -211,19 +211,19 @@ class Stage:
     def _make_room(
         self,
         cursor: Cursor,
-        frames: Sequence[Frame],
-        shape: Callable[[Mapping[str, str]], list[Change]],
-    ) -> list[Change]:
+        batches: Sequence[Batch],
+        shape: Callable[[Mapping[str, str]], list[ColumnChange]],
+    ) -> list[ColumnChange]:
         """Have a table shaped for what each frame needs, once for those that need the same.
 
         None of their rows is in it yet: what an earlier one of them fills counts as filled.
         """
         self._filled = frozenset()
-        changes: list[Change] = []
+        changes: list[ColumnChange] = []
         seen: set[object] = set()
-        for frame in frames:
-            wanted = self._wanted(frame)
-            self._hold_to_contract(cursor, frame)
+        for batch in batches:
+            wanted = self._wanted(batch)
+            self._hold_to_contract(cursor, batch)
             need = (frozenset(wanted.items()), len(self._names))
             if need not in seen:
                 changes += shape(wanted)
@@ -232,49 +232,49 @@ class Stage:
         self._filled = frozenset()
         return changes
 
-    def _wanted(self, frame: Frame) -> dict[str, str]:
+    def _wanted(self, batch: Batch) -> dict[str, str]:
         """The frame's columns that hold any value, with their types; its other fields are noted."""
-        self._names = self._names | {field: self._columns[field] for field in frame.natural}
+        self._names = self._names | {field: self._columns[field] for field in batch.natural}
         new = {*self._names.values()} - self._present.keys()
         if len(new) > self._room:
-            raise MisfitError(
+            raise UnstorableError(
                 f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
                 f"takes {MAX_COLUMNS} with those that were dropped"
             )
-        self._beyond_double |= {self._names[field] for field in frame.beyond_double}
-        return {name: kind for name, kind in self._types(frame).items() if kind is not None}
+        self._beyond_double |= {self._names[field] for field in batch.beyond_double}
+        return {name: kind for name, kind in self._types(batch).items() if kind is not None}
 
-    def _types(self, frame: Frame) -> dict[str, str | None]:
+    def _types(self, batch: Batch) -> dict[str, str | None]:
         """What the frame's columns are to be; None for those that hold nulls alone."""
-        kinds = {self._names[field]: kind for field, kind in frame.natural.items()}
+        kinds = {self._names[field]: kind for field, kind in batch.natural.items()}
         return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
 
-    def _hold_to_contract(self, cursor: Cursor, frame: Frame) -> None:
+    def _hold_to_contract(self, cursor: Cursor, batch: Batch) -> None:
         """Refuse a frame that a table with a contract would have to change for."""
         if self._target.contract == "evolve" or not self._present:
             return
-        changes = self._changes(cursor, self._target.table, self._present, self._types(frame))
+        changes = self._changes(cursor, self._target.table, self._present, self._types(batch))
         if not changes:
             return
         differences = ", ".join(map(str, changes))
         if self._target.contract == "quarantine":
-            raise MisfitError(f"would need {differences}")
+            raise UnstorableError(f"would need {differences}")
         raise BadPayloadError(
             f"{self._target.table.as_string(cursor)} is frozen, and the API's records would need "
             f"{differences}. Ask the API's owner; to accept it, alter the table, or load once with "
             "the contract `evolve`."
         )
 
-    def _copy(self, cursor: Cursor, table: sql.Identifier, frames: Sequence[Frame]) -> None:
+    def _copy(self, cursor: Cursor, table: sql.Identifier, batches: Sequence[Batch]) -> None:
         """COPY the columns that hold a value."""
         types = column_types(cursor, table)
-        for fields, alike in groupby(frames, _valued_fields):
+        for fields, alike in groupby(batches, _valued_fields):
             if not fields:
-                cursor.execute(_ADD_NULLS.format(table), [sum(frame.count for frame in alike)])
+                cursor.execute(_ADD_NULLS.format(table), [sum(batch.count for batch in alike)])
                 continue
             kinds = {field: types[self._names[field]] for field in fields}
             columns = listed("{}", [self._names[field] for field in fields])
-            sources = (frame.copy_source(kinds) for frame in alike)
+            sources = (batch.copy_source(kinds) for batch in alike)
             for form, parts in groupby(sources, itemgetter(0)):
                 command = _COPY.format(table, columns, sql.SQL(form))
                 rows = io.BytesIO(b"".join(rows for _, rows in parts))
@@ -282,16 +282,16 @@ class Stage:
 
     def _evolve(
         self, cursor: Cursor, table: sql.Identifier, wanted: Mapping[str, str | None]
-    ) -> list[Change]:
+    ) -> list[ColumnChange]:
         changes = self._changes(cursor, table, column_types(cursor, table), wanted)
         change = partial(apply, cursor, table, changes)
         if table == STAGE:
             change()
         elif changes:
-            locks.patiently(cursor, [table], change)
+            locks.with_retries(cursor, [table], change)
         return changes
 
-    def _evolve_stage(self, cursor: Cursor, wanted: Mapping[str, str | None]) -> list[Change]:
+    def _evolve_stage(self, cursor: Cursor, wanted: Mapping[str, str | None]) -> list[ColumnChange]:
         """Add and widen columns; where many are new, by making the stage anew.
 
         For each column that is added to a table, Postgres keeps one more description of all its
@@ -304,7 +304,7 @@ class Stage:
             apply(cursor, STAGE, changes)
             return changes
         apply(cursor, STAGE, [change for change in changes if change.old_type is not None])
-        make_anew(cursor, {change.column: change.new_type for change in added})
+        recreate_stage(cursor, {change.column: change.new_type for change in added})
         return changes
 
     def _changes(
@@ -313,27 +313,27 @@ class Stage:
         table: sql.Identifier,
         present: Mapping[str, str],
         wanted: Mapping[str, str | None],
-    ) -> list[Change]:
+    ) -> list[ColumnChange]:
         pinned = frozenset(self._pins)
         beyond = self._beyond_double
         return changes_for(cursor, table, present, wanted, pinned, beyond, self._filled)
 
-    def give_key(self, cursor: Cursor) -> None:
+    def create_key(self, cursor: Cursor) -> None:
         """Give the raw table its key, where that was put off."""
-        primary_key.give(cursor, self._target.table, self._target.key)
+        primary_key.create_deferred(cursor, self._target.table, self._target.key)
 
     def replacement(self, cursor: Cursor) -> Replacement:
         """How many rows a `replace` would remove, and how many it would bring."""
         return shrinkage.replacement(cursor, self._target)
 
-    def publish(
+    def flush(
         self,
         cursor: Cursor,
         disposition: Disposition,
         load_id: int,
         replays: int | None = None,
         may_repeat_keys: bool = True,
-    ) -> tuple[Published, list[Change]]:
+    ) -> tuple[WriteCounts, list[ColumnChange]]:
         """Bring the staged rows into the raw table and empty the stage.
 
         Where several of them may have the same key, the last one counts. Rows that a load after
@@ -341,24 +341,24 @@ class Stage:
         the load that it replayed.
         """
         changes = self._shape(cursor, column_types(cursor, STAGE))
-        self.give_key(cursor)
-        published = Published()
+        self.create_key(cursor)
+        written = WriteCounts()
         if column_types(cursor, self._target.table):
             ids = {"load_id": load_id, "replays": replays}
-            published = self._write(cursor, disposition, ids, may_repeat_keys)
+            written = self._write(cursor, disposition, ids, may_repeat_keys)
         cursor.execute("truncate pg_temp.stage")
-        return published, changes
+        return written, changes
 
     def _write(
         self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool
-    ) -> Published:
+    ) -> WriteCounts:
         if disposition == "append":
             return append(cursor, self._target, ids)
         if disposition == "merge":
             return merge(cursor, self._target, ids, may_repeat_keys)
         deleted = self._change_key(cursor) if self._other_key else 0
-        published = replace_all(cursor, self._target, ids, may_repeat_keys)
-        return replace(published, deleted=published.deleted + deleted)
+        written = replace_all(cursor, self._target, ids, may_repeat_keys)
+        return replace(written, deleted=written.deleted + deleted)
 
     def _change_key(self, cursor: Cursor) -> int:
         """Empty the partition and give the table the key that is declared now."""
@@ -368,8 +368,8 @@ class Stage:
         return deleted
 
     def _shape(
-        self, cursor: Cursor, staged: Mapping[str, str], puts_off_key: bool = False
-    ) -> list[Change]:
+        self, cursor: Cursor, staged: Mapping[str, str], defers_key: bool = False
+    ) -> list[ColumnChange]:
         """Create or widen the raw table, one session at a time."""
         table = self._target.table
         primary_key.lock(cursor, table)
@@ -388,19 +388,19 @@ class Stage:
             return self._evolve(cursor, table, wanted)
         types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
         create_table(cursor, table, types, list(self._target.key))
-        if puts_off_key:
-            primary_key.put_off(cursor, table)
+        if defers_key:
+            primary_key.defer(cursor, table)
         return []
 
 
-def _by_columns(target: Target, columns: Columns) -> Target:
+def _by_columns(target: Target, columns: ColumnRegistry) -> Target:
     """The target with columns in the place of fields."""
     scope = {columns[field]: value for field, value in target.scope.items()}
     return replace(target, key=tuple(columns[field] for field in target.key), scope=scope)
 
 
-def _valued_fields(frame: Frame) -> tuple[str, ...]:
-    return tuple(field for field, kind in frame.natural.items() if kind is not None)
+def _valued_fields(batch: Batch) -> tuple[str, ...]:
+    return tuple(field for field, kind in batch.natural.items() if kind is not None)
 
 
 def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:

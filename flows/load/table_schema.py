@@ -22,7 +22,7 @@ NATURAL = frozenset({"bigint", "double precision", "boolean", "text", "jsonb"})
 
 
 @dataclass(frozen=True)
-class Change:
+class ColumnChange:
     """A column that was added (`old_type` is None) or given a wider type."""
 
     column: str
@@ -36,7 +36,7 @@ class Change:
         return f'"{self.column}" from {self.old_type} to {self.new_type}'
 
 
-def is_there(cursor: Cursor, table: sql.Identifier) -> bool:
+def exists(cursor: Cursor, table: sql.Identifier) -> bool:
     """Whether there is such a table."""
     cursor.execute("select to_regclass(%s) is not null", [table.as_string(cursor)])
     return bool(cursor.fetchall()[0][0])
@@ -84,7 +84,7 @@ def changes_for(
     pinned: frozenset[str],
     beyond_double: frozenset[str],
     filled: frozenset[str] = frozenset(),
-) -> list[Change]:
+) -> list[ColumnChange]:
     """What would give a table with the columns `present` room for the `wanted` types.
 
     A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
@@ -105,11 +105,11 @@ def changes_for(
             is_open, fits_double = name not in filled, name not in beyond_double
             new = _widest(cursor, table, name, old, kind, is_open, fits_double)
         if new != old:
-            changes.append(Change(name, old, new))
+            changes.append(ColumnChange(name, old, new))
     return changes
 
 
-def apply(cursor: Cursor, table: sql.Identifier, changes: Sequence[Change]) -> None:
+def apply(cursor: Cursor, table: sql.Identifier, changes: Sequence[ColumnChange]) -> None:
     """Add and widen columns; views on the table survive it.
 
     Raises:
@@ -176,7 +176,7 @@ def converted(name: str, old: str, new: str) -> sql.Composable:
     return sql.SQL("{}::{}").format(column, sql.SQL(new))
 
 
-def _retype(change: Change) -> sql.Composed:
+def _retype(change: ColumnChange) -> sql.Composed:
     using = converted(change.column, change.old_type or "text", change.new_type)
     return sql.SQL("alter column {} type {} using {}").format(
         sql.Identifier(change.column), sql.SQL(change.new_type), using

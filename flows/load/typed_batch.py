@@ -20,14 +20,14 @@ from flows.load.batch import (
     EXACT_DOUBLES_TO,
     KEY_COLUMN_BYTES,
     MAX_KEY_BYTES,
-    Frame,
-    RecordFrame,
+    Batch,
+    RecordBatch,
     Texts,
 )
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales, fits
 from flows.load.page_pieces import finder
-from flows.load.raw_records import Originals
-from flows.source import Page, RawRecords, Record, Resource
+from flows.load.raw_records import RawTexts
+from flows.source import Page, RawSelector, Record, Resource
 
 CSV = r"csv, escape '\', null 'null'"
 
@@ -52,7 +52,7 @@ _ESCAPE = re.compile(rb'\\(?:u00([0-9a-fA-F]{2})|([^"\\]))|\\.')
 _ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
-class TableFrame:
+class TypedBatch:
     """The records of one page, already written as COPY's CSV."""
 
     def __init__(
@@ -79,7 +79,7 @@ class TableFrame:
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
         """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
         if "jsonb" in types.values():
-            return RecordFrame(self.records()).copy_source(types)
+            return RecordBatch(self.records()).copy_source(types)
         return CSV, self._csv
 
     def records(self) -> list[Record]:
@@ -91,7 +91,7 @@ class TableFrame:
         return self._texts()
 
 
-class Tables:
+class TypedParser:
     """Reads the pages of one resource partition, in their order.
 
     Attributes:
@@ -109,27 +109,27 @@ class Tables:
         self._numerics = numerics
         self._own_fields = own_fields
         self.key = [name for name in resource.key if name not in own_fields]
-        self._shape: _Shape | None = None
+        self._shape: _RecordType | None = None
 
-    def learn(self, frame: Frame) -> None:
+    def learn(self, batch: Batch) -> None:
         """Try the types of records that were read one by one on the next pages.
 
         Where they don't stand for all that the records had, those are read one by one, too.
         """
         known = self._shape.kinds if self._shape else {}
-        names = [name for name in frame.natural if name not in self._own_fields]
-        kinds = {name: frame.natural[name] or known.get(name) for name in names}
+        names = [name for name in batch.natural if name not in self._own_fields]
+        kinds = {name: batch.natural[name] or known.get(name) for name in names}
         has_key = all(map(kinds.get, self.key))
         is_plain = all(kind in _TYPES for kind in kinds.values())
         self._shape = None
         if has_key and is_plain and not any(map(_ODD_NAME.search, kinds)):
-            scales = self._numerics.scales(frame.natural)
-            self._shape = _Shape(kinds, frame.beyond_double, self._resource.key, scales)
+            scales = self._numerics.scales(batch.natural)
+            self._shape = _RecordType(kinds, batch.beyond_double, self._resource.key, scales)
 
-    def read(self, page: Page) -> tuple[TableFrame, set[Any]] | None:
+    def read(self, page: Page) -> tuple[TypedBatch, set[Any]] | None:
         """The page's records, with the values of the cursor field; None for the slower way."""
         records = finder(page, self._resource)
-        raw = records.raw(page) if isinstance(records, RawRecords) else None
+        raw = records.raw(page) if isinstance(records, RawSelector) else None
         if raw is None or _has_nul(raw):
             return None
         if self._shape is None:
@@ -153,21 +153,21 @@ class Tables:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return
         if records and all(isinstance(record, dict) for record in records):
-            self.learn(RecordFrame(records))
+            self.learn(RecordBatch(records))
 
     def _frame(
-        self, page: Page, shape: "_Shape", natural: Mapping[str, str | None], rows: list[Any]
-    ) -> TableFrame:
-        own = RecordFrame([dict(self._own_fields)]).natural
+        self, page: Page, shape: "_RecordType", natural: Mapping[str, str | None], rows: list[Any]
+    ) -> TypedBatch:
+        own = RecordBatch([dict(self._own_fields)]).natural
         prefix = tuple(value for value in self._own_fields.values() if value is not None)
         valued = shape.tuples([name for name, kind in natural.items() if kind], rows)
-        return TableFrame(
+        return TypedBatch(
             {**own, **natural},
             frozenset(name for name in natural if shape.goes_beyond_double(name, rows)),
             [prefix + row for row in valued] if prefix else valued,
             list(map(hash, shape.tuples(self.key, rows))) if self.key else None,
             partial(self._records_of, page),
-            Originals(page, finder(page, self._resource)),
+            RawTexts(page, finder(page, self._resource)),
         )
 
     def _records_of(self, page: Page) -> list[Record]:
@@ -175,7 +175,7 @@ class Tables:
         return [{**self._own_fields, **record} for record in records(page)]
 
 
-class _Shape:
+class _RecordType:
     """The fields of a page and their types."""
 
     def __init__(

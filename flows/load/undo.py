@@ -27,5 +27,5 @@ def undo(
     cursor.execute(_LOADS, [*vars(address).values(), begun_by, load_id])
     loads = [number for (number,) in cursor]
     cursor.execute(_DELETE.format(table), [loads])
-    ledger.add(cursor, load_id, Counts(deleted=cursor.rowcount))
+    ledger.add_counts(cursor, load_id, Counts(deleted=cursor.rowcount))
     cursor.execute(_SUPERSEDE, [load_id, loads])

@@ -68,7 +68,7 @@ _SET_BY_US = ("application_name", "client_encoding")
 
 
 @dataclass(frozen=True)
-class Address:
+class ConnectionParameters:
     """Where Postgres is and how to log in; `parameters` are libpq's, as the URL has them."""
 
     host: str
@@ -132,7 +132,7 @@ def parse(text: str, name: str) -> URL:
         ) from None
 
 
-def of(url: URL, name: str) -> Address:
+def from_url(url: URL, name: str) -> ConnectionParameters:
     """The address that a URL means.
 
     Raises:
@@ -144,7 +144,7 @@ def of(url: URL, name: str) -> Address:
     parts = {part: _in_one_place(url, part, key, query, name) for key, part in _MOVED.items()}
     parameters = {key: value for key, value in query.items() if key not in _MOVED}
     _check_parameters(parameters, name)
-    return Address(
+    return ConnectionParameters(
         host=_one_host(_needed(parts["host"], "host", name), name),
         port=_port(parts["port"], name),
         user=_needed(parts["username"], "user", name),

@@ -12,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
-from flows.postgres.grants import Attached, attach, attached_to
+from flows.postgres.grants import Attachments, attach, attachments_of
 
 _DEPENDENTS = """
 with recursive dependents (view, depth) as (
@@ -54,7 +54,7 @@ class _View:
     definition: str
     owner: str
     options: list[str] | None
-    attached: Attached
+    attached: Attachments
 
 
 @contextmanager
@@ -96,7 +96,12 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
     cursor.execute(_DEPENDENTS, {"tables": [name for (name,) in cursor]})
     return [
         _View(
-            sql.Identifier(schema, name), kind, definition, owner, options, attached_to(cursor, oid)
+            sql.Identifier(schema, name),
+            kind,
+            definition,
+            owner,
+            options,
+            attachments_of(cursor, oid),
         )
         for oid, schema, name, kind, definition, owner, options in cursor.fetchall()
     ]

@@ -112,7 +112,7 @@ class Rule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Attached:
+class Attachments:
     """All that is attached to a relation."""
 
     grants: Sequence[Grant] = ()
@@ -120,15 +120,15 @@ class Attached:
     rules: Sequence[Rule] = ()
 
 
-def attached_to(cursor: Cursor, oid: int) -> Attached:
+def attachments_of(cursor: Cursor, oid: int) -> Attachments:
     """What is attached to the relation of that number."""
     cursor.execute(_GRANTS, [oid])
     grants = [Grant(*row) for row in cursor]
     cursor.execute(_COMMENTS, [oid])
-    return Attached(grants, [Comment(*row) for row in cursor], _rules(cursor, oid))
+    return Attachments(grants, [Comment(*row) for row in cursor], _rules(cursor, oid))
 
 
-def attach(cursor: Cursor, name: sql.Identifier, attached: Attached) -> None:
+def attach(cursor: Cursor, name: sql.Identifier, attached: Attachments) -> None:
     """Attach it to a relation, but for what was attached to columns that this one lacks.
 
     Where it has a comment already, that one stays.

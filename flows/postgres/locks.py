@@ -44,7 +44,7 @@ order by state_change
 _LIMIT = "select set_config('lock_timeout', %s, true)"
 
 
-def limit(cursor: Cursor) -> None:
+def set_timeout(cursor: Cursor) -> None:
     """Let no statement of this transaction wait longer than `TIMEOUT_SECONDS` for a lock."""
     cursor.execute(_LIMIT, [milliseconds(TIMEOUT_SECONDS)])
 
@@ -54,7 +54,9 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f}ms"
 
 
-def patiently(cursor: Cursor, tables: Sequence[sql.Identifier], change: Callable[[], None]) -> None:
+def with_retries(
+    cursor: Cursor, tables: Sequence[sql.Identifier], change: Callable[[], None]
+) -> None:
     """Make a change that needs tables for itself; try it again while other sessions hold them.
 
     Raises:
@@ -75,7 +77,7 @@ def patiently(cursor: Cursor, tables: Sequence[sql.Identifier], change: Callable
 def _is_done(cursor: Cursor, change: Callable[[], None]) -> bool:
     """Make the change, unless a lock timeout ends it; then nothing of it is left."""
     cursor.execute("savepoint before_change")
-    limit(cursor)
+    set_timeout(cursor)
     try:
         change()
     except psycopg2.errors.LockNotAvailable:

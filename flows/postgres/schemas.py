@@ -26,7 +26,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnSchema:
     """A schema for tables of this project's own.
 
     Attributes:
@@ -49,7 +49,7 @@ class Own:
         return f"{self.holds}, version {checksum}."
 
 
-def is_there(cursor: Cursor, schema: str) -> bool:
+def exists(cursor: Cursor, schema: str) -> bool:
     """Whether a schema is there."""
     cursor.execute("select to_regnamespace(quote_ident(%s)) is not null", [schema])
     return bool(cursor.fetchall()[0][0])
@@ -57,17 +57,17 @@ def is_there(cursor: Cursor, schema: str) -> bool:
 
 def ensure(cursor: Cursor, schema: str) -> None:
     """Create a schema that is not there; `if not exists` would ask for the right even if it is."""
-    if not is_there(cursor, schema):
+    if not exists(cursor, schema):
         cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
 
 
-def is_complete(cursor: Cursor, own: Own) -> bool:
+def is_complete(cursor: Cursor, own: OwnSchema) -> bool:
     """Whether the schema is there and its tables are of today's version."""
     cursor.execute(_COMMENT, [own.name])
     return cursor.fetchall() == [(own.version,)]
 
 
-def is_ours(cursor: Cursor, own: Own) -> bool:
+def is_ours(cursor: Cursor, own: OwnSchema) -> bool:
     """Whether this project made the schema's tables, by its comment or by one of these tables."""
     cursor.execute(_COMMENT, [own.name])
     [(comment,)] = cursor.fetchall()
@@ -78,7 +78,7 @@ def is_ours(cursor: Cursor, own: Own) -> bool:
     return cursor.fetchall() == [(True,)]
 
 
-def complete(cursor: Cursor, own: Own) -> None:
+def complete(cursor: Cursor, own: OwnSchema) -> None:
     """Create the schema, or complete its tables; the caller sees to it that nobody else does so.
 
     Raises:
@@ -93,7 +93,7 @@ def complete(cursor: Cursor, own: Own) -> None:
     cursor.execute(comment.format(sql.Identifier(own.name), sql.Literal(own.version)))
 
 
-def _refuse_others(cursor: Cursor, own: Own) -> None:
+def _refuse_others(cursor: Cursor, own: OwnSchema) -> None:
     cursor.execute(_HELD, [own.name])
     held = [what for (what,) in cursor]
     if held and not is_ours(cursor, own):

@@ -55,7 +55,7 @@ select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as giv
 """
 
 
-def begin(arguments: Mapping[str, Any]) -> Connection:
+def connect(arguments: Mapping[str, Any]) -> Connection:
     """A new session, of one client alone, with its token and our settings.
 
     Raises:
@@ -68,7 +68,7 @@ def begin(arguments: Mapping[str, Any]) -> Connection:
         connection.close()  # or the check would need a third one
         pooler.check(arguments)
         connection, _ = _connected(arguments)
-    set_up(connection, SETTINGS)
+    configure(connection, SETTINGS)
     connection.autocommit = False
     return connection
 
@@ -89,7 +89,7 @@ def _connected(arguments: Mapping[str, Any]) -> tuple[Connection, bool]:
     return connection, connection.info.backend_pid != process_id
 
 
-def set_up(connection: Connection, settings: Mapping[str, str]) -> None:
+def configure(connection: Connection, settings: Mapping[str, str]) -> None:
     """Set all of it in one round trip, and no timeout else, for as long as the session lasts."""
     with connection.cursor() as cursor:
         cursor.execute(_SET, [list(TIMEOUTS), list(settings), list(settings.values())])

@@ -19,7 +19,7 @@ from blocks import roles
 from commands import psql
 from deployments.local.postgres import libpq
 from flows.dbt_build import history
-from flows.dbt_build.publish import Name, Relation, publish
+from flows.dbt_build.publish import Relation, RelationName, publish
 from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.postgres.dependent_views import without_dependent_views
@@ -51,7 +51,7 @@ union all
 select 'member', roleid::regrole::text, member::regrole::text, '' from pg_auth_members
 order by 1, 2, 3, 4
 """
-FACTS = Relation(Name("marts__audit", "facts"), Name("marts", "facts"))
+FACTS = Relation(RelationName("marts__audit", "facts"), RelationName("marts", "facts"))
 
 
 def grant_roles(database: URL) -> None:

@@ -67,14 +67,14 @@ FEW = [
     ("merge_new-even", Death("after", "commit", 7)),
     ("merge_new-even", Death("before", "key", 1)),
     ("merge_new-steps", Death("after", "key", 1)),
-    ("merge_changed-next_url", Death("after", "publish", 3)),
+    ("merge_changed-next_url", Death("after", "flush", 3)),
     ("merge_changed-steps", Death("before", "remember", 2)),
     ("append-next_url", Death("after", "copy", 3)),
     ("append-steps", Death("before", "page", 6, in_lockstep=True)),
     ("append-steps", Death("after", "end", 1)),
     ("append-even", Death("after", "commit", 7)),
     ("append-one_page", Death("after", "remember", 1)),
-    ("replace-next_url", Death("after", "publish", 1)),
+    ("replace-next_url", Death("after", "flush", 1)),
     ("replace-steps", Death("after", "commit", 6)),
     ("replace-one_page", Death("after", "begin", 1)),
 ]
@@ -84,7 +84,7 @@ def takes(scenario: Scenario, step: str) -> bool:
     """Whether such a load has the step: into a new table rows go straight."""
     if step == "direct":
         return not scenario.loaded_before
-    if step == "publish":
+    if step == "flush":
         return scenario.loaded_before
     return True
 

@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from flows.extract.client import Client
 from flows.load import ledger, primary_key
 from flows.load import loader as loading
-from flows.load.staging_table import Stage
+from flows.load.staging_table import StagingTable
 from tests.chaos.scenarios import Scenario
 
 NAME = "chaos victim"
@@ -36,11 +36,11 @@ class Session(Connection):
 STEPS: dict[str, tuple[Any, str]] = {
     "lock": (ledger, "lock"),
     "begin": (ledger, "begin"),
-    "stage": (Stage, "create"),
+    "stage": (StagingTable, "create"),
     "page": (Client, "get"),
-    "copy": (Stage, "_copy"),
-    "direct": (Stage, "add_directly"),
-    "publish": (Stage, "publish"),
+    "copy": (StagingTable, "_copy"),
+    "direct": (StagingTable, "add_directly"),
+    "flush": (StagingTable, "flush"),
     "key": (primary_key, "give"),
     "account": (ledger, "add"),
     "remember": (ledger, "save_checkpoint"),
@@ -90,7 +90,7 @@ def interrupt(
     patch(owner, name, step)
     if death.in_lockstep:
         patch(
-            loading.Load,
+            loading.Loader,
             "_read_ahead",
             lambda load, pages: (each for page in pages for each in load._reader.readings(page)),
         )

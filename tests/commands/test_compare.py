@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from commands.dbt_diff.compare import differences, key_of
-from flows.dbt_build.publish import Name
+from commands.dbt_diff.compare import compare, key_of
+from flows.dbt_build.publish import RelationName
 
 Query = Callable[..., list[tuple]]
 
-OLD, NEW = Name("marts", "Items"), Name("marts__trial", "Items")
+OLD, NEW = RelationName("marts", "Items"), RelationName("marts__trial", "Items")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def published(query: Query) -> None:
 
 def said(connection: Connection, *key: str) -> list[str]:
     with connection, connection.cursor() as cursor:
-        return differences(cursor, OLD, NEW, key)
+        return compare(cursor, OLD, NEW, key)
 
 
 @pytest.mark.usefixtures("published")

@@ -16,12 +16,12 @@ from sqlalchemy.engine import URL
 
 from blocks.warehouse import TRANSFORMER_URL_VARIABLE, URL_VARIABLE, Warehouse
 from commands.dbt_diff import __main__ as command
-from commands.dbt_diff.__main__ import main, told
+from commands.dbt_diff.__main__ import main, report
 from commands.dbt_diff.build import Trial, trial
 from deployments.local.postgres import libpq
 from flows import transform
 from flows.dbt_build import dbt_runner, history, scratch_schemas
-from flows.dbt_build.publish import Name
+from flows.dbt_build.publish import RelationName
 from flows.errors import ConfigurationError
 from flows.load import ledger
 
@@ -94,7 +94,7 @@ def published(
     assert "Completed successfully" in said, said
     with connection, connection.cursor() as cursor:
         manifest = json.loads((target / "manifest.json").read_text())
-        history.publish(cursor, build_id, manifest, [], [])
+        history.mark_published(cursor, build_id, manifest, [], [])
 
 
 @pytest.mark.usefixtures("published")
@@ -125,14 +125,14 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
     with closing(psycopg2.connect(libpq(login))) as killed, killed, killed.cursor() as cursor:
-        scratch_schemas.prepare(cursor, [Name("marts__pr_7", "left_over")])
+        scratch_schemas.prepare(cursor, [RelationName("marts__pr_7", "left_over")])
         cursor.execute("create table marts__pr_7.left_over ()")
     left_over: list[tuple] = []
 
     def look_and_tell(cursor: Cursor, built: Trial) -> list[str]:
         cursor.execute("select to_regclass('marts__pr_7.left_over')")
         left_over.extend(cursor.fetchall())
-        return told(cursor, built)
+        return report(cursor, built)
 
     monkeypatch.setattr(command, "told", look_and_tell)
     model.write_text(mart.replace("        customer_id,", "        'one' as customer_id,"))
@@ -175,7 +175,7 @@ def test_what_a_killed_trial_left_can_be_dropped_and_nothing_else(
     monkeypatch.setenv(URL_VARIABLE, libpq(database))
     for suffix in ("pr_7", "pr_77"):
         with connection, connection.cursor() as cursor:
-            scratch_schemas.prepare(cursor, [Name(f"marts__{suffix}", "facts")])
+            scratch_schemas.prepare(cursor, [RelationName(f"marts__{suffix}", "facts")])
             cursor.execute(f"create table marts__{suffix}.facts (id int)")
     query("create schema raw_shop__pr_7; create table raw_shop__pr_7.orders (id int)")
     query("create table marts__pr_7.mine (id int)")

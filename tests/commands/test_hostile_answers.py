@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
 from commands.new_source import inference
-from commands.new_source.__main__ import drafted
+from commands.new_source.__main__ import make_draft
 from commands.new_source.literals import Call, jinja, python, read_python, rendered, yaml_text
 from commands.new_source.templates import Draft, write
 from deployments.local.postgres import libpq
@@ -138,7 +138,9 @@ def written(root: Path, url: str, number: int) -> list[Any]:
     text = TEXTS[number]
     part = quote(text, safe="", errors="replace")
     last = f"{part}/{part}?{part}={part}"
-    draft = drafted(name_of(number), f"{url}{number}/{last}", "", text, f"param:p:{secret(number)}")
+    draft = make_draft(
+        name_of(number), f"{url}{number}/{last}", "", text, f"param:p:{secret(number)}"
+    )
     write(draft, root)
     query = text.encode(errors="replace").decode()
     return [

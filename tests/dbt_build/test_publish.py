@@ -9,13 +9,13 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.dbt_build import publish as module
-from flows.dbt_build.publish import Name, Relation, publish
+from flows.dbt_build.publish import Relation, RelationName, publish
 from flows.errors import ConfigurationError, UnavailableError
 
 Query = Callable[..., list[tuple]]
 
-FACTS = Relation(Name("marts__audit", "facts"), Name("marts", "facts"))
-REPORT = Relation(Name("marts__audit", "report"), Name("marts", "report"))
+FACTS = Relation(RelationName("marts__audit", "facts"), RelationName("marts", "facts"))
+REPORT = Relation(RelationName("marts__audit", "report"), RelationName("marts", "report"))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_what_is_new_gets_the_default_grants_of_its_schema(
 ) -> None:
     query("alter default privileges in schema marts grant select on tables to public")
     query("create table marts__audit.fresh as select 1 as id")
-    run(connection, Relation(Name("marts__audit", "fresh"), Name("marts", "fresh")))
+    run(connection, Relation(RelationName("marts__audit", "fresh"), RelationName("marts", "fresh")))
     assert query("select has_table_privilege('public', 'marts.fresh', 'select')") == [(True,)]
 
 

@@ -7,12 +7,12 @@ from psycopg2.errors import UniqueViolation
 from psycopg2.extensions import connection as Connection
 
 from flows.dbt_build import scratch_schemas
-from flows.dbt_build.publish import Name, Relation, publish
+from flows.dbt_build.publish import Relation, RelationName, publish
 from flows.dbt_build.published_copies import copy_published
 
 Query = Callable[..., list[tuple]]
 
-ITEMS = Relation(Name("snapshots__audit", "items"), Name("snapshots", "items"))
+ITEMS = Relation(RelationName("snapshots__audit", "items"), RelationName("snapshots", "items"))
 ITEMS_TABLE = """
 create table snapshots.items (
     id int constraint "my key" primary key,

@@ -9,12 +9,12 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build import history, scratch_schemas
 from flows.dbt_build.manifests import made_before, to_make
-from flows.dbt_build.publish import Name
+from flows.dbt_build.publish import RelationName
 from flows.errors import ConfigurationError
 
 Query = Callable[..., list[tuple]]
 
-FACTS, REPORT = Name("marts__audit", "facts"), Name("marts__audit", "report")
+FACTS, REPORT = RelationName("marts__audit", "facts"), RelationName("marts__audit", "report")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_only_what_builds_made_is_dropped(cursor: Cursor, query: Query) -> None:
     assert not is_there(query, "marts__audit.report")
     for kept in ("marts__audit.mine", "crm__audit.facts", "raw_bank__audit.facts"):
         assert is_there(query, kept)
-    assert scratch_schemas.unknown(cursor, "__audit") == [Name("marts__audit", "mine")]
+    assert scratch_schemas.unknown(cursor, "__audit") == [RelationName("marts__audit", "mine")]
 
 
 @pytest.mark.usefixtures("built")
@@ -79,7 +79,7 @@ def test_a_schema_whose_suffix_postgres_would_cut_is_refused(cursor: Cursor, que
     """Of 63 bytes, the schema that readers see and the one of a build would be one."""
     published = "m" * 63
     with pytest.raises(ConfigurationError, match=f"{published}__audit.* 70 bytes.* cuts .* 63"):
-        scratch_schemas.prepare(cursor, [FACTS, Name(f"{published}__audit", "facts")])
+        scratch_schemas.prepare(cursor, [FACTS, RelationName(f"{published}__audit", "facts")])
     assert query("select to_regnamespace(%s) is null", published) == [(True,)]
 
 
@@ -94,7 +94,7 @@ def test_a_table_in_our_schema_that_dbt_would_replace_is_refused(
     cursor: Cursor, query: Query
 ) -> None:
     query("create table marts__audit.dim (id int)")
-    dim = Name("marts__audit", "dim")
+    dim = RelationName("marts__audit", "dim")
     with pytest.raises(ConfigurationError, match=r"no build of this role made: marts__audit\.dim"):
         scratch_schemas.prepare(cursor, [dim])
     query("drop table marts__audit.dim")
@@ -154,7 +154,7 @@ def test_what_earlier_versions_made_is_known_from_their_manifests(
     history.prepare(cursor)
     build_id = history.begin(cursor, None, "A test.", "code", {})
     nodes = {"a": node("marts", "facts"), "b": node("raw_bank", "facts"), "c": node("hr", "facts")}
-    history.publish(cursor, build_id, {"nodes": nodes}, [], [])
+    history.mark_published(cursor, build_id, {"nodes": nodes}, [], [])
     query("update dbt.builds set is_recorded = null")
 
     scratch_schemas.adopt(cursor, made_before(history.unrecorded_manifests(cursor), "__audit"))

@@ -11,7 +11,7 @@ from requests.structures import CaseInsensitiveDict
 
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.extract.response import Said
+from flows.extract.response import Response
 from flows.load import ledger
 from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window
 
@@ -27,7 +27,7 @@ class MemoryClient(Client):
         super().__init__(source)
         self._api = api
 
-    def _send(self, request: HttpRequest, left_seconds: float) -> Said:
+    def _send(self, request: HttpRequest, left_seconds: float) -> Response:
         parts = urlsplit(request.url)
         asked = Asked(f"{parts.path}?{parts.query}" if parts.query else parts.path)
         asked.method, asked.headers = request.method, Message()
@@ -36,7 +36,7 @@ class MemoryClient(Client):
             asked.headers[name] = value
         answer = self._api(asked)
         headers = CaseInsensitiveDict(answer.headers)
-        return Said(request.url, answer.status, "", headers, answer.body, None)
+        return Response(request.url, answer.status, "", headers, answer.body, None)
 
 
 def read(

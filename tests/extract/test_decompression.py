@@ -10,7 +10,7 @@ from conftest import Answer, Serve
 from flows.errors import UnavailableError
 from flows.extract import decompression
 from flows.extract.client import Client
-from flows.extract.decompression import SLICE_BYTES, unpacked
+from flows.extract.decompression import SLICE_BYTES, decompressed
 from flows.source import Source
 
 EMPTY_MEMBER = gzip.compress(b"")
@@ -48,17 +48,17 @@ def test_a_body_of_many_members_takes_work_in_proportion_to_them(
     counted = Counted()
     monkeypatch.setattr(decompression, "zlib", counted)
     members = 10_000
-    assert unpacked(EMPTY_MEMBER * members, "gzip", LIMIT_BYTES) == b""
+    assert decompressed(EMPTY_MEMBER * members, "gzip", LIMIT_BYTES) == b""
     assert 0 < counted.copied_bytes <= members * SLICE_BYTES
 
 
 def test_members_may_end_anywhere_in_what_zlib_gets_at_a_time() -> None:
     parts = [b"%d " % number * 7 for number in range(3000)]
     body = b"".join(gzip.compress(part) + bytes(number % 5) for number, part in enumerate(parts))
-    assert unpacked(body, "gzip", LIMIT_BYTES) == b"".join(parts)
+    assert decompressed(body, "gzip", LIMIT_BYTES) == b"".join(parts)
     for cut in (len(body) - 9, len(body) // 2 + 1):
-        with pytest.raises((decompression.CutShortError, decompression.UnpackError)):
-            unpacked(body[:cut], "gzip", LIMIT_BYTES)
+        with pytest.raises((decompression.TruncatedError, decompression.DecompressionError)):
+            decompressed(body[:cut], "gzip", LIMIT_BYTES)
 
 
 def test_unpacking_heeds_the_deadline_of_the_answer(serve: Serve) -> None:

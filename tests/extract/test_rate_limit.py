@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flows.extract import rate_limit
 from flows.extract.client import Client
-from flows.extract.rate_limit import Pace, pace_of
+from flows.extract.rate_limit import RateLimiter, rate_limiter_of
 from flows.source import Rate, Source
 
 
@@ -63,7 +63,7 @@ def test_there_are_never_more_requests_in_any_span_than_declared(
         patch.setattr(
             rate_limit, "sleep", lambda wait: clock.sleep(wait + late_seconds if wait else 0)
         )
-        kept = Pace(Rate(requests, seconds))
+        kept = RateLimiter(Rate(requests, seconds))
         for pause in pauses:
             clock.sleep(pause)
             kept.wait()
@@ -72,14 +72,14 @@ def test_there_are_never_more_requests_in_any_span_than_declared(
 
 
 def test_threads_together_keep_the_pace_and_lose_no_time(clock: Clock) -> None:
-    kept = Pace(Rate(3, seconds=10))
+    kept = RateLimiter(Rate(3, seconds=10))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: kept.wait(), range(30)))
     assert clock.now - 1000 == pytest.approx(9 * 10, abs=1)
 
 
 def test_requests_below_the_rate_do_not_wait(clock: Clock) -> None:
-    kept = Pace(Rate(2, seconds=1))
+    kept = RateLimiter(Rate(2, seconds=1))
     for _ in range(9):
         clock.sleep(0.5)
         before = clock.now
@@ -104,9 +104,9 @@ def test_all_clients_of_a_source_keep_one_pace(serve: Serve, clock: Clock) -> No
 
 
 def test_other_sources_and_other_rates_have_their_own() -> None:
-    assert pace_of("shop", Rate(1)) is pace_of("shop", Rate(1))
-    assert pace_of("shop", Rate(1)) is not pace_of("shop", Rate(2))
-    assert pace_of("shop", Rate(1)) is not pace_of("other", Rate(1))
+    assert rate_limiter_of("shop", Rate(1)) is rate_limiter_of("shop", Rate(1))
+    assert rate_limiter_of("shop", Rate(1)) is not rate_limiter_of("shop", Rate(2))
+    assert rate_limiter_of("shop", Rate(1)) is not rate_limiter_of("other", Rate(1))
 
 
 @pytest.mark.parametrize("kind", ["redirects", "retries"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flows.extract.retry_after import LIMIT_HEADER, RESET_HEADERS, asked_wait
+from flows.extract.retry_after import LIMIT_HEADER, RESET_HEADERS, requested_wait
 
 # What the forms are made of, so that texts that are nearly right come up.
 PIECES = st.sampled_from(
@@ -37,7 +37,7 @@ TEXTS = st.text(st.characters(max_codepoint=255)) | st.lists(PIECES).map("".join
 @example("Retry-After", "Mon, 01 Jan 2026 00:00:00 +9999")
 @example(LIMIT_HEADER, "t=" + "9" * 5000)
 def test_any_text_is_a_wait_of_a_finite_time_or_none(name: str, text: str) -> None:
-    wait = asked_wait({name: text}, is_limited=True)
+    wait = requested_wait({name: text}, is_limited=True)
     if not text.strip():
         assert wait is None
     elif wait is not None:
@@ -47,7 +47,7 @@ def test_any_text_is_a_wait_of_a_finite_time_or_none(name: str, text: str) -> No
 
 @pytest.mark.parametrize("text", ["1" * 50, "5 5", "5 apples", "--5", "5..0", "Monday", "t=5"])
 def test_a_text_that_is_no_form_at_all_is_quoted(text: str) -> None:
-    wait = asked_wait({"Retry-After": text}, is_limited=True)
+    wait = requested_wait({"Retry-After": text}, is_limited=True)
     assert wait is not None
     assert (wait.seconds, wait.said) == (
         0,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
-from flows.load.typed_batch import Tables
+from flows.load.typed_batch import TypedParser
 from flows.source import Page, Resource, Rule
 from tests.extract.reading import read, rows
 
@@ -197,8 +197,8 @@ def test_lines_of_json_become_a_table_as_fast_as_a_list_does() -> None:
     """And the same table: they don't go through Python objects."""
     records = [{"id": n, "name": f"n{n}", "price": n / 4, "is_new": n % 2 == 0} for n in range(9)]
     lines = page("\n".join(map(json.dumps, records)).encode(), "application/x-ndjson")
-    fast = Tables(Resource("orders", "orders", ndjson()), {}).read(lines)
-    as_list = Tables(Resource("orders", "orders", records_at()), {}).read(page(records))
+    fast = TypedParser(Resource("orders", "orders", ndjson()), {}).read(lines)
+    as_list = TypedParser(Resource("orders", "orders", records_at()), {}).read(page(records))
     assert fast is not None
     assert as_list is not None
     assert fast[0].copy_source({}) == as_list[0].copy_source({})

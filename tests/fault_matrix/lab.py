@@ -25,7 +25,7 @@ from flows.load import ledger
 from flows.load import loader as loading
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.ledger import Address, Entry
-from flows.load.options import EVERYTHING_NEW, Request
+from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.load.table_schema import column_types
 from flows.source import Source
 from tests.fault_api.server import misbehaving
@@ -121,7 +121,7 @@ class Trial:
             if request["path"].startswith(self.style.target)
         ]
 
-    def load(self, request: Request = EVERYTHING_NEW) -> Entry:
+    def load(self, request: LoadOptions = DEFAULT_OPTIONS) -> Entry:
         """Load the style's rows once more."""
         partition = self.style.partition
         resource = self.style.resource(self.name, **self.declared)

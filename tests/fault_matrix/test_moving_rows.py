@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flows.errors import BadPayloadError, UnavailableError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Cursor, Params, Partition, Window
 from tests.fault_api.server import FAULTS as KNOWN_FAULTS
 from tests.fault_matrix.faults import FAULTS, STATUSES
@@ -136,9 +136,9 @@ def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a
     """Row 11 is fourteen days older than the newest; by the cursor, it is not asked for again."""
     short, long = timedelta(days=3), timedelta(days=20)
     for lookback, request, finds in (
-        (long, Request(), True),
-        (short, Request(), False),
-        (short, Request(full_refresh=True), True),
+        (long, LoadOptions(), True),
+        (short, LoadOptions(), False),
+        (short, LoadOptions(full_refresh=True), True),
     ):
         cursor = Cursor("updated_at", lookback)
         trial = lab.trial(style, {"cursor": cursor, "params": since})

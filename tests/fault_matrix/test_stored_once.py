@@ -11,7 +11,7 @@ import pytest
 
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, NotFoundError, UnavailableError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.partitions import partitions_of
 from flows.source import Partition, Resource, RowsOf
 from tests.fault_matrix.faults import FAULTS, STATUSES, Ends, Fault, Passes
@@ -141,7 +141,7 @@ def test_replace_believes_an_answer_without_rows_only_where_that_is_accepted(lab
     assert trial.strikes() == 1
     assert trial.rows() == ROWS
     trial.plan({"fault": "204", "skip": 1})
-    assert trial.load(Request(accepts_shrinkage=True)).deleted == 15
+    assert trial.load(LoadOptions(accepts_shrinkage=True)).deleted == 15
     assert trial.load().inserted == 15
     assert trial.rows() == ROWS
 

@@ -253,7 +253,7 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load("shippers")
-    real, lost = history.publish, []
+    real, lost = history.mark_published, []
 
     def ended(cursor: Cursor, *arguments: Any) -> None:
         """All has been moved by then, and nothing is committed."""

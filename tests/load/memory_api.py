@@ -11,10 +11,10 @@ from flows.errors import UnavailableError
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Page, Partition, Resource, Resume, Window
 
-EVERYTHING = Request()
+EVERYTHING = LoadOptions()
 WHOLE = Partition()
 
 
@@ -67,23 +67,23 @@ def items(**changes: Any) -> Resource:
 def load_pages(
     connection: Connection,
     *pages: Any,
-    request: Request = EVERYTHING,
+    options: LoadOptions = EVERYTHING,
     partition: Partition = WHOLE,
     **changes: Any,
 ) -> Entry:
     """Load pages into `raw_shop.items`, with a resource changed as asked."""
-    return load_api(connection, MemoryApi(list(pages)), items(**changes), request, partition)
+    return load_api(connection, MemoryApi(list(pages)), items(**changes), options, partition)
 
 
 def load_api(
     connection: Connection,
     api: MemoryApi,
     resource: Resource,
-    request: Request = EVERYTHING,
+    options: LoadOptions = EVERYTHING,
     partition: Partition = WHOLE,
 ) -> Entry:
     """Load what the API has into `raw_shop`; whatever it is, no record may be unaccounted for."""
-    entry = load(connection, "shop", resource, partition, api, request)
+    entry = load(connection, "shop", resource, partition, api, options)
     fates = entry.inserted + entry.updated + entry.unchanged + entry.rejected
     assert entry.extracted == fates
     return entry

@@ -7,14 +7,14 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import ConfigurationError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Partition
 from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
 LINES = [{"id": 1, "line": 1}, {"id": 1, "line": 2}, {"id": 2, "line": 1}]
-REFRESH = Request(full_refresh=True)
+REFRESH = LoadOptions(full_refresh=True)
 KEYS = [("id", "line"), ("line", "id", "other"), ("line",), ()]
 KEY = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'items_pkey'"
 
@@ -44,7 +44,7 @@ def test_a_full_refresh_changes_the_key(
     load_pages(connection, LINES)
     with connection, connection.cursor() as cursor:
         cursor.execute("create view public.ids as select id from raw_shop.items")
-    entry = load_pages(connection, LINES, key=key, request=REFRESH)
+    entry = load_pages(connection, LINES, key=key, options=REFRESH)
     assert (entry.inserted, entry.deleted) == (rows, 2)
     assert query("select count(*) from public.ids") == [(rows,)]
     assert query(KEY) == ([(f"PRIMARY KEY ({', '.join(key)})",)] if key else [])
@@ -55,7 +55,7 @@ def test_a_full_refresh_changes_the_key(
 def test_an_answer_that_shrank_changes_no_key(connection: Connection, query: Query) -> None:
     load_pages(connection, LINES)
     with pytest.raises(Exception, match="max_shrinkage"):
-        load_pages(connection, [], key=("id", "line"), request=REFRESH)
+        load_pages(connection, [], key=("id", "line"), options=REFRESH)
     assert query("select count(*) from raw_shop.items") == [(2,)]
 
 
@@ -68,7 +68,7 @@ def test_rows_of_another_partition_that_repeat_the_new_key_are_named(
         load_pages(connection, LINES, key=("part", "id", "line"), partition=part, **declared)
     with pytest.raises(ConfigurationError, match=r"other partitions repeat .*\(part, id\).*Reset"):
         load_pages(
-            connection, LINES, key=("part", "id"), partition=parts[0], request=REFRESH, **declared
+            connection, LINES, key=("part", "id"), partition=parts[0], options=REFRESH, **declared
         )
     assert query("select count(*) from raw_shop.items") == [(6,)]
 

@@ -8,7 +8,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Partition
 from tests.load.memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 
@@ -262,9 +262,9 @@ def test_freeze_keeps_earlier_checkpoints_and_nothing_of_the_failing_one(
 
 def test_full_refresh_is_held_to_the_contract_too(connection: Connection, query: Query) -> None:
     load_pages(connection, [FIRST])
-    anew = Request(full_refresh=True)
+    anew = LoadOptions(full_refresh=True)
     with pytest.raises(BadPayloadError, match="is frozen"):
-        load_pages(connection, [changed(2, {"new": 1})], contract="freeze", request=anew)
+        load_pages(connection, [changed(2, {"new": 1})], contract="freeze", options=anew)
     assert query(IDS) == [(1,)]
 
 

@@ -112,6 +112,6 @@ def test_a_table_that_never_had_a_key_gets_none(connection: Connection, query: Q
     """What `append` stored twice was sent twice."""
     load_pages(connection, [{"id": 1}], [{"id": 1}], key=(), disposition="append")
     with closing(connection.cursor()) as cursor:
-        primary_key.give(cursor, sql.Identifier("raw_shop", "items"), ["id"])
+        primary_key.create_deferred(cursor, sql.Identifier("raw_shop", "items"), ["id"])
     connection.commit()
     assert (query(KEY), query("select count(*) from raw_shop.items")) == ([(None,)], [(2,)])

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.load.ledger import Entry
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Partition
 from tests.load.memory_api import load_pages
 
@@ -146,7 +146,7 @@ def test_full_refresh_deletes_what_the_api_no_longer_sends(
     connection: Connection, query: Query
 ) -> None:
     load_pages(connection, OLD)
-    entry = load_pages(connection, [OLD[1]], request=Request(full_refresh=True))
+    entry = load_pages(connection, [OLD[1]], options=LoadOptions(full_refresh=True))
     assert query(ROWS) == [(2, "b")]
     assert counts(entry) == {"extracted": 1, "unchanged": 1, "deleted": 1}
 
@@ -168,8 +168,8 @@ def test_replace_with_nothing_empties_the_table_where_that_is_accepted(
     connection: Connection, query: Query, key: tuple[str, ...]
 ) -> None:
     load_pages(connection, OLD, key=key)
-    accepted = Request(accepts_shrinkage=True)
-    entry = load_pages(connection, [], key=key, disposition="replace", request=accepted)
+    accepted = LoadOptions(accepts_shrinkage=True)
+    entry = load_pages(connection, [], key=key, disposition="replace", options=accepted)
     assert query(ROWS) == []
     assert counts(entry) == {"deleted": 2}
 

@@ -17,7 +17,7 @@ from flows.errors import BadPayloadError
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.numerics import Numerics
 from flows.load.replay import replay
-from flows.load.typed_batch import Tables
+from flows.load.typed_batch import TypedParser
 from flows.source import Page, Partition, Resource
 from tests.load.memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 
@@ -158,7 +158,7 @@ def test_functions_of_ones_own_calculate_with_pinned_numbers(
 def test_pinned_numbers_take_the_fast_way() -> None:
     resource = Resource("items", "items", records_at(), key=("id",), columns={"v": "numeric"})
     numerics = Numerics({"v": "numeric(30,4)"}, lambda fields: {field: field for field in fields})
-    tables = Tables(resource, {}, numerics)
+    tables = TypedParser(resource, {}, numerics)
     read = tables.read(Page(page_of(["1.50", "12345678901234567.8901"]), "page"))
     assert read is not None
     assert read[0].copy_source({"id": "bigint", "v": "numeric"})[1] == (

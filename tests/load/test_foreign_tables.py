@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.replay import replay
 from flows.load.reset import reset
 from flows.source import Page, Partition, Resume, Window
@@ -62,9 +62,9 @@ def test_a_table_made_by_hand_is_refused_by_name_and_stays_as_it_is(
     query(made)
     before = query(STATE), query("select items::text from raw_shop.items")
     for declared in ({}, {"disposition": "append"}, {"disposition": "replace"}):
-        for request in (Request(), Request(full_refresh=True)):
+        for options in (LoadOptions(), LoadOptions(full_refresh=True)):
             with refused():
-                load_pages(connection, [{"id": 2, "new": 1}], request=request, **declared)
+                load_pages(connection, [{"id": 2, "new": 1}], options=options, **declared)
     assert (query(STATE), query("select items::text from raw_shop.items")) == before
     assert query("select count(*) from elt.columns where table_name = 'items'") == [(0,)]
 

@@ -136,7 +136,7 @@ def test_a_load_that_ends_within_a_page_stores_it_once_in_the_end(
 ) -> None:
     rows = [{"id": number} for number in range(20)]
     pages = [rows[:10], rows[10:]]
-    real, calls = loading.Load._free_memory, iter(range(99))
+    real, calls = loading.Loader._free_memory, iter(range(99))
 
     def failing(load: Any) -> None:
         real(load)
@@ -144,7 +144,7 @@ def test_a_load_that_ends_within_a_page_stores_it_once_in_the_end(
             raise UnavailableError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading.Load, "_free_memory", failing)
+        patch.setattr(loading.Loader, "_free_memory", failing)
         with pytest.raises(UnavailableError):
             load_pages(connection, *pages, **declared)
     assert load_pages(connection, *pages, **declared).state == "succeeded"

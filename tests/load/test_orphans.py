@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import BadPayloadError
 from flows.extract.selectors import records_at
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.source import Partition, Resource, RowsOf, Source
@@ -29,29 +29,29 @@ LINES = Resource(
     partition_columns=("order",),
 )
 HELD = 'select "order", count(*) from raw_shop.lines group by 1 order by 1'
-FULL = Request(full_refresh=True)
-ACCEPTED = Request(accepts_shrinkage=True)
+FULL = LoadOptions(full_refresh=True)
+ACCEPTED = LoadOptions(accepts_shrinkage=True)
 
 
 def load_orders(
-    connection: Connection, *ids: Any, orders: Resource = ORDERS, request: Request = ACCEPTED
+    connection: Connection, *ids: Any, orders: Resource = ORDERS, options: LoadOptions = ACCEPTED
 ) -> None:
     pages = MemoryApi([[{"id": number} for number in ids]])
-    load(connection, "shop", orders, Partition(), pages, request)
+    load(connection, "shop", orders, Partition(), pages, options)
 
 
 def load_lines(
     connection: Connection,
     lines: Resource = LINES,
     orders: Resource = ORDERS,
-    request: Request = Request(),  # noqa: B008 (never changed)
+    options: LoadOptions = LoadOptions(),  # noqa: B008 (never changed)
 ) -> int:
     """Two lines of each order that the table has; returns how many rows of others are deleted."""
     for partition in partitions_of(connection, "shop", lines):
         api = MemoryApi([[{"line": number} for number in (1, 2)]])
-        load(connection, "shop", lines, partition, api, request)
+        load(connection, "shop", lines, partition, api, options)
     source = Source("shop", "https://api.example.com/", (orders, lines))
-    return sum(entry.deleted for entry in delete_orphans(connection, source, lines, request))
+    return sum(entry.deleted for entry in delete_orphans(connection, source, lines, options))
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), ("a", "b,c", "d\\")], ids=["numbers", "texts"])
@@ -87,7 +87,7 @@ def test_a_merge_keeps_them_until_a_full_refresh(connection: Connection, query: 
     load_orders(connection, 1)
     assert load_lines(connection, merged) == 0
     assert query(HELD) == [(1, 2), (2, 2)]
-    assert load_lines(connection, merged, request=FULL) == 2
+    assert load_lines(connection, merged, options=FULL) == 2
     assert query(HELD) == [(1, 2)]
 
 
@@ -112,14 +112,14 @@ def test_max_shrinkage_holds_for_all_of_them_together(connection: Connection, qu
     with pytest.raises(BadPayloadError, match=r"raw_shop.lines holds 6 rows, .* would leave 2:"):
         load_lines(connection)
     assert len(query(HELD)) == 3
-    assert load_lines(connection, request=ACCEPTED) == 4
+    assert load_lines(connection, options=ACCEPTED) == 4
 
 
 def test_a_parent_without_rows_says_nothing(connection: Connection, query: Query) -> None:
     load_orders(connection, 1, 2)
     load_lines(connection)
     query("delete from raw_shop.orders")
-    assert load_lines(connection, request=ACCEPTED) == 0
+    assert load_lines(connection, options=ACCEPTED) == 0
     assert len(query(HELD)) == 2
 
 
@@ -180,5 +180,5 @@ def test_values_that_can_not_be_compared_keep_their_rows(
     query("delete from raw_shop.orders where id = 2")
     query(change)
     source = Source("shop", "https://api.example.com/", (ORDERS, LINES))
-    assert delete_orphans(connection, source, LINES, Request()) == []
+    assert delete_orphans(connection, source, LINES, LoadOptions()) == []
     assert len(query(HELD)) == 2

@@ -17,7 +17,7 @@ from flows.errors import UnavailableError
 from flows.load import ledger
 from flows.load.ledger import Address
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.replay import replay
 from flows.source import Page, Partition, Resume, Window
 from tests.load.memory_api import MemoryApi, items, load_api, load_pages
@@ -68,7 +68,7 @@ def test_a_load_that_is_to_wait_waits_for_another_and_then_runs(
 
     def second() -> tuple[str, int]:
         with closing(connect()) as other:
-            entry = load_pages(other, *PAGES, request=Request(waits=True))
+            entry = load_pages(other, *PAGES, options=LoadOptions(waits=True))
             return entry.state, entry.unchanged
 
     with ThreadPoolExecutor(1) as thread:
@@ -94,7 +94,9 @@ def test_a_replay_that_is_to_wait_waits_too(
     with closing(connect()) as holder, ThreadPoolExecutor(1) as thread:
         with holder, holder.cursor() as cursor:
             ledger.lock(cursor, Address("shop", "items", ""))
-        waiting = thread.submit(replay, connect, "shop", items(), Partition(), Request(waits=True))
+        waiting = thread.submit(
+            replay, connect, "shop", items(), Partition(), LoadOptions(waits=True)
+        )
         wait_for_the_waiting(query)
         holder.close()
         [entry] = waiting.result(10)
@@ -111,7 +113,7 @@ def test_a_load_that_waits_in_vain_is_unavailable(
         with connection, connection.cursor() as cursor:
             cursor.execute("set lock_timeout = '20ms'")
         with pytest.raises(UnavailableError, match="lock timeout"):
-            load_pages(connection, *PAGES, request=Request(waits=True))
+            load_pages(connection, *PAGES, options=LoadOptions(waits=True))
     assert query(STATES) == [("succeeded",)]
     assert load_pages(connection, *PAGES).state == "succeeded"
 

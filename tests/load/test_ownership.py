@@ -14,7 +14,7 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load import ledger
 from flows.load.ledger import Address
 from flows.load.loader import load
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Page, Partition, Resume, Window
 from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import PGBOUNCER, pgbouncer
@@ -112,7 +112,7 @@ def test_two_loads_on_one_session_notice_each_other(database: URL, query: Query)
 def test_a_load_that_ends_frees_its_partition_and_its_session_is_as_before(
     connection: Connection, database: URL, query: Query
 ) -> None:
-    load_pages(connection, *PAGES, request=Request(waits=True))
+    load_pages(connection, *PAGES, options=LoadOptions(waits=True))
     assert query("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
     with connection.cursor() as cursor:
         cursor.execute("show lock_timeout")

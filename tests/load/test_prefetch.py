@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.load.prefetch import ahead
+from flows.load.prefetch import prefetch
 
 
 def one(item: object) -> int:
@@ -13,7 +13,7 @@ def one(item: object) -> int:
 
 
 def test_items_keep_their_order() -> None:
-    assert list(ahead(range(1000), one, budget_bytes=3)) == list(range(1000))
+    assert list(prefetch(range(1000), one, budget_bytes=3)) == list(range(1000))
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
@@ -22,7 +22,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 2
         raise LookupError("no third one")
 
-    items = ahead(failing(), one, budget_bytes=1000)
+    items = prefetch(failing(), one, budget_bytes=1000)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(LookupError, match="no third one"):
         next(items)
@@ -39,7 +39,7 @@ def test_work_goes_on_while_the_reader_is_busy_and_not_beyond_the_budget() -> No
                 enough.set()
             yield number
 
-    items = ahead(counting(), one, budget_bytes=4)
+    items = prefetch(counting(), one, budget_bytes=4)
     assert next(items) == 0
     assert enough.wait(10)
     items.close()
@@ -47,7 +47,10 @@ def test_work_goes_on_while_the_reader_is_busy_and_not_beyond_the_budget() -> No
 
 
 def test_an_item_larger_than_the_budget_gets_through() -> None:
-    assert list(ahead([b"x" * 100, b"y" * 100], len, budget_bytes=10)) == [b"x" * 100, b"y" * 100]
+    assert list(prefetch([b"x" * 100, b"y" * 100], len, budget_bytes=10)) == [
+        b"x" * 100,
+        b"y" * 100,
+    ]
 
 
 def test_a_reader_that_stops_ends_the_thread() -> None:
@@ -61,7 +64,7 @@ def test_a_reader_that_stops_ends_the_thread() -> None:
         finally:
             ended.set()
 
-    items = ahead(endless(), one, budget_bytes=1000)
+    items = prefetch(endless(), one, budget_bytes=1000)
     next(items)
     items.close()
     assert ended.wait(10)

@@ -15,7 +15,7 @@ from flows.errors import (
     NotFoundError,
     UnavailableError,
 )
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Cursor, Page, Resume, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
 
@@ -144,7 +144,7 @@ def test_an_append_without_windows_says_what_to_do(connection: Connection, query
     with pytest.raises(BadRequestError, match=r"invalid page token .* once with full_refresh"):
         load_api(connection, api, items(key=()))
     assert query(IDS) == [(1,), (2,), (3,), (4,)]
-    load_api(connection, api, items(key=()), Request(full_refresh=True))
+    load_api(connection, api, items(key=()), LoadOptions(full_refresh=True))
     assert query(IDS) == [(1,), (2,), (3,), (4,), (5,)]
 
 

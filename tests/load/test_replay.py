@@ -18,7 +18,7 @@ from flows.extract.selectors import records_at
 from flows.load import ledger
 from flows.load import replay as replaying
 from flows.load.ledger import Address, Entry
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.replay import replay
 from flows.source import Cursor, Partition
 from tests.load.memory_api import (
@@ -53,10 +53,13 @@ def connect(database: URL) -> Connect:
 
 
 def replay_items(
-    connect: Connect, request: Request = EVERYTHING, partition: Partition = WHOLE, **changes: Any
+    connect: Connect,
+    options: LoadOptions = EVERYTHING,
+    partition: Partition = WHOLE,
+    **changes: Any,
 ) -> list[Entry]:
     """Replay `raw_shop.items`; whatever it is, no record may be unaccounted for."""
-    entries = replay(connect, "shop", items(**changes), partition, request)
+    entries = replay(connect, "shop", items(**changes), partition, options)
     for entry in entries:
         assert entry.extracted == (
             entry.inserted + entry.updated + entry.unchanged + entry.rejected
@@ -244,8 +247,8 @@ def test_what_a_later_replace_read_anew_is_not_replayed(
     """Its table holds what the API has now: an older record would be a second or a deleted one."""
     declared = {"key": key, **({"disposition": "replace"} if anew == "replace" else {})}
     load_pages(connection, [{"id": 1, "v": "x"}, {"id": 2, "v": "x"}], **BAD | declared)
-    request = Request(full_refresh=anew == "full_refresh")
-    load_pages(connection, [{"id": 1, "v": "y"}], request=request, **GOOD | declared)
+    options = LoadOptions(full_refresh=anew == "full_refresh")
+    load_pages(connection, [{"id": 1, "v": "y"}], options=options, **GOOD | declared)
     assert replay_items(connect, **GOOD | declared) == []
     assert query(ROWS) == [(1, "y")]
     assert {replayed_by for _, replayed_by, _ in query(REJECTS)} == {2}

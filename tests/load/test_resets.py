@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import UnavailableError
 from flows.load import ledger
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.reset import reset
 from flows.source import Cursor, Page, Partition, Resume, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api, load_pages
@@ -93,11 +93,11 @@ def test_a_resume_point_is_forgotten_with_the_rows(connection: Connection, query
 def test_a_retry_appends_again_what_was_dropped_meanwhile(
     connection: Connection, query: Query
 ) -> None:
-    request = Request(run_id="run")
+    options = LoadOptions(run_id="run")
     for statement in ("select 1", "drop table raw_shop.items"):
-        load_pages(connection, [{"id": 1}], key=(), request=request)
+        load_pages(connection, [{"id": 1}], key=(), options=options)
         execute(connection, statement)
-    load_pages(connection, [{"id": 1}], key=(), request=request)
+    load_pages(connection, [{"id": 1}], key=(), options=options)
     assert query("select id from raw_shop.items") == [(1,)]
 
 
@@ -105,7 +105,7 @@ def test_a_backfilled_window_counts_as_missing_where_the_rows_are_gone(
     connection: Connection, query: Query
 ) -> None:
     window = Partition("2026-01-01..2026-02-01")
-    load_pages(connection, PAGE, partition=window, request=Request(is_backfill=True))
+    load_pages(connection, PAGE, partition=window, options=LoadOptions(is_backfill=True))
     with connection, connection.cursor() as cursor:
         assert ledger.backfilled(cursor, "shop", "items") == {window.name}
     execute(connection, "truncate raw_shop.items")

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.load import loader as loading
 from flows.load.ledger import Checkpoint
-from flows.load.options import Request, window_to_read
+from flows.load.options import LoadOptions, window_to_read
 from flows.source import Cursor, Resource, Resume, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
 
@@ -41,10 +41,10 @@ def cursor_at(query: Query) -> datetime | None:
 
 
 def load_until_failure(
-    connection: Connection, page: int, resource: Resource = BY_AT, request: Request = EVERYTHING
+    connection: Connection, page: int, resource: Resource = BY_AT, options: LoadOptions = EVERYTHING
 ) -> None:
     with pytest.raises(UnavailableError, match="the API is away"):
-        load_api(connection, MemoryApi(PAGES, fails_at=page), resource, request)
+        load_api(connection, MemoryApi(PAGES, fails_at=page), resource, options)
 
 
 def test_the_first_load_asks_for_everything_and_the_next_from_before_the_newest(
@@ -91,14 +91,14 @@ def test_older_records_do_not_move_the_cursor_back(connection: Connection, query
 def test_a_window_begins_at_the_midnight_before_the_lookback(
     cursor: Cursor, checkpoint: datetime | None, window: Window
 ) -> None:
-    asked = window_to_read(items(cursor=cursor), Request(), Checkpoint(checkpoint), NOW)
+    asked = window_to_read(items(cursor=cursor), LoadOptions(), Checkpoint(checkpoint), NOW)
     assert asked == window
 
 
 def test_full_refresh_asks_from_the_start() -> None:
     resource = items(cursor=Cursor("at", start=MARCH.since))
     checkpoint = Checkpoint(day("2024-03-05"))
-    asked = window_to_read(resource, Request(full_refresh=True), checkpoint, NOW)
+    asked = window_to_read(resource, LoadOptions(full_refresh=True), checkpoint, NOW)
     assert asked == Window(MARCH.since)
 
 
@@ -107,7 +107,7 @@ def test_a_window_by_hand_is_asked_for_as_it_is_and_leaves_the_cursor(
 ) -> None:
     load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
     api = MemoryApi(PAGES)
-    load_api(connection, api, BY_AT, Request(MARCH))
+    load_api(connection, api, BY_AT, LoadOptions(MARCH))
     assert api.asked == [(MARCH, None)]
     assert query(IDS) == [(1,), (2,), (3,)]
     assert cursor_at(query) == day("2024-03-01T10:00")
@@ -117,27 +117,27 @@ def test_a_window_by_hand_that_fails_leaves_the_cursor_too(
     connection: Connection, query: Query
 ) -> None:
     load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
-    load_until_failure(connection, 2, request=Request(MARCH))
+    load_until_failure(connection, 2, options=LoadOptions(MARCH))
     load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
     assert cursor_at(query) == day("2024-03-01T10:00")
 
 
 def test_a_window_by_hand_may_lie_before_the_start() -> None:
     resource = items(cursor=Cursor("at", start=day("2024-06-01")))
-    assert window_to_read(resource, Request(MARCH), Checkpoint(), NOW) == MARCH
+    assert window_to_read(resource, LoadOptions(MARCH), Checkpoint(), NOW) == MARCH
 
 
 @pytest.mark.parametrize("until", ["2024-03-01", "2024-02-01"])
 def test_an_empty_window_is_refused(until: str) -> None:
     with pytest.raises(ConfigurationError, match=r"since \(2024-03-01\) must be before until"):
-        Request(Window(day("2024-03-01"), day(until)))
+        LoadOptions(Window(day("2024-03-01"), day(until)))
 
 
 @pytest.mark.parametrize("window", [Window(since=NOW), Window(until=NOW)])
 def test_full_refresh_of_a_window_is_refused(window: Window) -> None:
     """It would delete what lies outside."""
     with pytest.raises(ConfigurationError, match="full_refresh reads everything"):
-        Request(window, full_refresh=True)
+        LoadOptions(window, full_refresh=True)
 
 
 @pytest.mark.parametrize("value", ["yesterday", 1709251200])
@@ -195,9 +195,9 @@ def test_rows_after_the_last_checkpoint_are_read_again(
 
 
 def test_a_resume_point_keeps_the_slice_it_is_in(connection: Connection) -> None:
-    load_until_failure(connection, 1, request=Request(MARCH))
+    load_until_failure(connection, 1, options=LoadOptions(MARCH))
     api = MemoryApi(PAGES)
-    load_api(connection, api, BY_AT, Request(MARCH))
+    load_api(connection, api, BY_AT, LoadOptions(MARCH))
     assert api.asked == [(MARCH, Resume("0", "1", MARCH.since))]
 
 
@@ -210,17 +210,17 @@ def test_a_resume_point_of_half_a_day_ago_is_too_old(connection: Connection, que
     assert api.asked == [(Window(), None)]
 
 
-@pytest.mark.parametrize("request_", [Request(full_refresh=True), Request()])
+@pytest.mark.parametrize("request_", [LoadOptions(full_refresh=True), LoadOptions()])
 def test_replace_that_fails_leaves_the_old_table_and_begins_anew(
-    connection: Connection, query: Query, request_: Request
+    connection: Connection, query: Query, options: LoadOptions
 ) -> None:
     old = [{"id": 7, "at": "2024-01-01"}]
-    resource = BY_AT if request_.full_refresh else items(disposition="replace")
+    resource = BY_AT if options.full_refresh else items(disposition="replace")
     load_api(connection, MemoryApi([old]), resource)
-    load_until_failure(connection, 2, resource, request_)
+    load_until_failure(connection, 2, resource, options)
     assert query(IDS) == [(7,)]
     api = MemoryApi(PAGES)
-    load_api(connection, api, resource, request_)
+    load_api(connection, api, resource, options)
     assert api.asked == [(Window(), None)]
     assert query(IDS) == [(1,), (2,), (3,)]
 
@@ -255,7 +255,7 @@ def test_append_by_a_cursor_alone_is_refused() -> None:
 def test_replace_reads_everything_each_time() -> None:
     cursor = Cursor("at", start=day("2024-03-01"))
     for replacing in (items(disposition="replace", cursor=cursor), items(cursor=cursor)):
-        window = window_to_read(replacing, Request(), Checkpoint(day("2024-03-07")), NOW)
+        window = window_to_read(replacing, LoadOptions(), Checkpoint(day("2024-03-07")), NOW)
         wanted = "2024-03-01" if replacing.writes == "replace" else "2024-03-07"
         assert window.since == day(wanted)
 
@@ -289,13 +289,13 @@ def test_a_replace_of_large_pages_holds_no_more_of_them_and_commits_once(
 ) -> None:
     """It brings them into its stage."""
     held: list[int] = []
-    store = loading.Load._store
+    store = loading.Loader._store
 
-    def watched(load: Any, cursor: Any, publish: bool) -> None:
-        held.append(len(load._frames))
-        store(load, cursor, publish)
+    def watched(load: Any, cursor: Any, flush: bool) -> None:
+        held.append(len(load._batches))
+        store(load, cursor, flush)
 
-    monkeypatch.setattr(loading.Load, "_store", watched)
+    monkeypatch.setattr(loading.Loader, "_store", watched)
     monkeypatch.setattr(loading, "CHECKPOINT_BYTES", 2 * len(b'[{"id": 1}]'))
     load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100, disposition="replace"))
     assert held == [2, 2, 2, 1]
@@ -337,18 +337,18 @@ def test_a_range_by_hand_does_not_cut_in_on_an_append(connection: Connection, qu
     """Its resume point would be lost, and its rows stored twice."""
     load_until_failure(connection, 1, STEPPED)
     with pytest.raises(ConfigurationError, match="its last load is not complete"):
-        load_api(connection, MemoryApi(PAGES), STEPPED, Request(MARCH))
+        load_api(connection, MemoryApi(PAGES), STEPPED, LoadOptions(MARCH))
     load_api(connection, MemoryApi(PAGES), STEPPED)
     assert query(IDS) == [(1,), (2,), (3,)]
-    load_api(connection, MemoryApi([]), STEPPED, Request(MARCH))
+    load_api(connection, MemoryApi([]), STEPPED, LoadOptions(MARCH))
 
 
 def test_a_range_by_hand_that_failed_holds_up_no_append(connection: Connection) -> None:
-    load_until_failure(connection, 1, STEPPED, Request(MARCH))
+    load_until_failure(connection, 1, STEPPED, LoadOptions(MARCH))
     api = MemoryApi(PAGES)
     load_api(connection, api, STEPPED)
     assert api.asked[0][0].until != MARCH.until
-    load_api(connection, MemoryApi([]), STEPPED, Request(MARCH))
+    load_api(connection, MemoryApi([]), STEPPED, LoadOptions(MARCH))
 
 
 @pytest.mark.parametrize("rejects", [0, 1], ids=["", "with too many rejects"])
@@ -358,7 +358,7 @@ def test_an_append_goes_on_where_its_full_refresh_ended(
     """The newest row's own day would be appended again."""
     api = MemoryApi([*PAGES, ["reject"] * rejects])
     try:
-        load_api(connection, api, STEPPED, Request(full_refresh=True))
+        load_api(connection, api, STEPPED, LoadOptions(full_refresh=True))
     except BadPayloadError:
         assert rejects
     load_api(connection, api, items(**vars(STEPPED) | {"max_rejects": 9}))

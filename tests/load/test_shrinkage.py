@@ -8,7 +8,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.source import Cursor, Partition
 from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
@@ -16,7 +16,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 COUNT = "select count(*) from raw_shop.items"
 STATES = "select state, deleted from elt.loads order by load_id"
-ACCEPTED = Request(accepts_shrinkage=True)
+ACCEPTED = LoadOptions(accepts_shrinkage=True)
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -71,14 +71,14 @@ def test_a_first_load_and_one_of_an_empty_table_may_be_empty(
 ) -> None:
     assert load_pages(connection, *pages, disposition="replace").state == "succeeded"
     load_pages(connection, rows(1), disposition="replace")
-    load_pages(connection, *pages, disposition="replace", request=ACCEPTED)
+    load_pages(connection, *pages, disposition="replace", options=ACCEPTED)
     assert load_pages(connection, *pages, disposition="replace").state == "succeeded"
     assert query(COUNT) == [(0,)]
 
 
 def test_shrinkage_is_accepted_for_one_load(connection: Connection, query: Query) -> None:
     load_pages(connection, rows(100), disposition="replace")
-    entry = load_pages(connection, rows(10), disposition="replace", request=ACCEPTED)
+    entry = load_pages(connection, rows(10), disposition="replace", options=ACCEPTED)
     assert entry.deleted == 90
     with pytest.raises(BadPayloadError):
         load_pages(connection, rows(1), disposition="replace")
@@ -98,10 +98,10 @@ def test_a_full_refresh_that_finds_nothing_keeps_the_table_and_the_cursor(
     load_api(connection, MemoryApi([rows(10)]), declared)
     before = query(checkpoint)
     with pytest.raises(BadPayloadError, match="10 rows"):
-        load_api(connection, MemoryApi([[]]), declared, Request(full_refresh=True))
+        load_api(connection, MemoryApi([[]]), declared, LoadOptions(full_refresh=True))
     assert query(COUNT) == [(10,)]
     assert query(checkpoint) == before
-    accepted = Request(full_refresh=True, accepts_shrinkage=True)
+    accepted = LoadOptions(full_refresh=True, accepts_shrinkage=True)
     load_api(connection, MemoryApi([[]]), declared, accepted)
     assert query(COUNT) == [(0,)]
 

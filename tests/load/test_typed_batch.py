@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.extract.selectors import columns_at, records_at
-from flows.load.batch import RecordFrame
-from flows.load.typed_batch import CSV, TableFrame, Tables
+from flows.load.batch import RecordBatch
+from flows.load.typed_batch import CSV, TypedBatch, TypedParser
 from flows.source import Page, Resource
 
 ITEMS = Resource("items", "items", records_at("v"), key=("id",))
@@ -78,20 +78,20 @@ def test_a_table_holds_what_json_says(
     pages: list[list[dict[str, Any]]], is_ascii: bool, indent: int | None
 ) -> None:
     """Whatever the pages before it held: the types of one are tried on the next."""
-    tables = Tables(ITEMS, {})
+    tables = TypedParser(ITEMS, {})
     for records in pages:
         page = page_of(json.dumps(records, ensure_ascii=is_ascii, indent=indent))
         read = tables.read(page)
         truth = json.loads(page.body)["v"]
         if read is None:
-            tables.learn(RecordFrame(truth))
+            tables.learn(RecordBatch(truth))
         else:
             check(read[0], truth)
 
 
-def check(table: TableFrame, truth: list[dict[str, Any]]) -> None:
+def check(table: TypedBatch, truth: list[dict[str, Any]]) -> None:
     """Compare with the slow way, where a field that a record lacks is null."""
-    slow = RecordFrame(truth)
+    slow = RecordBatch(truth)
     assert (table.natural, table.count) == (slow.natural, slow.count)
     assert table.beyond_double == slow.beyond_double
     assert table.records() == truth
@@ -125,7 +125,7 @@ def values_of(text: str, width: int) -> list[list[Any]]:
     ],
 )
 def test_plain_records_take_the_fast_way(records: str) -> None:
-    read = Tables(ITEMS, {}).read(page_of(records))
+    read = TypedParser(ITEMS, {}).read(page_of(records))
     assert read is not None
     check(read[0], json.loads(records))
 
@@ -152,19 +152,21 @@ def test_plain_records_take_the_fast_way(records: str) -> None:
     ],
 )
 def test_what_is_not_of_plain_types_takes_the_slow_way(records: str, why: str) -> None:
-    assert Tables(ITEMS, {}).read(page_of(records)) is None, why
+    assert TypedParser(ITEMS, {}).read(page_of(records)) is None, why
 
 
 @pytest.mark.parametrize("name", ["*", "^.*$", "", "a.b", "field_0", "ö", "self", "class"])
 def test_a_name_that_means_something_elsewhere_is_a_name(name: str) -> None:
     records = [{"id": 1, name: 2, "b": "x"}]
-    read = Tables(ITEMS, {}).read(page_of(json.dumps(records, ensure_ascii=False)))
+    read = TypedParser(ITEMS, {}).read(page_of(json.dumps(records, ensure_ascii=False)))
     assert read is not None
     check(read[0], records)
 
 
 def test_the_partitions_fields_come_first() -> None:
-    read = Tables(ITEMS, {"city": "London", "zone": 5, "none": None}).read(page_of('[{"id": 2}]'))
+    read = TypedParser(ITEMS, {"city": "London", "zone": 5, "none": None}).read(
+        page_of('[{"id": 2}]')
+    )
     assert read is not None
     natural = {"city": "text", "zone": "bigint", "none": None, "id": "bigint"}
     assert read[0].natural == natural
@@ -174,7 +176,7 @@ def test_the_partitions_fields_come_first() -> None:
 
 def test_other_record_functions_take_the_slow_way() -> None:
     arrays = Resource("items", "items", columns_at("v"), key=("id",))
-    assert Tables(arrays, {}).read(page_of('{"id": [1]}')) is None
+    assert TypedParser(arrays, {}).read(page_of('{"id": [1]}')) is None
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_other_record_functions_take_the_slow_way() -> None:
 )
 def test_what_a_page_is_read_as_does_not_depend_on_the_one_before(second: str) -> None:
     """Read or left to the slow way: never as something else."""
-    tables = Tables(ITEMS, {})
+    tables = TypedParser(ITEMS, {})
     assert tables.read(page_of('[{"id": 1, "a": 1, "b": 1.5, "c": "x", "d": null}]')) is not None
     read = tables.read(page_of(second))
     if read is not None:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, UnavailableError
 from flows.load.ledger import Entry
-from flows.load.options import Request
+from flows.load.options import LoadOptions
 from flows.load.replay import replay
 from flows.source import Cursor, Partition, Resource
 from tests.load.cutting_proxy import CuttingProxy, cutting_proxy
@@ -27,7 +27,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 PAGES = [[{"id": page * 10 + row} for row in range(10)] for page in range(3)]
 WITH_REJECTS = [*PAGES[:2], [*PAGES[2], "no object"]]
 IN_STEPS = Cursor("at", start=datetime(2024, 3, 1, tzinfo=timezone.utc), step=timedelta(days=9999))
-RUN = Request(run_id="run 1")
+RUN = LoadOptions(run_id="run 1")
 APPEND: dict[str, Any] = {"key": ()}
 COUNT = "select count(*) from raw_shop.items"
 EMPTY = "drop schema if exists raw_shop, elt cascade"
@@ -119,22 +119,24 @@ def test_a_cut_while_any_commit_of_a_replay_is_answered_leaves_each_row_once(
 
 
 def test_a_run_appends_a_partition_once(connection: Connection, query: Query) -> None:
-    first = load_pages(connection, *PAGES, request=RUN, **APPEND)
-    again = load_pages(connection, *PAGES, request=RUN, **APPEND)
+    first = load_pages(connection, *PAGES, options=RUN, **APPEND)
+    again = load_pages(connection, *PAGES, options=RUN, **APPEND)
     assert again == first
     assert query(COUNT) == [(30,)]
     assert query("select count(*) from elt.loads") == [(1,)]
 
 
-@pytest.mark.parametrize("request_", [Request(run_id="run 2"), Request()], ids=["another", "none"])
+@pytest.mark.parametrize(
+    "request_", [LoadOptions(run_id="run 2"), LoadOptions()], ids=["another", "none"]
+)
 def test_another_run_and_a_load_without_one_append_again(
-    connection: Connection, query: Query, request_: Request
+    connection: Connection, query: Query, options: LoadOptions
 ) -> None:
     for _ in range(2):
-        load_pages(connection, *PAGES, request=request_, **APPEND)
-        load_pages(connection, *PAGES, request=Request(run_id="run 2"), **APPEND)
-        load_pages(connection, *PAGES, request=RUN, **APPEND)
-    loads = 2 if request_.run_id else 4
+        load_pages(connection, *PAGES, options=options, **APPEND)
+        load_pages(connection, *PAGES, options=LoadOptions(run_id="run 2"), **APPEND)
+        load_pages(connection, *PAGES, options=RUN, **APPEND)
+    loads = 2 if options.run_id else 4
     assert query(COUNT) == [(30 * loads,)]
 
 
@@ -143,7 +145,7 @@ def test_a_retry_of_an_append_that_failed_half_way_goes_on(
 ) -> None:
     with pytest.raises(UnavailableError):
         load_api(connection, MemoryApi(PAGES, fails_at=2), items(**APPEND), RUN)
-    assert load_pages(connection, *PAGES, request=RUN, **APPEND).inserted == 10
+    assert load_pages(connection, *PAGES, options=RUN, **APPEND).inserted == 10
     assert query(COUNT) == [(30,)]
 
 
@@ -153,7 +155,7 @@ def test_a_retry_of_an_append_with_too_many_rejects_says_so_again(
     said = []
     for _ in range(2):
         with pytest.raises(BadPayloadError, match="1 records could not be stored") as raised:
-            load_pages(connection, *WITH_REJECTS, request=RUN, **APPEND)
+            load_pages(connection, *WITH_REJECTS, options=RUN, **APPEND)
         said.append(str(raised.value))
     assert said[0] == said[1]
     assert query(COUNT) == [(30,)]
@@ -163,7 +165,7 @@ def test_a_retry_of_an_append_with_too_many_rejects_says_so_again(
 
 
 def test_a_full_refresh_of_the_same_run_reads_again(connection: Connection) -> None:
-    load_pages(connection, *PAGES, request=RUN, **APPEND)
+    load_pages(connection, *PAGES, options=RUN, **APPEND)
     anew = replace(RUN, full_refresh=True)
-    assert load_pages(connection, *PAGES, request=anew, **APPEND).deleted == 30
-    assert load_pages(connection, *PAGES, request=anew, **APPEND).deleted == 30
+    assert load_pages(connection, *PAGES, options=anew, **APPEND).deleted == 30
+    assert load_pages(connection, *PAGES, options=anew, **APPEND).deleted == 30

@@ -9,7 +9,7 @@ from blocks import warehouse
 from blocks.warehouse import URL_VARIABLE
 from flows.errors import ConfigurationError
 from flows.postgres import connection_url
-from flows.postgres.connection_url import Address
+from flows.postgres.connection_url import ConnectionParameters
 
 START = "postgresql://loader:secret@db.test"
 LIBPQ_ONLY = {
@@ -23,8 +23,8 @@ LIBPQ_ONLY = {
 }
 
 
-def read(text: str) -> Address:
-    return connection_url.of(connection_url.parse(text, URL_VARIABLE), URL_VARIABLE)
+def read(text: str) -> ConnectionParameters:
+    return connection_url.from_url(connection_url.parse(text, URL_VARIABLE), URL_VARIABLE)
 
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg2"])
