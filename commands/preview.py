@@ -16,7 +16,8 @@ from flows.guards import with_guards
 from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
 from flows.load.map_record import check_values, map_records
-from flows.source import Page, Partition, Resource, RowsOf, Source, Window
+from flows.page import Page
+from flows.source import Partition, Resource, RowsOf, Source, Window
 
 SHOWN = 3
 LONGEST = 300

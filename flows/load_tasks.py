@@ -38,9 +38,10 @@ from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
+from flows.page import Page
 from flows.progress import Progress
 from flows.retries import Retry, is_retryable
-from flows.source import Page, Partition, Resource, RowsOf, Source
+from flows.source import Partition, Resource, RowsOf, Source
 from flows.transform import transform as build
 
 COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtered", "deleted")

@@ -15,7 +15,8 @@ from prefect.futures import PrefectFuture
 
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.source import Page, Partition, Resource, Resume, Source, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, Source, Window
 
 SHOWN_EVERY_SECONDS = 15.0
 

@@ -21,8 +21,9 @@ from flows.extract.client import Client
 from flows.extract.fetch import first_request
 from flows.extract.selectors import DELIMITERS, Csv, csv_rows, ndjson, record_at, records_at
 from flows.load.column_names import column_name
+from flows.page import Page
 from flows.redaction import shows_secret
-from flows.source import Login, Page, Partition, Record, Resource, Source, Window
+from flows.source import Login, Partition, Record, Resource, Source, Window
 
 ROOT = Path(__file__).resolve().parents[2]
 TAB = r"\t"

@@ -15,7 +15,7 @@ from flows.errors import ConfigurationError
 from flows.extract.paginators import next_link, value_at
 from flows.load.batch import RecordBatch
 from flows.load.column_names import column_name, column_names
-from flows.source import Page
+from flows.page import Page
 
 NEXT_FIELDS = ("next", "next_url", "nextLink", "@odata.nextLink", "links.next", "paging.next")
 DEEPEST = 3

@@ -18,8 +18,9 @@ from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLog
 from flows.extract import url_policy
 from flows.extract.response import Response
 from flows.extract.transport import Connection, NoResponseError
+from flows.page import HttpRequest
 from flows.redaction import Secrets, remember
-from flows.source import HttpRequest, Login
+from flows.source import Login
 
 ReadSecret = Callable[[str], str]
 

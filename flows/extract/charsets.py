@@ -5,7 +5,8 @@ import json
 from email.message import Message
 
 from flows.errors import BadPayloadError
-from flows.source import NOT_FOR_TEXT, Page, Resource
+from flows.page import Page
+from flows.source import NOT_FOR_TEXT, Resource
 
 # The UTF-32 marks come first: the one for little-endian begins with that of UTF-16.
 BYTE_ORDER_MARKS = (

@@ -29,7 +29,8 @@ from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
 from flows.extract.rate_limit import rate_limiter_of
 from flows.extract.response import Response
 from flows.extract.transport import Connection, NoResponseError
-from flows.source import HttpRequest, Page, Rule, Source
+from flows.page import HttpRequest, Page
+from flows.source import Rule, Source
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from flows.extract.client import Client
 from flows.extract.record_count import count_check
 from flows.extract.selectors import check_content_type, check_errors, check_names
 from flows.guards import with_guards
-from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window, query_pairs
+from flows.page import HttpRequest, Page, Resume
+from flows.source import Partition, Resource, Source, Window, query_pairs
 
 # A page of this size is not looked at for whether it is empty: it would have to be read twice.
 SMALL_BYTES = 1 << 16

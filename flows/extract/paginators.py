@@ -15,7 +15,7 @@ import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract import url_policy
-from flows.source import HttpRequest, Page
+from flows.page import HttpRequest, Page
 
 Paging = Callable[[Page], HttpRequest | str | None]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.selectors import RECORDS
-from flows.source import Page, Resource
+from flows.page import Page
+from flows.source import Resource
 
 # How deep APIs put their records, e.g. `data.orders.page.edges`.
 MAX_DEPTH = 5

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError
+from flows.page import Page, not_utf8
 from flows.redaction import redact, start_of
-from flows.source import Page, Record, Resource, not_utf8
+from flows.source import Record, Resource
 
 # Content types that say nothing about what is in them; some servers send all they have so.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")

@@ -24,7 +24,8 @@ from flows.extract.decompression import (
     decompressed,
 )
 from flows.extract.response import Response
-from flows.source import HttpRequest, Source
+from flows.page import HttpRequest
+from flows.source import Source
 
 CHUNK_BYTES = 1 << 16
 HEADERS = {

@@ -15,8 +15,9 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from flows.load.numerics import Scales, digits_of, fits
+from flows.page import ExactNumber
 from flows.redaction import redact
-from flows.source import ExactNumber, Record
+from flows.source import Record
 
 Texts = Callable[[], Sequence[str] | None]
 

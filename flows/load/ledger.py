@@ -21,10 +21,10 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load.batch import Reject
 from flows.load.size_limits import reject_batches
 from flows.load.table_schema import ColumnChange
+from flows.page import Resume
 from flows.postgres import locks, schemas
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, redact_record, shows_secret
-from flows.source import Resume
 
 OWN = schemas.OwnSchema(
     "elt",

@@ -39,9 +39,10 @@ from flows.load.size_limits import rejects_bytes
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.load.table_schema import ColumnChange
 from flows.load.undo import undo
+from flows.page import Page, Resume
 from flows.postgres import locks
 from flows.redaction import redact
-from flows.source import Disposition, Page, Partition, Resource, Resume, Window
+from flows.source import Disposition, Partition, Resource, Window
 
 log = logging.getLogger(__name__)
 

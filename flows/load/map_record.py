@@ -5,7 +5,8 @@ from typing import Any
 
 from flows.errors import ConfigurationError
 from flows.load.batch import scalars, shown
-from flows.source import ExactNumber, Record
+from flows.page import ExactNumber
+from flows.source import Record
 
 MapRecord = Callable[[Record], Record | None]
 

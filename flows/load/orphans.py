@@ -18,7 +18,8 @@ from flows.load.partition_lock import transaction
 from flows.load.partitions import partition_name, partitions_of
 from flows.load.shrinkage import Replacement
 from flows.load.table_schema import column_types
-from flows.source import Page, Partition, Resource, Resume, RowsOf, Source, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, RowsOf, Source, Window
 
 log = logging.getLogger(__name__)
 

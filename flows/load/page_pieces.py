@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from flows.load.raw_records import raw_texts
-from flows.source import Page, RawSelector, Resource
+from flows.page import Page, RawSelector
+from flows.source import Resource
 
 Records = Callable[[Page], list[Any]]
 

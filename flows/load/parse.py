@@ -35,7 +35,8 @@ from flows.load.size_limits import (
     too_large_of,
 )
 from flows.load.typed_batch import TypedParser
-from flows.source import Page, Partition, Record, Resource, Resume
+from flows.page import Page, Resume
+from flows.source import Partition, Record, Resource
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
 

@@ -11,7 +11,7 @@ import msgspec
 
 from flows.errors import BadPayloadError
 from flows.load.batch import UnstorableError, json_text, shown
-from flows.source import EXACT_NUMBERS, Page, RawSelector
+from flows.page import EXACT_NUMBERS, Page, RawSelector
 
 Records = Callable[[Page], list[Any]]
 

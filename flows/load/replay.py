@@ -12,7 +12,8 @@ from flows.load.ledger import Address, Entry
 from flows.load.loader import load, open_rejects
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.load.page_pieces import WHOLE
-from flows.source import Page, Partition, Resource, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, Window
 
 REJECTS_A_PAGE = 1000
 PAGE_BYTES = 8 << 20

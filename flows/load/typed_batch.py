@@ -27,7 +27,8 @@ from flows.load.batch import (
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales, fits
 from flows.load.page_pieces import finder
 from flows.load.raw_records import RawTexts
-from flows.source import Page, RawSelector, Record, Resource
+from flows.page import Page, RawSelector
+from flows.source import Record, Resource
 
 CSV = r"csv, escape '\', null 'null'"
 

@@ -10,7 +10,8 @@ from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load.loader import load as load_partition
-from flows.source import Page, Resource, Resume, Source, Window
+from flows.page import Page, Resume
+from flows.source import Resource, Source, Window
 from tests.benchmark.flights import KEY
 from tests.benchmark.tools import Task
 

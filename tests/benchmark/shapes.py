@@ -11,7 +11,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.selectors import records_at
 from flows.load.loader import load as load_partition
-from flows.source import Page, Partition, Resource, Resume, Source, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, Source, Window
 from tests.benchmark.measurement import peak_rss_mib
 from tests.benchmark.tools import Task
 

@@ -19,17 +19,8 @@ from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load import loader as loading
 from flows.load.ledger import Entry
-from flows.source import (
-    Cursor,
-    Disposition,
-    Page,
-    Params,
-    Partition,
-    Resource,
-    Resume,
-    Source,
-    Window,
-)
+from flows.page import Page, Resume
+from flows.source import Cursor, Disposition, Params, Partition, Resource, Source, Window
 
 Paging = Literal["next url", "steps", "one page"]
 Edition = Literal["old", "new"]

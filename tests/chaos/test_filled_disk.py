@@ -27,7 +27,8 @@ from flows.errors import UnavailableError
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
-from flows.source import Disposition, Page, Partition, Resource, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Disposition, Partition, Resource, Window
 
 IS_FULL = os.environ.get("CHAOS") == "full"
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount"]

@@ -9,7 +9,8 @@ import pytest
 
 from commands.preview import described
 from flows.errors import ConfigurationError
-from flows.source import Page, Resource, Source
+from flows.page import Page
+from flows.source import Resource, Source
 
 
 def preview(records: Callable[[Page], Any]) -> str:

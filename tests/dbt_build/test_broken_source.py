@@ -9,7 +9,8 @@ from flows import sources
 from flows.dbt_build import history
 from flows.extract.selectors import records_at
 from flows.load.loader import load
-from flows.source import Page, Partition, Resource
+from flows.page import Page
+from flows.source import Partition, Resource
 from flows.transform import raw_tables
 
 

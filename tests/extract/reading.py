@@ -13,7 +13,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.response import Response
 from flows.load import ledger
-from flows.source import HttpRequest, Page, Partition, Resource, Resume, Source, Window
+from flows.page import HttpRequest, Page, Resume
+from flows.source import Partition, Resource, Source, Window
 
 Api = Callable[[Asked], Answer]
 

@@ -19,7 +19,8 @@ from flows.extract.paginators import (
     value_at,
 )
 from flows.extract.selectors import records_at
-from flows.source import HttpRequest, Page, Resource
+from flows.page import HttpRequest, Page
+from flows.source import Resource
 from tests.extract.reading import Api, asked_params
 
 Record = dict[str, Any]

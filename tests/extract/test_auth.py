@@ -18,7 +18,8 @@ from flows.errors import (
 )
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, secret_from_environment
 from flows.extract.client import Client
-from flows.source import HttpRequest, Page, Source
+from flows.page import HttpRequest, Page
+from flows.source import Source
 
 GOOD = Answer(b'[{"id": 1}]')
 SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)

@@ -14,7 +14,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
 from flows.load.loader import load
-from flows.source import Page, Partition, Resource, Source
+from flows.page import Page
+from flows.source import Partition, Resource, Source
 from tests.extract.reading import read, rows
 
 Query = Callable[..., list[tuple[Any, ...]]]

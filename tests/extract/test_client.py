@@ -26,7 +26,8 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract.client import Client
-from flows.source import HttpRequest, Page, Rule, Source
+from flows.page import HttpRequest, Page
+from flows.source import Rule, Source
 
 GOOD = Answer(b'[{"id": 1}]')
 CUT = Answer(b'[{"id": 1}', declared_length=500)

@@ -14,18 +14,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import _slices, first_request, read_pages
 from flows.extract.paginators import next_url, offset
 from flows.extract.selectors import records_at
-from flows.source import (
-    Cursor,
-    HttpRequest,
-    Page,
-    Params,
-    Partition,
-    Resource,
-    Resume,
-    Rule,
-    Source,
-    Window,
-)
+from flows.page import HttpRequest, Page, Resume
+from flows.source import Cursor, Params, Partition, Resource, Rule, Source, Window
 from tests.extract import reading
 from tests.extract.reading import ANY_TIME, rows, stored
 

@@ -20,7 +20,8 @@ from flows.extract.paginators import (
     value_at,
 )
 from flows.extract.selectors import records_at
-from flows.source import HttpRequest, Page, Resource
+from flows.page import HttpRequest, Page
+from flows.source import Resource
 from tests.extract.reading import asked_params, read, rows, stored
 from tests.extract.styles import STYLES, Record
 

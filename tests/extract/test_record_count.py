@@ -14,7 +14,8 @@ from flows.extract.fetch import read_pages
 from flows.extract.paginators import keyset, next_url, offset, page_number
 from flows.extract.selectors import csv_rows, records_at
 from flows.load.loader import load
-from flows.source import Page, Partition, Resource, Source
+from flows.page import Page
+from flows.source import Partition, Resource, Source
 from tests.extract.reading import MemoryClient, asked_params, read, rows
 
 URL = "http://127.0.0.1/"

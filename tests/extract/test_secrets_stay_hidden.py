@@ -22,8 +22,9 @@ from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_link, next_token, next_url
 from flows.extract.selectors import records_at
 from flows.load import ledger
+from flows.page import Page
 from flows.redaction import redact, remember
-from flows.source import Page, Partition, Resource, Source, Window
+from flows.source import Partition, Resource, Source, Window
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

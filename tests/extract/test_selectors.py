@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.typed_batch import TypedParser
-from flows.source import Page, Resource, Rule
+from flows.page import Page
+from flows.source import Resource, Rule
 from tests.extract.reading import read, rows
 
 Records = Callable[[Page], list[Any]]

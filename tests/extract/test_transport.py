@@ -23,7 +23,8 @@ from flows.errors import (
 )
 from flows.extract.client import Client
 from flows.extract.deadline import _Incoming, deadline
-from flows.source import Page, Source
+from flows.page import Page
+from flows.source import Source
 from tests import certificates
 
 BODY = b'[{"id": 1}]'

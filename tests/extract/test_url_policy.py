@@ -14,7 +14,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
-from flows.source import HttpRequest, Partition, Resource, Source, Window
+from flows.page import HttpRequest
+from flows.source import Partition, Resource, Source, Window
 from tests.extract.reading import rows
 
 BODY = b'[{"id": 1}]'

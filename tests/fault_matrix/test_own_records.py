@@ -14,7 +14,7 @@ import pytest
 
 from flows.errors import ConfigurationError
 from flows.extract.paginators import value_at
-from flows.source import Page
+from flows.page import Page
 from tests.fault_matrix.lab import Lab
 from tests.fault_matrix.styles import ROWS, Style, named
 

@@ -19,8 +19,9 @@ from flows.extract.selectors import records_at
 from flows.guards import redacted, with_guards, without_secrets
 from flows.load.loader import load
 from flows.load.replay import replay
+from flows.page import Page, Resume
 from flows.redaction import redact, redact_record, remember, start_of
-from flows.source import Page, Partition, Resource, Resume, Window
+from flows.source import Partition, Resource, Window
 
 WORD = "cAn4ry"
 SECRET = f"{WORD}/0123456789"

@@ -44,7 +44,8 @@ from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_token, next_url, offset
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.loader import load
-from flows.source import Cursor, Page, Partition, Resource, Source
+from flows.page import Page
+from flows.source import Cursor, Partition, Resource, Source
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

@@ -21,7 +21,8 @@ from flows import sources
 from flows.elt import elt
 from flows.extract.auth import Bearer
 from flows.extract.selectors import records_at
-from flows.source import Page, Resource, Source
+from flows.page import Page
+from flows.source import Resource, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 WORD = "cAn4ryW0rd"

@@ -1,7 +1,8 @@
 """httpbin, which answers as its path says (https://httpbin.org); it echoes what it was asked."""
 
 from flows.extract.selectors import ndjson, record_at, records_at
-from flows.source import Page, Record, Resource, Source
+from flows.page import Page
+from flows.source import Record, Resource, Source
 
 
 def size(page: Page) -> list[Record]:

@@ -12,7 +12,8 @@ from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
 from flows.load.options import LoadOptions
-from flows.source import Page, Partition, Resource, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, Window
 
 EVERYTHING = LoadOptions()
 WHOLE = Partition()

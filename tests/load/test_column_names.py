@@ -19,7 +19,8 @@ from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.load.column_names import OWN_COLUMNS, column_name, column_names
 from flows.load.loader import load
-from flows.source import SYSTEM_COLUMNS, Page, Partition, Resume, Window
+from flows.page import Page, Resume
+from flows.source import SYSTEM_COLUMNS, Partition, Window
 from tests.load.memory_api import WAYS, MemoryApi, items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -15,7 +15,8 @@ from flows.errors import UnavailableError
 from flows.load import primary_key
 from flows.load.loader import load
 from flows.load.replay import replay
-from flows.source import Page, Partition, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Window
 from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

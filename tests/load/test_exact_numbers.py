@@ -18,7 +18,8 @@ from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, rec
 from flows.load.numerics import Numerics
 from flows.load.replay import replay
 from flows.load.typed_batch import TypedParser
-from flows.source import Page, Partition, Resource
+from flows.page import Page
+from flows.source import Partition, Resource
 from tests.load.memory_api import WAYS, MemoryApi, in_python, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -16,7 +16,8 @@ from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.replay import replay
 from flows.load.reset import reset
-from flows.source import Page, Partition, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Window
 from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -13,7 +13,8 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.load import ledger
 from flows.load.replay import replay
-from flows.source import Partition, Resume, Window
+from flows.page import Resume
+from flows.source import Partition, Window
 from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

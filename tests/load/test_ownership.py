@@ -15,7 +15,8 @@ from flows.load import ledger
 from flows.load.ledger import Address
 from flows.load.loader import load
 from flows.load.options import LoadOptions
-from flows.source import Page, Partition, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Partition, Window
 from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import PGBOUNCER, pgbouncer
 

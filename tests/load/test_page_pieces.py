@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flows.extract.selectors import ndjson, record_at, records_at
 from flows.load.page_pieces import only_record, pieces
-from flows.source import Page, Resume
+from flows.page import Page, Resume
 from tests.load.memory_api import in_python
 
 NEXT = Resume("page 0", "page 1", None)

@@ -16,7 +16,8 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.load.options import LoadOptions
-from flows.source import Cursor, Page, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Cursor, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -14,7 +14,8 @@ from flows.errors import UnavailableError
 from flows.load import ledger
 from flows.load.options import LoadOptions
 from flows.load.reset import reset
-from flows.source import Cursor, Page, Partition, Resume, Window
+from flows.page import Page, Resume
+from flows.source import Cursor, Partition, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -12,7 +12,8 @@ from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.load import loader as loading
 from flows.load.ledger import Checkpoint
 from flows.load.options import LoadOptions, window_to_read
-from flows.source import Cursor, Resource, Resume, Window
+from flows.page import Resume
+from flows.source import Cursor, Resource, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
 
 Query = Callable[..., list[tuple[Any, ...]]]

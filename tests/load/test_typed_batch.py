@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from flows.extract.selectors import columns_at, records_at
 from flows.load.batch import RecordBatch
 from flows.load.typed_batch import CSV, TypedBatch, TypedParser
-from flows.source import Page, Resource
+from flows.page import Page
+from flows.source import Resource
 
 ITEMS = Resource("items", "items", records_at("v"), key=("id",))
 SPECIAL = [

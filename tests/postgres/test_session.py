@@ -14,8 +14,9 @@ from blocks.warehouse import Warehouse
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.load.loader import load
+from flows.page import Page, Resume
 from flows.postgres import session
-from flows.source import Page, Partition, Resume, Window
+from flows.source import Partition, Window
 from tests.conftest import rows
 from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import postgres_on_tcp

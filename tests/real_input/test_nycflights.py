@@ -32,7 +32,8 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.load.ledger import Entry
 from flows.load.loader import load
-from flows.source import Page, Resume, Source, Window
+from flows.page import Page, Resume
+from flows.source import Source, Window
 from tests.real_input import nycflights
 
 ROWS = {"flights": 336_776, "weather": 26_115, "planes": 3_322, "airports": 1_458, "airlines": 16}

@@ -1,0 +1,178 @@
+"""What passes between extract and load: a page, the request for it, and where a load resumes."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+
+import msgspec
+
+from flows.errors import BadPayloadError
+from flows.redaction import start_of
+
+Method = Literal["GET", "POST"]
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """One request, without the login: that is added when it is sent, and kept nowhere.
+
+    Attributes:
+        url: absolute, with its query.
+        body: sent as JSON; None for no body.
+    """
+
+    url: str
+    method: Method = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+    def __str__(self) -> str:
+        """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
+        words: list[str] = [] if self.method == "GET" else [self.method]
+        words += [self.url, *(f"{name}: {value}" for name, value in self.headers.items())]
+        return " ".join(words + ([] if self.body is None else [json.dumps(self.body)]))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a load goes on after its last checkpoint.
+
+    Attributes:
+        first_url: the whole load's first request, as text. A load that would begin with another
+            one (its declaration or its window changed) does not go on from here but starts anew.
+        url: of the next request; None for the first one of the slice at `since`.
+        since: the start of the slice of the window that is being read.
+        headers: of the next request, where paging has a word in them.
+        body: of the next request, where paging has a word in it.
+    """
+
+    first_url: str
+    url: str | None
+    since: datetime | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+class ExactNumber(float):
+    """A number of JSON that remembers its digits; to calculate with, it is the nearest double."""
+
+    __slots__ = ("digits",)
+
+    digits: str
+
+    def __new__(cls, digits: str) -> "ExactNumber":
+        """`digits` as the API wrote them."""
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+
+def exact_integer(digits: str) -> int | ExactNumber:
+    """An integer of whatever length: of over 4,300 digits, Python refuses to make an `int`."""
+    most = sys.get_int_max_str_digits()
+    return ExactNumber(digits) if 0 < most < len(digits.lstrip("-")) else int(digits)
+
+
+# How `json.loads` is to make numbers that keep their digits.
+EXACT_NUMBERS: Mapping[str, Any] = {"parse_float": ExactNumber, "parse_int": exact_integer}
+
+
+@dataclass
+class Page:
+    """One HTTP response body; `resume` is None on the last page of a load.
+
+    Attributes:
+        body: text is in UTF-8, whatever encoding the API sent it in (`flows.extract.charsets`).
+        request: what was asked for it.
+        headers: of the response; names in any case.
+        find: the resource's `records`.
+        check_count: refuses a number of records that are not all that the API sent.
+        is_empty: the source's rules say that this answer means no records, whatever its body.
+        is_last: the source's rules say that nothing follows this answer.
+        is_accepted: the source's rules say that its records count, even if it tells of errors.
+        keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
+    """
+
+    body: bytes
+    url: str
+    content_type: str = "application/json"
+    resume: Resume | None = None
+    request: HttpRequest | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    find: Callable[["Page"], list[Any]] | None = None
+    check_count: Callable[["Page", int], None] | None = None
+    is_empty: bool = False
+    is_last: bool = False
+    is_accepted: bool = False
+    keeps_digits: bool = False
+
+    @cached_property
+    def rows(self) -> list[Any]:
+        """The records, as in `found`, for paging that counts them."""
+        if self.check_count is not None:
+            self.check_count(self, len(self.found))
+        return self.found
+
+    @cached_property
+    def found(self) -> list[Any]:
+        """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
+        if self.is_empty or self.find is None:
+            return []
+        if isinstance(self.find, RawSelector):
+            try:
+                return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return self.find(self)
+        return self.find(self)
+
+    @cached_property
+    def members(self) -> Mapping[str, msgspec.Raw] | None:
+        """The members of the body's JSON object, unparsed; None when the body is no such object."""
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    @cached_property
+    def document(self) -> Any:
+        """The body as Python objects.
+
+        Raises:
+            BadPayloadError: when the body is not JSON (RFC 8259: no NaN, no Infinity).
+        """
+        try:
+            numbers = EXACT_NUMBERS if self.keeps_digits else {}
+            return json.loads(self.body, parse_constant=_refuse_constant, **numbers)
+        except UnicodeDecodeError as error:
+            raise not_utf8(self, error) from error
+        except (ValueError, RecursionError) as error:
+            raise BadPayloadError(
+                f"{self.url} answered {len(self.body)} bytes of {self.content_type} that are not "
+                f"JSON ({error}); they begin {start_of(self.body)!r}. "
+                "Ask the API's owner, or correct the address."
+            ) from error
+
+
+def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:
+    """The error for a page whose text should be UTF-8 and is not."""
+    return BadPayloadError(
+        f"{page.url} answered {page.content_type} that is not {error.encoding}: byte "
+        f"0x{error.object[error.start]:02x} at position {error.start} is invalid ({error.reason}). "
+        "Declare the resource's `encoding` (cp1252, say), or ask the API's owner."
+    )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@runtime_checkable
+class RawSelector(Protocol):
+    """A `records` function whose list of records can be cut out of a page unparsed."""
+
+    def raw(self, page: Page) -> bytes | None:
+        """The list's own bytes; None where there is no such list."""
