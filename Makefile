@@ -101,6 +101,7 @@ install-dev: .venv/.installed-dev ## what the tests and linters need on top
 
 lock: install-dev ## write requirements*.txt anew from requirements*.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-dev.in -o requirements-dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-bench.in -o requirements-bench.txt
 

