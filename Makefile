@@ -18,7 +18,7 @@ $(foreach word,NAME URL RECORDS KEY LOGIN,$(eval override $(word) := $$(value $(
 export SQL NAME URL RECORDS KEY LOGIN
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,10 @@ psql: install ## a prompt on the local database, or SQL="select …" for its bar
 
 test: install-dev ## the test suite, on the embedded Postgres
 	@$(PYTEST)
+
+format: install-dev ## format the code with ruff
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
 
 lint: install-dev ## ruff and sqlfluff
 	@$(BIN)/ruff check --quiet .
