@@ -172,7 +172,7 @@ def _submitted(
         "source": source,
         "resource": slice_.resource,
         "partitions": (slice_.partition,),
-        "request": LoadOptions(slice_.window, run_id=flow_run.id, is_backfill=True),
+        "options": LoadOptions(slice_.window, run_id=flow_run.id, is_backfill=True),
     }
     return runner.submit(task, parameters)
 

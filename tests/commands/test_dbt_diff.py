@@ -134,7 +134,7 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
         left_over.extend(cursor.fetchall())
         return report(cursor, built)
 
-    monkeypatch.setattr(command, "told", look_and_tell)
+    monkeypatch.setattr(command, "report", look_and_tell)
     model.write_text(mart.replace("        customer_id,", "        'one' as customer_id,"))
     assert main(["--name", "pr_7"]) == 1
     printed = capsys.readouterr().out

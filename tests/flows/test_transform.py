@@ -262,7 +262,7 @@ def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_
             ask("select pg_terminate_backend(%s)", cursor.connection.info.backend_pid)
         real(cursor, *arguments)
 
-    monkeypatch.setattr(history, "publish", ended)
+    monkeypatch.setattr(history, "mark_published", ended)
     assert ", 0 failed, 0 skipped" in transform(retry=Retry(retries=1, delay_seconds=0))
     assert lost == [[(True,)]]
     assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]
