@@ -211,7 +211,7 @@ def test_a_resume_point_of_half_a_day_ago_is_too_old(connection: Connection, que
     assert api.asked == [(Window(), None)]
 
 
-@pytest.mark.parametrize("request_", [LoadOptions(full_refresh=True), LoadOptions()])
+@pytest.mark.parametrize("options", [LoadOptions(full_refresh=True), LoadOptions()])
 def test_replace_that_fails_leaves_the_old_table_and_begins_anew(
     connection: Connection, query: Query, options: LoadOptions
 ) -> None:

@@ -127,7 +127,7 @@ def test_a_run_appends_a_partition_once(connection: Connection, query: Query) ->
 
 
 @pytest.mark.parametrize(
-    "request_", [LoadOptions(run_id="run 2"), LoadOptions()], ids=["another", "none"]
+    "options", [LoadOptions(run_id="run 2"), LoadOptions()], ids=["another", "none"]
 )
 def test_another_run_and_a_load_without_one_append_again(
     connection: Connection, query: Query, options: LoadOptions
