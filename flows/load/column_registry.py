@@ -100,9 +100,9 @@ class ColumnRegistry:
         for field in fields:
             if not self._is_stored(field) and shows_secret(field):
                 raise BadPayloadError(
-                    f"{'.'.join(self._table.strings)}: the API repeats a login in the name of a "
-                    f"field, {field!r}, and the name would be stored. Ask the API's owner, or "
-                    "leave the field out in the source."
+                    f"{'.'.join(self._table.strings)}: the API repeats a secret of the login in "
+                    f"the name of a field, {field!r}, which would be stored. Ask the API's owner, "
+                    "or remove the field in the source."
                 )
 
     def _is_stored(self, field: str) -> bool:

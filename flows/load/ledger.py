@@ -365,7 +365,7 @@ def _refuse_secret(address: Address, what: str, text: str) -> None:
     """Refuse a text that can't be stored redacted, because the next load compares or uses it."""
     if shows_secret(text):
         raise ConfigurationError(
-            f"{address}: its {what} has the secret of a login in it, which the ledger would store: "
+            f"{address}: its {what} contains a secret of the login, which the ledger would store: "
             f"{text}. Change the resource's `params`, `paging` or `partitions`."
         )
 

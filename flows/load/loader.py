@@ -228,13 +228,13 @@ class Loader:
         is_append = self._resource.writes == "append"
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
-                f"{error} The last load stopped at this request. To begin again would store its "
+                f"{error} The last load stopped at this request. Starting again would store its "
                 "rows twice: load once with full_refresh, which replaces them.",
                 error.answer,
             ) from error
         log.warning(
-            "%s: the API refuses the request at which the last load stopped, so its window is read "
-            "from the beginning: %s",
+            "%s: the API refuses the request at which the last load stopped, so this load reads "
+            "its window from the start: %s",
             self._address,
             error,
         )
@@ -435,15 +435,15 @@ class Loader:
             return None
         return ConfigurationError(
             f"{self._address}: no record has the cursor field {field!r}, so each load would read "
-            "everything. All records are loaded. Correct the resource's `cursor`, or leave it out. "
+            "everything. All records are loaded. Correct the resource's `cursor`, or remove it. "
             f"The records have: {', '.join(self._reader.fields)[:500]}."
         )
 
     def _warn_of_future(self) -> None:
         if self._ahead:
             log.warning(
-                "%s: %d values of the cursor field are too far ahead of now, up to %s. They are "
-                "loaded, and do not move the cursor (Cursor.slack).",
+                "%s: %d values of the cursor field are too far in the future, up to %s. They are "
+                "loaded, but do not move the cursor (Cursor.slack).",
                 self._address,
                 len(self._ahead),
                 max(self._ahead),
@@ -457,7 +457,7 @@ class Loader:
         return BadPayloadError(
             f"{self._address}: {rejected} records could not be stored, "
             f"{_told(self._first_reject)}. "
-            f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
+            f"All others are loaded. See elt.rejects where load_id = {self._load_id}. Correct the "
             "declaration and replay them, ask the API's owner, or raise max_rejects."
         )
 
@@ -484,7 +484,7 @@ def postgres_errors_of(address: Address, connection: Connection) -> Iterator[Non
         yield
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
-            f"{address}: another session holds what the load has to write ({_said(error)}): "
+            f"{address}: another session holds a lock that the load needs ({_said(error)}): "
             f"{_holders(connection, address)}"
         ) from error
     except (psycopg2.IntegrityError, *REFUSALS) as error:
@@ -494,9 +494,9 @@ def postgres_errors_of(address: Address, connection: Connection) -> Iterator[Non
         ) from error
     except psycopg2.errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            f"{address}: Postgres did not let the role do something: {_said(error)}. It has to own "
-            f"the schemas elt and raw_{address.source} with all that is in them, and the views on "
-            "their tables; docs/loading.md lists the grants."
+            f"{address}: the database role lacks a privilege: {_said(error)}. It has to own the "
+            f"schemas elt and raw_{address.source} with everything in them, and the views on their "
+            "tables; docs/loading.md lists the grants."
         ) from error
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
         raise ConfigurationError(
@@ -505,8 +505,8 @@ def postgres_errors_of(address: Address, connection: Connection) -> Iterator[Non
         ) from error
     except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
         raise UnavailableError(
-            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
-            "run it again; what was committed is kept."
+            f"{address}: Postgres went away or ran out of something: {_said(error)}. Fix that and "
+            "run the load again; what was committed is kept."
         ) from error
 
 
@@ -530,4 +530,6 @@ def _note_failure(connection: Connection, load_id: int, error: BaseException) ->
         with transaction(connection) as cursor:
             ledger.fail(cursor, load_id, message)
     except psycopg2.Error as second:
-        log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))
+        log.warning(
+            "Could not record in the ledger that load %d failed: %s", load_id, _said(second)
+        )

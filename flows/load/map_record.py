@@ -38,7 +38,7 @@ def _checked(name: str, result: Any) -> Record:
     if not is_record or not all(isinstance(field, str) for field in result):
         raise ConfigurationError(
             f"{name}: its `map_record` returned {shown(repr(result))}. Return a dict with a string "
-            "for each field's name, or None to leave the record out."
+            "for each field's name, or None to skip the record."
         )
     record: Record = result
     return record
@@ -55,6 +55,6 @@ def check_values(name: str, role: str, records: Sequence[Any]) -> None:
             if type(value) not in JSON_VALUES:
                 raise ConfigurationError(
                     f"{name}: its `{role}` function returned a {type(value).__name__} in the field "
-                    f"{shown(path)}, which JSON has not. Return text, e.g. str(value) or "
+                    f"{shown(path)}, which is not a JSON type. Return text, e.g. str(value) or "
                     "value.isoformat(), and cast it in dbt staging."
                 )

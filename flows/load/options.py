@@ -64,7 +64,7 @@ class LoadOptions:
             )
         if self.full_refresh and self.by_hand:
             raise ConfigurationError(
-                "full_refresh reads everything: leave since and until empty, or leave it off."
+                "full_refresh reads everything: leave since and until empty, or full_refresh off."
             )
 
 
@@ -105,7 +105,7 @@ def _end_of_begun_append(
     begun = checkpoint.window_until if resource.writes == "append" else None
     if begun and options.by_hand:
         raise ConfigurationError(
-            f"{resource.name}: its last load is not complete, and would not go on after a range "
+            f"{resource.name}: its last load is not complete and could not resume after a range "
             "that is loaded by hand. Load it without since and until first."
         )
     return begun
@@ -120,7 +120,7 @@ def without_future(checkpoint: Checkpoint, cursor: Cursor | None, now: datetime)
     latest = now + cursor.slack if cursor else LATEST
     if max(filter(None, [checkpoint.cursor_at, checkpoint.cursor_seen_at]), default=now) <= latest:
         return checkpoint
-    log.warning("The stored cursor is ahead of %s: everything is read again.", latest)
+    log.warning("The stored cursor is later than %s: this load reads everything again.", latest)
     return Checkpoint()
 
 

@@ -56,8 +56,8 @@ def delete_orphans(
         complete = ledger.complete_partitions(cursor, source.name, parent.resource)
         if found and not complete.issuperset(partition.name for partition in parents):
             log.warning(
-                "%s: rows of %d partitions that %s no longer has are kept, because not all of its "
-                "own last loads succeeded without rejects.",
+                "%s: the rows of %d partitions are kept although %s no longer has them, because "
+                "some of its own last loads failed or left rejects.",
                 *(address, len(found), parent.resource),
             )
             return []

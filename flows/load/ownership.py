@@ -37,9 +37,9 @@ def check(cursor: Cursor, table: sql.Identifier) -> None:
         is_marked = LOAD_ID_SETTING in default
         if not is_marked and not (has_load_id and _holds_loaded_rows(cursor, table)):
             raise ConfigurationError(
-                f"{'.'.join(table.strings)} is there already and no load of this project made it, "
-                "so none changes it. Rename or drop it; or let loads use it, by the statement in "
-                'docs/loading.md, "A table that was made by hand".'
+                f"{'.'.join(table.strings)} already exists, and no load of this project made it, "
+                "so loads do not change it. Rename or drop it, or let loads use it: run the "
+                'statement in docs/loading.md, "A table that was made by hand".'
             )
 
 

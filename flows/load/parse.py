@@ -196,8 +196,8 @@ class PageParser:
         for name in self.own_fields:
             if name in record:
                 raise ConfigurationError(
-                    f"{self._address}: the API sends a field {name!r} of its own. Give the "
-                    "partition's value and partition_columns another name."
+                    f"{self._address}: the API also sends a field {name!r}. Give the partition's "
+                    "value another name, there and in partition_columns."
                 )
         return {**self.own_fields, **record}
 
@@ -211,8 +211,8 @@ class PageParser:
             return json_text(record)
         except RecursionError as error:
             raise BadPayloadError(
-                f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
-                "in the source's `records` function."
+                f"{self._address}: a record is nested too deeply even to be kept as a reject. "
+                "Flatten it in the source's `records` function."
             ) from error
 
 

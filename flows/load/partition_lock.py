@@ -47,15 +47,15 @@ class PartitionLock:
             state, token = ledger.state_and_token(cursor, self.load_id, locks.TIMEOUT_SECONDS)
             if token != self._token:
                 raise ConfigurationError(
-                    f"{self._address}: a pooler has lent this load another session, and with that "
-                    "its lock is lost. Nothing more is written. Let the pooler work in session "
-                    "mode, or name Postgres' own port in WAREHOUSE_URL."
+                    f"{self._address}: a pooler has given this load another session, so its lock "
+                    "is lost. Nothing more is written. Run the pooler in session mode, or use "
+                    "Postgres' own port in WAREHOUSE_URL."
                 )
             if state != "running":
                 raise UnavailableError(
                     f"{self._address}: another load has taken over, because this one lost its lock "
                     f"(its entry, load_id = {self.load_id}, is {state}). What this load committed "
-                    "before is kept. Look whether the other one succeeds, or run this again."
+                    "before is kept. Check whether the other one succeeds, or run this again."
                 )
             yield cursor
 

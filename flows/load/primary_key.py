@@ -86,7 +86,7 @@ def change(
         except (psycopg2.errors.UniqueViolation, psycopg2.errors.NotNullViolation) as error:
             raise ConfigurationError(
                 f"{'.'.join(table.strings)}: rows of other partitions repeat or lack the key "
-                f"({', '.join(key)}) that is declared now. Reset the resource, which deletes all "
+                f"({', '.join(key)}) that is now declared. Reset the resource, which deletes all "
                 "of its rows and loads it from the start."
             ) from error
     return deleted

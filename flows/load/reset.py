@@ -34,8 +34,8 @@ def forget_lost_rows(cursor: Cursor, address: Address) -> None:
     reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
     ledger.forget(cursor, address.source, address.resource, reason)
     log.warning(
-        "%s: its raw table was dropped or emptied since its last load, so everything is read from "
-        "the beginning (elt.resets).",
+        "%s: its raw table was dropped or emptied since its last load, so this load reads "
+        "everything from the start (elt.resets).",
         address,
     )
 

@@ -65,7 +65,7 @@ def check(
     raise BadPayloadError(
         f"{table} holds {found.present} rows{where}, and this load would leave {found.staged}: "
         f"{found.lost_share:.1%} fewer, where max_shrinkage={resource.max_shrinkage} allows "
-        f"{resource.max_shrinkage:.1%}. {rejects}The table is as it was. If the API's answer is "
+        f"{resource.max_shrinkage:.1%}. {rejects}The table is unchanged. If the API's response is "
         "right, load once with accept_shrinkage, or raise the resource's max_shrinkage; otherwise "
         "ask the API's owner."
     )

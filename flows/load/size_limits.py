@@ -39,7 +39,7 @@ def too_large(size_bytes: int, limit_bytes: int) -> UnstorableError:
     """Why a record of that size is set aside."""
     return UnstorableError(
         f"has {size_bytes:,} bytes, and the resource's max_record_bytes is {limit_bytes:,}. Raise "
-        "it and load again: only the record's start is kept here"
+        "it and load again: only the start of the record is kept here"
     )
 
 

@@ -117,8 +117,8 @@ class StagingTable:
             raise ConfigurationError(
                 f"{'.'.join(self._target.table.strings)} has the key "
                 f"({', '.join(self._other_key)}), and the resource declares ({declared}). Load it "
-                "once with full_refresh, which replaces the rows and the key, or declare the key "
-                "that it has."
+                "once with full_refresh, which replaces the rows and the key, or declare the "
+                "table's key."
             )
 
     def add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
@@ -239,7 +239,7 @@ class StagingTable:
         if len(new) > self._room:
             raise UnstorableError(
                 f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
-                f"takes {MAX_COLUMNS} with those that were dropped"
+                f"allows {MAX_COLUMNS}, including dropped ones"
             )
         self._beyond_double |= {self._names[field] for field in batch.beyond_double}
         return {name: kind for name, kind in self._types(batch).items() if kind is not None}

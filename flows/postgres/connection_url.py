@@ -124,10 +124,10 @@ def parse(text: str, name: str) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number
-        now = "not a URL of that form" if text else "empty"
+        problem = "not a URL of that form" if text else "empty"
         # Without the cause: it may quote a part of the password.
         raise ConfigurationError(
-            f"Set {name} to {FORM}; now it is {now}. The port must be one number; write "
+            f"Set {name} to {FORM}; it is {problem}. The port must be one number; write "
             "@ : / ? # % in a user's name or password as %40 %3A %2F %3F %23 %25."
         ) from None
 
@@ -139,7 +139,7 @@ def from_url(url: URL, name: str) -> ConnectionParameters:
         ConfigurationError: when it lacks a part, or has one that can't reach psycopg2 and dbt.
     """
     if url.drivername not in DRIVERS:
-        _refuse(name, f"begins with {url.drivername}://", "Begin it with postgresql://")
+        _refuse(name, f"begins with {url.drivername}://", "Start it with postgresql://")
     query = {key: _one(key, value, name) for key, value in url.query.items()}
     parts = {part: _in_one_place(url, part, key, query, name) for key, part in _MOVED.items()}
     parameters = {key: value for key, value in query.items() if key not in _MOVED}
@@ -165,19 +165,19 @@ def _in_one_place(url: URL, part: str, key: str, query: Mapping[str, str], name:
     if key not in query:
         return None if value is None else str(value)
     if value not in (None, "") and str(value) != query[key]:
-        _refuse(name, f"says {key} before the ? and after it", "Keep one of the two")
+        _refuse(name, f"sets {key} before the ? and after it", "Keep one of the two")
     return query[key]
 
 
 def _needed(value: str | None, what: str, name: str) -> str:
     if not value:
-        _refuse(name, f"names no {what}", f"Write it as {FORM}")
+        _refuse(name, f"has no {what}", f"Write it as {FORM}")
     return value
 
 
 def _one_host(host: str, name: str) -> str:
     if "," in host:
-        _refuse(name, f"names several hosts ({host})", "Name one that leads to the primary")
+        _refuse(name, f"names several hosts ({host})", "Name only the primary")
     return host
 
 
@@ -190,11 +190,11 @@ def _port(port: str | None, name: str) -> int:
 def _check_parameters(parameters: Mapping[str, str], name: str) -> None:
     for key, value in parameters.items():
         if key in _SET_BY_US:
-            _refuse(name, f"sets {key}, which the pipeline sets itself", "Take it out")
+            _refuse(name, f"sets {key}, which the pipeline sets itself", "Remove it")
         if key not in _VARIABLES and key not in _NUMBERS:
             known = ", ".join(sorted([*_VARIABLES, *_NUMBERS]))
-            _refuse(name, f"has the parameter {key}, which dbt can't be given",
-                    f"Take it out; these can be given: {known}")  # fmt: skip
+            _refuse(name, f"has the parameter {key}, which can't be passed to dbt",
+                    f"Remove it; these can be passed: {known}")  # fmt: skip
         if key in _NUMBERS and not value.isdecimal():
             _refuse(name, f"has {key}={value}", "Write a whole number")
 

@@ -77,7 +77,7 @@ def without_dependent_views(
             raise ConfigurationError(
                 f"{name} is a materialized view on what has to change "
                 f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
-                "again, and create it anew."
+                "again, then recreate it."
             )
         with _role_of(cursor, view):
             cursor.execute(sql.SQL("drop view {}").format(view.name))

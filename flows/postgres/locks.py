@@ -69,7 +69,7 @@ def with_retries(
     if not _is_done(cursor, change):
         names = ", ".join(".".join(table.strings) for table in tables)
         raise UnavailableError(
-            f"To change {names}, no other session may use it, and it is held by "
+            f"Can't change {names}, because another session uses it: "
             f"{holders(cursor, tables, readers=True)}"
         )
 
@@ -111,7 +111,7 @@ def holders(
     cursor.execute(_HOLDERS, {"tables": names, "keys": list(keys), "readers": readers})
     found = cursor.fetchall()
     if not found:
-        return "a session that has ended meanwhile. Run this again."
+        return "a session that has since ended. Run this again."
     ends = ", ".join(f"select pg_terminate_backend({pid})" for pid, *_ in found)
     return f"{'; '.join(_described(*row) for row in found)}. {REMEDY.format(ends)}"
 

@@ -81,9 +81,9 @@ def _asking(arguments: Mapping[str, Any]) -> Iterator[_Client]:
             client.ask("select")
         except TimeoutError:
             raise UnavailableError(
-                "A pooler stands before Postgres and gave no connection in "
-                f"{WAIT_SECONDS:.0f} s. Let it have two for each load at a time, one of them for a "
-                "moment, or name the server's own port in the warehouse's URL."
+                "The pooler in front of Postgres gave no connection within "
+                f"{WAIT_SECONDS:.0f} s. Allow it two for each concurrent load, one of them only "
+                "for a moment, or use the server's own port in the warehouse's URL."
             ) from None
         yield client
 
@@ -103,8 +103,8 @@ def _is_shared(first: _Client, second: _Client, token: str, turn: int) -> bool:
 
 def _refusal() -> ConfigurationError:
     return ConfigurationError(
-        "A pooler stands before Postgres and lends its sessions by the transaction or the "
-        "statement: locks and temporary tables of a load would be another client's. Nothing was "
-        "written. Name the pooler's port for session mode (PgBouncer: pool_mode = session), or the "
+        "The pooler in front of Postgres shares sessions between clients by transaction or "
+        "statement, so another client would get a load's locks and temporary tables. Nothing was "
+        "written. Use the pooler's port for session mode (PgBouncer: pool_mode = session), or the "
         "server's own port, in the warehouse's URL."
     )

@@ -99,7 +99,7 @@ def _refuse_others(cursor: Cursor, own: OwnSchema) -> None:
     if held and not is_ours(cursor, own):
         more = [f"{len(held) - _SHOWN} more"] if len(held) > _SHOWN else []
         raise ConfigurationError(
-            f"Schema {own.name} is there already and is not this project's, so nothing is written "
-            f"to it: it holds {', '.join([*held[:_SHOWN], *more])}. Rename it, or use another "
+            f"Schema {own.name} already exists and is not this project's, so nothing is written "
+            f"to it. It holds {', '.join([*held[:_SHOWN], *more])}. Rename it, or use another "
             "database; then run this again."
         )

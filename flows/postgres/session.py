@@ -98,6 +98,6 @@ def configure(connection: Connection, settings: Mapping[str, str]) -> None:
 def _unfit(encoding: str, database: str) -> ConfigurationError:
     return ConfigurationError(
         f"The database {database!r} has the encoding {encoding}, which can't hold every text. "
-        "Create another one (create database … encoding 'UTF8' template template0), and name it "
+        "Create another one (create database … encoding 'UTF8' template template0), and use it "
         "in the warehouse's URL."
     )

@@ -83,7 +83,7 @@ def test_a_disk_without_room_even_for_the_ledger_is_named_all_the_same(
     fill(query, "elt.loads", "update", "new.pages > 2 or new.state = 'failed'")
     with pytest.raises(UnavailableError, match="No space left"):
         load_api(connection, MemoryApi(PAGES), items())
-    assert "The ledger could not be told that load 2 failed" in caplog.text
+    assert "Could not record in the ledger that load 2 failed" in caplog.text
     assert query(IDS) == [(0,), (1,), (2,)]
     query(MAKE_ROOM)
     load_api(connection, MemoryApi(PAGES), items())
