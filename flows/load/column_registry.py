@@ -1,6 +1,6 @@
-"""Which column each field of a raw table has: remembered in `elt.columns`, so that it never moves.
+"""The mapping of fields to columns of a raw table, stored in `elt.columns` so it never changes.
 
-A column that no field has yet, as in tables from before, goes to the first field that wants it.
+A column without a field, as in tables of older versions, goes to the first field that fits it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _WRITE = (
 
 
 class ColumnRegistry:
-    """The columns of one raw table's fields, as far as this load knows them."""
+    """The columns of one raw table's fields, as known to this load."""
 
     def __init__(
         self, table: sql.Identifier, declared: Mapping[str, str], first: Sequence[str]
@@ -44,14 +44,14 @@ class ColumnRegistry:
         return self._names[field]
 
     def expected(self, fields: Iterable[str]) -> dict[str, str]:
-        """The column that each field has, or is going to have; any thread may ask."""
+        """The present or future column of each field; may be called from any thread."""
         known, owners = self._names, self._owners
         met = list(fields)
         new = column_names([field for field in met if field not in known], {}, owners)
         return {field: known[field] if field in known else new[field] for field in met}
 
     def read(self, cursor: Cursor) -> None:
-        """Learn what earlier loads, and others at work, have named.
+        """Read the columns that earlier and concurrent loads have named.
 
         Raises:
             ConfigurationError: when a declared column belongs to another field.
@@ -72,12 +72,12 @@ class ColumnRegistry:
         self._give(self._first)
 
     def name(self, cursor: Cursor, groups: Iterable[Iterable[str]]) -> None:
-        """Give a column to each field that has none; the fields of one group at the same time.
+        """Assign a column to each field without one, group by group.
 
         Loads of other partitions wait until this transaction has ended, and see the same columns.
 
         Raises:
-            BadPayloadError: when a new field has a secret in its name, which would be stored.
+            BadPayloadError: when the name of a new field contains a secret, which would be stored.
         """
         fields = [list(group) for group in groups]
         met = {field for group in fields for field in group}

@@ -16,7 +16,7 @@ _DISTINCT = sql.SQL(
 
 
 def partitions_of(connection: Connection, source: str, resource: Resource) -> tuple[Partition, ...]:
-    """What is loaded on its own; a parent without rows, or not loaded yet, has no partitions.
+    """The partitions to load; none if the parent has no rows or is not loaded yet.
 
     Raises:
         ConfigurationError: when the parent's raw table lacks one of the columns, or two partitions
@@ -53,7 +53,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
 
 
 def partition_name(row: Sequence[object]) -> str:
-    """The values with commas between them; where there are several, `\\,` is a comma in one."""
+    """The values joined by commas; if there are several, a comma inside a value becomes `\\,`."""
     texts = list(map(str, row))
     if len(texts) == 1:
         return texts[0]

@@ -1,4 +1,4 @@
-"""The warehouse's URL: what psycopg2 gets of it, and what dbt gets.
+"""The warehouse's URL, translated into parameters for psycopg2 and for dbt.
 
 Every part of the URL reaches both, or is refused by name. Knows nothing of Prefect.
 """
@@ -18,7 +18,7 @@ FORM = "postgresql://user:password@host:5432/database"
 PORT = 5432
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2")
 
-# What libpq takes in a URL's query instead of its usual place.
+# Parts that libpq accepts in a URL's query instead of their usual place.
 _MOVED = {
     "host": "host",
     "port": "port",
@@ -54,7 +54,7 @@ _VARIABLES = {
     "sslsni": "PGSSLSNI",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
-# A peer that is gone is noticed after a minute, idle (30 + 3 * 10 s) or not (60,000 ms).
+# A lost peer is noticed after a minute, idle (30 + 3 * 10 s) or not (60,000 ms).
 _KEEPALIVES = {
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -69,7 +69,7 @@ _SET_BY_US = ("application_name", "client_encoding")
 
 @dataclass(frozen=True)
 class ConnectionParameters:
-    """Where Postgres is and how to log in; `parameters` are libpq's, as the URL has them."""
+    """The server, the login, and libpq's `parameters` from the URL."""
 
     host: str
     port: int
@@ -79,7 +79,7 @@ class ConnectionParameters:
     parameters: Mapping[str, str]
 
     def connect_arguments(self) -> dict[str, str | int | None]:
-        """What `psycopg2.connect` gets, but for what is the session's."""
+        """Arguments of `psycopg2.connect`, without those of a single session."""
         return {
             **_NUMBERS,
             **self.parameters,
@@ -91,16 +91,16 @@ class ConnectionParameters:
         }
 
     def dbt_environment(self) -> dict[str, str]:
-        """What dbt_project/profiles.yml, dbt's libpq and flows/dbt_build/dbt_subprocess.py read.
+        """The variables for dbt_project/profiles.yml, dbt's libpq and dbt_subprocess.py.
 
-        dbt masks what is named DBT_ENV_SECRET_.
+        dbt masks the values of variables named DBT_ENV_SECRET_….
         """
         numbers = {name: self.parameters.get(name, usual) for name, usual in _NUMBERS.items()}
         return {
             "WAREHOUSE_HOST": self.host,
             "WAREHOUSE_PORT": str(self.port),
             "WAREHOUSE_USER": self.user,
-            # An empty field of the profile would hide PGPASSWORD, which loads do see.
+            # An empty field of the profile would hide PGPASSWORD, which loads use.
             "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": self.password or os.environ.get("PGPASSWORD", ""),
             "WAREHOUSE_DATABASE": self.database,
             "WAREHOUSE_CONNECT_TIMEOUT": numbers["connect_timeout"],
@@ -116,10 +116,10 @@ class ConnectionParameters:
 
 
 def parse(text: str, name: str) -> URL:
-    """The URL in its parts; `name` is where it comes from, for the error.
+    """Parse a URL; `name` is its origin, for the error.
 
     Raises:
-        ConfigurationError: when it is no URL.
+        ConfigurationError: when it is not a URL.
     """
     try:
         return make_url(text)
@@ -133,10 +133,10 @@ def parse(text: str, name: str) -> URL:
 
 
 def from_url(url: URL, name: str) -> ConnectionParameters:
-    """The address that a URL means.
+    """The connection parameters of a URL.
 
     Raises:
-        ConfigurationError: when it lacks a part, or has one that can't reach psycopg2 and dbt.
+        ConfigurationError: when a part is missing, or can't be passed to both psycopg2 and dbt.
     """
     if url.drivername not in DRIVERS:
         _refuse(name, f"begins with {url.drivername}://", "Start it with postgresql://")
@@ -145,11 +145,11 @@ def from_url(url: URL, name: str) -> ConnectionParameters:
     parameters = {key: value for key, value in query.items() if key not in _MOVED}
     _check_parameters(parameters, name)
     return ConnectionParameters(
-        host=_one_host(_needed(parts["host"], "host", name), name),
+        host=_one_host(_required(parts["host"], "host", name), name),
         port=_port(parts["port"], name),
-        user=_needed(parts["username"], "user", name),
+        user=_required(parts["username"], "user", name),
         password=parts["password"],
-        database=_needed(parts["database"], "database", name),
+        database=_required(parts["database"], "database", name),
         parameters=parameters,
     )
 
@@ -169,7 +169,7 @@ def _in_one_place(url: URL, part: str, key: str, query: Mapping[str, str], name:
     return query[key]
 
 
-def _needed(value: str | None, what: str, name: str) -> str:
+def _required(value: str | None, what: str, name: str) -> str:
     if not value:
         _refuse(name, f"has no {what}", f"Write it as {FORM}")
     return value
