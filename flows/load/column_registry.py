@@ -69,7 +69,7 @@ class ColumnRegistry:
                 )
         self._owners = owners
         self._names = {**self._stored, **self._declared}
-        self._give(self._first)
+        self._assign(self._first)
 
     def name(self, cursor: Cursor, groups: Iterable[Iterable[str]]) -> None:
         """Assign a column to each field without one, group by group.
@@ -87,7 +87,7 @@ class ColumnRegistry:
         primary_key.lock(cursor, self._table)
         self.read(cursor)
         for group in fields:
-            self._give(group)
+            self._assign(group)
         rows = [
             (*self._table.strings, field, self._names[field])
             for field in sorted(met)
@@ -109,7 +109,7 @@ class ColumnRegistry:
         column = self._names.get(field)
         return column is not None and self._stored.get(field) == column
 
-    def _give(self, fields: Iterable[str]) -> None:
+    def _assign(self, fields: Iterable[str]) -> None:
         new = [field for field in fields if field not in self._names]
         names = column_names(new, {}, self._owners)
         self._owners = self._owners | {column: field for field, column in names.items()}

@@ -155,14 +155,14 @@ class Loader:
         self._reader = PageParser(address, resource, partition)
         self._target = _target(address, resource, self._reader.own_fields)
         self._stage = StagingTable(self._target)
-        self._goes_straight = self._disposition == "append"
+        self._copies_directly = self._disposition == "append"
         self._batches: list[Batch] = []
         self._rejects: list[Reject] = []
         self._first_reject: Reject | None = None
         self._misfits = 0
-        self._held_bytes = 0
+        self._pending_bytes = 0
         self._memory_bytes = 0
-        self._kept_at = monotonic()
+        self._checkpoint_at = monotonic()
         self._pages = 0
         self._filtered = 0
         self._staged = 0
@@ -188,7 +188,7 @@ class Loader:
             if self._disposition != "replace":
                 self._stage.check_key()
             self._reader.keep_digits(self._stage.numerics)
-            self._goes_straight |= is_filling and self._disposition == "merge"
+            self._copies_directly |= is_filling and self._disposition == "merge"
         try:
             self._read(pages(window, checkpoint.resume), checkpoint, window)
         except (BadPayloadError, BadRequestError, NotFoundError) as error:
@@ -203,16 +203,16 @@ class Loader:
         """Store the pages and make a checkpoint whenever one is due."""
         at_once = self._disposition == "replace"
         with closing(self._read_ahead(pages)) as readings:
-            for reading in readings:
-                self._take(reading)
-                if not self._is_due(reading):
+            for piece in readings:
+                self._take(piece)
+                if not self._is_due(piece):
                     self._free_memory()
                     continue
                 with self._lock.transaction() as cursor:
                     self._store(cursor, flush=not at_once)
                     if not at_once:
-                        self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
-                self._held_bytes, self._memory_bytes, self._kept_at = 0, 0, monotonic()
+                        self._remember(cursor, checkpoint.cursor_at, piece.resume, window.until)
+                self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
     def _from_start(
         self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
@@ -248,7 +248,7 @@ class Loader:
             self._begun_by = self._load_id
         return chain(first, found)
 
-    def _is_due(self, reading: ParsedPiece) -> bool:
+    def _is_due(self, piece: ParsedPiece) -> bool:
         """Whether to make a checkpoint now.
 
         Not after the last page: without a resume point the next load would start again, and an
@@ -256,11 +256,11 @@ class Loader:
         """
         is_full = (
             sum(batch.count for batch in self._batches) >= self._resource.checkpoint_rows
-            or self._held_bytes >= CHECKPOINT_BYTES
+            or self._pending_bytes >= CHECKPOINT_BYTES
             or self._memory_bytes >= MEMORY_BYTES
-            or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
+            or monotonic() - self._checkpoint_at >= self._resource.checkpoint_seconds
         )
-        return is_full and reading.resume is not None
+        return is_full and piece.resume is not None
 
     def _free_memory(self) -> None:
         """Write the rows of a very large page to Postgres before its end.
@@ -280,18 +280,18 @@ class Loader:
         a tenth longer.
         """
         readings = chain.from_iterable(map(self._reader.readings, pages))
-        return prefetch(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
+        return prefetch(readings, lambda piece: piece.memory_bytes, MEMORY_BYTES)
 
-    def _take(self, reading: ParsedPiece) -> None:
-        self._batches += [reading.batch] if reading.batch else []
-        self._rejects += reading.rejects
-        self._first_reject = self._first_reject or next(iter(reading.rejects), None)
-        self._held_bytes += reading.size_bytes
-        self._memory_bytes += reading.memory_bytes
+    def _take(self, piece: ParsedPiece) -> None:
+        self._batches += [piece.batch] if piece.batch else []
+        self._rejects += piece.rejects
+        self._first_reject = self._first_reject or next(iter(piece.rejects), None)
+        self._pending_bytes += piece.size_bytes
+        self._memory_bytes += piece.memory_bytes
         self._has_read = True
-        self._pages += reading.ends_page
-        self._filtered += reading.filtered
-        times = reading.times
+        self._pages += piece.ends_page
+        self._filtered += piece.filtered
+        times = piece.times
         self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
         self._ahead |= times.ahead
 
@@ -301,16 +301,16 @@ class Loader:
         count = sum(batch.count for batch in batches)
         fills = self._disposition == "merge"
         is_unique = fills and self._stage.has_unique_keys(batches, self._resource.key)
-        if flush and self._goes_straight and (is_unique or not fills):
+        if flush and self._copies_directly and (is_unique or not fills):
             changes = self._stage.add_directly(cursor, batches, self._load_id, defers_key=fills)
             if changes is not None:
                 self._account(cursor, count, WriteCounts(inserted=count), changes)
                 return
-        self._goes_straight = False
+        self._copies_directly = False
         if batches:
             self._add(cursor, batches)
         if flush:
-            self._hold_to_shrinkage(cursor)
+            self._check_shrinkage(cursor)
             written, changes = self._stage.flush(
                 cursor, self._disposition, self._load_id, self._options.replays, not is_unique
             )
@@ -319,7 +319,7 @@ class Loader:
         elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
             self._account(cursor, 0, WriteCounts(), [])
 
-    def _hold_to_shrinkage(self, cursor: Cursor) -> None:
+    def _check_shrinkage(self, cursor: Cursor) -> None:
         """Refuse to remove too many rows from the table, unless this load accepts it."""
         if self._disposition == "replace" and not self._options.accepts_shrinkage:
             found = self._stage.replacement(cursor)

@@ -31,7 +31,7 @@ _WIDEN = sql.SQL(
     "insert into {wider} ({columns}) overriding system value"
     " select {columns} from {stage} order by _ordinal"
 )
-_GO_ON_NUMBERING = sql.SQL(
+_CONTINUE_NUMBERING = sql.SQL(
     "select setval(pg_get_serial_sequence({wider}, '_ordinal'), max(_ordinal)) from {stage}"
     " having max(_ordinal) is not null"
 )
@@ -117,7 +117,7 @@ def recreate_stage(cursor: Cursor, added: Mapping[str, str]) -> None:
     cursor.execute(_CREATE_STAGE.format(sql.Identifier("wider"), sql.Composed(columns)))
     cursor.execute(_WIDEN.format(wider=wider, stage=STAGE, columns=listed("{}", present)))
     numbered = sql.Literal(wider.as_string(cursor))
-    cursor.execute(_GO_ON_NUMBERING.format(wider=numbered, stage=STAGE))
+    cursor.execute(_CONTINUE_NUMBERING.format(wider=numbered, stage=STAGE))
     cursor.execute("drop table pg_temp.stage")
     cursor.execute("alter table pg_temp.wider rename to stage")
 
@@ -184,7 +184,7 @@ def scope_of(target: Target, types: Mapping[str, str]) -> sql.Composable:
     """The condition that a row of the table, aliased `present`, is in the target's partition."""
     if not types.keys() >= target.scope.keys():
         return sql.SQL("false")
-    conditions = [_holds(name, types[name], value) for name, value in target.scope.items()]
+    conditions = [_has_value(name, types[name], value) for name, value in target.scope.items()]
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
 
 
@@ -248,7 +248,7 @@ def _each(template: str, names: Iterable[str]) -> list[sql.Composed]:
     return [sql.SQL(template).format(sql.Identifier(name)) for name in names]
 
 
-def _holds(name: str, kind: str, value: object) -> sql.Composed:
+def _has_value(name: str, kind: str, value: object) -> sql.Composed:
     """The condition that a column has the value, compared in the column's type."""
     column = sql.Identifier(name)
     if value is None:

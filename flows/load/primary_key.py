@@ -30,7 +30,7 @@ where conrelid = to_regclass(%s) and contype = 'p'
 """
 _ADD = sql.SQL("alter table {} add {}")
 _DROP = sql.SQL("alter table {} drop constraint {}")
-_IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
+_IS_DEFERRED = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
 # Keeps the row that was committed last; no two rows of one transaction have the same key.
 # `_loaded_at` is the transaction's start; xmin is unusable, because widening a column resets it.
 _DROP_EARLIER = sql.SQL(
@@ -95,7 +95,7 @@ def change(
 
 def is_deferred(cursor: Cursor, table: sql.Identifier) -> bool:
     """Whether the table exists and its key is deferred."""
-    cursor.execute(_IS_PUT_OFF, [table.as_string(cursor), PUT_OFF])
+    cursor.execute(_IS_DEFERRED, [table.as_string(cursor), PUT_OFF])
     return cursor.fetchall() == [(True,)]
 
 

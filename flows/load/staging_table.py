@@ -223,8 +223,8 @@ class StagingTable:
         changes: list[ColumnChange] = []
         seen: set[object] = set()
         for batch in batches:
-            wanted = self._wanted(batch)
-            self._hold_to_contract(cursor, batch)
+            wanted = self._columns_needed(batch)
+            self._check_contract(cursor, batch)
             need = (frozenset(wanted.items()), len(self._names))
             if need not in seen:
                 changes += shape(wanted)
@@ -233,7 +233,7 @@ class StagingTable:
         self._filled = frozenset()
         return changes
 
-    def _wanted(self, batch: Batch) -> dict[str, str]:
+    def _columns_needed(self, batch: Batch) -> dict[str, str]:
         """The batch's columns with any value, and their types; registers all of its fields."""
         self._names = self._names | {field: self._columns[field] for field in batch.natural}
         new = {*self._names.values()} - self._present.keys()
@@ -250,7 +250,7 @@ class StagingTable:
         kinds = {self._names[field]: kind for field, kind in batch.natural.items()}
         return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
 
-    def _hold_to_contract(self, cursor: Cursor, batch: Batch) -> None:
+    def _check_contract(self, cursor: Cursor, batch: Batch) -> None:
         """Refuse a batch that needs a change of the table, if the contract does not allow it."""
         if self._target.contract == "evolve" or not self._present:
             return
