@@ -1,4 +1,4 @@
-"""What a load leaves in Postgres, as far as it must not depend on how often it was killed."""
+"""The part of a load's result in Postgres that must not depend on how often it was killed."""
 
 import io
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def outcome(database: URL) -> Outcome:
-    """What is there now."""
+    """The present result."""
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         types = column_types(cursor, TABLE)
         columns = [(name, kind) for name, kind in types.items() if name not in OWN_COLUMNS]
@@ -71,7 +71,7 @@ def entries(database: URL, after: int = 0) -> list[Entry]:
 def assert_adds_up(found: Sequence[Entry], whole: Entry, scenario: Scenario) -> None:
     """Every record of every run has its fate, and the runs together are one whole load.
 
-    A replace begins anew each time, and what was not committed is nowhere in the ledger.
+    A replace starts again each time, and uncommitted work is not in the ledger.
     """
     for entry in found:
         fates = entry.inserted + entry.updated + entry.unchanged + entry.rejected

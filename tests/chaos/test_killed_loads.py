@@ -130,13 +130,13 @@ class Shop:
         return process.returncode != 0
 
     def wait_until_asked(self, process: subprocess.Popen[bytes]) -> None:
-        """Return when the process has asked for its first page."""
+        """Return when the process has requested its first page."""
         already = len(self.server.asked)
         while len(self.server.asked) == already and process.poll() is None:
             time.sleep(0.001)
 
     def load(self) -> tuple[Entry, list[str]]:
-        """Run the load undisturbed; its entry and what it asked for."""
+        """Run the load undisturbed; its entry and its requests."""
         return load_whole(self.scenario, self.server.url, self.database)
 
     def dies(self, death: Death) -> bool:
@@ -185,7 +185,7 @@ def prepare(scenario: Scenario, api_url: str, database: URL) -> int:
 
 
 def load_whole(scenario: Scenario, api_url: str, database: URL) -> tuple[Entry, list[str]]:
-    """Load the new edition in this process; the ledger entry and what was asked for."""
+    """Load the new edition in this process; the ledger entry and the requests."""
     asked: list[str] = []
     with closing(psycopg2.connect(libpq(database))) as connection:
         return scenario.load(connection, api_url, asked=asked), asked
@@ -196,7 +196,7 @@ References = dict[Scenario, tuple[Entry, Outcome]]
 
 @pytest.fixture(scope="module")
 def references() -> References:
-    """What the undisturbed loads so far came to."""
+    """The results of the undisturbed loads so far."""
     return {}
 
 

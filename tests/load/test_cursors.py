@@ -117,6 +117,6 @@ NOON = datetime(2024, 2, 29, 12, tzinfo=timezone.utc)
     ],
 )
 def test_a_time_is_read_the_same_by_every_python(text: str, at: datetime) -> None:
-    """What Python's own parser takes differs between 3.10, 3.11 and 3.13."""
+    """Python's own parser accepts different formats in 3.10, 3.11 and 3.13."""
     times = times_of([text], LATEST)
     assert times.newest_at == at

@@ -1,4 +1,4 @@
-"""A disk that fills up on the way: what was committed stays, and the next load goes on.
+"""A disk that fills up during a load: committed rows stay, and the next load resumes.
 
 The error is Postgres' own (SQLSTATE 53100), raised by a trigger; `tests/chaos` fills a real disk.
 """
@@ -43,7 +43,7 @@ def fill(query: Query, table: str, event: str, condition: str) -> None:
         ("replace", [0], False),
     ],
 )
-def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_goes_on_when_there_is_room(
+def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_resumes_later(
     connection: Connection,
     query: Query,
     disposition: str,
@@ -67,7 +67,7 @@ def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_goes_on_when_there
 
 
 def test_a_disk_that_is_full_is_no_records_fault(connection: Connection, query: Query) -> None:
-    """Nothing is set aside for it."""
+    """Nothing is rejected because of it."""
     load_pages(connection, [{"id": 0, "v": "x"}])
     fill(query, "raw_shop.items", "insert", "true")
     with pytest.raises(UnavailableError):

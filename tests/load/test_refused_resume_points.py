@@ -152,7 +152,7 @@ def test_an_append_without_windows_says_what_to_do(connection: Connection, query
 def test_a_later_page_that_is_refused_is_an_error_of_its_own(
     connection: Connection, query: Query
 ) -> None:
-    """The resume point was taken; the load goes on from its new checkpoint next time."""
+    """The API accepted the resume point; the next load resumes from the new checkpoint."""
 
     class Breaking(MemoryApi):
         def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:

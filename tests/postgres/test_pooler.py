@@ -1,4 +1,4 @@
-"""Promises of a PgBouncer between loads and Postgres: its sessions are whole, or it is refused."""
+"""Promises of a PgBouncer in front of Postgres: it does not share sessions, or it is refused."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
