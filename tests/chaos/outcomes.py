@@ -31,7 +31,7 @@ class Outcome:
     """The raw table, its history and the cursor.
 
     Attributes:
-        rows: COPY text of all columns but the load's own, ordered by all of them.
+        rows: COPY text of all columns except the load's own, ordered by all of them.
     """
 
     columns: list[tuple[str, str]]
@@ -69,7 +69,7 @@ def entries(database: URL, after: int = 0) -> list[Entry]:
 
 
 def assert_adds_up(found: Sequence[Entry], whole: Entry, scenario: Scenario) -> None:
-    """Every record of every run has its fate, and the runs together are one whole load.
+    """Every record of every run is counted, and the runs together make one complete load.
 
     A replace starts again each time, and uncommitted work is not in the ledger.
     """

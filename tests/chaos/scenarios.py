@@ -1,7 +1,7 @@
 """The loads of the chaos tests: a small shop's API, its paging, and a load of it.
 
-The rows change their shape on the way: a column that begins with nulls, one that turns from whole
-numbers to fractions, one that comes late, objects, and a key that is sent twice.
+The rows change their shape: a column that starts with nulls, one that changes from whole numbers
+to fractions, one that comes late, objects, and a key that is sent twice.
 """
 
 import json

@@ -1,8 +1,8 @@
 """A load that is killed, at whatever step, and run again ends with the same table.
 
-The load runs in a process of its own against a server of this one and ends by SIGKILL. By default
-a few deaths of every kind are tried; with CHAOS=full each step of each load, before and after, each
-time it is taken.
+The load runs in its own process against a server of this one and ends by SIGKILL. By default a few
+kills of every kind are tested; with CHAOS=full every occurrence of each step of each load, before
+and after.
 """
 
 import os
@@ -234,7 +234,7 @@ def test_a_load_killed_at_a_step_goes_on_to_the_same_table(shop: Shop, death: De
 def test_a_load_killed_at_any_step_goes_on_to_the_same_table(
     shop: Shop, moment: Moment, step: str
 ) -> None:
-    """Every time that the step is taken; what lies beyond is a load that nothing disturbed."""
+    """At every occurrence of the step; beyond the last one, the load is undisturbed."""
     times = 1
     while shop.dies(Death(moment, step, times, in_lockstep=step == "page")):
         times += 1
@@ -246,7 +246,7 @@ def test_a_load_killed_at_any_step_goes_on_to_the_same_table(
     "shop", LONG if IS_FULL else ["merge_changed-long", "append-long"], indirect=True
 )
 def test_a_load_killed_at_random_moments_until_it_completes(shop: Shop, seed: int) -> None:
-    """Each round may live longer than the one before, or a replace would never end."""
+    """Each round may live longer than the one before; otherwise a replace would never end."""
     moments = random.Random(seed)  # noqa: S311 - not a secret
     after = shop.prepare()
     deaths = 0

@@ -109,7 +109,7 @@ WAYS = {
 def private_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Stopped at the end, whatever state a test left it in.
 
-    Without fsync, since the machine lives on: else a recovery would sync every file.
+    Without fsync, because the machine stays up; otherwise a recovery would sync every file.
     """
     data = tmp_path_factory.mktemp("killed") / "data"
     with postgres(data) as url:

@@ -1,6 +1,6 @@
 """A load in its own process, which reports its peak memory.
 
-`python measured_load.py <dsn> <shape> <MiB>`; the answer is JSON.
+`python measured_load.py <dsn> <shape> <MiB>`; the output is JSON.
 """
 
 import io

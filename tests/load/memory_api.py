@@ -31,7 +31,7 @@ WAYS = {"fast": records_at(), "slow": in_python}
 class MemoryApi:
     """Pages of records (or bodies as they are); `asked` lists the windows and resume points.
 
-    `fails_at` is the number of the first page that can't be had.
+    `fails_at` is the number of the first page that fails.
     """
 
     pages: list[Any]

@@ -98,7 +98,7 @@ def test_the_partition_that_completes_first_creates_the_key_for_the_other(
 def test_a_replay_into_a_table_without_its_key_gives_it_first(
     connection: Connection, query: Query, database: URL
 ) -> None:
-    """Or its rows, which are older than what the second load wrote, would count as the newest."""
+    """Otherwise its rows, which are older than the second load's, would count as the newest."""
     pages = [[*PAGES[0], {"v": "without a key"}], *PAGES[1:]]
     begun(connection, pages, 1)
     begun(connection, pages, 2)

@@ -59,7 +59,7 @@ def loaded(connection: Connection) -> None:
 def test_a_table_made_by_hand_is_refused_by_name_and_stays_as_it_is(
     connection: Connection, query: Query, made: str
 ) -> None:
-    """Again and again: that a load of it failed does not make it ours."""
+    """Repeatedly: a failed load of it does not make it ours."""
     query(made)
     before = query(STATE), query("select items::text from raw_shop.items")
     for declared in ({}, {"disposition": "append"}, {"disposition": "replace"}):

@@ -170,7 +170,7 @@ def test_a_record_deeper_than_postgres_reads_is_set_aside(
 def test_a_record_too_deep_to_be_rejected_is_an_error_with_a_remedy(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where a function of the source's own returned it, so that it can't be cut out."""
+    """Only if a source's own function returned it, because then it can't be cut out."""
     for module in (raw_records, parse):
         monkeypatch.setattr(module, "json_text", give_up)
     with pytest.raises(BadPayloadError, match=r"nested too deeply.*`records`"):
@@ -463,7 +463,7 @@ def test_no_records_are_no_error(connection: Connection, body: str) -> None:
 def test_a_value_that_does_not_fit_a_column_altered_by_hand_is_rejected(
     connection: Connection, query: Query
 ) -> None:
-    """As in a pinned one: neither is such a column changed, nor a value rounded."""
+    """As in a pinned column: the column is not changed, and the value is not rounded."""
     load_pages(connection, [{"id": 1, "v": 1}])
     query("alter table raw_shop.items alter v type integer")
     page = [{"id": n, "v": v} for n, v in enumerate([5, 1.5, "x", 2**40, None])]

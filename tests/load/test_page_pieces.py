@@ -1,4 +1,4 @@
-"""However a page is cut into pieces, they hold its records, and its resume point comes last."""
+"""The pieces of a page contain all of its records, and only the last has its resume point."""
 
 import json
 from typing import Any

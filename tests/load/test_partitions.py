@@ -1,4 +1,4 @@
-"""Partitions made of a parent's rows: each has a name, and so a cursor, of its own."""
+"""Partitions made from a parent's rows: each has its own name, and so its own cursor."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Promises of raw columns: their types, how they widen, and what becomes of the views on them."""
+"""Promises of raw columns: their types, how they widen, and how the views on them survive."""
 
 from collections.abc import Callable
 from decimal import Decimal

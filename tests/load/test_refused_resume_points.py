@@ -1,4 +1,4 @@
-"""Promises about resume points that an API no longer takes, as page tokens that have expired."""
+"""Promises about resume points that an API no longer accepts, such as expired page tokens."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -25,7 +25,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 PAGES = [[{"id": 1}, {"id": 2}], [{"id": 3}, {"id": 4}], [{"id": 5}]]
 LOADS = "select state, inserted, unchanged, deleted from elt.loads order by load_id"
 IDS = "select id from raw_shop.items order by id"
-# A window that ends where it begins anew only if it goes on.
+# One window holds all records: the step is longer than the time since its start.
 WINDOWS: dict[str, Any] = {
     "key": (),
     "cursor": Cursor(

@@ -20,7 +20,7 @@ PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/s
 
 @contextmanager
 def postgres_on_tcp(binaries: Path, *settings: str, tls: bool = False) -> Iterator[URL]:
-    """A server without a Unix socket; with `tls` it lets nobody in without, see `certificate`."""
+    """A server without a Unix socket; with `tls` it refuses connections without TLS."""
     with _folder(OWNER) as folder:
         data, port = folder / "data", free_port()
         flags = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
@@ -46,7 +46,7 @@ def postgres_on_tcp(binaries: Path, *settings: str, tls: bool = False) -> Iterat
 def pgbouncer(
     server: URL, mode: str, pool_size: int = 20, **more_settings: object
 ) -> Iterator[URL]:
-    """A PgBouncer before the server; the address of the same database through it."""
+    """A PgBouncer in front of the server; the URL of the same database through it."""
     host, server_port = str(server.host or server.query["host"]), server.port or 5432
     # Only their owner looks into the folders of Unix sockets.
     owner = Path(host).owner() if OWNER and host.startswith("/") else OWNER

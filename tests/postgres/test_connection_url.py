@@ -59,7 +59,7 @@ def test_what_the_url_says_of_time_comes_before_what_is_usual() -> None:
 
 
 def test_what_libpq_takes_after_the_question_mark_is_the_same_address() -> None:
-    """As embedded Postgres names its Unix socket, and others name all of it."""
+    """Embedded Postgres names its Unix socket like this; others put everything there."""
     before = read("postgresql://loader:secret@/shop?host=/run/postgresql&port=5433")
     after = read(
         "postgresql:///?host=/run/postgresql&port=5433&user=loader&password=secret&dbname=shop"
