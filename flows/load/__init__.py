@@ -1,1 +1,1 @@
-"""Pages in, raw tables out: no HTTP, no Prefect."""
+"""Loads pages into raw tables; knows neither HTTP nor Prefect."""

@@ -1,6 +1,6 @@
-r"""Records to COPY text: types by JSON's own types, values escaped, misfits set aside.
+r"""Records to COPY text: types inferred from JSON's, values escaped, unstorable records rejected.
 
-Knows nothing of connections. The format is Postgres' COPY text: tab between values, newline
+Has no database connection. The format is Postgres' COPY text: tab between values, newline
 between rows, `\N` for null (https://www.postgresql.org/docs/current/sql-copy.html).
 """
 
@@ -28,10 +28,10 @@ NULL = "\\N"
 # A row of a B-tree takes 2,704 bytes: its header, and per column the value, its length and padding.
 MAX_KEY_BYTES = 2690
 KEY_COLUMN_BYTES = 20
-# What a nested key takes as jsonb, per byte of its text: each number has a header of its own.
+# Bytes that a nested key takes as jsonb, per byte of its text: each number has its own header.
 NESTED_KEY_FACTOR = 5
 
-# How much of a rejected record an error shows, and how much of that stands before the cause.
+# Length of the excerpt of a rejected record in an error, and of its part before the cause.
 EXCERPT_CHARACTERS = 200
 EXCERPT_BEFORE = 60
 SHOWN_NAMES = 5
@@ -47,10 +47,10 @@ _STRING_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 class UnstorableError(Exception):
-    """Rows that can't be stored as they are; the message goes on after "the record".
+    """Rows that can't be stored unchanged; the message continues "the record …".
 
     Attributes:
-        field: whose value is the cause; empty where that can't be told.
+        field: the field whose value is the cause; empty if unknown.
     """
 
     def __init__(self, reason: str, field: str = "") -> None:
@@ -60,7 +60,7 @@ class UnstorableError(Exception):
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that can't be stored as it is, as JSON text, why, and the field with the cause."""
+    """A rejected record as JSON text, the reason, and the field that caused it."""
 
     record: str
     reason: str
@@ -68,7 +68,7 @@ class Reject:
 
     @property
     def excerpt(self) -> str:
-        """The part of the record that the field is in, redacted before it is cut."""
+        """The part of the record around the field, redacted before it is cut."""
         record = redact(self.record)
         start = max(0, record.find(json.dumps(self.field)) - EXCERPT_BEFORE)
         end = start + EXCERPT_CHARACTERS
@@ -80,10 +80,10 @@ class Batch(Protocol):
     """Rows of one or more pages, ready for COPY.
 
     Attributes:
-        natural: per field, the narrowest type that holds its values; None where all are null.
+        natural: per field, the narrowest type that holds its values; None if all are null.
         beyond_double: the bigint fields with a value that a double would round.
-        count: how many rows.
-        key_hashes: of each row's key, the same for the same key; None where that can't be told.
+        count: the number of rows.
+        key_hashes: a hash of each row's key, equal for equal keys; None if unknown.
     """
 
     natural: Mapping[str, str | None]
@@ -98,11 +98,11 @@ class Batch(Protocol):
         """The rows as Python objects."""
 
     def texts(self) -> Sequence[str] | None:
-        """The rows as the API wrote them; None where that can't be told."""
+        """The rows as the API wrote them; None if unknown."""
 
 
 class RecordBatch:
-    """Records as Python objects: the way that takes whatever JSON there is."""
+    """Records as Python objects: the slower path, for any JSON."""
 
     def __init__(
         self, records: Sequence[Record], texts: Texts = lambda: None, key: Sequence[str] = ()
@@ -115,10 +115,10 @@ class RecordBatch:
         self.key_hashes: Sequence[int] | None = _key_hashes(records, key, self.natural)
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
-        """Text format: what a record lacks is null.
+        """COPY's text format; a field that a record lacks is null.
 
         Raises:
-            MisfitError: when a value is nested too deeply for Python to write it.
+            UnstorableError: when a value is nested too deeply for Python to write it.
         """
         try:
             return "text", copy_text(self._records, types)
@@ -126,18 +126,18 @@ class RecordBatch:
             raise UnstorableError("is nested too deeply for Python to write it") from error
 
     def records(self) -> Sequence[Record]:
-        """The rows as they came."""
+        """The rows as Python objects."""
         return self._records
 
     def texts(self) -> Sequence[str] | None:
-        """The rows as the API wrote them; None where that can't be told."""
+        """The rows as the API wrote them; None if unknown."""
         return self._texts()
 
 
 def _key_hashes(
     records: Sequence[Record], key: Sequence[str], natural: Mapping[str, str | None]
 ) -> list[int] | None:
-    """None without a key, and for keys of which Postgres takes two as one that Python does not."""
+    """None without a key, and where Postgres may find keys equal that Python finds different."""
     if not key:
         return None
     values = [tuple(record.get(field) for field in key) for record in records]
@@ -150,7 +150,7 @@ def _key_hashes(
 
 
 def halves(batch: Batch) -> Iterator[RecordBatch]:
-    """Two frames of a frame's rows, for finding the one that is refused."""
+    """The two halves of a batch, to bisect for a refused record."""
     records, texts = batch.records(), batch.texts()
     middle = len(records) // 2
     for half in (slice(middle), slice(middle, None)):
@@ -167,8 +167,8 @@ def split_storable(
 ) -> tuple[list[Record], dict[int, UnstorableError]]:
     """The records that can be stored, and by position the reason why others can't.
 
-    With `suspect`, every value is looked at; without, only the key (see `is_suspect`) and the
-    numbers of the fields in `scales`.
+    With `suspect` (see `is_suspect`), checks every value; otherwise only the key and the numbers
+    of the fields in `scales`.
     """
     good: list[Record] = []
     reasons: dict[int, UnstorableError] = {}
@@ -186,9 +186,10 @@ def split_storable(
 
 
 def is_suspect(body: bytes) -> bool:
-    """Whether a page's bytes could hold a value that Postgres can't store.
+    """Whether a page's bytes may contain a value that Postgres can't store.
 
-    Two of the signs are bytes: zeros stand in UTF-16 and UTF-32, ED A0 to ED BF begin a surrogate.
+    Two of the patterns are raw bytes: a zero means UTF-16 or UTF-32; ED A0 to ED BF start a
+    surrogate.
     """
     return _SUSPECT.search(body) is not None
 
@@ -226,16 +227,16 @@ def _without_key(record: Record, field: str) -> UnstorableError:
 
 
 def _key_bytes(value: Any) -> int:
-    """At most how many bytes an index needs for the value."""
+    """An upper bound of the bytes that an index needs for the value."""
     if isinstance(value, dict | list):
         return NESTED_KEY_FACTOR * len(json_text(value))
     return len(digits_of(value).encode(errors="replace"))
 
 
 def _unstorable(record: Record, scales: Scales) -> UnstorableError | None:
-    """The first name, text or number in the record that Postgres can't hold, however deep.
+    """The first name, text or number that Postgres can't store, at any depth of the record.
 
-    A number of any size has room in the `numeric` column of one of the fields in `scales`.
+    The fields in `scales` have `numeric` columns, which take numbers of any size.
     """
     left: list[tuple[str, str, Any]] = [("", "", record)]
     while left:
@@ -256,7 +257,7 @@ def _unstorable(record: Record, scales: Scales) -> UnstorableError | None:
 
 
 def _problem(value: Any) -> str | None:
-    """Why Postgres has no place for a text or number; None where it has one."""
+    """Why Postgres can't store a text or number; None if it can."""
     if isinstance(value, str):
         if "\0" in value:
             return "a NUL character"
@@ -282,14 +283,14 @@ def _rounded(record: Record, scales: Scales) -> UnstorableError | None:
 
 
 def shown(text: str) -> str:
-    """A text in quotes, redacted and cut, with escapes for what no log can show."""
+    """A text in quotes, redacted and cut, with unprintable characters escaped."""
     text = redact(text)
     cut = text if len(text) <= SHOWN_NAME_CHARACTERS else f"{text[: SHOWN_NAME_CHARACTERS - 1]}…"
     return repr(cut)
 
 
 def json_text(record: Any) -> str:
-    """The record as JSON, its `ExactNumber`s with all digits; an infinite number as 1e999.
+    """The record as JSON: `ExactNumber`s with all digits, an infinite number as 1e999.
 
     Raises:
         RecursionError: when it is nested too deeply for Python to write it.
@@ -302,7 +303,7 @@ def json_text(record: Any) -> str:
 
 
 def scalars(record: Any) -> Iterator[tuple[str, Any]]:
-    """Each value that is neither a dict nor a list, however deep, with its path."""
+    """Each value at any depth that is neither a dict nor a list, with its path."""
     left: list[tuple[str, Any]] = [("", record)]
     while left:
         path, value = left.pop()
@@ -315,7 +316,7 @@ def scalars(record: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _marked(value: Any, mark: str) -> Any:
-    """The same with texts in the place of exact numbers: json writes those as doubles."""
+    """The value with exact numbers replaced by marked texts, because json writes doubles."""
     if isinstance(value, dict):
         return {name: _marked(inner, mark) for name, inner in value.items()}
     if isinstance(value, list):
@@ -324,12 +325,12 @@ def _marked(value: Any, mark: str) -> Any:
 
 
 def fields_of(records: Sequence[Record]) -> list[str]:
-    """Every field that some record has, in the order of their first appearance."""
+    """The fields of all records, in order of first appearance."""
     return list(dict.fromkeys(chain.from_iterable(records)))
 
 
 def inferred_types(records: Sequence[Record], fields: Iterable[str]) -> dict[str, str | None]:
-    """Per field, the narrowest type that holds its values exactly; None where all are null."""
+    """Per field, the narrowest type that holds its values exactly; None if all are null."""
     return {field: inferred_type([record.get(field) for record in records]) for field in fields}
 
 
@@ -343,7 +344,7 @@ def beyond_double(records: Sequence[Record], natural: Mapping[str, str | None]) 
 
 
 def inferred_type(values: Sequence[Any]) -> str | None:
-    """The narrowest Postgres type that holds all values exactly; None when all are null."""
+    """The narrowest Postgres type that holds all values exactly; None if all are null."""
     kinds = set(map(type, values)) - {type(None)}
     if ExactNumber in kinds:
         kinds = kinds - {ExactNumber} | {float}
@@ -365,7 +366,7 @@ def _exact_as_double(value: float | None) -> bool:
 
 
 def copy_text(records: Sequence[Record], types: Mapping[str, str]) -> bytes:
-    """The records as COPY text, a column per field of `types`; what a record lacks is null."""
+    """The records as COPY text, a column per field of `types`; a missing field is null."""
     columns = [
         _texts([record.get(field) for record in records], kind) for field, kind in types.items()
     ]
@@ -379,7 +380,7 @@ def _texts(values: Sequence[Any], kind: str) -> list[str]:
 
 
 def text_in(value: Any, kind: str) -> str:
-    """What a value that is not null is written as, for a column of that type."""
+    """The text of a value that is not null, for a column of that type."""
     if kind == "jsonb":
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, ExactNumber) and kind != "text":

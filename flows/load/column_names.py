@@ -18,8 +18,8 @@ _NOT_IN_A_NAME = re.compile(r"\W+")
 def column_name(field: str) -> str:
     """`OrderID` → `order_id`, `temperature_2m_max` as it is, `@odata.etag` → `odata_etag`.
 
-    A name over 63 bytes is cut and ends with eight hex digits of the whole name's SHA-256; one that
-    the load or Postgres itself uses (`_load_id`, `xmin`) gets an underscore at its end.
+    A name over 63 bytes is cut and ends with eight hex digits of the whole name's SHA-256. A name
+    that the load or Postgres itself uses (`_load_id`, `xmin`) gets an underscore at its end.
     """
     name = _NOT_IN_A_NAME.sub("_", _WORD_STARTS.sub("_", field)).lower()
     name = (name.strip("_") if not field.startswith("_") else name.rstrip("_")) or "_"
@@ -35,11 +35,12 @@ def column_name(field: str) -> str:
 def column_names(
     fields: Iterable[str], known: Mapping[str, str], taken: Collection[str] = ()
 ) -> dict[str, str]:
-    """The column of each field, in the fields' order, whatever that order is.
+    """The column of each field; the fields' order does not matter.
 
-    A field that is `known` keeps its column. Each other one gets its own name as a column, unless
-    that is taken: then eight hex digits of the field's SHA-256 follow it. Where several fields
-    want one name, it goes to the one that is spelled so, or else to the first in the alphabet.
+    A field that is `known` keeps its column. Each other field gets its own name as a column, or,
+    if that is taken, the name with eight hex digits of the field's SHA-256. If several fields
+    compete for one name, the field with exactly this spelling gets it, otherwise the first in
+    alphabetical order.
     """
     wanted = list(fields)
     names = dict(known)

@@ -1,6 +1,6 @@
-"""Which column each field of a raw table has: remembered in `elt.columns`, so that it never moves.
+"""The mapping of fields to columns of a raw table, stored in `elt.columns` so it never changes.
 
-A column that no field has yet, as in tables from before, goes to the first field that wants it.
+A column without a field, as in tables of older versions, goes to the first field that fits it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _WRITE = (
 
 
 class ColumnRegistry:
-    """The columns of one raw table's fields, as far as this load knows them."""
+    """The columns of one raw table's fields, as known to this load."""
 
     def __init__(
         self, table: sql.Identifier, declared: Mapping[str, str], first: Sequence[str]
@@ -44,14 +44,14 @@ class ColumnRegistry:
         return self._names[field]
 
     def expected(self, fields: Iterable[str]) -> dict[str, str]:
-        """The column that each field has, or is going to have; any thread may ask."""
+        """The present or future column of each field; may be called from any thread."""
         known, owners = self._names, self._owners
         met = list(fields)
         new = column_names([field for field in met if field not in known], {}, owners)
         return {field: known[field] if field in known else new[field] for field in met}
 
     def read(self, cursor: Cursor) -> None:
-        """Learn what earlier loads, and others at work, have named.
+        """Read the columns that earlier and concurrent loads have named.
 
         Raises:
             ConfigurationError: when a declared column belongs to another field.
@@ -69,15 +69,15 @@ class ColumnRegistry:
                 )
         self._owners = owners
         self._names = {**self._stored, **self._declared}
-        self._give(self._first)
+        self._assign(self._first)
 
     def name(self, cursor: Cursor, groups: Iterable[Iterable[str]]) -> None:
-        """Give a column to each field that has none; the fields of one group at the same time.
+        """Assign a column to each field without one, group by group.
 
         Loads of other partitions wait until this transaction has ended, and see the same columns.
 
         Raises:
-            BadPayloadError: when a new field has a secret in its name, which would be stored.
+            BadPayloadError: when the name of a new field contains a secret, which would be stored.
         """
         fields = [list(group) for group in groups]
         met = {field for group in fields for field in group}
@@ -87,7 +87,7 @@ class ColumnRegistry:
         primary_key.lock(cursor, self._table)
         self.read(cursor)
         for group in fields:
-            self._give(group)
+            self._assign(group)
         rows = [
             (*self._table.strings, field, self._names[field])
             for field in sorted(met)
@@ -100,16 +100,16 @@ class ColumnRegistry:
         for field in fields:
             if not self._is_stored(field) and shows_secret(field):
                 raise BadPayloadError(
-                    f"{'.'.join(self._table.strings)}: the API repeats a login in the name of a "
-                    f"field, {field!r}, and the name would be stored. Ask the API's owner, or "
-                    "leave the field out in the source."
+                    f"{'.'.join(self._table.strings)}: the API repeats a secret of the login in "
+                    f"the name of a field, {field!r}, which would be stored. Ask the API's owner, "
+                    "or remove the field in the source."
                 )
 
     def _is_stored(self, field: str) -> bool:
         column = self._names.get(field)
         return column is not None and self._stored.get(field) == column
 
-    def _give(self, fields: Iterable[str]) -> None:
+    def _assign(self, fields: Iterable[str]) -> None:
         new = [field for field in fields if field not in self._names]
         names = column_names(new, {}, self._owners)
         self._owners = self._owners | {column: field for field, column in names.items()}

@@ -1,4 +1,4 @@
-"""The ledger: what every load did (`elt.loads`), and from where the next one goes on.
+"""The ledger: a record of every load (`elt.loads`), and the checkpoint where the next one resumes.
 
 Every function works inside the caller's transaction, so that rows, cursor and ledger entry are
 committed together.
@@ -43,7 +43,7 @@ TABLES = [
     sql.Identifier("elt", name)
     for name in ("loads", "checkpoints", "rejects", "schema_changes", "columns", "resets")
 ]
-# Loads before a resource's last reset filled a table whose rows are gone.
+# The rows of loads before a resource's last reset are gone.
 _SINCE_RESET = sql.SQL(
     "load_id > coalesce((select max(after_load_id) from elt.resets"
     " where (resets.source, resets.resource) = (loads.source, loads.resource)), 0)"
@@ -52,7 +52,7 @@ _BACKFILLED = sql.SQL(
     "select distinct partition from elt.loads"
     " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
 ).format(_SINCE_RESET)
-# A replay is left out: it loads the rejects of a load, not the partition.
+# Replays are excluded: they load the rejects of a load, not the partition.
 _COMPLETE = sql.SQL(
     "select partition from (select distinct on (partition) partition, state from elt.loads"
     "  where (source, resource) = (%(source)s, %(resource)s) and replays is null and {}"
@@ -81,7 +81,7 @@ _OF_ENTRY = ", state from elt.loads where load_id = %s for no key update"
 
 @dataclass(frozen=True)
 class Address:
-    """Which resource partition a load fills."""
+    """The resource partition that a load fills."""
 
     source: str
     resource: str
@@ -100,7 +100,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the records of one checkpoint."""
+    """Numbers of records and pages since the previous checkpoint."""
 
     pages: int = 0
     extracted: int = 0
@@ -114,13 +114,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the next load goes on; times are UTC.
+    """Where the next load resumes; times are UTC.
 
     Attributes:
         cursor_at: the newest cursor value of the last complete load.
-        cursor_seen_at: the newest one of a load that is not complete.
-        window_until: the end of the window which that load has begun to read.
-        begun_by: the first load of those that have read it so far; None where that is not known.
+        cursor_seen_at: the newest cursor value of the incomplete load.
+        window_until: the end of the window that the incomplete load reads.
+        begun_by: the first load that read this window; None if unknown.
     """
 
     cursor_at: datetime | None = None
@@ -152,18 +152,17 @@ class Entry:
 
     @property
     def address(self) -> Address:
-        """Which resource partition it loaded."""
         return Address(self.source, self.resource, self.partition)
 
 
 def prepare(cursor: Cursor, schema: str) -> None:
-    """Create or complete the ledger and a raw schema; safe to call at the same time.
+    """Create or upgrade the ledger, and create a raw schema; safe to call concurrently.
 
-    The schema's comment says which version of the ledger it holds. Schemas that are there are not
-    created: Postgres would ask for the right to do so even then.
+    The schema's comment states the version of the ledger. Existing schemas are not created again:
+    `create schema if not exists` needs the privilege even then.
 
     Raises:
-        ConfigurationError: when the schema `elt` is somebody else's.
+        ConfigurationError: when the schema `elt` belongs to somebody else.
     """
     if schemas.exists(cursor, schema) and schemas.is_complete(cursor, OWN):
         return
@@ -174,13 +173,13 @@ def prepare(cursor: Cursor, schema: str) -> None:
 
 
 def lock(cursor: Cursor, address: Address, waits: bool = False) -> str:
-    """Let nobody else load this partition until the session ends or `unlock` is called.
+    """Lock the partition against other loads until the session ends or `unlock` is called.
 
-    Returns the session's token from now on: whoever reads another one is not in this session. A
-    wait for the lock ends when its holder ends.
+    Returns the session's new token: a different token means a different session. With `waits`,
+    waits until the present holder ends.
 
     Raises:
-        UnavailableError: when another load of it is at work, and this one is not to wait for it.
+        UnavailableError: when another load of it is running and `waits` is False.
     """
     token, key = token_hex(16), f"elt:{address}"
     cursor.execute(_LOCK if waits else _TRY_LOCK, [key, TOKEN, token])
@@ -193,17 +192,16 @@ def lock(cursor: Cursor, address: Address, waits: bool = False) -> str:
 
 
 def unlock(cursor: Cursor, address: Address, token: str) -> None:
-    """Free the partition; in another session than the one with the token, nothing is done."""
+    """Release the partition's lock; does nothing if the session has another token."""
     cursor.execute(_UNLOCK, [TOKEN, token, f"elt:{address}"])
 
 
 def state_and_token(
     cursor: Cursor, load_id: int | None, timeout_seconds: float
 ) -> tuple[str, str | None]:
-    """The state of a load's entry, which stays so until the transaction ends, and the token.
+    """The state of a load's entry, locked until the transaction ends, and the session's token.
 
-    A load without an entry counts as running. From here on no statement of the transaction waits
-    longer for a lock.
+    A load without an entry counts as running. Sets the lock timeout of the transaction.
     """
     given = [TOKEN, locks.milliseconds(timeout_seconds)]
     if load_id is None:
@@ -221,10 +219,10 @@ def begin(
     replays: int | None = None,
     is_backfill: bool = False,
 ) -> int:
-    """Open a ledger entry; the caller holds the lock, so an entry still running is a dead one.
+    """Open a ledger entry and mark running ones as abandoned: the caller holds the lock.
 
     Raises:
-        ConfigurationError: when the partition's name shows a secret.
+        ConfigurationError: when the partition's name contains a secret.
     """
     _refuse_secret(address, "partition's name", address.partition)
     cursor.execute(
@@ -251,7 +249,7 @@ def begin(
 
 
 def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
-    """The windows of a resource that a backfill has loaded, by the name of their partition."""
+    """The names of the partitions (windows) of a resource that backfills have loaded."""
     cursor.execute(_BACKFILLED, [source, resource])
     return {partition for (partition,) in cursor}
 
@@ -263,19 +261,19 @@ def complete_partitions(cursor: Cursor, source: str, resource: str) -> set[str]:
 
 
 def has_loaded(cursor: Cursor, address: Address) -> bool:
-    """Whether a load of the resource, of whatever partition, has succeeded with any record."""
+    """Whether a load of any partition of the resource has succeeded with at least one record."""
     cursor.execute(_HAS_LOADED, [address.source, address.resource])
     return bool(cursor.fetchall()[0][0])
 
 
 def has_stored(cursor: Cursor, address: Address) -> bool:
-    """Whether any load of the resource, of whatever partition, has stored rows since its reset."""
+    """Whether a load of any partition of the resource has stored rows since its last reset."""
     cursor.execute(_HAS_STORED, [address.source, address.resource])
     return bool(cursor.fetchall()[0][0])
 
 
 def abandon(cursor: Cursor, source: str, resource: str, error: str) -> None:
-    """Have all loads of a resource that are at work store nothing more."""
+    """Mark all running loads of a resource as abandoned; they store nothing more."""
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(), error = %s"
         " where (source, resource, state) = (%s, %s, 'running')",
@@ -284,7 +282,7 @@ def abandon(cursor: Cursor, source: str, resource: str, error: str) -> None:
 
 
 def forget(cursor: Cursor, source: str, resource: str, reason: str) -> None:
-    """Forget where a resource's loads stand, in all partitions: the next ones read everything."""
+    """Delete the checkpoints of all partitions and note the reset; the next loads start again."""
     cursor.execute(
         "delete from elt.checkpoints where (source, resource) = (%s, %s)", [source, resource]
     )
@@ -296,7 +294,7 @@ def forget(cursor: Cursor, source: str, resource: str, reason: str) -> None:
 
 
 def forget_partition(cursor: Cursor, address: Address) -> None:
-    """Forget where the loads of one partition stand: the next one reads everything."""
+    """Delete the checkpoint of one partition; its next load starts again."""
     cursor.execute(
         "delete from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
         [address.source, address.resource, address.partition],
@@ -304,10 +302,10 @@ def forget_partition(cursor: Cursor, address: Address) -> None:
 
 
 def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> Checkpoint:
-    """The partition's checkpoint; a resume point over twelve hours old is left out if it `expires`.
+    """The partition's checkpoint; if it `expires`, without a resume point over twelve hours old.
 
-    Pages shift and tokens expire: after that time, reading from the cursor is the safer way, unless
-    it would store rows twice.
+    Pages shift and tokens expire: after that time, reading from the cursor is safer, unless it
+    would store rows twice.
     """
     cursor.execute(
         "select cursor_at, cursor_seen_at,"
@@ -334,10 +332,10 @@ def _time(text: str) -> datetime:
 
 
 def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint) -> None:
-    """Remember where to go on.
+    """Save where the next load resumes.
 
     Raises:
-        ConfigurationError: when a request shows a secret: redacted, it could not be asked again.
+        ConfigurationError: when the next request contains a secret: redacted, it can't be sent.
     """
     resume = checkpoint.resume and json.dumps(vars(checkpoint.resume), default=_as_json)
     _refuse_secret(address, "next request", resume or "")
@@ -362,10 +360,10 @@ def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: 
 
 
 def _refuse_secret(address: Address, what: str, text: str) -> None:
-    """Refuse a text that can't be stored redacted, because the next load compares or uses it."""
+    """Refuse a text with a secret that can't be redacted because the next load uses it."""
     if shows_secret(text):
         raise ConfigurationError(
-            f"{address}: its {what} has the secret of a login in it, which the ledger would store: "
+            f"{address}: its {what} contains a secret of the login, which the ledger would store: "
             f"{text}. Change the resource's `params`, `paging` or `partitions`."
         )
 
@@ -383,16 +381,16 @@ def add_counts(cursor: Cursor, load_id: int, counts: Counts) -> None:
 
 
 def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
-    """Keep records that could not be stored, with the reason."""
+    """Store rejected records with their reasons."""
     for batch in reject_batches(rejects):
         rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in batch]
         execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
 
 
 def open_rejects(cursor: Cursor, address: Address) -> list[int]:
-    """The loads of a partition that set records aside which are not replayed yet, oldest first.
+    """The loads of a partition with rejects that are not replayed yet, oldest first.
 
-    What a replay set aside again counts as its first load's.
+    A replay's own rejects belong to the load that it replays.
     """
     cursor.execute(
         "select distinct coalesce(replays, load_id) from elt.rejects join elt.loads using (load_id)"
@@ -405,9 +403,9 @@ def open_rejects(cursor: Cursor, address: Address) -> list[int]:
 def rejects(
     cursor: Cursor, load_id: int, after: int, limit: int, limit_bytes: int
 ) -> list[tuple[int, str]]:
-    """Numbers and records of what a load set aside and nobody replayed yet, after a number.
+    """Numbers and records of a load's rejects that are not replayed yet, after a given number.
 
-    The first one is given, however large.
+    The first one is returned whatever its size.
     """
     cursor.execute(
         "select reject_id, record from ("
@@ -424,7 +422,7 @@ def rejects(
 
 
 def mark_replayed(cursor: Cursor, load_id: int, replay: int, upto: int | None) -> None:
-    """Note which load took a load's rejects up again; `upto` None means all of them."""
+    """Note the load that replayed a load's rejects; `upto` None means all of them."""
     cursor.execute(
         "update elt.rejects set replayed_by = %(replay)s from elt.loads"
         " where loads.load_id = rejects.load_id and rejects.load_id <> %(replay)s"
@@ -435,7 +433,7 @@ def mark_replayed(cursor: Cursor, load_id: int, replay: int, upto: int | None) -
 
 
 def supersede_rejects(cursor: Cursor, address: Address, load_id: int) -> None:
-    """Close what earlier loads of a partition set aside: this one read everything anew."""
+    """Close the rejects of a partition's earlier loads: this one read everything again."""
     cursor.execute(
         "update elt.rejects set replayed_by = %s from elt.loads"
         " where loads.load_id = rejects.load_id and replayed_by is null and loads.load_id < %s"
@@ -460,7 +458,7 @@ def add_schema_changes(
 
 
 def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> None:
-    """Close the entry of a load that stored all of its pages, in the transaction of the last."""
+    """Close the entry of a load that stored all of its pages, in its last transaction."""
     cursor.execute(
         "update elt.loads set state = %s, error = %s, is_complete = true,"
         " ended_at = clock_timestamp() where load_id = %s",
@@ -469,7 +467,7 @@ def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> N
 
 
 def fail(cursor: Cursor, load_id: int, error: str) -> None:
-    """Close the entry of a load that could not go on; one that has ended stays as it is."""
+    """Close the entry of a load that failed; an entry that has ended stays unchanged."""
     cursor.execute(
         "update elt.loads set state = 'failed', error = %s, ended_at = clock_timestamp()"
         " where load_id = %s and state = 'running'",
@@ -478,7 +476,7 @@ def fail(cursor: Cursor, load_id: int, error: str) -> None:
 
 
 def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: bool) -> Entry | None:
-    """The load with which a run has stored all pages of a partition, if there is one."""
+    """The load in which a run stored all pages of a partition, if there is one."""
     condition = sql.SQL(
         "where (source, resource, partition, run_id, is_backfill) = (%s, %s, %s, %s, %s)"
         " and replays is null and is_complete and {} order by load_id desc limit 1"
@@ -491,7 +489,7 @@ def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: boo
 
 
 def newest(cursor: Cursor) -> int:
-    """The number of the newest load; 0 when there is none, or no ledger of ours yet."""
+    """The number of the newest load; 0 if there is none, or no ledger yet."""
     if not schemas.is_ours(cursor, OWN):
         return 0
     cursor.execute("select coalesce(max(load_id), 0) from elt.loads")
@@ -499,7 +497,7 @@ def newest(cursor: Cursor) -> int:
 
 
 def entries(cursor: Cursor, after: int) -> list[Entry]:
-    """The ledger entries with a higher number than `after`, in the order in which they began."""
+    """The ledger entries with a higher number than `after`, in order of their start."""
     if newest(cursor) == after:
         return []
     cursor.execute(_ENTRIES + "where load_id > %s order by load_id", [after])
@@ -507,19 +505,18 @@ def entries(cursor: Cursor, after: int) -> list[Entry]:
 
 
 def entry(cursor: Cursor, load_id: int) -> Entry:
-    """One ledger entry."""
     cursor.execute(_ENTRIES + "where load_id = %s", [load_id])
     return Entry(*cursor.fetchall()[0])
 
 
 def entries_of_run(cursor: Cursor, run_id: str | None) -> list[Entry]:
-    """All loads that a run began, in that order."""
+    """All loads of a run, in order of their start."""
     cursor.execute(_ENTRIES + "where run_id = %s order by load_id", [run_id])
     return [Entry(*row) for row in cursor]
 
 
 def schema_changes(cursor: Cursor, loads: Sequence[int]) -> dict[int, list[str]]:
-    """What loads changed in their tables, by load, e.g. `note: text -> jsonb`."""
+    """The schema changes by load, e.g. `note: text -> jsonb`."""
     cursor.execute(
         "select load_id, column_name, old_type, new_type from elt.schema_changes"
         " where load_id = any(%s) order by schema_change_id",

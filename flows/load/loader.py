@@ -1,6 +1,6 @@
 """One load: the pages of a resource partition into its raw table, checkpoint by checkpoint.
 
-Where the pages come from is the caller's business; so is opening and closing the connection.
+The caller provides the pages, and opens and closes the connection.
 """
 
 import logging
@@ -47,7 +47,7 @@ from flows.source import Disposition, Partition, Resource, Window
 log = logging.getLogger(__name__)
 
 CHECKPOINT_BYTES = 8 << 20
-# What may wait for Postgres, and as much again may be read ahead.
+# Limit for rows that wait for Postgres; as much again may be prefetched.
 MEMORY_BYTES = 64 << 20
 REJECTS_BYTES = 8 << 20
 MISFITS = 100
@@ -67,14 +67,14 @@ def load(
     """Load one resource partition and return its ledger entry.
 
     At each checkpoint the rows, the resume point and the ledger entry are committed in one
-    transaction; the next load goes on from there. The cursor moves when a load is complete.
+    transaction; the next load resumes from there. The cursor moves when a load is complete.
     `replace` and `full_refresh` commit once, at the end: readers see the old rows or the new ones.
 
     Raises:
         UnavailableError: the API or Postgres is away, or another load of the partition is at work.
         ConfigurationError: the declaration, the request or a credential is wrong.
-        BadPayloadError: the API's answer is not what it promises, or more records than
-            `max_rejects` could not be stored (they are in `elt.rejects`, all others are loaded).
+        BadPayloadError: the API's response is malformed, or more records than `max_rejects` were
+            rejected (they are in `elt.rejects`, all others are loaded).
     """
     address = Address(source, resource.name, partition.name)
     with (
@@ -104,7 +104,7 @@ def load(
 def _appended_before(
     cursor: Cursor, address: Address, resource: Resource, options: LoadOptions
 ) -> Entry | None:
-    """The entry of an append that this run has done before: again, it would double the rows.
+    """The entry of the append that this run completed before; a second one would duplicate rows.
 
     Raises:
         BadPayloadError: when that append had too many rejects.
@@ -120,7 +120,7 @@ def _appended_before(
 
 @without_secrets
 def open_rejects(connection: Connection, address: Address) -> list[int]:
-    """The loads of a partition that set records aside which are not replayed yet, oldest first.
+    """The loads of a partition with rejects that are not replayed yet, oldest first.
 
     Raises:
         UnavailableError: Postgres is away.
@@ -132,9 +132,9 @@ def open_rejects(connection: Connection, address: Address) -> list[int]:
 
 
 class Loader:
-    """A load under way: what it read since the last checkpoint, and its stage.
+    """A running load: the rows and rejects since its last checkpoint, and its staging table.
 
-    One thread fetches pages and makes rows of them; the caller's brings these into Postgres.
+    A background thread fetches and parses pages; the caller's thread writes to Postgres.
     """
 
     def __init__(
@@ -155,14 +155,14 @@ class Loader:
         self._reader = PageParser(address, resource, partition)
         self._target = _target(address, resource, self._reader.own_fields)
         self._stage = StagingTable(self._target)
-        self._goes_straight = self._disposition == "append"
+        self._copies_directly = self._disposition == "append"
         self._batches: list[Batch] = []
         self._rejects: list[Reject] = []
         self._first_reject: Reject | None = None
         self._misfits = 0
-        self._held_bytes = 0
+        self._pending_bytes = 0
         self._memory_bytes = 0
-        self._kept_at = monotonic()
+        self._checkpoint_at = monotonic()
         self._pages = 0
         self._filtered = 0
         self._staged = 0
@@ -188,7 +188,7 @@ class Loader:
             if self._disposition != "replace":
                 self._stage.check_key()
             self._reader.keep_digits(self._stage.numerics)
-            self._goes_straight |= is_filling and self._disposition == "merge"
+            self._copies_directly |= is_filling and self._disposition == "merge"
         try:
             self._read(pages(window, checkpoint.resume), checkpoint, window)
         except (BadPayloadError, BadRequestError, NotFoundError) as error:
@@ -200,41 +200,41 @@ class Loader:
         self._finish(checkpoint)
 
     def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
-        """Store the pages, with a checkpoint whenever one is due."""
+        """Store the pages and make a checkpoint whenever one is due."""
         at_once = self._disposition == "replace"
         with closing(self._read_ahead(pages)) as readings:
-            for reading in readings:
-                self._take(reading)
-                if not self._is_due(reading):
+            for piece in readings:
+                self._take(piece)
+                if not self._is_due(piece):
                     self._free_memory()
                     continue
                 with self._lock.transaction() as cursor:
                     self._store(cursor, flush=not at_once)
                     if not at_once:
-                        self._remember(cursor, checkpoint.cursor_at, reading.resume, window.until)
-                self._held_bytes, self._memory_bytes, self._kept_at = 0, 0, monotonic()
+                        self._remember(cursor, checkpoint.cursor_at, piece.resume, window.until)
+                self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
     def _from_start(
         self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
     ) -> Iterator[Page]:
-        """The window's pages from its beginning, where the API refuses the resume point.
+        """The window's pages from its start, after the API refused the resume point.
 
-        An append first deletes what it stored of the window, once the first page is there again.
+        An append fetches the first page, then deletes the rows that it stored of the window.
 
         Raises:
-            EltError: where the rows of an append would be stored twice, the API's own error with
-                what to do; else as the pages do.
+            EltError: if an append would store rows twice: the API's own error, with a remedy;
+                otherwise as the pages do.
         """
         is_append = self._resource.writes == "append"
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
-                f"{error} The last load stopped at this request. To begin again would store its "
+                f"{error} The last load stopped at this request. Starting again would store its "
                 "rows twice: load once with full_refresh, which replaces them.",
                 error.answer,
             ) from error
         log.warning(
-            "%s: the API refuses the request at which the last load stopped, so its window is read "
-            "from the beginning: %s",
+            "%s: the API refuses the request at which the last load stopped, so this load reads "
+            "its window from the start: %s",
             self._address,
             error,
         )
@@ -248,24 +248,25 @@ class Loader:
             self._begun_by = self._load_id
         return chain(first, found)
 
-    def _is_due(self, reading: ParsedPiece) -> bool:
-        """Whether to make a checkpoint; after the last page it is the end of the load itself.
+    def _is_due(self, piece: ParsedPiece) -> bool:
+        """Whether to make a checkpoint now.
 
-        A checkpoint without a resume point would let the next load begin anew, and append twice.
+        Not after the last page: without a resume point the next load would start again, and an
+        append would duplicate rows.
         """
         is_full = (
             sum(batch.count for batch in self._batches) >= self._resource.checkpoint_rows
-            or self._held_bytes >= CHECKPOINT_BYTES
+            or self._pending_bytes >= CHECKPOINT_BYTES
             or self._memory_bytes >= MEMORY_BYTES
-            or monotonic() - self._kept_at >= self._resource.checkpoint_seconds
+            or monotonic() - self._checkpoint_at >= self._resource.checkpoint_seconds
         )
-        return is_full and reading.resume is not None
+        return is_full and piece.resume is not None
 
     def _free_memory(self) -> None:
-        """Within a page that is too large to wait for its end, bring what was read into Postgres.
+        """Write the rows of a very large page to Postgres before its end.
 
-        Where it is killed, the next load reads the page again: a merge may have published a part of
-        it, the others publish none of it before its end.
+        After a kill, the next load reads the page again. By then a merge may have written a part
+        of it to the raw table; the other dispositions write nothing there before its end.
         """
         if self._memory_bytes >= MEMORY_BYTES:
             with self._lock.transaction() as cursor:
@@ -273,43 +274,43 @@ class Loader:
             self._memory_bytes = 0
 
     def _read_ahead(self, pages: Iterator[Page]) -> Generator[ParsedPiece, None, None]:
-        """What each page came to, in order, while earlier ones go into Postgres.
+        """The parsed pieces of each page, in order, prefetched while earlier ones are written.
 
-        Fetching and making rows share a thread: as two, they wait for Python's lock in turns, and
-        take a tenth longer.
+        Fetching and parsing share a thread: in two, they contend for Python's global lock and take
+        a tenth longer.
         """
         readings = chain.from_iterable(map(self._reader.readings, pages))
-        return prefetch(readings, lambda reading: reading.memory_bytes, MEMORY_BYTES)
+        return prefetch(readings, lambda piece: piece.memory_bytes, MEMORY_BYTES)
 
-    def _take(self, reading: ParsedPiece) -> None:
-        self._batches += [reading.batch] if reading.batch else []
-        self._rejects += reading.rejects
-        self._first_reject = self._first_reject or next(iter(reading.rejects), None)
-        self._held_bytes += reading.size_bytes
-        self._memory_bytes += reading.memory_bytes
+    def _take(self, piece: ParsedPiece) -> None:
+        self._batches += [piece.batch] if piece.batch else []
+        self._rejects += piece.rejects
+        self._first_reject = self._first_reject or next(iter(piece.rejects), None)
+        self._pending_bytes += piece.size_bytes
+        self._memory_bytes += piece.memory_bytes
         self._has_read = True
-        self._pages += reading.ends_page
-        self._filtered += reading.filtered
-        times = reading.times
+        self._pages += piece.ends_page
+        self._filtered += piece.filtered
+        times = piece.times
         self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
         self._ahead |= times.ahead
 
     def _store(self, cursor: Cursor, flush: bool) -> None:
-        """Bring what was read into Postgres, and where it is to be seen, into the ledger."""
+        """Write the batches to Postgres; with `flush`, to the raw table and the ledger as well."""
         batches, self._batches = self._batches, []
         count = sum(batch.count for batch in batches)
         fills = self._disposition == "merge"
         is_unique = fills and self._stage.has_unique_keys(batches, self._resource.key)
-        if flush and self._goes_straight and (is_unique or not fills):
+        if flush and self._copies_directly and (is_unique or not fills):
             changes = self._stage.add_directly(cursor, batches, self._load_id, defers_key=fills)
             if changes is not None:
                 self._account(cursor, count, WriteCounts(inserted=count), changes)
                 return
-        self._goes_straight = False
+        self._copies_directly = False
         if batches:
             self._add(cursor, batches)
         if flush:
-            self._hold_to_shrinkage(cursor)
+            self._check_shrinkage(cursor)
             written, changes = self._stage.flush(
                 cursor, self._disposition, self._load_id, self._options.replays, not is_unique
             )
@@ -318,8 +319,8 @@ class Loader:
         elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
             self._account(cursor, 0, WriteCounts(), [])
 
-    def _hold_to_shrinkage(self, cursor: Cursor) -> None:
-        """Refuse to take too many rows from the table, unless this load accepts it."""
+    def _check_shrinkage(self, cursor: Cursor) -> None:
+        """Refuse to remove too many rows from the table, unless this load accepts it."""
         if self._disposition == "replace" and not self._options.accepts_shrinkage:
             found = self._stage.replacement(cursor)
             table = ".".join(self._target.table.strings)
@@ -328,13 +329,13 @@ class Loader:
             shrinkage.check(found, self._resource, table, self._address.partition, rejected, first)
 
     def _add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
-        """Stage frames; where something in them is refused, halve them until that stands alone."""
+        """Stage batches; if Postgres refuses a record, bisect them until it is alone."""
         try:
             self._stage.add(cursor, batches)
         except UnstorableError as misfit:
             [*others, batch] = batches
             if not others and batch.count == 1:
-                self._set_aside(Reject(self._text_of(batch), str(misfit), misfit.field))
+                self._reject(Reject(self._text_of(batch), str(misfit), misfit.field))
                 return
             middle = len(batches) // 2
             for half in (batches[:middle], batches[middle:]) if others else zip(halves(batch)):
@@ -343,7 +344,7 @@ class Loader:
             self._staged += sum(batch.count for batch in batches)
 
     def _text_of(self, batch: Batch) -> str:
-        """The only record of a frame as it was sent."""
+        """The only record of a batch, as the API sent it."""
         texts = batch.texts()
         if texts:
             return texts[0]
@@ -352,11 +353,11 @@ class Loader:
             {name: value for name, value in record.items() if name not in self._reader.own_fields}
         )
 
-    def _set_aside(self, reject: Reject) -> None:
-        """Keep a record that only Postgres, its table or its contract did not take.
+    def _reject(self, reject: Reject) -> None:
+        """Keep a record that Postgres, the table or the contract refused.
 
         Raises:
-            ConfigurationError: when they are so many that the declaration must be wrong.
+            ConfigurationError: when there are so many that the declaration must be wrong.
         """
         self._rejects.append(reject)
         self._first_reject = self._first_reject or reject
@@ -393,7 +394,7 @@ class Loader:
         resume: Resume | None = None,
         window_until: datetime | None = None,
     ) -> None:
-        """Keep where to go on: the next request, or up to which reject a replay has come."""
+        """Save the resume point: the next request, or the last reject that a replay has read."""
         if self._options.replays is not None:
             upto = int(resume.url or 0) if resume else None
             ledger.mark_replayed(cursor, self._options.replays, self._load_id, upto)
@@ -425,44 +426,44 @@ class Loader:
             raise error
 
     def _cursor_error(self) -> ConfigurationError | None:
-        """What is wrong where no record has the cursor field, so that every load reads all.
+        """The error if no record has the cursor field, because then every load reads everything.
 
-        It fails the load, since a warning every night is not read. An append's cursor moves with
-        its windows and does not need the field.
+        It is an error because nobody reads a nightly warning. An append's cursor moves with its
+        windows and does not need the field.
         """
         field = self._reader.missing_cursor()
         if field is None or self._seen_at is not None or self._resource.writes == "append":
             return None
         return ConfigurationError(
             f"{self._address}: no record has the cursor field {field!r}, so each load would read "
-            "everything. All records are loaded. Correct the resource's `cursor`, or leave it out. "
+            "everything. All records are loaded. Correct the resource's `cursor`, or remove it. "
             f"The records have: {', '.join(self._reader.fields)[:500]}."
         )
 
     def _warn_of_future(self) -> None:
         if self._ahead:
             log.warning(
-                "%s: %d values of the cursor field are too far ahead of now, up to %s. They are "
-                "loaded, and do not move the cursor (Cursor.slack).",
+                "%s: %d values of the cursor field are too far in the future, up to %s. They are "
+                "loaded, but do not move the cursor (Cursor.slack).",
                 self._address,
                 len(self._ahead),
                 max(self._ahead),
             )
 
     def _rejects_error(self, cursor: Cursor) -> BadPayloadError | None:
-        """What is wrong where the load has more rejects than its resource allows."""
+        """The error if the load has more rejects than its resource allows."""
         rejected = ledger.entry(cursor, self._load_id).rejected
         if rejected <= self._resource.max_rejects:
             return None
         return BadPayloadError(
             f"{self._address}: {rejected} records could not be stored, "
-            f"{_told(self._first_reject)}. "
-            f"All others are loaded. See elt.rejects where load_id = {self._load_id}; mend the "
+            f"{_first_reason(self._first_reject)}. "
+            f"All others are loaded. See elt.rejects where load_id = {self._load_id}. Correct the "
             "declaration and replay them, ask the API's owner, or raise max_rejects."
         )
 
 
-def _told(reject: Reject | None) -> str:
+def _first_reason(reject: Reject | None) -> str:
     return f"the first because it {reject.reason}: {reject.excerpt}" if reject else ""
 
 
@@ -479,55 +480,57 @@ def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any])
 
 @contextmanager
 def postgres_errors_of(address: Address, connection: Connection) -> Iterator[None]:
-    """Name what Postgres says by what the reader must do."""
+    """Turn errors of Postgres into this project's, which state the remedy."""
     try:
         yield
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
-            f"{address}: another session holds what the load has to write ({_said(error)}): "
-            f"{_holders(connection, address)}"
+            f"{address}: another session holds a lock that the load needs ({_text(error)}): "
+            f"{_lock_holders(connection, address)}"
         ) from error
     except (psycopg2.IntegrityError, *REFUSALS) as error:
         raise ConfigurationError(
-            f"{address}: Postgres refused a value: {_said(error)}. Correct the resource's "
+            f"{address}: Postgres refused a value: {_text(error)}. Correct the resource's "
             "`columns`, `key` or `disposition`, or what was added to its raw table by hand."
         ) from error
     except psycopg2.errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            f"{address}: Postgres did not let the role do something: {_said(error)}. It has to own "
-            f"the schemas elt and raw_{address.source} with all that is in them, and the views on "
-            "their tables; docs/loading.md lists the grants."
+            f"{address}: the database role lacks a privilege: {_text(error)}. It has to own the "
+            f"schemas elt and raw_{address.source} with everything in them, and the views on their "
+            "tables; docs/loading.md lists the grants."
         ) from error
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
         raise ConfigurationError(
-            f"{address}: Postgres refused a statement: {_said(error)}. Correct the resource's "
+            f"{address}: Postgres refused a statement: {_text(error)}. Correct the resource's "
             "`columns` or `key`."
         ) from error
     except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
         raise UnavailableError(
-            f"{address}: Postgres went away or ran out of something: {_said(error)}. Mend that and "
-            "run it again; what was committed is kept."
+            f"{address}: Postgres went away or ran out of something: {_text(error)}. Fix that and "
+            "run the load again; what was committed is kept."
         ) from error
 
 
-def _holders(connection: Connection, address: Address) -> str:
-    """Who writes to the partition's raw table or the ledger, or shapes one of them."""
+def _lock_holders(connection: Connection, address: Address) -> str:
+    """The sessions that write to the partition's raw table or the ledger, or alter them."""
     with transaction(connection) as cursor:
         table = address.table
         keys = [table.as_string(cursor), "elt", f"elt:{address}"]
         return locks.holders(cursor, [table, *ledger.TABLES], keys)
 
 
-def _said(error: psycopg2.Error) -> str:
+def _text(error: psycopg2.Error) -> str:
     return " ".join(redact(str(error)).split())
 
 
 def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
-    """Close the entry as failed; where Postgres is away, the next load marks it abandoned."""
+    """Close the entry as failed; if Postgres is unavailable, the next load marks it abandoned."""
     message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     try:
         with transaction(connection) as cursor:
             ledger.fail(cursor, load_id, message)
     except psycopg2.Error as second:
-        log.warning("The ledger could not be told that load %d failed: %s", load_id, _said(second))
+        log.warning(
+            "Could not record in the ledger that load %d failed: %s", load_id, _text(second)
+        )

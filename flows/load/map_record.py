@@ -1,4 +1,4 @@
-"""Records that a source's own functions made: mapped one by one, with values that JSON has."""
+"""Applies a source's `map_record`, and checks that its functions return JSON values only."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ JSON_VALUES = frozenset({str, int, float, bool, type(None), ExactNumber})
 
 
 def map_records(name: str, function: MapRecord, found: Sequence[Any]) -> dict[int, Any]:
-    """What the function returned for each record, by the record's position.
+    """The result of the function for each record, by the record's position.
 
-    Records that it left out are missing. What is no JSON object is not given to it: that is
-    rejected as it is.
+    Records that it skipped are missing. A value that is not a JSON object is returned unchanged,
+    without a call of the function, and gets rejected later.
 
     Raises:
         ConfigurationError: when it returned neither a record nor None; correct the function.
@@ -38,14 +38,14 @@ def _checked(name: str, result: Any) -> Record:
     if not is_record or not all(isinstance(field, str) for field in result):
         raise ConfigurationError(
             f"{name}: its `map_record` returned {shown(repr(result))}. Return a dict with a string "
-            "for each field's name, or None to leave the record out."
+            "for each field's name, or None to skip the record."
         )
     record: Record = result
     return record
 
 
 def check_values(name: str, role: str, records: Sequence[Any]) -> None:
-    """Refuse values that JSON has not.
+    """Refuse values that are not of a JSON type.
 
     Raises:
         ConfigurationError: names the field; correct the function in the source.
@@ -55,6 +55,6 @@ def check_values(name: str, role: str, records: Sequence[Any]) -> None:
             if type(value) not in JSON_VALUES:
                 raise ConfigurationError(
                     f"{name}: its `{role}` function returned a {type(value).__name__} in the field "
-                    f"{shown(path)}, which JSON has not. Return text, e.g. str(value) or "
+                    f"{shown(path)}, which is not a JSON type. Return text, e.g. str(value) or "
                     "value.isoformat(), and cast it in dbt staging."
                 )

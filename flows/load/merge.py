@@ -1,7 +1,7 @@
-"""The statements that bring staged rows into a raw table which has room for them.
+"""The statements that write rows from the staging table to a raw table that has all their columns.
 
-The stage is a temporary table; `_ordinal` numbers its rows. Rows that a merge finds identical are
-not rewritten.
+The stage is a temporary table; `_ordinal` numbers its rows. A merge is an idempotent upsert: it
+does not rewrite identical rows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,16 +31,16 @@ _WIDEN = sql.SQL(
     "insert into {wider} ({columns}) overriding system value"
     " select {columns} from {stage} order by _ordinal"
 )
-_GO_ON_NUMBERING = sql.SQL(
+_CONTINUE_NUMBERING = sql.SQL(
     "select setval(pg_get_serial_sequence({wider}, '_ordinal'), max(_ordinal)) from {stage}"
     " having max(_ordinal) is not null"
 )
-# Rows are looked up by the key's index: hashing the whole table costs more, the larger it is.
+# Look up rows by the key's index: the cost of hashing the table would grow with its size.
 _LOOK_UP = (
     "select set_config('enable_hashjoin', %(joins)s, true),"
     " set_config('enable_mergejoin', %(joins)s, true)"
 )
-# No row is at (0,0), and unlike a null it takes no room that a row of the table has not.
+# No row is at (0,0); unlike a null it does not make a row larger than in the table.
 _COMPARE = sql.SQL(
     "create temporary table differing on commit drop as"
     " select coalesce(present.ctid, '(0,0)') as _present_at, latest.*"
@@ -74,7 +74,7 @@ _DELETE = sql.SQL("delete from {table} as present where {scope}")
 
 @dataclass(frozen=True)
 class WriteCounts:
-    """Rows that a publish inserted, changed and removed; the others were there already."""
+    """Rows inserted, updated and deleted in a raw table; all others were unchanged."""
 
     inserted: int = 0
     updated: int = 0
@@ -83,12 +83,12 @@ class WriteCounts:
 
 @dataclass(frozen=True)
 class Target:
-    """A raw table as a load sees it; the stage puts columns in the place of fields.
+    """A raw table as a load sees it; the staging table replaces fields by columns.
 
     Attributes:
-        scope: the columns and values that mark the rows of this load's partition.
+        scope: the columns and values that identify the rows of this load's partition.
         names: the columns that the resource declares, by field.
-        contract: what becomes of records that the table would have to change for.
+        contract: how to treat records that need a change of the table.
     """
 
     table: sql.Identifier
@@ -100,13 +100,13 @@ class Target:
 
 
 def create_stage(cursor: Cursor) -> None:
-    """Make the stage, empty and without columns."""
+    """Create the staging table, empty and without columns."""
     cursor.execute("drop table if exists pg_temp.stage")
     cursor.execute(_CREATE_STAGE.format(sql.Identifier("stage"), sql.SQL("")))
 
 
 def recreate_stage(cursor: Cursor, added: Mapping[str, str]) -> None:
-    """Make the stage anew with further columns, given with their types; its rows stay."""
+    """Recreate the staging table with additional columns, given with their types; keeps rows."""
     present = column_types(cursor, STAGE)
     wider = sql.Identifier("pg_temp", "wider")
     columns = [
@@ -117,15 +117,15 @@ def recreate_stage(cursor: Cursor, added: Mapping[str, str]) -> None:
     cursor.execute(_CREATE_STAGE.format(sql.Identifier("wider"), sql.Composed(columns)))
     cursor.execute(_WIDEN.format(wider=wider, stage=STAGE, columns=listed("{}", present)))
     numbered = sql.Literal(wider.as_string(cursor))
-    cursor.execute(_GO_ON_NUMBERING.format(wider=numbered, stage=STAGE))
+    cursor.execute(_CONTINUE_NUMBERING.format(wider=numbered, stage=STAGE))
     cursor.execute("drop table pg_temp.stage")
     cursor.execute("alter table pg_temp.wider rename to stage")
 
 
 def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
-    """Insert and update; of rows that repeat a key, the last one counts.
+    """Upsert; of rows that repeat a key, the last one counts.
 
-    As every record has its key, no column of it means no record.
+    Every record has a key, so a stage without key columns has no rows.
     """
     staged = column_types(cursor, STAGE)
     if not staged.keys() >= set(target.key):
@@ -151,7 +151,7 @@ def append(cursor: Cursor, target: Target, ids: Ids) -> WriteCounts:
 
 
 def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
-    """Merge and remove what was not sent; without a key, remove all and insert all."""
+    """Merge and delete the rows that were not sent; without a key, delete all and insert all."""
     staged = column_types(cursor, STAGE)
     types = column_types(cursor, target.table)
     same_key = [
@@ -181,15 +181,15 @@ def delete_all(cursor: Cursor, target: Target) -> sql.Composable:
 
 
 def scope_of(target: Target, types: Mapping[str, str]) -> sql.Composable:
-    """The condition that a row of the table, as `present`, is of the target's partition."""
+    """The condition that a row of the table, aliased `present`, is in the target's partition."""
     if not types.keys() >= target.scope.keys():
         return sql.SQL("false")
-    conditions = [_holds(name, types[name], value) for name, value in target.scope.items()]
+    conditions = [_has_value(name, types[name], value) for name, value in target.scope.items()]
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
 
 
 def try_newest(cursor: Cursor, table: sql.Identifier, count: int) -> None:
-    """Insert the newest rows of the stage into a table, to see whether that is possible."""
+    """Insert the newest rows of the stage into a table, to test whether they fit."""
     cursor.execute(_TRY.format(**_parts(cursor, table)), {"load_id": 0, "count": count})
 
 
@@ -209,7 +209,7 @@ def _parts(cursor: Cursor, table: sql.Identifier) -> dict[str, sql.Composable]:
 def _merge_parts(
     cursor: Cursor, target: Target, staged: Mapping[str, str]
 ) -> dict[str, sql.Composable]:
-    """All columns are compared and set: a field that a record lacks is null, as it says."""
+    """All columns are compared and set: a field that a record lacks becomes null."""
     types = column_types(cursor, target.table)
     key = target.key
     rest = [name for name in types if name not in {*key, *OWN_COLUMNS}]
@@ -248,8 +248,8 @@ def _each(template: str, names: Iterable[str]) -> list[sql.Composed]:
     return [sql.SQL(template).format(sql.Identifier(name)) for name in names]
 
 
-def _holds(name: str, kind: str, value: object) -> sql.Composed:
-    """The condition that a column has the value: compared as what it is stored as."""
+def _has_value(name: str, kind: str, value: object) -> sql.Composed:
+    """The condition that a column has the value, compared in the column's type."""
     column = sql.Identifier(name)
     if value is None:
         return sql.SQL("present.{} is null").format(column)

@@ -1,4 +1,4 @@
-"""Numbers for `numeric` columns: kept digit for digit, and not rounded to fit in silence."""
+"""Numbers for `numeric` columns: kept digit for digit, never silently rounded."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from flows.page import ExactNumber
 _NUMERIC = re.compile(r"numeric(?:\((?P<precision>\d+),(?P<scale>-?\d+)\))?")
 
 ColumnsOf = Callable[[Iterable[str]], Mapping[str, str]]
-# The decimals that a column takes; None for any number of them.
+# The number of decimals that a column takes; None for any.
 Scales = Mapping[str, int | None]
 
 
@@ -26,11 +26,10 @@ class Numerics:
                 self._scales[column] = int(numeric["scale"]) if numeric["scale"] else None
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
         return bool(self._scales)
 
     def scales(self, fields: Iterable[str]) -> Scales:
-        """The scale of each of these fields that has a `numeric` column."""
+        """The scale of each of the fields with a `numeric` column."""
         if not self._scales:
             return {}
         names = self._columns_of(fields)
@@ -43,7 +42,7 @@ NO_NUMERICS = Numerics({}, lambda _: {})
 
 
 def fits(value: Any, scale: int) -> bool:
-    """Whether a column of that scale holds a value as it is; what is no number is not judged."""
+    """Whether a column of that scale holds a value exactly; True for what is not a number."""
     if value is None or isinstance(value, bool | dict | list):
         return True
     try:
@@ -58,5 +57,5 @@ def fits(value: Any, scale: int) -> bool:
 
 
 def digits_of(value: object) -> str:
-    """How the API wrote a number."""
+    """A number as the API wrote it."""
     return value.digits if isinstance(value, ExactNumber) else str(value)

@@ -1,4 +1,4 @@
-"""What a load was asked for, and the slice of time that comes of it and of the cursor."""
+"""Options of a load, and the time window derived from them and the cursor."""
 
 import json
 import logging
@@ -26,19 +26,19 @@ _LEAP_SECOND = re.compile(r"([T ]\d\d:?\d\d):?60")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a person or a schedule asked for.
+    """Options that a person or a schedule chose.
 
     Attributes:
-        window: a range to load by hand; the cursor then stays where it is.
-        full_refresh: read everything anew, and delete what the API no longer sends.
+        window: a range to load by hand; the cursor does not move.
+        full_refresh: read everything again, and delete rows that the API no longer sends.
         replays: the load whose rejects are read instead of the API (`flows.load.replay`).
         waits: wait for another load of the partition instead of failing.
         run_id: the run that loads; its retries have the same one. A run appends a partition once:
-            a retry sees in the ledger that it is done, even if the answer to the last commit was
-            lost. With None each load is one of its own, and a retry may append rows twice.
-        accepts_shrinkage: let this load take more rows from its table than the resource declares.
-        is_backfill: the partition is a window of a backfill; whether it can be loaded says nothing
-            about whether the table is complete.
+            a retry sees in the ledger that it is done, even if the reply to the last commit was
+            lost. With None, loads are independent, and a retry may append rows twice.
+        accepts_shrinkage: let this load remove more rows from its table than the resource allows.
+        is_backfill: the partition is a window of a backfill; its success does not mean that the
+            table is complete.
     """
 
     window: Window = ANY_TIME
@@ -55,7 +55,7 @@ class LoadOptions:
         return self.window != ANY_TIME
 
     def __post_init__(self) -> None:
-        """Refuse windows that are empty, or that would delete what lies outside of them."""
+        """Refuse windows that are empty, or that would delete rows outside of them."""
         since, until = self.window.since, self.window.until
         if since and until and since >= until:
             raise ConfigurationError(
@@ -64,7 +64,7 @@ class LoadOptions:
             )
         if self.full_refresh and self.by_hand:
             raise ConfigurationError(
-                "full_refresh reads everything: leave since and until empty, or leave it off."
+                "full_refresh reads everything: leave since and until empty, or full_refresh off."
             )
 
 
@@ -74,14 +74,14 @@ DEFAULT_OPTIONS = LoadOptions()
 def window_to_read(
     resource: Resource, options: LoadOptions, checkpoint: Checkpoint, now: datetime
 ) -> Window:
-    """What to ask the API for: the range named by hand, or from the cursor's lookback on.
+    """The time window to request: the range given by hand, or the one from the cursor's lookback.
 
-    Starts fall on midnight UTC, so that a load that is repeated within a day asks the same.
-    `replace` reads everything. An append that was begun is read up to where it was to end then, or
-    it would not go on but begin anew, and store its first rows twice.
+    Starts are at midnight UTC, so a load that is repeated within a day sends the same requests.
+    `replace` reads everything. An interrupted append keeps its original end: another end would
+    restart it and duplicate rows.
 
     Raises:
-        ConfigurationError: when a range is named by hand while an append is not complete.
+        ConfigurationError: when a range is given by hand while an append is incomplete.
     """
     cursor = resource.cursor
     if cursor is None:
@@ -94,43 +94,43 @@ def window_to_read(
     since = since or cursor.start
     until = options.window.until
     if cursor.step is not None:
-        begun = _end_of_begun_append(resource, options, checkpoint)
-        until = until or begun or _midnight(now)
+        interrupted = _interrupted_append_end(resource, options, checkpoint)
+        until = until or interrupted or _midnight(now)
     return Window(since, until)
 
 
-def _end_of_begun_append(
+def _interrupted_append_end(
     resource: Resource, options: LoadOptions, checkpoint: Checkpoint
 ) -> datetime | None:
-    begun = checkpoint.window_until if resource.writes == "append" else None
-    if begun and options.by_hand:
+    interrupted = checkpoint.window_until if resource.writes == "append" else None
+    if interrupted and options.by_hand:
         raise ConfigurationError(
-            f"{resource.name}: its last load is not complete, and would not go on after a range "
+            f"{resource.name}: its last load is not complete and could not resume after a range "
             "that is loaded by hand. Load it without since and until first."
         )
-    return begun
+    return interrupted
 
 
 def without_future(checkpoint: Checkpoint, cursor: Cursor | None, now: datetime) -> Checkpoint:
-    """The checkpoint, without cursor values that lie too far ahead of now.
+    """The checkpoint, or an empty one if its cursor values are too far in the future.
 
-    Versions before 2026-11 stored such values. What came after them was never asked for, so the
-    load reads everything again.
+    Versions before 2026-11 stored such values. Later records were never requested, so the load
+    reads everything again.
     """
     latest = now + cursor.slack if cursor else LATEST
     if max(filter(None, [checkpoint.cursor_at, checkpoint.cursor_seen_at]), default=now) <= latest:
         return checkpoint
-    log.warning("The stored cursor is ahead of %s: everything is read again.", latest)
+    log.warning("The stored cursor is later than %s: this load reads everything again.", latest)
     return Checkpoint()
 
 
 @dataclass(frozen=True)
 class Times:
-    """What the values of a cursor field say; times are UTC.
+    """The values of a cursor field; times are UTC.
 
     Attributes:
-        newest_at: the newest that may move the cursor.
-        ahead: those that are too far ahead of now to do so.
+        newest_at: the newest value that may move the cursor.
+        ahead: the values that are too far in the future to move it.
     """
 
     newest_at: datetime | None = None
@@ -138,7 +138,7 @@ class Times:
 
 
 def times_of(values: Iterable[Any], latest: datetime) -> Times:
-    """Sort the values of a cursor field by whether they lie after `latest`; nulls do not count.
+    """Separate the values of a cursor field that lie after `latest`; nulls are ignored.
 
     Raises:
         BadPayloadError: when one is not an ISO 8601 date or time.
@@ -150,7 +150,7 @@ def times_of(values: Iterable[Any], latest: datetime) -> Times:
 
 
 def value_of(record: Any, field: str) -> tuple[bool, Any]:
-    """Whether a record has a field, or what its dotted name leads to, and the field's value."""
+    """Whether a record has a field (also by a dotted path into objects), and its value."""
     if not isinstance(record, dict):
         return False, None
     if field in record:
@@ -162,7 +162,7 @@ def value_of(record: Any, field: str) -> tuple[bool, Any]:
 def _as_time(value: Any) -> datetime:
     """An ISO 8601 date or time in UTC; one without an offset is UTC already.
 
-    What an offset moves beyond the calendar's years 1 to 9999 becomes its first or last moment.
+    A time that its offset moves out of the years 1 to 9999 becomes their first or last moment.
     """
     at = _parsed(value)
     if at is None:
@@ -179,9 +179,9 @@ def _as_time(value: Any) -> datetime:
 
 
 def _parsed(value: Any) -> datetime | None:
-    """None without the error, which would quote a secret in a form that is not redacted.
+    """None if it is not a time; the parser's error could quote a secret without redaction.
 
-    Python's own parser is fast, but 3.10 reads fewer forms than 3.11; dateutil reads all of them.
+    Python's own parser is fast, but 3.10 reads fewer formats than 3.11; dateutil reads all.
     """
     if not isinstance(value, str) or not _DATE.match(value):
         return None

@@ -1,4 +1,4 @@
-"""Rows of a child whose parent's row is gone: no request asks for them any more."""
+"""Deletes rows of a child whose parent's row is gone: no load requests them any more."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from flows.source import Partition, Resource, RowsOf, Source, Window
 
 log = logging.getLogger(__name__)
 
-# Where the parent's table is empty, it says nothing about which rows are gone.
+# An empty parent table does not show which rows are gone.
 _ORPHANS = sql.SQL(
     "select {columns}, count(*) from {child} as child where ({columns}) is not null"
     " and exists (select from {parent})"
@@ -37,10 +37,10 @@ _COUNT = sql.SQL("select count(*) from {}")
 def delete_orphans(
     connection: Connection, source: Source, resource: Resource, options: LoadOptions
 ) -> list[Entry]:
-    """Replace each partition whose parent's row is gone by nothing; returns their ledger entries.
+    """Empty each partition whose parent's row is gone; returns the ledger entries.
 
-    Only a load that replaces does so, and only where the parent's table is known to hold all rows
-    of the parent: its last loads succeeded and left no rejects.
+    Only after loads that replace, and only if the parent's table is known to be complete: its last
+    loads succeeded and left no rejects.
 
     Raises:
         BadPayloadError: more than the resource's `max_shrinkage` of its rows would be deleted.
@@ -56,8 +56,8 @@ def delete_orphans(
         complete = ledger.complete_partitions(cursor, source.name, parent.resource)
         if found and not complete.issuperset(partition.name for partition in parents):
             log.warning(
-                "%s: rows of %d partitions that %s no longer has are kept, because not all of its "
-                "own last loads succeeded without rejects.",
+                "%s: the rows of %d partitions are kept although %s no longer has them, because "
+                "some of its own last loads failed or left rejects.",
                 *(address, len(found), parent.resource),
             )
             return []
@@ -79,10 +79,10 @@ def _no_pages(window: Window, resume: Resume | None) -> Iterator[Page]:
 def _orphans(
     cursor: Cursor, source: str, resource: Resource, parent: RowsOf
 ) -> list[tuple[Partition, int]]:
-    """The partitions in the child's table that the parent's no longer has, with their rows.
+    """The partitions in the child's table that are no longer in the parent's, with row counts.
 
-    There are none where the tables can't tell: the parent's has no rows, not all values of a
-    partition are stored with its rows, or a value's columns have two types.
+    Empty if the tables can't be compared: the parent's has no rows, not all values of a partition
+    are stored with its rows, or a value's two columns have different types.
     """
     child = Address(source, resource.name, "").table
     table = Address(source, parent.resource, "").table

@@ -1,8 +1,8 @@
-"""Which raw tables are this project's: those that its loads made, whatever a table's name is.
+"""Recognises the raw tables that loads of this project made, independent of their names.
 
-A load gives the column `_load_id` a default that nobody else does. It goes with the table into a
-dump, and is gone where the table is dropped and made again by hand. Tables without it are ours by
-their rows: the first version's, and those that an owner made again from a load's rows.
+A load gives the column `_load_id` a default that nobody else uses. It is part of a dump of the
+table, and is lost if somebody drops the table and creates it by hand. Tables without it are
+recognised by their rows: those of the first version, and those recreated from a load's rows.
 """
 
 from psycopg2 import sql
@@ -32,14 +32,14 @@ def check(cursor: Cursor, table: sql.Identifier) -> None:
         ConfigurationError: rename or drop it, or let loads use it.
     """
     cursor.execute(_LOAD_ID, [table.as_string(cursor)])
-    # One row, or none where there is no such table.
+    # One row, or none if the table does not exist.
     for has_load_id, default in cursor.fetchall():
         is_marked = LOAD_ID_SETTING in default
         if not is_marked and not (has_load_id and _holds_loaded_rows(cursor, table)):
             raise ConfigurationError(
-                f"{'.'.join(table.strings)} is there already and no load of this project made it, "
-                "so none changes it. Rename or drop it; or let loads use it, by the statement in "
-                'docs/loading.md, "A table that was made by hand".'
+                f"{'.'.join(table.strings)} already exists, and no load of this project made it, "
+                "so loads do not change it. Rename or drop it, or let loads use it: run the "
+                'statement in docs/loading.md, "A table that was made by hand".'
             )
 
 

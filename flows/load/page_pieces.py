@@ -1,7 +1,7 @@
-"""A page in pieces of at most half a mebibyte, so that few records are Python objects at a time.
+"""Cuts a page into pieces of at most half a mebibyte, so few records are Python objects at a time.
 
-Python takes ten to thirty times the bytes of small records. Pieces are cut by bytes, without
-making an object of each record.
+Python objects take ten to thirty times the bytes of small records. Pieces are cut by bytes,
+without an object for each record.
 """
 
 import re
@@ -18,7 +18,7 @@ from flows.source import Resource
 Records = Callable[[Page], list[Any]]
 
 PIECE_BYTES = 1 << 19
-# Where one may end: the last of these places that is not inside a record.
+# A piece ends at the last of these places that is not inside a record.
 _PLACES = (re.compile(rb"(?<=\})\s*,\s*\{"), re.compile(b","))
 _SEARCHED_BYTES = 1 << 14
 _TRIES = 16
@@ -42,10 +42,10 @@ WHOLE = Whole()
 
 
 def pieces(page: Page, records: Records, size_bytes: int) -> Iterator[tuple[Page, bool]]:
-    """The pieces, each with whether it is the last one; only that has the page's resume point.
+    """The pieces, each with a flag for the last one; only that has the page's resume point.
 
-    One of more than `size_bytes` is a single record (see `only_record`), or a page whose records
-    function does not say where they are.
+    A piece of more than `size_bytes` is a single record (see `only_record`), or a page whose
+    records function does not show where the records are.
     """
     parts = _parts(page, records, size_bytes)
     if parts is None:
@@ -59,18 +59,18 @@ def pieces(page: Page, records: Records, size_bytes: int) -> Iterator[tuple[Page
 
 
 def finder(page: Page, resource: Resource) -> Records:
-    """What finds the records of a page; a piece has its own way."""
+    """The function that finds the records of a page or of a piece."""
     return page.find or resource.records
 
 
 def only_record(piece: Page, size_bytes: int) -> bytes | None:
-    """The one record of a piece that is larger than asked for; None for other pieces."""
+    """The only record of a piece that exceeds `size_bytes`; None for other pieces."""
     is_larger = piece.find is WHOLE and len(piece.body) - _BRACKETS > size_bytes
     return piece.body[1:-1] if is_larger else None
 
 
 def _parts(page: Page, records: Records, size_bytes: int) -> Iterator[tuple[bytes, Records]] | None:
-    """Bodies, each with how to find its records; None for a page that stays whole."""
+    """Bodies, each with the function that finds its records; None for a page that is not cut."""
     if page.is_empty or len(page.body) <= size_bytes:
         return None
     separator: bytes | None = getattr(records, "separator", None)
@@ -104,7 +104,7 @@ def _bodies(page: Page, records: Records, size_bytes: int) -> Iterator[bytes] | 
 
 
 def _cut(raw: bytes, size_bytes: int) -> Iterator[bytes]:
-    """Lists of records out of one; where the records are large, they are cut out one by one."""
+    """Shorter lists of records cut from a long one; large records are cut out one by one."""
     start = raw.index(b"[") + 1
     while len(raw) - start > size_bytes:
         end = _last_end(raw, start, size_bytes)
@@ -118,9 +118,9 @@ def _cut(raw: bytes, size_bytes: int) -> Iterator[bytes]:
 
 
 def _last_end(raw: bytes, start: int, size_bytes: int) -> int | None:
-    """Where the last record ends that has room in a piece; None where that is not easily found.
+    """The end of the last record that fits into a piece; None if it is not easily found.
 
-    What is a list of JSON up to a place ends there between two records, and not inside one.
+    If the text up to a place is a JSON list, the place is between two records, not inside one.
     """
     stop = start + size_bytes
     for pattern in _PLACES:
@@ -140,7 +140,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def _grouped(rows: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
-    """Lists of as many records as have room; a larger one is alone. An empty list where is none."""
+    """Lists of as many records as fit; a larger one is alone. Without records, an empty list."""
     group: list[bytes] = []
     group_bytes = 0
     for row in rows:

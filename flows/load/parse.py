@@ -1,6 +1,6 @@
-"""What pages come to: their rows, the records set aside, the newest cursor value.
+"""Parses pages into rows, rejects and the newest cursor value.
 
-Knows nothing of connections: the thread that fetches pages runs this.
+Has no database connection: it runs in the thread that fetches pages.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,12 +43,12 @@ JSON_TYPES = (str, int, float, dict, list, type(None))
 
 @dataclass(frozen=True)
 class ParsedPiece:
-    """What was read from one piece of a page: rows, rejects, cursor values, where to go on.
+    """The result of one piece of a page: rows, rejects, cursor values, resume point.
 
     Attributes:
-        memory_bytes: about what it takes until it is in Postgres.
-        ends_page: whether no piece of its page follows.
-        filtered: how many records the resource's `map_record` left out.
+        memory_bytes: an estimate of the memory it takes until it is in Postgres.
+        ends_page: whether it is the last piece of its page.
+        filtered: the number of records that the resource's `map_record` skipped.
     """
 
     size_bytes: int
@@ -65,8 +65,8 @@ class PageParser:
     """Reads the pages of one resource partition, in their order.
 
     Attributes:
-        own_fields: the partition's own, which each of its rows has besides those that the API sent.
-        fields: that records had, as far as they were looked at for the cursor field.
+        own_fields: the partition's own fields, added to each row.
+        fields: the fields of the records that were searched for the cursor field.
     """
 
     def __init__(self, address: Address, resource: Resource, partition: Partition) -> None:
@@ -79,7 +79,7 @@ class PageParser:
         self.fields: dict[str, None] = {}
         self._numerics = NO_NUMERICS
         self._tables = TypedParser(resource, self.own_fields)
-        # What these functions return may hold what no page of JSON does.
+        # These functions may return values that are not possible in JSON.
         self._is_own = not getattr(resource.records, "types", ()) or resource.map_record is not None
 
     def keep_digits(self, numerics: Numerics) -> None:
@@ -88,7 +88,6 @@ class PageParser:
         self._tables = TypedParser(self._resource, self.own_fields, numerics)
 
     def readings(self, page: Page) -> Iterator[ParsedPiece]:
-        """Read a page piece by piece."""
         size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
         for piece, is_last in pieces(page, self._resource.records, size_bytes):
             reading = self.read(piece)
@@ -96,7 +95,7 @@ class PageParser:
             yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
 
     def read(self, page: Page) -> ParsedPiece:
-        """Rows from a page, at once where all its records are alike, else record by record."""
+        """Parse a page: as a typed batch if its records are alike, otherwise record by record."""
         size_bytes = len(page.body)
         if page.is_empty:
             return ParsedPiece(size_bytes, None, [], Times(), page.resume)
@@ -150,7 +149,7 @@ class PageParser:
         return self._times([value for _, value in found], fields)
 
     def _times(self, values: Iterable[Any], fields: Iterable[str]) -> Times:
-        """What the cursor field's values say; notes whether there was such a field at all."""
+        """The times in the cursor field's values; notes the fields that records had."""
         cursor = self._resource.cursor
         if cursor is None:
             return Times()
@@ -158,7 +157,7 @@ class PageParser:
         return times_of(values, datetime.now(timezone.utc) + cursor.slack)
 
     def missing_cursor(self) -> str | None:
-        """The cursor field, where records were read and none of them had it."""
+        """The cursor field, if records were read and none of them had it."""
         cursor = self._resource.cursor
         return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
 
@@ -170,7 +169,7 @@ class PageParser:
     def _rejects_of(
         self, page: Page, found: Sequence[Any], reasons: Mapping[int, UnstorableError]
     ) -> list[Reject]:
-        """The records with a reason against them, as the API wrote them where that can be told."""
+        """The rejected records, as the API wrote them if that is known."""
         texts = raw_texts(page, finder(page, self._resource))
         return [
             self._reject(texts[position] if texts else self.text_of(found[position]), reason)
@@ -186,7 +185,7 @@ class PageParser:
         return self._reject(record.decode(errors="replace"), too_large(len(record), limit_bytes))
 
     def _too_large_of(self, page: Page, found: Sequence[Any]) -> dict[int, UnstorableError]:
-        """Why records are too large, of a page that could not be cut into pieces."""
+        """By position, why records are too large, for a page that could not be cut into pieces."""
         limit_bytes = self._resource.max_record_bytes
         return too_large_of(found, limit_bytes) if len(page.body) > limit_bytes + 2 else {}
 
@@ -196,13 +195,13 @@ class PageParser:
         for name in self.own_fields:
             if name in record:
                 raise ConfigurationError(
-                    f"{self._address}: the API sends a field {name!r} of its own. Give the "
-                    "partition's value and partition_columns another name."
+                    f"{self._address}: the API also sends a field {name!r}. Give the partition's "
+                    "value another name, there and in partition_columns."
                 )
         return {**self.own_fields, **record}
 
     def text_of(self, record: Any) -> str:
-        """A record as JSON, where its original can't be told.
+        """A record as JSON, if its original text is unknown.
 
         Raises:
             BadPayloadError: when it is nested too deeply for Python to write it.
@@ -211,8 +210,8 @@ class PageParser:
             return json_text(record)
         except RecursionError as error:
             raise BadPayloadError(
-                f"{self._address}: a record is nested too deeply even to be set aside. Flatten it "
-                "in the source's `records` function."
+                f"{self._address}: a record is nested too deeply even to be kept as a reject. "
+                "Flatten it in the source's `records` function."
             ) from error
 
 
@@ -223,5 +222,5 @@ def _memory_bytes(body: bytes, reading: ParsedPiece) -> int:
 
 
 def _as_json(value: Any) -> Any:
-    """A partition's value as JSON has it: a parent's rows may hold dates and exact numbers."""
+    """A partition's value as a JSON type: a parent's rows may hold dates and exact numbers."""
     return value if isinstance(value, JSON_TYPES) else str(value)

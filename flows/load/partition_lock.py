@@ -1,4 +1,4 @@
-"""A load's hold on its partition: it writes only while its session and its entry are its own."""
+"""The lock on a partition: a load writes only while its session and its entry are its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from flows.postgres import locks
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Cursor]:
-    """A transaction that anyone may make."""
+    """A transaction that does not need the partition's lock."""
     with connection, connection.cursor() as cursor:
         yield cursor
 
 
 class PartitionLock:
-    """The lock on a partition, from before its load begins until it has ended.
+    """The lock on a partition, held for the whole load.
 
     Attributes:
         load_id: the load's entry; None until there is one.
@@ -34,10 +34,10 @@ class PartitionLock:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """A transaction in which the partition is this load's; no wait for a lock is endless.
+        """A transaction that owns the partition; its waits for locks are bounded.
 
-        A load that begins meanwhile marks this one's entry as abandoned, and waits for the end of
-        this transaction to do so.
+        A load that takes over marks this one's entry as abandoned, but only after this
+        transaction has ended.
 
         Raises:
             UnavailableError: when another load has taken over.
@@ -47,20 +47,20 @@ class PartitionLock:
             state, token = ledger.state_and_token(cursor, self.load_id, locks.TIMEOUT_SECONDS)
             if token != self._token:
                 raise ConfigurationError(
-                    f"{self._address}: a pooler has lent this load another session, and with that "
-                    "its lock is lost. Nothing more is written. Let the pooler work in session "
-                    "mode, or name Postgres' own port in WAREHOUSE_URL."
+                    f"{self._address}: a pooler has given this load another session, so its lock "
+                    "is lost. Nothing more is written. Run the pooler in session mode, or use "
+                    "Postgres' own port in WAREHOUSE_URL."
                 )
             if state != "running":
                 raise UnavailableError(
                     f"{self._address}: another load has taken over, because this one lost its lock "
                     f"(its entry, load_id = {self.load_id}, is {state}). What this load committed "
-                    "before is kept. Look whether the other one succeeds, or run this again."
+                    "before is kept. Check whether the other one succeeds, or run this again."
                 )
             yield cursor
 
     def release(self) -> None:
-        """Free the partition, unless the session, and with it the lock, is gone."""
+        """Release the lock, unless it is gone with its session."""
         if not self._connection.closed:
             with transaction(self._connection) as cursor:
                 ledger.unlock(cursor, self._address, self._token)
@@ -68,16 +68,16 @@ class PartitionLock:
 
 @contextmanager
 def locked(connection: Connection, address: Address, waits: bool) -> Iterator[PartitionLock]:
-    """Hold a partition.
+    """Lock a partition.
 
     Raises:
-        UnavailableError: when another load holds it, and this one is not to wait for it.
+        UnavailableError: when another load holds it and `waits` is False.
     """
     with transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
     with transaction(connection) as cursor:
-        hold = PartitionLock(connection, address, ledger.lock(cursor, address, waits))
+        lock = PartitionLock(connection, address, ledger.lock(cursor, address, waits))
     try:
-        yield hold
+        yield lock
     finally:
-        hold.release()
+        lock.release()

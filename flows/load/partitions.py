@@ -16,7 +16,7 @@ _DISTINCT = sql.SQL(
 
 
 def partitions_of(connection: Connection, source: str, resource: Resource) -> tuple[Partition, ...]:
-    """What is loaded on its own; a parent without rows, or not loaded yet, has no partitions.
+    """The partitions to load; none if the parent has no rows or is not loaded yet.
 
     Raises:
         ConfigurationError: when the parent's raw table lacks one of the columns, or two partitions
@@ -31,8 +31,8 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
         missing = [name for name in parent.columns.values() if name not in present]
         if present and missing:
             raise ConfigurationError(
-                f"{source}.{resource.name} is to be read by {', '.join(missing)} of {source}."
-                f"{parent.resource}, whose raw table has: {', '.join(present)}."
+                f"{source}.{resource.name} is partitioned by {', '.join(missing)} of {source}."
+                f"{parent.resource}, whose raw table only has: {', '.join(present)}."
             )
         if not present:
             return ()
@@ -45,15 +45,15 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     if twice := repeated([partition.name for partition in found]):
         raise ConfigurationError(
             f"{source}.{resource.name} would have two partitions {twice[0]!r}: values of "
-            f"{', '.join(parent.columns.values())} that differ only in their type. Read it by a "
-            f"column of {parent.resource} that is not JSON."
+            f"{', '.join(parent.columns.values())} that differ only in their type. Partition it "
+            f"by a column of {parent.resource} that is not JSON."
         )
     check_told_apart(f"{source}.{resource.name}", found, resource.partition_columns)
     return found
 
 
 def partition_name(row: Sequence[object]) -> str:
-    """The values with commas between them; where there are several, `\\,` is a comma in one."""
+    """The values joined by commas; if there are several, a comma inside a value becomes `\\,`."""
     texts = list(map(str, row))
     if len(texts) == 1:
         return texts[0]

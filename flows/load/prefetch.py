@@ -1,4 +1,4 @@
-"""Work ahead: an iterator that runs in a thread of its own, some bytes before its reader."""
+"""Prefetch: run an iterator in a background thread, bounded by bytes."""
 
 import contextvars
 import threading
@@ -12,23 +12,23 @@ Item = TypeVar("Item")
 def prefetch(
     items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
 ) -> Generator[Item, None, None]:
-    """The items in their order, made in a thread that is at most `budget_bytes` ahead.
+    """The items in order, produced by a thread that is at most `budget_bytes` ahead.
 
-    One item is always allowed, however large. An error in the thread is raised here, after the
-    items before it. When the reader stops early, the thread ends after the item it is making; it is
-    not waited for, since it may be waiting for an API.
+    One item is always allowed, whatever its size. An error in the thread is raised here, after the
+    items before it. If the reader stops early, the thread ends after its current item; nobody
+    waits for that, because the thread may be waiting for an API.
     """
-    line = _Buffer(items, size_bytes, budget_bytes)
-    work = contextvars.copy_context().run
-    threading.Thread(target=work, args=(line.make,), daemon=True).start()
+    buffer = _Buffer(items, size_bytes, budget_bytes)
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(buffer.make,), daemon=True).start()
     try:
-        yield from iter(line.take, None)
+        yield from iter(buffer.take, None)
     finally:
-        line.stop()
+        buffer.stop()
 
 
 class _Buffer(Generic[Item]):
-    """Items that are made and not yet taken, under one lock."""
+    """Items that are produced and not yet consumed, under one lock."""
 
     def __init__(
         self, items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
@@ -44,7 +44,7 @@ class _Buffer(Generic[Item]):
         self._changed = threading.Condition()
 
     def make(self) -> None:
-        """Make items until there are no more, one fails, or nobody wants them."""
+        """Produce items until there are no more, one fails, or the reader has stopped."""
         error = None
         try:
             for item in self._items:
@@ -81,7 +81,7 @@ class _Buffer(Generic[Item]):
             return None
 
     def stop(self) -> None:
-        """Let the thread end as soon as it has made its current item."""
+        """End the thread after its current item."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""The key of a raw table: put off while its first load fills it, and whether rows repeat one.
+"""The primary key of a raw table: deferred until its first load is complete, or changed.
 
-Rows go into a table without a key in half the time, and an index that is built at once takes a
-fraction of one that grows row by row. A comment on the table says that its key is still to come.
+Writing rows to a table without a key takes half the time, and building an index at once takes a
+fraction of growing it row by row. A comment on the table marks a deferred key.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from flows.postgres import locks
 
 PUT_OFF = "Its key comes when its first load is complete."
 
-# An update leaves a second entry for its row. By default a full page of a unique index is searched
-# for entries to merge, then split; with room, and without the search, it takes a third of the time.
+# An update adds a second index entry for its row. By default Postgres searches a full page of a
+# unique index for entries to merge, then splits it; free space and no search take a third of the
+# time.
 _DEFINITION = sql.SQL("primary key ({}) with (fillfactor = 50, deduplicate_items = off)")
 _NAME = "select conname from pg_constraint where conrelid = to_regclass(%s) and contype = 'p'"
 _COLUMNS = """
@@ -29,9 +30,9 @@ where conrelid = to_regclass(%s) and contype = 'p'
 """
 _ADD = sql.SQL("alter table {} add {}")
 _DROP = sql.SQL("alter table {} drop constraint {}")
-_IS_PUT_OFF = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
-# The row stays that was committed last; no two of one transaction have the same key. `_loaded_at`
-# is a transaction's beginning; xmin would not do, which a wider column makes the same for all.
+_IS_DEFERRED = "select obj_description(to_regclass(%s), 'pg_class') is not distinct from %s"
+# Keeps the row that was committed last; no two rows of one transaction have the same key.
+# `_loaded_at` is the transaction's start; xmin is unusable, because widening a column resets it.
 _DROP_EARLIER = sql.SQL(
     "with ranked as ("
     " select ctid as at, row_number() over (partition by {key} order by _loaded_at desc) as place"
@@ -47,11 +48,11 @@ _DROP_EARLIER = sql.SQL(
 
 def definition(key: Sequence[str]) -> sql.Composed:
     """The primary key as a clause of `create table` and `alter table`."""
-    return _DEFINITION.format(_listed(key))
+    return _DEFINITION.format(_join_names(key))
 
 
 def defer(cursor: Cursor, table: sql.Identifier) -> None:
-    """Take the key from a table that was just created with it."""
+    """Drop the key of a table that was just created with it."""
     _drop(cursor, table)
     cursor.execute(sql.SQL("comment on table {} is %s").format(table), [PUT_OFF])
 
@@ -63,7 +64,7 @@ def _drop(cursor: Cursor, table: sql.Identifier) -> None:
 
 
 def other_key(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> list[str]:
-    """The columns of the table's primary key, where they are others than those of `key`."""
+    """The columns of the table's primary key if they differ from `key`, otherwise none."""
     cursor.execute(_COLUMNS, [table.as_string(cursor)])
     present = [name for (name,) in cursor]
     return [] if set(present) == set(key) else present
@@ -72,10 +73,10 @@ def other_key(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> list
 def change(
     cursor: Cursor, table: sql.Identifier, key: Sequence[str], delete: sql.Composable
 ) -> int:
-    """Give a table another key, or none, after some rows are deleted; returns how many.
+    """Delete rows, then change or remove the table's key; returns the number of deleted rows.
 
     Raises:
-        ConfigurationError: when rows that stay, of other partitions, don't have such a key.
+        ConfigurationError: when the remaining rows, of other partitions, violate the new key.
     """
     locks.with_retries(cursor, [table], partial(_drop, cursor, table))
     cursor.execute(delete)
@@ -86,27 +87,27 @@ def change(
         except (psycopg2.errors.UniqueViolation, psycopg2.errors.NotNullViolation) as error:
             raise ConfigurationError(
                 f"{'.'.join(table.strings)}: rows of other partitions repeat or lack the key "
-                f"({', '.join(key)}) that is declared now. Reset the resource, which deletes all "
+                f"({', '.join(key)}) that is now declared. Reset the resource, which deletes all "
                 "of its rows and loads it from the start."
             ) from error
     return deleted
 
 
 def is_deferred(cursor: Cursor, table: sql.Identifier) -> bool:
-    """Whether there is such a table, and its key is still to come."""
-    cursor.execute(_IS_PUT_OFF, [table.as_string(cursor), PUT_OFF])
+    """Whether the table exists and its key is deferred."""
+    cursor.execute(_IS_DEFERRED, [table.as_string(cursor), PUT_OFF])
     return cursor.fetchall() == [(True,)]
 
 
 def lock(cursor: Cursor, table: sql.Identifier) -> None:
-    """Let one transaction at a time shape a table."""
+    """Let only one transaction at a time create or alter a table."""
     locks.lock(cursor, table.as_string(cursor))
 
 
 def create_deferred(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -> None:
-    """Give a table the key that was put off; of rows with the same key, the last one stays.
+    """Create a deferred key; of rows with the same key, the last one stays.
 
-    The ledger counts the others as unchanged. Nothing is done to any other table.
+    The ledger counts the others as unchanged. Does nothing if the table's key is not deferred.
     """
     if not is_deferred(cursor, table):
         return
@@ -119,14 +120,14 @@ def create_deferred(cursor: Cursor, table: sql.Identifier, key: Sequence[str]) -
         locks.with_retries(cursor, [table], partial(cursor.execute, add))
     except psycopg2.errors.UniqueViolation:
         cursor.execute("rollback to savepoint before_key")
-        cursor.execute(_DROP_EARLIER.format(table=table, key=_listed(key)))
+        cursor.execute(_DROP_EARLIER.format(table=table, key=_join_names(key)))
         locks.with_retries(cursor, [table], partial(cursor.execute, add))
     cursor.execute("release savepoint before_key")
     cursor.execute(sql.SQL("comment on table {} is null").format(table))
 
 
 def are_unique(batches: Sequence[Batch], key: Sequence[str]) -> bool:
-    """Whether no two rows have the same key, for sure; `key` are fields, of columns not pinned."""
+    """Whether certainly no two rows have the same key; `key` are fields of unpinned columns."""
     seen: set[int] = set()
     for batch in batches:
         if batch.key_hashes is None:
@@ -136,5 +137,5 @@ def are_unique(batches: Sequence[Batch], key: Sequence[str]) -> bool:
     return len(kinds) <= 1 and len(seen) == sum(batch.count for batch in batches)
 
 
-def _listed(names: Sequence[str]) -> sql.Composed:
+def _join_names(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -1,4 +1,4 @@
-"""Records as the API wrote them: cut out of a page, for what has to be set aside."""
+"""Records as the API wrote them, cut out of a page, for rejects."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _MASKED_ESCAPE = re.compile(r"\\u[eE](?=[89a-fA-F][0-9a-fA-F]{2})")
 
 
 class RawTexts:
-    """The text of a page's records, cut out when somebody asks for it."""
+    """The texts of a page's records, cut out when they are needed."""
 
     def __init__(self, page: Page, records: Records, left_out: Collection[int] = ()) -> None:
         self._page = replace(page)
@@ -29,9 +29,9 @@ class RawTexts:
         self._left_out = left_out
 
     def __call__(self) -> list[str] | None:
-        """The texts in order, those at the positions `left_out` missing; None if there are none.
+        """The texts in order, without those at the positions `left_out`; None if unknown.
 
-        A thread cuts them, which can go as deep as the one that read the page did.
+        Runs in a new thread, which allows the same recursion depth as the one that read the page.
         """
         with ThreadPoolExecutor(1) as thread:
             texts = thread.submit(raw_texts, self._page, self._records).result()
@@ -41,10 +41,10 @@ class RawTexts:
 
 
 def read(page: Page, records: Records) -> tuple[list[Any], dict[int, UnstorableError]]:
-    """A page's records, and by position the reason why one can't be read (None is in its place).
+    """A page's records (None for unreadable ones), and by position why one can't be read.
 
     Python refuses a page for one integer of over 4,300 digits or one value that is nested about
-    a thousand times; its records are then read one by one.
+    a thousand times; then the records are read one by one.
     """
     try:
         return records(page), {}
@@ -70,7 +70,7 @@ def _read_one(text: str) -> Any:
 
 
 def _deepest(text: str) -> str:
-    """The first field whose value Python can't read; empty where that can't be told."""
+    """The first field whose value Python can't read; empty if unknown."""
     try:
         members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):
@@ -87,10 +87,10 @@ def _is_too_deep(value: msgspec.Raw) -> bool:
 
 
 def raw_texts(page: Page, records: Records) -> list[str] | None:
-    """Each record as it was sent, or as a source's own function finds it; None if neither works.
+    """Each record as the API sent it, or as a source's own function returns it; None if both fail.
 
-    msgspec, which cuts, takes UTF-8 only, and no halves of surrogate pairs: their escapes are
-    masked as those of characters that the page has not.
+    msgspec cuts the texts. It accepts UTF-8 only, without halves of surrogate pairs, so their
+    escapes are masked by escapes that do not occur in the page.
     """
     try:
         if not isinstance(records, RawSelector):

@@ -1,4 +1,4 @@
-"""Load again what earlier loads set aside: `elt.rejects` in the place of the API."""
+"""Replay: load the rejects of earlier loads again, from `elt.rejects` instead of the API."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,15 +26,15 @@ def replay(
     partition: Partition,
     options: LoadOptions = DEFAULT_OPTIONS,
 ) -> list[Entry]:
-    """Load the rejects of a resource partition again: a load, and its entry, per load they are of.
+    """Replay the rejects of a resource partition: one load, with its entry, per rejecting load.
 
-    Records are stored as today's declaration says. A row that a later load wrote stays as it is.
-    What is rejected again stays in `elt.rejects`, with its new reason; it keeps nothing else from
-    being replayed.
+    Records are stored by the present declaration. A row that a later load wrote stays unchanged.
+    A record that is rejected again stays in `elt.rejects`, with its new reason, and does not block
+    the others.
 
     Raises:
-        EltError: as `flows.load.loader.load` does; where several loads' rejects could not all be
-            stored, the first such error, after all were tried.
+        EltError: as `flows.load.loader.load` does; if replays of several loads fail, the first
+            error, after all were tried.
     """
     as_sent = replace(
         resource,
@@ -60,7 +60,7 @@ def replay(
 
 
 class _Rejects:
-    """What a load set aside, in pages."""
+    """The rejects of a load, in pages."""
 
     def __init__(self, connection: Connection, load_id: int) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Where the loads of a resource stand belongs to its raw table: it is forgotten with the rows."""
+"""Resets: the checkpoints of a resource are deleted together with its rows."""
 
 import logging
 from functools import partial
@@ -23,28 +23,27 @@ _TRUNCATE = sql.SQL("truncate {}")
 
 
 def forget_lost_rows(cursor: Cursor, address: Address) -> None:
-    """Forget where a resource's loads stand, if its raw table has none of the rows they stored.
+    """Delete a resource's checkpoints if somebody dropped, truncated or emptied its raw table.
 
-    Somebody dropped, truncated or emptied the table. To go on from the cursor would leave out all
-    that was in it. This comes before the checkpoint is read: another partition's load, which fills
-    the table again, has then forgotten the checkpoint already.
+    Resuming from the cursor would omit all the lost rows. Call this before reading the checkpoint:
+    if another partition's load has filled the table again, it has deleted the checkpoint as well.
     """
     if _has_rows(cursor, address.table) or not ledger.has_stored(cursor, address):
         return
     reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
     ledger.forget(cursor, address.source, address.resource, reason)
     log.warning(
-        "%s: its raw table was dropped or emptied since its last load, so everything is read from "
-        "the beginning (elt.resets).",
+        "%s: its raw table was dropped or emptied since its last load, so this load reads "
+        "everything from the start (elt.resets).",
         address,
     )
 
 
 @without_secrets
 def reset(connection: Connection, source: str, resource: str) -> None:
-    """Delete all rows of a resource, and begin from the start with its next load.
+    """Delete all rows and checkpoints of a resource, so its next load reads everything.
 
-    A load of it that is at work ends as taken over and stores nothing more. Its rejects stay.
+    A running load of it ends as taken over and stores nothing more. Its rejects stay.
 
     Raises:
         UnavailableError: another session holds the table longer than a load would wait.

@@ -1,4 +1,4 @@
-"""Whether a load that replaces its partition's rows would take too many of them away."""
+"""Protects tables from loads that would replace their rows by far fewer."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")
 
 @dataclass(frozen=True)
 class Replacement:
-    """How many rows a partition has in its table, and how many are staged to take their place."""
+    """The number of rows that a partition has in its table, and of staged rows to replace them."""
 
     present: int
     staged: int
@@ -29,7 +29,7 @@ class Replacement:
 
 
 def replacement(cursor: Cursor, target: Target) -> Replacement:
-    """Count rows; staged rows with the same key are one."""
+    """Count present and staged rows; staged rows with the same key count once."""
     types = column_types(cursor, target.table)
     if not types:
         return Replacement(present=0, staged=0)
@@ -49,7 +49,7 @@ def check(
     rejected: int,
     first: Reject | None,
 ) -> None:
-    """Refuse a replacement that takes more rows away than the resource declares.
+    """Refuse a replacement that removes more rows than the resource allows.
 
     Raises:
         BadPayloadError: ask the API's owner, or accept it for one load.
@@ -65,7 +65,7 @@ def check(
     raise BadPayloadError(
         f"{table} holds {found.present} rows{where}, and this load would leave {found.staged}: "
         f"{found.lost_share:.1%} fewer, where max_shrinkage={resource.max_shrinkage} allows "
-        f"{resource.max_shrinkage:.1%}. {rejects}The table is as it was. If the API's answer is "
+        f"{resource.max_shrinkage:.1%}. {rejects}The table is unchanged. If the API's response is "
         "right, load once with accept_shrinkage, or raise the resource's max_shrinkage; otherwise "
         "ask the API's owner."
     )

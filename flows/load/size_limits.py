@@ -1,4 +1,4 @@
-"""How large things are: records, what they take as Python objects, statements with rejects."""
+"""Sizes of records, their memory as Python objects, and statements with rejects."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from flows.redaction import CUT_OFF
 KEPT_CHARACTERS = 10_000
 STATEMENT_BYTES = 1 << 20
 
-# What CPython takes for a record, an object or a list, and for a value or a name, at most.
+# Upper bounds of CPython's memory for a record, an object or a list, and for a value or a name.
 _CONTAINER_BYTES = 250
 _VALUE_BYTES = 70
 # A rejected record besides its text; a row that is ready for COPY besides its values.
@@ -19,32 +19,32 @@ _ROW_BYTES = 40
 
 
 def objects_bytes(body: bytes, count: int) -> int:
-    """About what `count` records of JSON take as Python objects, with their text."""
+    """An estimate of the memory of `count` JSON records as Python objects, with their text."""
     containers = count + body.count(b"{") + body.count(b"[")
     values = body.count(b",") + body.count(b":")
     return len(body) + _CONTAINER_BYTES * containers + _VALUE_BYTES * values
 
 
 def rows_bytes(body: bytes, count: int) -> int:
-    """About what `count` records take as rows for COPY, with their text."""
+    """An estimate of the memory of `count` records as rows for COPY, with their text."""
     return 2 * len(body) + _ROW_BYTES * count
 
 
 def rejects_bytes(rejects: Iterable[Reject]) -> int:
-    """About what rejects take."""
+    """An estimate of the memory of rejects."""
     return sum(len(reject.record) + _REJECT_BYTES for reject in rejects)
 
 
 def too_large(size_bytes: int, limit_bytes: int) -> UnstorableError:
-    """Why a record of that size is set aside."""
+    """The reason for rejecting a record of that size."""
     return UnstorableError(
         f"has {size_bytes:,} bytes, and the resource's max_record_bytes is {limit_bytes:,}. Raise "
-        "it and load again: only the record's start is kept here"
+        "it and load again: only the start of the record is kept here"
     )
 
 
 def too_large_of(records: Sequence[Any], limit_bytes: int) -> dict[int, UnstorableError]:
-    """By position, why records that are Python objects are too large."""
+    """By position, the reasons for rejecting records (Python objects) that are too large."""
     sizes = {number: _size_bytes(record) for number, record in enumerate(records)}
     return {
         number: too_large(size_bytes, limit_bytes)
@@ -54,7 +54,7 @@ def too_large_of(records: Sequence[Any], limit_bytes: int) -> dict[int, Unstorab
 
 
 def _size_bytes(record: Any) -> int:
-    """About; one that is nested too deeply is set aside for that."""
+    """An estimate; 0 for a record that is nested too deeply, which is rejected for that."""
     try:
         return len(str(record))
     except RecursionError:
@@ -62,9 +62,9 @@ def _size_bytes(record: Any) -> int:
 
 
 def kept(record: str, limit_bytes: int) -> str:
-    """The text to keep of a rejected record: the start of one that is too large.
+    """The text of a rejected record to keep: of one that is too large, only the start.
 
-    That is a JSON string, so that a replay takes it for no record.
+    The start is kept as a JSON string, so a replay rejects it.
     """
     if len(record) <= limit_bytes:
         return record
@@ -72,7 +72,7 @@ def kept(record: str, limit_bytes: int) -> str:
 
 
 def reject_batches(rejects: Iterable[Reject]) -> Iterator[list[Reject]]:
-    """As many rejects as a statement may hold, but one at least."""
+    """Batches of rejects that fit into a statement; at least one reject each."""
     batch: list[Reject] = []
     batch_bytes = 0
     for reject in rejects:

@@ -1,6 +1,7 @@
-"""The way of rows into a raw table: straight by COPY, or by COPY into a temporary table, the stage.
+"""Writes rows to a raw table: directly by COPY, or by COPY into a temporary staging table.
 
-Both take on the columns that the rows need. The stage lives as long as the session's load.
+Both tables get the columns that the rows need (schema evolution). The staging table exists for
+one load.
 """
 
 import io
@@ -55,9 +56,9 @@ TRIAL = sql.Identifier("pg_temp", "trial")
 COPY_BYTES = 1 << 20
 # https://www.postgresql.org/docs/current/limits.html
 MAX_COLUMNS = 1600
-# A row has 8,160 bytes of room, and a value that is stored elsewhere takes up to 24 of them.
+# A row holds up to 8,160 bytes; a value that is stored out of line takes up to 24 of them.
 WIDE_COLUMNS = 300
-# From here on, a new table takes less memory than one to which columns are added.
+# For this many new columns or more, recreating a table takes less memory than altering it.
 MANY_COLUMNS = 8
 REFUSALS = (
     psycopg2.DataError,
@@ -67,7 +68,7 @@ REFUSALS = (
 )
 
 REFUSAL_CHARACTERS = 300
-# "COPY stage, line 1, column v: …", in whatever language Postgres speaks.
+# "COPY stage, line 1, column v: …", in any language of Postgres' messages.
 _COPY_PLACE = re.compile(r"COPY [^,]*, \S+ \d+, \S+ (?P<column>.+?)(?::|$)", re.MULTILINE)
 
 _COPY = sql.SQL("copy {} ({}) from stdin (format {})")
@@ -75,7 +76,7 @@ _ADD_NULLS = sql.SQL("insert into {} select from generate_series(1, %s)")
 
 
 class StagingTable:
-    """The temporary table between COPY and the raw table; it lives in the session."""
+    """The temporary table between COPY and the raw table; it belongs to the session."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -89,9 +90,9 @@ class StagingTable:
         self._other_key: list[str] = []
 
     def create(self, cursor: Cursor) -> bool:
-        """Make the stage, empty and without columns.
+        """Create the staging table, empty and without columns.
 
-        Returns whether the raw table, or its key, is still to come.
+        Returns True if the raw table or its key does not exist yet.
 
         Raises:
             ConfigurationError: when there is a table that no load made.
@@ -107,25 +108,25 @@ class StagingTable:
         return not self._present or primary_key.is_deferred(cursor, self._target.table)
 
     def check_key(self) -> None:
-        """Refuse to load into a table whose key is another one than the declaration's.
+        """Refuse to load into a table whose key differs from the declared one.
 
         Raises:
-            ConfigurationError: name the key as the table has it, or load once with full_refresh.
+            ConfigurationError: declare the table's key, or load once with full_refresh.
         """
         if self._other_key:
             declared = ", ".join(self._target.key) or "none"
             raise ConfigurationError(
                 f"{'.'.join(self._target.table.strings)} has the key "
                 f"({', '.join(self._other_key)}), and the resource declares ({declared}). Load it "
-                "once with full_refresh, which replaces the rows and the key, or declare the key "
-                "that it has."
+                "once with full_refresh, which replaces the rows and the key, or declare the "
+                "table's key."
             )
 
     def add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
-        """COPY rows into the stage, which takes on the columns it lacks.
+        """COPY rows into the staging table and add the columns it lacks.
 
         Raises:
-            MisfitError: when Postgres, or the contract, refuses one of them; none is added then.
+            UnstorableError: when Postgres or the contract refuses a row; no row is added then.
             BadPayloadError: when the table is frozen and they don't fit.
         """
         self._columns.name(cursor, [batch.natural for batch in batches])
@@ -146,21 +147,21 @@ class StagingTable:
         return Numerics(self._pins, self._columns.expected)
 
     def _refused(self, error: psycopg2.Error) -> UnstorableError:
-        """What Postgres said, with the field of the column that it names."""
-        said = " ".join(redact(error.diag.message_primary or str(error)).split())
-        if len(said) > REFUSAL_CHARACTERS:
-            said = f"{said[: REFUSAL_CHARACTERS - 1]}…"
+        """Postgres' error, with the field of the column that it names."""
+        message = " ".join(redact(error.diag.message_primary or str(error)).split())
+        if len(message) > REFUSAL_CHARACTERS:
+            message = f"{message[: REFUSAL_CHARACTERS - 1]}…"
         place = _COPY_PLACE.match(error.diag.context or "")
         fields = {column: field for field, column in self._names.items()}
         field = fields.get(place["column"]) if place else None
         if field is None:
-            return UnstorableError(f"was refused by Postgres: {said}")
+            return UnstorableError(f"was refused by Postgres: {message}")
         return UnstorableError(
-            f"has a value in the field {shown(field)} that Postgres refused: {said}", field
+            f"has a value in the field {shown(field)} that Postgres refused: {message}", field
         )
 
     def has_unique_keys(self, batches: Sequence[Batch], fields: Sequence[str]) -> bool:
-        """Whether no two rows have the same key, for sure; `fields` are those of the key."""
+        """Whether certainly no two rows have the same key; `fields` are those of the key."""
         is_pinned = not self._pins.keys().isdisjoint(self._target.key)
         return not is_pinned and primary_key.are_unique(batches, fields)
 
@@ -171,9 +172,9 @@ class StagingTable:
             self._try(cursor, sum(batch.count for batch in batches))
 
     def _try(self, cursor: Cursor, count: int) -> None:
-        """See whether the newest rows of the stage would have room in the raw table.
+        """Test whether the newest rows of the staging table would fit into the raw table.
 
-        Its rows may be larger than the stage's: more columns, and wider types of some.
+        Rows may be larger there: it may have more columns, and wider types.
         """
         types = column_types(cursor, self._target.table)
         staged = column_types(cursor, STAGE)
@@ -189,10 +190,10 @@ class StagingTable:
     def add_directly(
         self, cursor: Cursor, batches: Sequence[Batch], load_id: int, defers_key: bool
     ) -> list[ColumnChange] | None:
-        """COPY rows straight into the raw table; with `puts_off_key`, a new one is without its key.
+        """COPY rows directly into the raw table; with `defers_key`, a new table gets no key yet.
 
-        Returns None, and leaves the table as it was, when it has a row with the key of one of
-        them, or Postgres refuses one: then they have to go by way of the stage.
+        Returns None, and leaves the table unchanged, if it already has one of the keys or Postgres
+        refuses a row: then the rows have to go through the staging table.
         """
         self._columns.name(cursor, [batch.natural for batch in batches])
         before = self._names, self._beyond_double
@@ -214,16 +215,16 @@ class StagingTable:
         batches: Sequence[Batch],
         shape: Callable[[Mapping[str, str]], list[ColumnChange]],
     ) -> list[ColumnChange]:
-        """Have a table shaped for what each frame needs, once for those that need the same.
+        """Give a table the columns and types that the batches need, once per distinct need.
 
-        None of their rows is in it yet: what an earlier one of them fills counts as filled.
+        Their rows are not in the table yet, so columns of earlier batches count as filled.
         """
         self._filled = frozenset()
         changes: list[ColumnChange] = []
         seen: set[object] = set()
         for batch in batches:
-            wanted = self._wanted(batch)
-            self._hold_to_contract(cursor, batch)
+            wanted = self._columns_needed(batch)
+            self._check_contract(cursor, batch)
             need = (frozenset(wanted.items()), len(self._names))
             if need not in seen:
                 changes += shape(wanted)
@@ -232,25 +233,25 @@ class StagingTable:
         self._filled = frozenset()
         return changes
 
-    def _wanted(self, batch: Batch) -> dict[str, str]:
-        """The frame's columns that hold any value, with their types; its other fields are noted."""
+    def _columns_needed(self, batch: Batch) -> dict[str, str]:
+        """The batch's columns with any value, and their types; registers all of its fields."""
         self._names = self._names | {field: self._columns[field] for field in batch.natural}
         new = {*self._names.values()} - self._present.keys()
         if len(new) > self._room:
             raise UnstorableError(
                 f"would bring its table to {len(self._present) + len(new)} columns, and Postgres "
-                f"takes {MAX_COLUMNS} with those that were dropped"
+                f"allows {MAX_COLUMNS}, including dropped ones"
             )
         self._beyond_double |= {self._names[field] for field in batch.beyond_double}
         return {name: kind for name, kind in self._types(batch).items() if kind is not None}
 
     def _types(self, batch: Batch) -> dict[str, str | None]:
-        """What the frame's columns are to be; None for those that hold nulls alone."""
+        """The types that the batch's columns need; None for columns that hold only nulls."""
         kinds = {self._names[field]: kind for field, kind in batch.natural.items()}
         return {name: kind and self._pins.get(name, kind) for name, kind in kinds.items()}
 
-    def _hold_to_contract(self, cursor: Cursor, batch: Batch) -> None:
-        """Refuse a frame that a table with a contract would have to change for."""
+    def _check_contract(self, cursor: Cursor, batch: Batch) -> None:
+        """Refuse a batch that needs a change of the table, if the contract does not allow it."""
         if self._target.contract == "evolve" or not self._present:
             return
         changes = self._changes(cursor, self._target.table, self._present, self._types(batch))
@@ -266,7 +267,7 @@ class StagingTable:
         )
 
     def _copy(self, cursor: Cursor, table: sql.Identifier, batches: Sequence[Batch]) -> None:
-        """COPY the columns that hold a value."""
+        """COPY the columns that hold any value."""
         types = column_types(cursor, table)
         for fields, alike in groupby(batches, _valued_fields):
             if not fields:
@@ -292,10 +293,10 @@ class StagingTable:
         return changes
 
     def _evolve_stage(self, cursor: Cursor, wanted: Mapping[str, str | None]) -> list[ColumnChange]:
-        """Add and widen columns; where many are new, by making the stage anew.
+        """Add and widen columns; if many are new, recreate the staging table.
 
-        For each column that is added to a table, Postgres keeps one more description of all its
-        columns until the transaction ends: 250 MB for 1,500 columns.
+        For each column added to a table, Postgres keeps one more description of all its columns
+        until the transaction ends: 250 MB for 1,500 columns.
         """
         present = column_types(cursor, STAGE)
         changes = self._changes(cursor, STAGE, present, wanted)
@@ -319,11 +320,11 @@ class StagingTable:
         return changes_for(cursor, table, present, wanted, pinned, beyond, self._filled)
 
     def create_key(self, cursor: Cursor) -> None:
-        """Give the raw table its key, where that was put off."""
+        """Create the raw table's key if it was deferred."""
         primary_key.create_deferred(cursor, self._target.table, self._target.key)
 
     def replacement(self, cursor: Cursor) -> Replacement:
-        """How many rows a `replace` would remove, and how many it would bring."""
+        """The number of rows that a `replace` would remove, and of those that it would write."""
         return shrinkage.replacement(cursor, self._target)
 
     def flush(
@@ -334,11 +335,11 @@ class StagingTable:
         replays: int | None = None,
         may_repeat_keys: bool = True,
     ) -> tuple[WriteCounts, list[ColumnChange]]:
-        """Bring the staged rows into the raw table and empty the stage.
+        """Write the staged rows to the raw table and empty the staging table.
 
-        Where several of them may have the same key, the last one counts. Rows that a load after
-        `replays` wrote are newer than what is replayed: they stay. What a replay wrote is as old as
-        the load that it replayed.
+        If rows may repeat a key, the last one counts. Rows that a load after `replays` wrote are
+        newer than the replayed ones, so they stay. A replay's rows are as old as the load that it
+        replayed.
         """
         changes = self._shape(cursor, column_types(cursor, STAGE))
         self.create_key(cursor)
@@ -361,7 +362,7 @@ class StagingTable:
         return replace(written, deleted=written.deleted + deleted)
 
     def _change_key(self, cursor: Cursor) -> int:
-        """Empty the partition and give the table the key that is declared now."""
+        """Empty the partition and give the table the declared key."""
         delete = delete_all(cursor, self._target)
         deleted = primary_key.change(cursor, self._target.table, self._target.key, delete)
         self._other_key = []
@@ -394,7 +395,7 @@ class StagingTable:
 
 
 def _by_columns(target: Target, columns: ColumnRegistry) -> Target:
-    """The target with columns in the place of fields."""
+    """The target with fields replaced by their columns."""
     scope = {columns[field]: value for field, value in target.scope.items()}
     return replace(target, key=tuple(columns[field] for field in target.key), scope=scope)
 
@@ -404,7 +405,7 @@ def _valued_fields(batch: Batch) -> tuple[str, ...]:
 
 
 def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
-    """The table's columns of types that no load chose: altered by hand, or pinned formerly."""
+    """The table's columns whose types no load chose: altered by hand, or formerly pinned."""
     return {
         name: kind
         for name, kind in present.items()
@@ -413,7 +414,7 @@ def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
 
 
 def _as_postgres_says(cursor: Cursor, pins: Mapping[str, str]) -> dict[str, str]:
-    """The pinned types by Postgres' own names: `timestamptz` is `timestamp with time zone`."""
+    """The pinned types in Postgres' own names: `timestamptz` is `timestamp with time zone`."""
     if not pins:
         return {}
     definitions = sql.SQL(", ").join(

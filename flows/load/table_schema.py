@@ -1,4 +1,4 @@
-"""The shape of raw tables: created, and widened when the API's values outgrow it.
+"""Schema evolution of raw tables: create them, add columns, widen types.
 
 Every function works inside the caller's transaction.
 """
@@ -37,13 +37,12 @@ class ColumnChange:
 
 
 def exists(cursor: Cursor, table: sql.Identifier) -> bool:
-    """Whether there is such a table."""
     cursor.execute("select to_regclass(%s) is not null", [table.as_string(cursor)])
     return bool(cursor.fetchall()[0][0])
 
 
 def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
-    """Column names and types, in order; empty when there is no such table."""
+    """Column names and types, in order; empty if the table does not exist."""
     cursor.execute(
         "select attname, format_type(atttypid, atttypmod) from pg_attribute"
         " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
@@ -53,7 +52,10 @@ def column_types(cursor: Cursor, table: sql.Identifier) -> dict[str, str]:
 
 
 def used_columns(cursor: Cursor, table: sql.Identifier) -> int:
-    """How many of Postgres' columns a table uses up, dropped ones too; a new one our own two."""
+    """The number of columns that count toward Postgres' limit, including dropped ones.
+
+    For a table that does not exist yet: the load's own two.
+    """
     cursor.execute(
         "select greatest(max(attnum), %s) from pg_attribute where attrelid = to_regclass(%s)",
         [len(OWN_COLUMN_DEFINITIONS), table.as_string(cursor)],
@@ -66,7 +68,7 @@ def create_table(
 ) -> None:
     """Create a raw table with the load's own two columns at its end.
 
-    Their defaults serve rows that come straight by COPY; the setting is that of the transaction.
+    Rows that are copied directly get their defaults; the setting is the transaction's.
     """
     columns: list[sql.Composable] = [_column(name, kind) for name, kind in types.items()]
     columns += [sql.SQL(definition) for definition in OWN_COLUMN_DEFINITIONS]
@@ -85,12 +87,12 @@ def changes_for(
     beyond_double: frozenset[str],
     filled: frozenset[str] = frozenset(),
 ) -> list[ColumnChange]:
-    """What would give a table with the columns `present` room for the `wanted` types.
+    """The changes that a table with the columns `present` needs to hold the `wanted` types.
 
-    A wanted type of None is a column of which only nulls were seen. Pinned columns take the wanted
-    type as it is; the others the narrowest type that holds what is there and what comes. Columns in
-    `beyond_double` are to hold integers that a double would round; those in `filled` will have
-    values of their present type, whatever is in the table yet.
+    A wanted type of None is a column with only nulls so far. Pinned columns take the wanted type
+    unchanged; the others take the narrowest type that holds present and new values. Columns in
+    `beyond_double` must hold integers that a double would round; columns in `filled` will have
+    values of their present type, even if the table has none yet.
     """
     changes = []
     for name, kind in wanted.items():
@@ -110,10 +112,10 @@ def changes_for(
 
 
 def apply(cursor: Cursor, table: sql.Identifier, changes: Sequence[ColumnChange]) -> None:
-    """Add and widen columns; views on the table survive it.
+    """Add and widen columns; views on the table survive.
 
     Raises:
-        ConfigurationError: when a materialized view stands in the way.
+        ConfigurationError: when a materialized view depends on the table.
     """
     added = [change for change in changes if change.old_type is None]
     widened = [change for change in changes if change.old_type is not None]
@@ -167,7 +169,7 @@ def _exists(cursor: Cursor, table: sql.Identifier, name: str, condition: str) ->
 
 
 def converted(name: str, old: str, new: str) -> sql.Composable:
-    """The SQL expression that gives the column `name` of type `old` as type `new`."""
+    """The SQL expression that converts the column `name` from type `old` to type `new`."""
     column = sql.Identifier(name)
     if old == new:
         return column

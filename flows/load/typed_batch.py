@@ -1,8 +1,8 @@
-"""A page's records as COPY text at once, where all have the types that the first ones have.
+"""The fast path: a page's records to COPY text at once, if all have the types of the first ones.
 
 msgspec reads a page into typed rows, strictly: no other field, no value of another type. It writes
-them as lines of JSON, which are CSV but for their brackets. Both are done without Python's help.
-Any other page is read record by record (`RecordFrame`), and its types are tried on the next one.
+them as lines of JSON, which are CSV except for their brackets. Both steps run outside of Python.
+Any other page is read record by record (`RecordBatch`), and its types are tried on the next one.
 """
 
 import json
@@ -46,7 +46,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 NUMBERS = frozenset({"bigint", "double precision"})
 _UTF8_BYTES = 4
 
-# What msgspec takes in no name of a field.
+# Characters that msgspec does not accept in a field's name.
 _ODD_NAME = re.compile('["\\\\\x00-\x1f\ud800-\udfff]')
 _EMPTY_OBJECT = re.compile(rb"\{\s*\}")
 _ESCAPE = re.compile(rb'\\(?:u00([0-9a-fA-F]{2})|([^"\\]))|\\.')
@@ -65,9 +65,9 @@ class TypedBatch:
         records: Callable[[], list[Record]],
         texts: Texts,
     ) -> None:
-        """`rows` has the fields that are not null throughout.
+        """`rows` has the fields with any value.
 
-        `records` and `texts` read the page once more, record by record, where that is needed.
+        `records` and `texts` read the page once more, record by record, when needed.
         """
         self.natural = natural
         self.beyond_double = beyond_double
@@ -78,7 +78,7 @@ class TypedBatch:
         self._texts = texts
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
-        """CSV as it was made at once; with a jsonb column, what `RecordFrame` makes of the rows."""
+        """The CSV; with a jsonb column, the text of a `RecordBatch` instead."""
         if "jsonb" in types.values():
             return RecordBatch(self.records()).copy_source(types)
         return CSV, self._csv
@@ -105,7 +105,7 @@ class TypedParser:
         own_fields: Mapping[str, Any],
         numerics: Numerics = NO_NUMERICS,
     ) -> None:
-        """`own_fields` are the partition's own, which come before those of its records."""
+        """`own_fields` are the partition's own fields, placed before those of its records."""
         self._resource = resource
         self._numerics = numerics
         self._own_fields = own_fields
@@ -113,9 +113,9 @@ class TypedParser:
         self._shape: _RecordType | None = None
 
     def learn(self, batch: Batch) -> None:
-        """Try the types of records that were read one by one on the next pages.
+        """Use the types of a batch that was read record by record for the next pages.
 
-        Where they don't stand for all that the records had, those are read one by one, too.
+        If they can't represent everything in it, the next pages are read record by record as well.
         """
         known = self._shape.kinds if self._shape else {}
         names = [name for name in batch.natural if name not in self._own_fields]
@@ -128,7 +128,7 @@ class TypedParser:
             self._shape = _RecordType(kinds, batch.beyond_double, self._resource.key, scales)
 
     def read(self, page: Page) -> tuple[TypedBatch, set[Any]] | None:
-        """The page's records, with the values of the cursor field; None for the slower way."""
+        """The page's records and the values of the cursor field; None for the slower path."""
         records = finder(page, self._resource)
         raw = records.raw(page) if isinstance(records, RawSelector) else None
         if raw is None or _has_nul(raw):
@@ -144,7 +144,7 @@ class TypedParser:
             return None
         cursor = self._resource.cursor
         values = set(shape.column(cursor.field, rows)) if cursor else set()
-        return self._frame(page, shape, natural, rows), values - {None}
+        return self._batch(page, shape, natural, rows), values - {None}
 
     def _guess(self, raw: bytes) -> None:
         """Learn from the first records of a page."""
@@ -156,7 +156,7 @@ class TypedParser:
         if records and all(isinstance(record, dict) for record in records):
             self.learn(RecordBatch(records))
 
-    def _frame(
+    def _batch(
         self, page: Page, shape: "_RecordType", natural: Mapping[str, str | None], rows: list[Any]
     ) -> TypedBatch:
         own = RecordBatch([dict(self._own_fields)]).natural
@@ -186,7 +186,7 @@ class _RecordType:
         key: Sequence[str],
         scales: Scales,
     ) -> None:
-        """`scales` has the fields of `numeric` columns."""
+        """`scales` are the scales of the fields with `numeric` columns."""
         self.kinds = kinds
         self._scales = {name: scale for name, scale in scales.items() if name in kinds}
         self._beyond_double = beyond_double
@@ -203,7 +203,7 @@ class _RecordType:
             else:
                 kind = self._type(name) | None if self.kinds[name] else None
                 fields.append((slot, kind, None) if is_sparse else (slot, kind))
-        fields.sort(key=len)  # those that a record must have come first
+        fields.sort(key=len)  # required fields first
         names = {slot: name for name, slot in self._slots.items()}
         return msgspec.defstruct(
             "Record", fields, rename=names, forbid_unknown_fields=True, gc=False
@@ -215,14 +215,14 @@ class _RecordType:
         return _Bigint if name in self._beyond_double else _TYPES[self.kinds[name]]
 
     def _key_type(self, name: str) -> Any:
-        """A type without null; texts are so short that all of them together fit into an index."""
+        """A type without null; texts are limited so that the whole key fits into an index."""
         if self.kinds[name] != "text":
             return self._type(name)
         room_bytes = MAX_KEY_BYTES // len(self._key) - KEY_COLUMN_BYTES
         return Annotated[str, msgspec.Meta(max_length=room_bytes // _UTF8_BYTES)]
 
     def rows_of(self, raw: bytes) -> list[Any] | None:
-        """The records as structs; None where one of them has another field or type."""
+        """The records as structs; None if one of them has another field or type."""
         complete, sparse = self._decoders
         try:
             try:
@@ -240,7 +240,7 @@ class _RecordType:
         )
 
     def natural(self, raw: bytes, rows: Sequence[Any]) -> dict[str, str | None] | None:
-        """The types that the fields have here; None where a field may be null or may be missing."""
+        """The fields' types on this page; None if a field may be either null or missing."""
         kinds = {name: self._natural(name, rows) for name in self.kinds}
         if self._is_complete(rows):
             return kinds
@@ -252,7 +252,7 @@ class _RecordType:
         return {name: kind for name, kind in kinds.items() if kind}
 
     def _is_complete(self, rows: Sequence[Any]) -> bool:
-        """Whether all records have all fields; those of a struct are then in the same order."""
+        """Whether all records have all fields; their structs then have the same field order."""
         return isinstance(rows[0], self._complete)
 
     def _natural(self, name: str, rows: Sequence[Any]) -> str | None:
@@ -263,7 +263,7 @@ class _RecordType:
         return kind if any(value is not None for value in self.column(name, rows)) else None
 
     def column(self, name: str, rows: Iterable[Any]) -> Iterable[Any]:
-        """The values of a field; none where there is no such field."""
+        """The values of a field; empty if there is no such field."""
         return map(attrgetter(self._slots[name]), rows) if name in self._slots else ()
 
     def tuples(self, names: Sequence[str], rows: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -285,7 +285,7 @@ def _decoder(record: type) -> msgspec.json.Decoder[list[Any]]:
 
 
 def _has_nul(raw: bytes) -> bool:
-    """Whether there may be the one character that Postgres has no place for."""
+    """Whether there may be a NUL, the one character that Postgres can't store."""
     return b"\\" in raw and b"\\u0000" in raw
 
 
@@ -297,7 +297,7 @@ def _as_csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    r"""What an escape stands for; `\"` and `\\` are CSV's, too."""
+    r"""The character of an escape; `\"` and `\\` stay, because CSV has them as well."""
     digits, letter = escape.groups()
     if digits:
         return bytes.fromhex(digits.decode())

@@ -22,7 +22,7 @@ def undo(
 ) -> None:
     """Delete the rows of all loads since `begun_by`, and close their rejects.
 
-    The entry of the load `load_id`, which reads them again, counts them as deleted.
+    The load `load_id` reads these rows again; its entry counts the deleted ones.
     """
     cursor.execute(_LOADS, [*vars(address).values(), begun_by, load_id])
     loads = [number for (number,) in cursor]

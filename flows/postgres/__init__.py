@@ -1,1 +1,1 @@
-"""The way to Postgres: its address, and what every session begins with."""
+"""Connections to Postgres, and what loads and builds share there: locks, schemas, grants, views."""

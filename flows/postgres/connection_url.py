@@ -1,4 +1,4 @@
-"""The warehouse's URL: what psycopg2 gets of it, and what dbt gets.
+"""The warehouse's URL, translated into parameters for psycopg2 and for dbt.
 
 Every part of the URL reaches both, or is refused by name. Knows nothing of Prefect.
 """
@@ -18,7 +18,7 @@ FORM = "postgresql://user:password@host:5432/database"
 PORT = 5432
 DRIVERS = ("postgresql", "postgres", "postgresql+psycopg2")
 
-# What libpq takes in a URL's query instead of its usual place.
+# Parts that libpq accepts in a URL's query instead of their usual place.
 _MOVED = {
     "host": "host",
     "port": "port",
@@ -54,7 +54,7 @@ _VARIABLES = {
     "sslsni": "PGSSLSNI",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
-# A peer that is gone is noticed after a minute, idle (30 + 3 * 10 s) or not (60,000 ms).
+# A lost peer is noticed after a minute, idle (30 + 3 * 10 s) or not (60,000 ms).
 _KEEPALIVES = {
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -69,7 +69,7 @@ _SET_BY_US = ("application_name", "client_encoding")
 
 @dataclass(frozen=True)
 class ConnectionParameters:
-    """Where Postgres is and how to log in; `parameters` are libpq's, as the URL has them."""
+    """The server, the login, and libpq's `parameters` from the URL."""
 
     host: str
     port: int
@@ -79,7 +79,7 @@ class ConnectionParameters:
     parameters: Mapping[str, str]
 
     def connect_arguments(self) -> dict[str, str | int | None]:
-        """What `psycopg2.connect` gets, but for what is the session's."""
+        """Arguments of `psycopg2.connect`, without those of a single session."""
         return {
             **_NUMBERS,
             **self.parameters,
@@ -91,16 +91,16 @@ class ConnectionParameters:
         }
 
     def dbt_environment(self) -> dict[str, str]:
-        """What dbt_project/profiles.yml, dbt's libpq and flows/dbt_build/dbt_subprocess.py read.
+        """The variables for dbt_project/profiles.yml, dbt's libpq and dbt_subprocess.py.
 
-        dbt masks what is named DBT_ENV_SECRET_.
+        dbt masks the values of variables named DBT_ENV_SECRET_….
         """
         numbers = {name: self.parameters.get(name, usual) for name, usual in _NUMBERS.items()}
         return {
             "WAREHOUSE_HOST": self.host,
             "WAREHOUSE_PORT": str(self.port),
             "WAREHOUSE_USER": self.user,
-            # An empty field of the profile would hide PGPASSWORD, which loads do see.
+            # An empty field of the profile would hide PGPASSWORD, which loads use.
             "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": self.password or os.environ.get("PGPASSWORD", ""),
             "WAREHOUSE_DATABASE": self.database,
             "WAREHOUSE_CONNECT_TIMEOUT": numbers["connect_timeout"],
@@ -116,40 +116,40 @@ class ConnectionParameters:
 
 
 def parse(text: str, name: str) -> URL:
-    """The URL in its parts; `name` is where it comes from, for the error.
+    """Parse a URL; `name` is its origin, for the error.
 
     Raises:
-        ConfigurationError: when it is no URL.
+        ConfigurationError: when it is not a URL.
     """
     try:
         return make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number
-        now = "not a URL of that form" if text else "empty"
+        problem = "not a URL of that form" if text else "empty"
         # Without the cause: it may quote a part of the password.
         raise ConfigurationError(
-            f"Set {name} to {FORM}; now it is {now}. The port must be one number; write "
+            f"Set {name} to {FORM}; it is {problem}. The port must be one number; write "
             "@ : / ? # % in a user's name or password as %40 %3A %2F %3F %23 %25."
         ) from None
 
 
 def from_url(url: URL, name: str) -> ConnectionParameters:
-    """The address that a URL means.
+    """The connection parameters of a URL.
 
     Raises:
-        ConfigurationError: when it lacks a part, or has one that can't reach psycopg2 and dbt.
+        ConfigurationError: when a part is missing, or can't be passed to both psycopg2 and dbt.
     """
     if url.drivername not in DRIVERS:
-        _refuse(name, f"begins with {url.drivername}://", "Begin it with postgresql://")
+        _refuse(name, f"begins with {url.drivername}://", "Start it with postgresql://")
     query = {key: _one(key, value, name) for key, value in url.query.items()}
     parts = {part: _in_one_place(url, part, key, query, name) for key, part in _MOVED.items()}
     parameters = {key: value for key, value in query.items() if key not in _MOVED}
     _check_parameters(parameters, name)
     return ConnectionParameters(
-        host=_one_host(_needed(parts["host"], "host", name), name),
+        host=_one_host(_required(parts["host"], "host", name), name),
         port=_port(parts["port"], name),
-        user=_needed(parts["username"], "user", name),
+        user=_required(parts["username"], "user", name),
         password=parts["password"],
-        database=_needed(parts["database"], "database", name),
+        database=_required(parts["database"], "database", name),
         parameters=parameters,
     )
 
@@ -165,19 +165,19 @@ def _in_one_place(url: URL, part: str, key: str, query: Mapping[str, str], name:
     if key not in query:
         return None if value is None else str(value)
     if value not in (None, "") and str(value) != query[key]:
-        _refuse(name, f"says {key} before the ? and after it", "Keep one of the two")
+        _refuse(name, f"sets {key} before the ? and after it", "Keep one of the two")
     return query[key]
 
 
-def _needed(value: str | None, what: str, name: str) -> str:
+def _required(value: str | None, what: str, name: str) -> str:
     if not value:
-        _refuse(name, f"names no {what}", f"Write it as {FORM}")
+        _refuse(name, f"has no {what}", f"Write it as {FORM}")
     return value
 
 
 def _one_host(host: str, name: str) -> str:
     if "," in host:
-        _refuse(name, f"names several hosts ({host})", "Name one that leads to the primary")
+        _refuse(name, f"names several hosts ({host})", "Name only the primary")
     return host
 
 
@@ -190,11 +190,11 @@ def _port(port: str | None, name: str) -> int:
 def _check_parameters(parameters: Mapping[str, str], name: str) -> None:
     for key, value in parameters.items():
         if key in _SET_BY_US:
-            _refuse(name, f"sets {key}, which the pipeline sets itself", "Take it out")
+            _refuse(name, f"sets {key}, which the pipeline sets itself", "Remove it")
         if key not in _VARIABLES and key not in _NUMBERS:
             known = ", ".join(sorted([*_VARIABLES, *_NUMBERS]))
-            _refuse(name, f"has the parameter {key}, which dbt can't be given",
-                    f"Take it out; these can be given: {known}")  # fmt: skip
+            _refuse(name, f"has the parameter {key}, which can't be passed to dbt",
+                    f"Remove it; these can be passed: {known}")  # fmt: skip
         if key in _NUMBERS and not value.isdecimal():
             _refuse(name, f"has {key}={value}", "Write a whole number")
 

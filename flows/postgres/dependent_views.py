@@ -1,7 +1,7 @@
-"""Setting the views on a table aside while a column changes its type, or the table is replaced.
+"""Drops and recreates the views on a table while it is altered or replaced.
 
-Postgres refuses to retype a column that a view uses. Inside one transaction the views are dropped
-and made again as they were, so that no reader sees them missing.
+Postgres refuses to retype a column that a view uses. The views are dropped and recreated unchanged
+in one transaction, so readers never see them missing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,11 +63,11 @@ def without_dependent_views(
 ) -> Iterator[None]:
     """Drop the views that read `tables`, directly or through others, and recreate them at the end.
 
-    Tables that are not there have none. Where the tables are to be `replaced`, the views among them
-    are dropped too, and left to the caller.
+    Tables that do not exist have none. With `replaced`, views among `tables` are dropped as well,
+    and the caller recreates them.
 
     Raises:
-        ConfigurationError: when one of them is a materialized view, which holds rows of its own.
+        ConfigurationError: when one of them is a materialized view, which holds its own rows.
     """
     own = {table.as_string(cursor) for table in tables} if replaced else set()
     views = _dependents(cursor, tables)
@@ -77,7 +77,7 @@ def without_dependent_views(
             raise ConfigurationError(
                 f"{name} is a materialized view on what has to change "
                 f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
-                "again, and create it anew."
+                "again, then recreate it."
             )
         with _role_of(cursor, view):
             cursor.execute(sql.SQL("drop view {}").format(view.name))
@@ -109,7 +109,7 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
 
 @contextmanager
 def _role_of(cursor: Cursor, view: _View) -> Iterator[None]:
-    """Take the role of a view's owner, where this one may and does not have its rights as it is."""
+    """Switch to the owner of a view, if permitted and if its privileges are not inherited."""
     cursor.execute(
         "select pg_has_role(%s, 'member') and not pg_has_role(%s, 'usage')", [view.owner] * 2
     )

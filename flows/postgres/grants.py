@@ -1,4 +1,4 @@
-"""What people attached to a relation, and one that takes its place is to have too."""
+"""Grants, comments and rules of a relation, copied to its replacement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from pg_description
 left join pg_attribute on attrelid = objoid and attnum = objsubid and objsubid > 0
 where classoid = 'pg_class'::regclass and objoid = %s
 """
-# Of a table's columns, defaults come with the build; a view's are always made by hand.
+# A table's column defaults come from the build; a view's are always made by hand.
 _RULES = """
 select 'trigger', tgname::text, pg_get_triggerdef(pg_trigger.oid)
     || case tgenabled
@@ -88,7 +88,7 @@ _COLUMNS = "select attname from pg_attribute where attrelid = %s and not attisdr
 
 
 class Grant(NamedTuple):
-    """A privilege on a relation, or on one of its columns; no grantee means everybody."""
+    """A privilege on a relation, or on one of its columns; grantee None means public."""
 
     privilege: str
     grantee: str | None
@@ -104,7 +104,7 @@ class Comment(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A trigger, a rule, a policy, row security or a view's default, as a statement makes it."""
+    """A trigger, rule, policy, row security or view's default, with the statement to create it."""
 
     kind: str
     name: str
@@ -113,7 +113,7 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class Attachments:
-    """All that is attached to a relation."""
+    """Everything that is attached to a relation."""
 
     grants: Sequence[Grant] = ()
     comments: Sequence[Comment] = ()
@@ -121,7 +121,6 @@ class Attachments:
 
 
 def attachments_of(cursor: Cursor, oid: int) -> Attachments:
-    """What is attached to the relation of that number."""
     cursor.execute(_GRANTS, [oid])
     grants = [Grant(*row) for row in cursor]
     cursor.execute(_COMMENTS, [oid])
@@ -129,9 +128,9 @@ def attachments_of(cursor: Cursor, oid: int) -> Attachments:
 
 
 def attach(cursor: Cursor, name: sql.Identifier, attached: Attachments) -> None:
-    """Attach it to a relation, but for what was attached to columns that this one lacks.
+    """Attach everything to a relation, except what belongs to columns that it lacks.
 
-    Where it has a comment already, that one stays.
+    Existing comments stay.
     """
     cursor.execute(_RELATION, [name.as_string(cursor)])
     [(oid, kind)] = cursor.fetchall()
@@ -141,10 +140,10 @@ def attach(cursor: Cursor, name: sql.Identifier, attached: Attachments) -> None:
     commented = {column for column, _ in cursor}
     for grant in attached.grants:
         if grant.column in places:
-            cursor.execute(_granting(name, grant))
+            cursor.execute(_grant_statement(name, grant))
     for comment in attached.comments:
         if comment.column in places - commented:
-            cursor.execute(_commenting(name, KINDS[kind], comment.column), [comment.text])
+            cursor.execute(_comment_statement(name, KINDS[kind], comment.column), [comment.text])
     there = {(rule.kind, rule.name) for rule in _rules(cursor, oid)}
     for rule in attached.rules:
         if (rule.kind, rule.name) not in there:
@@ -156,7 +155,7 @@ def _rules(cursor: Cursor, oid: int) -> list[Rule]:
     return [Rule(*row) for row in cursor]
 
 
-def _granting(name: sql.Identifier, grant: Grant) -> sql.Composed:
+def _grant_statement(name: sql.Identifier, grant: Grant) -> sql.Composed:
     column = sql.SQL("({})").format(sql.Identifier(grant.column)) if grant.column else sql.SQL("")
     return sql.SQL("grant {} {} on {} to {} {}").format(
         sql.SQL(grant.privilege),
@@ -167,7 +166,7 @@ def _granting(name: sql.Identifier, grant: Grant) -> sql.Composed:
     )
 
 
-def _commenting(name: sql.Identifier, kind: str, column: str | None) -> sql.Composed:
+def _comment_statement(name: sql.Identifier, kind: str, column: str | None) -> sql.Composed:
     if column is None:
         return sql.SQL("comment on {} {} is %s").format(sql.SQL(kind), name)
     return sql.SQL("comment on column {}.{} is %s").format(name, sql.Identifier(column))

@@ -1,4 +1,4 @@
-"""Bounds for waiting on locks, and the sessions that hold them."""
+"""Bounded waits for locks, and the sessions that hold them."""
 
 from collections.abc import Callable, Sequence
 from time import sleep
@@ -9,9 +9,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import UnavailableError
 
-# While a change waits for a table, all new readers of the table wait behind it.
+# While a change waits for a table, all new readers of the table queue behind it.
 TIMEOUT_SECONDS = 10.0
-# Another load of ours may build a key in its transaction.
+# Another load may be building a primary key in its transaction.
 LONG_TIMEOUT_SECONDS = 600.0
 # Readers get through in the pauses between two attempts.
 PAUSES_SECONDS = (2.0, 5.0)
@@ -45,22 +45,22 @@ _LIMIT = "select set_config('lock_timeout', %s, true)"
 
 
 def set_timeout(cursor: Cursor) -> None:
-    """Let no statement of this transaction wait longer than `TIMEOUT_SECONDS` for a lock."""
+    """Limit each wait for a lock in this transaction to `TIMEOUT_SECONDS`."""
     cursor.execute(_LIMIT, [milliseconds(TIMEOUT_SECONDS)])
 
 
 def milliseconds(seconds: float) -> str:
-    """The time as a value of Postgres' own settings."""
+    """A duration as a value of Postgres' settings."""
     return f"{seconds * 1000:.0f}ms"
 
 
 def with_retries(
     cursor: Cursor, tables: Sequence[sql.Identifier], change: Callable[[], None]
 ) -> None:
-    """Make a change that needs tables for itself; try it again while other sessions hold them.
+    """Make a change that needs exclusive locks on tables; retry while other sessions hold locks.
 
     Raises:
-        UnavailableError: when they hold it for too long; the message names them.
+        UnavailableError: when they hold them for too long; the message names the sessions.
     """
     for pause in PAUSES_SECONDS:
         if _is_done(cursor, change):
@@ -69,13 +69,13 @@ def with_retries(
     if not _is_done(cursor, change):
         names = ", ".join(".".join(table.strings) for table in tables)
         raise UnavailableError(
-            f"To change {names}, no other session may use it, and it is held by "
+            f"Can't change {names}, because another session uses it: "
             f"{holders(cursor, tables, readers=True)}"
         )
 
 
 def _is_done(cursor: Cursor, change: Callable[[], None]) -> bool:
-    """Make the change, unless a lock timeout ends it; then nothing of it is left."""
+    """Make the change; False if a lock timeout ended it, after a rollback to its start."""
     cursor.execute("savepoint before_change")
     set_timeout(cursor)
     try:
@@ -88,7 +88,7 @@ def _is_done(cursor: Cursor, change: Callable[[], None]) -> bool:
 
 
 def lock(cursor: Cursor, key: str) -> None:
-    """Take a lock of the transaction that is held by other loads alone, and for a short time."""
+    """Take an advisory lock for the transaction; only loads take it, and only briefly."""
     cursor.execute(
         "select set_config('lock_timeout', %s, true),"
         " pg_advisory_xact_lock(hashtextextended(%s, 0)), set_config('lock_timeout', %s, true)",
@@ -104,19 +104,19 @@ def holders(
 ) -> str:
     """The sessions that hold locks on tables, or advisory locks of these keys, and a remedy.
 
-    Sessions that only read the tables are named with `readers` alone: they keep nobody from
-    writing. What Postgres hides from this role is left out.
+    Sessions that only read the tables are included only with `readers`: they block no writes.
+    Details that Postgres hides from this role are omitted.
     """
     names = [table.as_string(cursor) for table in tables]
     cursor.execute(_HOLDERS, {"tables": names, "keys": list(keys), "readers": readers})
     found = cursor.fetchall()
     if not found:
-        return "a session that has ended meanwhile. Run this again."
+        return "a session that has since ended. Run this again."
     ends = ", ".join(f"select pg_terminate_backend({pid})" for pid, *_ in found)
-    return f"{'; '.join(_described(*row) for row in found)}. {REMEDY.format(ends)}"
+    return f"{'; '.join(_describe(*row) for row in found)}. {REMEDY.format(ends)}"
 
 
-def _described(
+def _describe(
     pid: int,
     user: str | None,
     application: str | None,
@@ -126,6 +126,6 @@ def _described(
 ) -> str:
     """`process 4711 (user bi, application psql, host 10.0.0.5, idle since 2026-11-26 …)`."""
     parts = {"user ": user, "application ": application, "host ": host}
-    said = [f"{name}{value}" for name, value in parts.items() if value]
-    said += [f"{state} since {since}"] if state and since else []
-    return f"process {pid} ({', '.join(said)})"
+    details = [f"{name}{value}" for name, value in parts.items() if value]
+    details += [f"{state} since {since}"] if state and since else []
+    return f"process {pid} ({', '.join(details)})"

@@ -1,7 +1,7 @@
-"""Poolers between us and Postgres: one that lends a session by the transaction is refused.
+"""Detects and refuses poolers that share sessions between clients.
 
-Locks, temporary tables and settings belong to a session. Where two transactions of a load may get
-two sessions, or two clients one session, the load's lock protects nobody.
+Locks, temporary tables and settings belong to a session. If two transactions of a load can get two
+sessions, or two clients one session, the load's lock protects nothing.
 """
 
 import time
@@ -20,37 +20,37 @@ from flows.errors import ConfigurationError, UnavailableError
 TOKEN = "elt.probe"  # noqa: S105 (a setting's name)
 WAIT_SECONDS = 10.0
 ROUNDS = 4
-# How PgBouncer answers `begin` in statement mode.
+# PgBouncer's error for `begin` in statement mode.
 _NO_TRANSACTIONS = "not allowed in statement pooling mode"
 _MARK = "select set_config(%s, %s, false)"
 _READ = "select current_setting(%s, true)"
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """See that the pooler keeps a session for one client, with two connections of our own.
+    """Check with two connections that the pooler keeps a session for one client.
 
-    The second one keeps a transaction open while the first one looks for its token. The rounds
-    differ in which session comes back to the pool first: some poolers lend the newest, some the
-    oldest.
+    The second connection keeps a transaction open while the first one looks for its token. The
+    rounds differ in which session returns to the pool first: some poolers reuse the newest, some
+    the oldest.
 
     Raises:
-        ConfigurationError: when it does not.
+        ConfigurationError: when it shares sessions.
         UnavailableError: when it gives no second connection in time.
     """
     try:
-        with _asking(arguments) as first:
+        with _connect(arguments) as first:
             token = token_hex(16)
             first.ask(_MARK, TOKEN, token)
-            with _asking(arguments) as second:
+            with _connect(arguments) as second:
                 shared = any(_is_shared(first, second, token, turn) for turn in range(ROUNDS))
-    except TimeoutError:  # each has had a session: only one that was taken away is waited for
+    except TimeoutError:  # both had a session before, so the pooler has taken one away
         shared = True
     if shared:
         raise _refusal()
 
 
 class _Client:
-    """A connection that does not wait longer than it should: PgBouncer lets a client wait."""
+    """A connection with a timeout, because PgBouncer lets clients wait without one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -63,7 +63,7 @@ class _Client:
             return cursor.fetchall() if cursor.description else []
 
     def wait(self) -> None:
-        """Raises TimeoutError when the answer takes too long."""
+        """Raises TimeoutError when the response takes too long."""
         deadline = time.monotonic() + WAIT_SECONDS
         while (state := self._connection.poll()) != POLL_OK:
             watched = [self._connection]
@@ -74,16 +74,16 @@ class _Client:
 
 
 @contextmanager
-def _asking(arguments: Mapping[str, Any]) -> Iterator[_Client]:
+def _connect(arguments: Mapping[str, Any]) -> Iterator[_Client]:
     with closing(psycopg2.connect(**arguments, async_=True)) as connection:
         try:
             client = _Client(connection)
             client.ask("select")
         except TimeoutError:
             raise UnavailableError(
-                "A pooler stands before Postgres and gave no connection in "
-                f"{WAIT_SECONDS:.0f} s. Let it have two for each load at a time, one of them for a "
-                "moment, or name the server's own port in the warehouse's URL."
+                "The pooler in front of Postgres gave no connection within "
+                f"{WAIT_SECONDS:.0f} s. Allow it two for each concurrent load, one of them only "
+                "for a moment, or use the server's own port in the warehouse's URL."
             ) from None
         yield client
 
@@ -103,8 +103,8 @@ def _is_shared(first: _Client, second: _Client, token: str, turn: int) -> bool:
 
 def _refusal() -> ConfigurationError:
     return ConfigurationError(
-        "A pooler stands before Postgres and lends its sessions by the transaction or the "
-        "statement: locks and temporary tables of a load would be another client's. Nothing was "
-        "written. Name the pooler's port for session mode (PgBouncer: pool_mode = session), or the "
+        "The pooler in front of Postgres shares sessions between clients by transaction or "
+        "statement, so another client would get a load's locks and temporary tables. Nothing was "
+        "written. Use the pooler's port for session mode (PgBouncer: pool_mode = session), or the "
         "server's own port, in the warehouse's URL."
     )

@@ -1,4 +1,4 @@
-"""Schemas that hold tables of this project's own, and which version of them."""
+"""Schemas with this project's own tables, and the version of these tables."""
 
 import hashlib
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class OwnSchema:
-    """A schema for tables of this project's own.
+    """A schema with this project's own tables.
 
     Attributes:
-        holds: what the schema's comment begins with once its tables are made.
-        statements: make the tables, or complete those that an older version made.
-        table: one of the tables, by which the schema is known where that comment is lost.
-        columns: what that table has in every version.
+        holds: the start of the schema's comment, set when its tables are created.
+        statements: create the tables, or upgrade those of an older version.
+        table: one of the tables; identifies the schema if its comment is lost.
+        columns: the columns that this table has in every version.
     """
 
     name: str
@@ -44,31 +44,30 @@ class OwnSchema:
 
     @property
     def version(self) -> str:
-        """What the schema's comment says once the statements have made its tables."""
+        """The schema's comment, set once the statements have created its tables."""
         checksum = hashlib.sha256(self.statements.encode()).hexdigest()[:8]
         return f"{self.holds}, version {checksum}."
 
 
 def exists(cursor: Cursor, schema: str) -> bool:
-    """Whether a schema is there."""
     cursor.execute("select to_regnamespace(quote_ident(%s)) is not null", [schema])
     return bool(cursor.fetchall()[0][0])
 
 
 def ensure(cursor: Cursor, schema: str) -> None:
-    """Create a schema that is not there; `if not exists` would ask for the right even if it is."""
+    """Create a schema if missing; `if not exists` would need the privilege even if it exists."""
     if not exists(cursor, schema):
         cursor.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
 
 
 def is_complete(cursor: Cursor, own: OwnSchema) -> bool:
-    """Whether the schema is there and its tables are of today's version."""
+    """Whether the schema exists and its tables are of the current version."""
     cursor.execute(_COMMENT, [own.name])
     return cursor.fetchall() == [(own.version,)]
 
 
 def is_ours(cursor: Cursor, own: OwnSchema) -> bool:
-    """Whether this project made the schema's tables, by its comment or by one of these tables."""
+    """Whether this project created the schema's tables: by its comment, or by one of the tables."""
     cursor.execute(_COMMENT, [own.name])
     [(comment,)] = cursor.fetchall()
     if comment and comment.startswith(f"{own.holds}, version "):
@@ -79,10 +78,10 @@ def is_ours(cursor: Cursor, own: OwnSchema) -> bool:
 
 
 def complete(cursor: Cursor, own: OwnSchema) -> None:
-    """Create the schema, or complete its tables; the caller sees to it that nobody else does so.
+    """Create the schema or upgrade its tables; the caller must prevent concurrent calls.
 
     Raises:
-        ConfigurationError: when there is such a schema, and somebody else put something into it.
+        ConfigurationError: when the schema exists and somebody else's objects are in it.
     """
     ensure(cursor, own.name)
     if is_complete(cursor, own):
@@ -99,7 +98,7 @@ def _refuse_others(cursor: Cursor, own: OwnSchema) -> None:
     if held and not is_ours(cursor, own):
         more = [f"{len(held) - _SHOWN} more"] if len(held) > _SHOWN else []
         raise ConfigurationError(
-            f"Schema {own.name} is there already and is not this project's, so nothing is written "
-            f"to it: it holds {', '.join([*held[:_SHOWN], *more])}. Rename it, or use another "
+            f"Schema {own.name} already exists and is not this project's, so nothing is written "
+            f"to it. It holds {', '.join([*held[:_SHOWN], *more])}. Rename it, or use another "
             "database; then run this again."
         )

@@ -1,4 +1,4 @@
-"""What every session of ours begins with, whatever the role, the database and the machine set."""
+"""New sessions with fixed settings, whatever the role, the database and the machine set."""
 
 from collections.abc import Mapping
 from secrets import token_hex
@@ -10,21 +10,21 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import ConfigurationError
 from flows.postgres import pooler
 
-# The name of the setting that holds each session's own token. Poolers lend one session to several
-# clients; who reads another token than before has been lent another one.
+# The setting that holds each session's token. Poolers share sessions between clients; a client
+# that reads another token than before has been given another session.
 TOKEN = "elt.session"  # noqa: S105 (a setting's name)
 
-# How Postgres notices that we are gone, and with that ends our session and its locks: after a
-# minute, idle (30 + 3 * 10 s) or not. A Unix socket needs none of it and ignores it.
+# Postgres notices a lost client after a minute, idle (30 + 3 * 10 s) or not, and ends its session
+# and its locks. Unix sockets ignore these settings and do not need them.
 KEEPALIVES = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-# What our SQL depends on, where `alter role … set` or `alter database … set` may say otherwise.
-# Not here: search_path, because our statements qualify what they name and a pinned column may have
-# a type of any schema; default_transaction_read_only, because Postgres names it in its error.
+# Settings that our SQL depends on; `alter role … set` or `alter database … set` may change them.
+# Omitted: search_path, because our statements use qualified names and a pinned column may have a
+# type of any schema; default_transaction_read_only, because Postgres names it in its error.
 SETTINGS = {
     "quote_all_identifiers": "off",  # names of types and views are read back and compared
     "standard_conforming_strings": "on",  # a backslash in a literal is a backslash
@@ -36,8 +36,8 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",  # a statement sees what was committed before
     **KEEPALIVES,
 }
-# What ends a session or a statement after a time of its own, where a role or a database sets it for
-# people who forget theirs. A load takes as long as its API does, and retrying it would not help.
+# Timeouts of sessions and statements that a role or a database may set for interactive users. A
+# load takes as long as its API does, and a retry would not help.
 TIMEOUTS = (
     "statement_timeout",
     "transaction_timeout",
@@ -47,7 +47,7 @@ TIMEOUTS = (
 _MARK = """
 select set_config(%s, %s, false), pg_backend_pid(), current_setting('server_encoding')
 """
-# Those of the address itself (`?options=-c statement_timeout=…`) are meant for us, and stay.
+# Timeouts in the URL (`?options=-c statement_timeout=…`) are meant for this project, and stay.
 _SET = """
 select set_config(name, '0', false) from pg_settings
 where name = any(%s) and setting <> '0' and source <> 'client';
@@ -56,16 +56,16 @@ select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as giv
 
 
 def connect(arguments: Mapping[str, Any]) -> Connection:
-    """A new session, of one client alone, with its token and our settings.
+    """A new session that is not shared, with its token and our settings.
 
     Raises:
-        psycopg2.OperationalError: when Postgres does not answer, or does not let us in.
+        psycopg2.OperationalError: when Postgres does not answer, or refuses the login.
         ConfigurationError: when a pooler shares the session, or the database can't hold every text.
         UnavailableError: when a pooler has too few sessions.
     """
     connection, is_pooled = _connected(arguments)
     if is_pooled:
-        connection.close()  # or the check would need a third one
+        connection.close()  # otherwise the check would need a third connection
         pooler.check(arguments)
         connection, _ = _connected(arguments)
     configure(connection, SETTINGS)
@@ -74,9 +74,9 @@ def connect(arguments: Mapping[str, Any]) -> Connection:
 
 
 def _connected(arguments: Mapping[str, Any]) -> tuple[Connection, bool]:
-    """A session in autocommit with its token, and whether a pooler lends it.
+    """A session in autocommit with its token, and whether it comes from a pooler.
 
-    Postgres tells its own process id at login; a pooler tells a number that it made up.
+    At login Postgres sends its real process id; a pooler sends an invented number.
     """
     connection: Connection = psycopg2.connect(**arguments)
     connection.autocommit = True
@@ -90,7 +90,7 @@ def _connected(arguments: Mapping[str, Any]) -> tuple[Connection, bool]:
 
 
 def configure(connection: Connection, settings: Mapping[str, str]) -> None:
-    """Set all of it in one round trip, and no timeout else, for as long as the session lasts."""
+    """Apply the settings and disable other timeouts for the whole session, in one round trip."""
     with connection.cursor() as cursor:
         cursor.execute(_SET, [list(TIMEOUTS), list(settings), list(settings.values())])
 
@@ -98,6 +98,6 @@ def configure(connection: Connection, settings: Mapping[str, str]) -> None:
 def _unfit(encoding: str, database: str) -> ConfigurationError:
     return ConfigurationError(
         f"The database {database!r} has the encoding {encoding}, which can't hold every text. "
-        "Create another one (create database … encoding 'UTF8' template template0), and name it "
+        "Create another one (create database … encoding 'UTF8' template template0), and use it "
         "in the warehouse's URL."
     )

@@ -1,4 +1,4 @@
-"""What a load leaves in Postgres, as far as it must not depend on how often it was killed."""
+"""The part of a load's result in Postgres that must not depend on how often it was killed."""
 
 import io
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Outcome:
     """The raw table, its history and the cursor.
 
     Attributes:
-        rows: COPY text of all columns but the load's own, ordered by all of them.
+        rows: COPY text of all columns except the load's own, ordered by all of them.
     """
 
     columns: list[tuple[str, str]]
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def outcome(database: URL) -> Outcome:
-    """What is there now."""
+    """The present result."""
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         types = column_types(cursor, TABLE)
         columns = [(name, kind) for name, kind in types.items() if name not in OWN_COLUMNS]
@@ -69,9 +69,9 @@ def entries(database: URL, after: int = 0) -> list[Entry]:
 
 
 def assert_adds_up(found: Sequence[Entry], whole: Entry, scenario: Scenario) -> None:
-    """Every record of every run has its fate, and the runs together are one whole load.
+    """Every record of every run is counted, and the runs together make one complete load.
 
-    A replace begins anew each time, and what was not committed is nowhere in the ledger.
+    A replace starts again each time, and uncommitted work is not in the ledger.
     """
     for entry in found:
         fates = entry.inserted + entry.updated + entry.unchanged + entry.rejected

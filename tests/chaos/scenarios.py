@@ -1,7 +1,7 @@
-"""What the chaos tests load: a small shop's API, the way it pages, and a load of it.
+"""The loads of the chaos tests: a small shop's API, its paging, and a load of it.
 
-The rows change their shape on the way: a column that begins with nulls, one that turns from whole
-numbers to fractions, one that comes late, objects, and a key that is sent twice.
+The rows change their shape: a column that starts with nulls, one that changes from whole numbers
+to fractions, one that comes late, objects, and a key that is sent twice.
 """
 
 import json
@@ -46,7 +46,7 @@ class Scenario:
 
     @property
     def resource(self) -> Resource:
-        """What is loaded, declared as a source would; append goes without a key."""
+        """The loaded resource, declared as in a source; append has no key."""
         has_key = self.writes != "append"
         in_steps = self.paging == "steps"
         lookback = timedelta(days=10 if has_key else 0)
@@ -63,7 +63,7 @@ class Scenario:
         )
 
     def site(self, edition: Edition = "new") -> dict[str, bytes]:
-        """The API's answers by path and query, in the order in which a load asks for them."""
+        """The API's responses by path and query, in the order of a load's requests."""
         if self.paging == "steps":
             days = [FIRST_DAY + timedelta(days=number) for number in range(len(PAGES_PER_DAY))]
             firsts = [
@@ -94,7 +94,7 @@ class Scenario:
         edition: Edition = "new",
         asked: list[str] | None = None,
     ) -> Entry:
-        """Load an edition at noon of the fifth day; `asked` takes the addresses it asks for."""
+        """Load an edition at noon of the fifth day; `asked` collects the requested URLs."""
         source = Source("shop", f"{api_url}{edition}", (self.resource,), max_wait_seconds=0)
 
         def pages(window: Window, resume: Resume | None) -> Iterator[Page]:

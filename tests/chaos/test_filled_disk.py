@@ -1,7 +1,7 @@
 """A disk that is really full: a tablespace of some megabytes, which a load fills up.
 
-The file system is a tmpfs inside namespaces of its own, so that no privilege is needed; it is
-tried with CHAOS=full, where the kernel lets users have such namespaces.
+The file system is a tmpfs in its own namespaces, which needs no privilege. Runs with CHAOS=full,
+if the kernel lets users have such namespaces.
 """
 
 import json
@@ -62,7 +62,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[URL]:
-    """A database on a small disk, most of which a table takes up that is not needed."""
+    """A database on a small disk, most of which is taken by a table that is not needed."""
     (tmp_path / "small").mkdir()
     script = START.format(home=tmp_path, disk_bytes=DISK_BYTES, binaries=BINARIES)
     with subprocess.Popen([*NAMESPACES, "sh", "-c", script], stderr=subprocess.DEVNULL) as server:

@@ -1,8 +1,8 @@
 """A load that is killed, at whatever step, and run again ends with the same table.
 
-The load runs in a process of its own against a server of this one and ends by SIGKILL. By default
-a few deaths of every kind are tried; with CHAOS=full each step of each load, before and after, each
-time it is taken.
+The load runs in its own process against a server of this one and ends by SIGKILL. By default a few
+kills of every kind are tested; with CHAOS=full every occurrence of each step of each load, before
+and after.
 """
 
 import os
@@ -130,13 +130,13 @@ class Shop:
         return process.returncode != 0
 
     def wait_until_asked(self, process: subprocess.Popen[bytes]) -> None:
-        """Return when the process has asked for its first page."""
+        """Return when the process has requested its first page."""
         already = len(self.server.asked)
         while len(self.server.asked) == already and process.poll() is None:
             time.sleep(0.001)
 
     def load(self) -> tuple[Entry, list[str]]:
-        """Run the load undisturbed; its entry and what it asked for."""
+        """Run the load undisturbed; its entry and its requests."""
         return load_whole(self.scenario, self.server.url, self.database)
 
     def dies(self, death: Death) -> bool:
@@ -185,7 +185,7 @@ def prepare(scenario: Scenario, api_url: str, database: URL) -> int:
 
 
 def load_whole(scenario: Scenario, api_url: str, database: URL) -> tuple[Entry, list[str]]:
-    """Load the new edition in this process; the ledger entry and what was asked for."""
+    """Load the new edition in this process; the ledger entry and the requests."""
     asked: list[str] = []
     with closing(psycopg2.connect(libpq(database))) as connection:
         return scenario.load(connection, api_url, asked=asked), asked
@@ -196,7 +196,7 @@ References = dict[Scenario, tuple[Entry, Outcome]]
 
 @pytest.fixture(scope="module")
 def references() -> References:
-    """What the undisturbed loads so far came to."""
+    """The results of the undisturbed loads so far."""
     return {}
 
 
@@ -234,7 +234,7 @@ def test_a_load_killed_at_a_step_goes_on_to_the_same_table(shop: Shop, death: De
 def test_a_load_killed_at_any_step_goes_on_to_the_same_table(
     shop: Shop, moment: Moment, step: str
 ) -> None:
-    """Every time that the step is taken; what lies beyond is a load that nothing disturbed."""
+    """At every occurrence of the step; beyond the last one, the load is undisturbed."""
     times = 1
     while shop.dies(Death(moment, step, times, in_lockstep=step == "page")):
         times += 1
@@ -246,7 +246,7 @@ def test_a_load_killed_at_any_step_goes_on_to_the_same_table(
     "shop", LONG if IS_FULL else ["merge_changed-long", "append-long"], indirect=True
 )
 def test_a_load_killed_at_random_moments_until_it_completes(shop: Shop, seed: int) -> None:
-    """Each round may live longer than the one before, or a replace would never end."""
+    """Each round may live longer than the one before; otherwise a replace would never end."""
     moments = random.Random(seed)  # noqa: S311 - not a secret
     after = shop.prepare()
     deaths = 0

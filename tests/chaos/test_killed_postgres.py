@@ -1,4 +1,4 @@
-"""A load whose Postgres dies on the way says so, and the next one ends with the same table."""
+"""If Postgres dies during a load, the load reports it, and the next one makes the same table."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ class Server:
                 cursor.execute("select pg_sleep(%s)", [DEADLINE_SECONDS])
 
     def stop_at_once(self, _: Connection) -> None:
-        """`pg_ctl stop -m immediate`: no session is told goodbye, nothing is flushed."""
+        """`pg_ctl stop -m immediate`: sessions are not closed, nothing is flushed."""
         postmaster = self._postmaster()
         postmaster.send_signal(signal.SIGQUIT)
         psutil.wait_procs([postmaster], DEADLINE_SECONDS)
@@ -109,7 +109,7 @@ WAYS = {
 def private_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Stopped at the end, whatever state a test left it in.
 
-    Without fsync, since the machine lives on: else a recovery would sync every file.
+    Without fsync, because the machine stays up; otherwise a recovery would sync every file.
     """
     data = tmp_path_factory.mktemp("killed") / "data"
     with postgres(data) as url:
@@ -149,7 +149,7 @@ class Shop:
         return before.load_id if self.scenario.loaded_before else 0
 
     def load(self, database: URL) -> tuple[Entry, list[str]]:
-        """Load the new edition; the ledger entry and what was asked for."""
+        """Load the new edition; the ledger entry and the requests."""
         asked: list[str] = []
         with closing(psycopg2.connect(libpq(database))) as connection:
             return self.scenario.load(connection, self.api_url, asked=asked), asked

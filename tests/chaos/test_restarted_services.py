@@ -33,7 +33,7 @@ pytestmark = pytest.mark.long
 
 @dataclass
 class System:
-    """A server with everything deployed, and an API whose answers can be held back."""
+    """A server with everything deployed, and an API whose responses can be delayed."""
 
     stack: Stack
     environment: dict[str, str]
@@ -55,7 +55,7 @@ class System:
         return done.stdout
 
     def start(self) -> str:
-        """Begin a run that loads one resource; returns its id when its API is asked."""
+        """Start a run that loads one resource; returns its id at its first request to the API."""
         self.is_held.clear()
         self.go_on.clear()
         parameters = ['--param=resources=["shippers"]', "--param=transform=false"]
@@ -77,7 +77,7 @@ class System:
 
     @contextmanager
     def restarted(self, run_id: str) -> Iterator[None]:
-        """Kill the server; another one goes on in its place."""
+        """Kill the server; another one replaces it."""
         [server] = [
             process
             for process in psutil.Process().children(recursive=True)
@@ -91,7 +91,7 @@ class System:
             yield
 
     def state(self, run_id: str) -> str:
-        """What the server says of a run; nothing while it is away."""
+        """The server's view of a run; nothing while the server is down."""
         try:
             said = requests.get(f"{self.api}/flow_runs/{run_id}", timeout=10).json()
         except requests.ConnectionError:

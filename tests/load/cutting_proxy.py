@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that cuts a connection while a COMMIT is answered."""
+"""A TCP proxy in front of Postgres that cuts a connection before the reply to a COMMIT."""
 
 import socket
 import threading
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.engine import URL
 
-_COMMITTED = b"COMMIT\0"  # the tag of the server's answer
+_COMMITTED = b"COMMIT\0"  # the tag of the server's reply
 
 
 @dataclass
 class CuttingProxy:
-    """`url` leads to the database; the answer to the COMMIT number `cuts_at` is not delivered."""
+    """`url` leads to the database; the reply to the COMMIT number `cuts_at` is not delivered."""
 
     database: URL
     url: URL

@@ -1,6 +1,6 @@
-"""A load in a process of its own, which says how much memory it took at its peak.
+"""A load in its own process, which reports its peak memory.
 
-`python measured_load.py <dsn> <shape> <MiB>`; the answer is JSON.
+`python measured_load.py <dsn> <shape> <MiB>`; the output is JSON.
 """
 
 import io
@@ -55,7 +55,7 @@ def body_of(shape: str, size_bytes: int) -> bytes:
 
 
 def main() -> None:
-    """Load one page, and say how much memory that took."""
+    """Load one page and report the memory it took."""
     dsn, shape, size_mib = sys.argv[1:]
     declared = {"records": records_at(), "checkpoint_rows": 50_000, **SHAPES[shape][1]}
     body = body_of(shape, int(float(size_mib) * MIB))

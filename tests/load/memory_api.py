@@ -20,7 +20,7 @@ WHOLE = Partition()
 
 
 def in_python(page: Page) -> list[Any]:
-    """A source's own `records` function, which can't be cut out of a page: no fast way."""
+    """A source's own `records` function, whose records can't be cut out of a page: no fast path."""
     return list(page.document)
 
 
@@ -31,7 +31,7 @@ WAYS = {"fast": records_at(), "slow": in_python}
 class MemoryApi:
     """Pages of records (or bodies as they are); `asked` lists the windows and resume points.
 
-    `fails_at` is the number of the first page that can't be had.
+    `fails_at` is the number of the first page that fails.
     """
 
     pages: list[Any]
@@ -72,7 +72,7 @@ def load_pages(
     partition: Partition = WHOLE,
     **changes: Any,
 ) -> Entry:
-    """Load pages into `raw_shop.items`, with a resource changed as asked."""
+    """Load pages into `raw_shop.items`, with the given changes of the resource."""
     return load_api(connection, MemoryApi(list(pages)), items(**changes), options, partition)
 
 

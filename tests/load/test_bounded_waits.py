@@ -94,7 +94,7 @@ def test_a_change_gets_its_turn_when_the_reader_ends_between_two_attempts(
 def test_other_readers_get_through_between_two_attempts(
     connection: Connection, notebook: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers queue behind a change that waits: without an end, all would stand still."""
+    """Readers queue behind a waiting change; an endless wait would block all of them."""
     load_pages(connection, [{"id": 1}])
     leave_open(notebook, "select from raw_shop.items")
     seen: list[Any] = []

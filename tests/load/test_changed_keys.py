@@ -1,4 +1,4 @@
-"""Promises about a key that is declared anew after the raw table got another one."""
+"""Promises about a declared key that changes after the raw table got another one."""
 
 from collections.abc import Callable
 from typing import Any

@@ -67,10 +67,10 @@ def test_long_names_are_cut_but_stay_apart() -> None:
     assert column_name("long" * 20) == "long" * 13 + "lo_5aa1dce7"
 
 
-# Postgres has no place for NUL: records with such a field are rejected (test_rejects.py).
+# Postgres can't store NUL: records with such a field are rejected (test_rejects.py).
 storable = encodable.filter(lambda field: "\0" not in field)
 
-# Many of them want one column, or one that the load has itself.
+# Many of them compete for one column, or for one of the load's own.
 fields = st.lists(
     storable
     | st.sampled_from(["id", "Id", "createdAt", "created_at", "Created At", "%", "", "_", "é", "É"])

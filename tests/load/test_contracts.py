@@ -1,4 +1,4 @@
-"""Promises of contracts: what becomes of records that their raw table would have to change for."""
+"""Promises of contracts: how records are treated that need a change of their raw table."""
 
 from collections.abc import Callable
 from itertools import product
@@ -94,7 +94,7 @@ def test_a_load_that_stored_nothing_is_not_the_first(
 
 
 @pytest.mark.parametrize("contract", ["freeze", "quarantine"])
-def test_a_first_load_that_goes_on_after_a_failure_still_shapes_the_table(
+def test_a_first_load_that_resumes_after_a_failure_still_shapes_the_table(
     connection: Connection, query: Query, contract: str
 ) -> None:
     api = MemoryApi([[FIRST], [changed(2, {"new": 5})]])
@@ -271,7 +271,7 @@ def test_full_refresh_is_held_to_the_contract_too(connection: Connection, query:
 def test_a_frozen_table_that_was_altered_takes_the_records(
     connection: Connection, query: Query
 ) -> None:
-    """That is what the error's message says."""
+    """As the error's message promises."""
     load_pages(connection, [FIRST])
     query('alter table raw_shop.items add column "new" bigint, alter n type double precision')
     page = [changed(2, {"new": 5}), changed(3, {"n": 1.5})]
@@ -300,7 +300,7 @@ def test_a_pin_that_changes_is_a_difference(connection: Connection) -> None:
         load_pages(connection, [changed(2, {})], contract="freeze", columns={"n": "numeric(8,2)"})
 
 
-def test_a_value_without_room_in_its_pin_is_set_aside_even_where_the_table_is_frozen(
+def test_a_value_that_does_not_fit_its_pin_is_rejected_even_by_a_frozen_table(
     connection: Connection, query: Query
 ) -> None:
     declared = {"contract": "freeze", "columns": {"t": "date"}, "max_rejects": 1}

@@ -72,12 +72,12 @@ def test_a_load_that_begins_anew_leaves_no_row_twice(connection: Connection, que
 def test_a_wider_column_on_the_way_does_not_bring_an_old_row_back(
     connection: Connection, query: Query
 ) -> None:
-    """Its rows are written anew, and so are their transaction ids."""
+    """Its rows are rewritten with new transaction ids."""
     load_pages(connection, [{"id": 1, "v": None}], [{"id": 1, "v": 5}])
     assert query(ROWS) == [(1, 5)]
 
 
-def test_a_partition_that_is_done_first_gives_the_key_that_the_other_then_goes_by(
+def test_the_partition_that_completes_first_creates_the_key_for_the_other(
     connection: Connection, query: Query, database: URL
 ) -> None:
     """Both fill one new table; the second one has a row that the first one had."""
@@ -98,7 +98,7 @@ def test_a_partition_that_is_done_first_gives_the_key_that_the_other_then_goes_b
 def test_a_replay_into_a_table_without_its_key_gives_it_first(
     connection: Connection, query: Query, database: URL
 ) -> None:
-    """Or its rows, which are older than what the second load wrote, would count as the newest."""
+    """Otherwise its rows, which are older than the second load's, would count as the newest."""
     pages = [[*PAGES[0], {"v": "without a key"}], *PAGES[1:]]
     begun(connection, pages, 1)
     begun(connection, pages, 2)
@@ -110,7 +110,7 @@ def test_a_replay_into_a_table_without_its_key_gives_it_first(
 
 
 def test_a_table_that_never_had_a_key_gets_none(connection: Connection, query: Query) -> None:
-    """What `append` stored twice was sent twice."""
+    """Rows that `append` stored twice were sent twice."""
     load_pages(connection, [{"id": 1}], [{"id": 1}], key=(), disposition="append")
     with closing(connection.cursor()) as cursor:
         primary_key.create_deferred(cursor, sql.Identifier("raw_shop", "items"), ["id"])

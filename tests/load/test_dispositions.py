@@ -199,7 +199,7 @@ def test_replace_deletes_rows_of_its_own_partition_only(
 def test_a_field_named_like_a_partition_column_is_an_error(connection: Connection) -> None:
     bonn = Partition("Bonn", {"id": "Bonn"})
     declared = {"partitions": (bonn,), "partition_columns": ("id",)}
-    with pytest.raises(ConfigurationError, match="sends a field 'id' of its own"):
+    with pytest.raises(ConfigurationError, match="also sends a field 'id'"):
         load_pages(connection, OLD, partition=bonn, **declared)
 
 

@@ -1,4 +1,4 @@
-"""Promises of pinned `numeric` columns: digit for digit, or set aside with the reason."""
+"""Promises of pinned `numeric` columns: stored digit for digit, or rejected with the reason."""
 
 import json
 from collections.abc import Callable

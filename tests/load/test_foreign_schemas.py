@@ -26,7 +26,7 @@ def load(connection: Connection) -> None:
 
 
 def build(connection: Connection) -> None:
-    """What a build does first."""
+    """The first step of a build."""
     with connection, connection.cursor() as cursor:
         history.prepare(cursor)
 

@@ -59,7 +59,7 @@ def loaded(connection: Connection) -> None:
 def test_a_table_made_by_hand_is_refused_by_name_and_stays_as_it_is(
     connection: Connection, query: Query, made: str
 ) -> None:
-    """Again and again: that a load of it failed does not make it ours."""
+    """Repeatedly: a failed load of it does not make it ours."""
     query(made)
     before = query(STATE), query("select items::text from raw_shop.items")
     for declared in ({}, {"disposition": "append"}, {"disposition": "replace"}):
@@ -122,7 +122,7 @@ def test_its_owner_can_let_loads_use_it_with_the_statement_in_the_docs(
 def test_a_table_that_its_owner_made_anew_of_a_loads_rows_is_used(
     connection: Connection, query: Query
 ) -> None:
-    """Its rows say which load they are of; the default of `_load_id` is not copied."""
+    """Its rows contain their load's number; the default of `_load_id` is not copied."""
     load_pages(connection, [{"id": 1}], [{"id": 2}])
     query("create table raw_shop.copy as select * from raw_shop.items order by id")
     query("drop table raw_shop.items; alter table raw_shop.copy rename to items")

@@ -1,4 +1,4 @@
-"""A disk that fills up on the way: what was committed stays, and the next load goes on.
+"""A disk that fills up during a load: committed rows stay, and the next load resumes.
 
 The error is Postgres' own (SQLSTATE 53100), raised by a trigger; `tests/chaos` fills a real disk.
 """
@@ -43,7 +43,7 @@ def fill(query: Query, table: str, event: str, condition: str) -> None:
         ("replace", [0], False),
     ],
 )
-def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_goes_on_when_there_is_room(
+def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_resumes_later(
     connection: Connection,
     query: Query,
     disposition: str,
@@ -67,7 +67,7 @@ def test_a_load_that_fills_the_disk_keeps_its_checkpoints_and_goes_on_when_there
 
 
 def test_a_disk_that_is_full_is_no_records_fault(connection: Connection, query: Query) -> None:
-    """Nothing is set aside for it."""
+    """Nothing is rejected because of it."""
     load_pages(connection, [{"id": 0, "v": "x"}])
     fill(query, "raw_shop.items", "insert", "true")
     with pytest.raises(UnavailableError):
@@ -83,7 +83,7 @@ def test_a_disk_without_room_even_for_the_ledger_is_named_all_the_same(
     fill(query, "elt.loads", "update", "new.pages > 2 or new.state = 'failed'")
     with pytest.raises(UnavailableError, match="No space left"):
         load_api(connection, MemoryApi(PAGES), items())
-    assert "The ledger could not be told that load 2 failed" in caplog.text
+    assert "Could not record in the ledger that load 2 failed" in caplog.text
     assert query(IDS) == [(0,), (1,), (2,)]
     query(MAKE_ROOM)
     load_api(connection, MemoryApi(PAGES), items())

@@ -1,4 +1,4 @@
-"""Promises about records at the limits of JSON, Python and Postgres: the fate of each is known.
+"""Promises about records at the limits of JSON, Python and Postgres: stored or rejected.
 
 Whatever becomes of such a record, the rows beside it are loaded.
 """
@@ -135,7 +135,7 @@ def test_a_page_that_is_nested_beyond_all_measure_is_an_error_at_once(
     ids=["a value", "a key", "a suspect one"],
 )
 @pytest.mark.parametrize("depth", [950, 970, 984, 985, 986, 987, 988])
-def test_a_record_near_the_depth_that_python_reads_is_stored_or_set_aside(
+def test_a_record_near_the_depth_that_python_reads_is_stored_or_rejected(
     connection: Connection, query: Query, record: str, depth: int
 ) -> None:
     """Where exactly its parser and its writer give up depends on Python's version."""
@@ -167,10 +167,10 @@ def test_a_record_deeper_than_postgres_reads_is_set_aside(
     assert "stack depth" in query("select reason from elt.rejects")[0][0]
 
 
-def test_a_record_too_deep_to_be_set_aside_is_an_error_that_names_the_way_out(
+def test_a_record_too_deep_to_be_rejected_is_an_error_with_a_remedy(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only where a function of the source's own returned it, so that it can't be cut out."""
+    """Only if a source's own function returned it, because then it can't be cut out."""
     for module in (raw_records, parse):
         monkeypatch.setattr(module, "json_text", give_up)
     with pytest.raises(BadPayloadError, match=r"nested too deeply.*`records`"):
@@ -181,7 +181,7 @@ def test_a_record_too_deep_to_be_set_aside_is_an_error_that_names_the_way_out(
 def test_a_table_may_have_all_the_columns_that_postgres_has(
     connection: Connection, query: Query, key: tuple[str, ...]
 ) -> None:
-    """Postgres' 1,600 less our own two; then there is room for no other, but for new rows."""
+    """Postgres' 1,600 less our own two; then there is room for new rows, not for new columns."""
     declared: dict[str, Any] = {"key": key, "max_rejects": 1}
     assert load_pages(connection, [wide(WIDEST, True)], **declared).inserted == 1
     more = [wide(WIDEST, False), {"id": 3, "c0": True}, {"id": 4, "another": 1}]
@@ -320,7 +320,7 @@ def test_a_key_that_is_stored_fits_into_its_index(
 def test_a_nested_key_that_is_stored_fits_into_its_index(
     connection: Connection, query: Query
 ) -> None:
-    """What takes most room for its text: single digits in a list."""
+    """The largest jsonb for its text: single digits in a list."""
     digits = random.Random(1)  # noqa: S311 - not a secret
     for count in (100, 150, 177, 200, 400):
         page = [{"id": [digits.randrange(10) for _ in range(count)]}]
@@ -389,7 +389,7 @@ def test_in_a_key_that_is_text_a_number_and_its_text_are_one(
 def test_the_last_of_a_key_wins_when_the_pages_are_read_in_different_ways(
     connection: Connection, query: Query, is_first: bool
 ) -> None:
-    """A nested value takes the slower way; the partition's own field is part of the key."""
+    """A nested value takes the slower path; the partition's own field is part of the key."""
     shop = Partition("north", {"shop": "north"})
     declared = {
         "key": ("shop", "id"),
@@ -460,10 +460,10 @@ def test_no_records_are_no_error(connection: Connection, body: str) -> None:
     assert (entry.state, entry.pages, entry.extracted) == ("succeeded", 1, 0)
 
 
-def test_a_value_without_room_in_a_column_that_was_altered_by_hand_is_set_aside(
+def test_a_value_that_does_not_fit_a_column_altered_by_hand_is_rejected(
     connection: Connection, query: Query
 ) -> None:
-    """As in a pinned one: neither is such a column changed, nor a value rounded."""
+    """As in a pinned column: the column is not changed, and the value is not rounded."""
     load_pages(connection, [{"id": 1, "v": 1}])
     query("alter table raw_shop.items alter v type integer")
     page = [{"id": n, "v": v} for n, v in enumerate([5, 1.5, "x", 2**40, None])]

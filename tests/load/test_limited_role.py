@@ -1,4 +1,4 @@
-"""Promises of a role that is no superuser: the grants in docs/loading.md are all that it needs."""
+"""Promises of a role without superuser: the grants in docs/loading.md are all that it needs."""
 
 import os
 import re

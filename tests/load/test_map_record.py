@@ -1,4 +1,4 @@
-"""Promises of `map_record`: what a source makes of each record, and what it leaves out."""
+"""Promises of `map_record`: a source's function that changes or skips each record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -93,7 +93,7 @@ def test_a_rejected_record_is_kept_as_it_was_sent_and_mapped_again_by_a_replay(
 def test_what_only_postgres_refuses_is_kept_as_it_was_sent(
     connection: Connection, query: Query, records: Any
 ) -> None:
-    """One record is left out before the one that the table's type refuses."""
+    """One record is skipped before the one that the table's type refuses."""
     page = [{"id": 0}, {"id": 1, "n": "5"}, {"id": 2, "n": "x"}, {"id": 3, "n": "7"}]
     entry = load_pages(
         connection,

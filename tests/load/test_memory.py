@@ -18,7 +18,7 @@ from tests.load.memory_api import load_pages
 MIB = 1 << 20
 COLUMNS = 1500
 REPOSITORY = Path(__file__).parents[2]
-# What the process takes before the load, what waits for Postgres and what is read ahead.
+# The process before the load, the rows that wait for Postgres, and the prefetched ones.
 BASE_MIB, WAITING_MIB = 70, 128
 
 

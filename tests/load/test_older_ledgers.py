@@ -1,4 +1,4 @@
-"""A ledger that an older version made is completed by the next load, and keeps what it has."""
+"""The next load upgrades the ledger of an older version and keeps its rows."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,12 +94,12 @@ VERSION = "select obj_description('elt'::regnamespace)"
 
 @pytest.fixture
 def old(query: Query) -> list[tuple[Any, ...]]:
-    """What the older version left."""
+    """The rows of the older version."""
     query(OLD)
     return query(KEPT)
 
 
-def test_the_next_load_completes_an_older_ledger_and_goes_on_in_it(
+def test_the_next_load_upgrades_an_older_ledger_and_uses_it(
     connection: Connection, query: Query, old: list[tuple[Any, ...]]
 ) -> None:
     api = MemoryApi([[{"id": 1}], [{"id": 3}]])

@@ -126,13 +126,13 @@ def test_a_parent_without_rows_says_nothing(connection: Connection, query: Query
 def test_rejects_of_the_parent_keep_the_rows_of_its_children(
     connection: Connection, query: Query, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The row of order 2 is not gone: it could not be stored."""
+    """Order 2 is not gone: its record was rejected."""
     load_orders(connection, 1, 2)
     load_lines(connection)
     lenient = replace(ORDERS, max_rejects=1, columns={"id": "bigint"})
     load_orders(connection, 1, "two", orders=lenient)
     assert load_lines(connection, orders=lenient) == 0
-    assert "rows of 1 partitions that orders no longer has are kept" in caplog.text
+    assert "rows of 1 partitions are kept although orders no longer has them" in caplog.text
     assert len(query(HELD)) == 2
 
 

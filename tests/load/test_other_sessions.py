@@ -149,7 +149,7 @@ def test_the_lock_is_free_when_its_holder_is_gone(
 def test_partitions_of_a_new_table_are_loaded_at_the_same_time(
     connect: Callable[[], Connection], query: Query
 ) -> None:
-    """All meet before their first commit, so that each finds no table and no ledger."""
+    """All wait for each other before their first commit, so each finds no table and no ledger."""
     cities = tuple(Partition(name, {"city": name}) for name in ("Bonn", "Oslo", "Rome", "Lima"))
     together = threading.Barrier(len(cities), timeout=10)
     resource = items(key=("city", "id"), partitions=cities, partition_columns=("city",))

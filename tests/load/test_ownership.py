@@ -50,7 +50,7 @@ def interrupted(query: Query, pages: int, interrupt: Callable[[], object]) -> An
 def test_a_load_writes_nothing_once_another_has_taken_over(
     connection: Connection, database: URL, query: Query, declared: dict[str, Any]
 ) -> None:
-    """As when its lock went with a session that a failover or a pooler ended."""
+    """As if a failover or a pooler had ended the session with its lock."""
     load_pages(connection, [{"id": 0}], **declared)
 
     def take_over() -> None:
@@ -65,7 +65,7 @@ def test_a_load_writes_nothing_once_another_has_taken_over(
     assert query("select count(*) from elt.checkpoints where load_id > 1") == [(0,)]
 
 
-def test_what_it_had_committed_before_is_kept_and_the_next_load_goes_on(
+def test_its_earlier_commits_are_kept_and_the_next_load_resumes(
     connection: Connection, database: URL, query: Query
 ) -> None:
     def take_over() -> None:
@@ -83,7 +83,7 @@ def test_what_it_had_committed_before_is_kept_and_the_next_load_goes_on(
 def test_a_load_whose_session_changes_writes_nothing_more(
     database: URL, query: Query, disposition: str
 ) -> None:
-    """Whoever opened its connection did not ask whether a pooler is there."""
+    """The caller opened the connection without the check for a pooler."""
     with (
         pgbouncer(database, "transaction") as address,
         closing(psycopg2.connect(libpq(address))) as connection,
@@ -98,7 +98,7 @@ def test_a_load_whose_session_changes_writes_nothing_more(
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer here")
 def test_two_loads_on_one_session_notice_each_other(database: URL, query: Query) -> None:
-    """A session's lock does not keep itself out: the second load gets it, too."""
+    """A session's lock does not exclude itself, so the second load gets it as well."""
     with (
         pgbouncer(database, "transaction", pool_size=1) as address,
         closing(psycopg2.connect(libpq(address))) as connection,

@@ -1,4 +1,4 @@
-"""However a page is cut into pieces, they hold its records, and its resume point comes last."""
+"""The pieces of a page contain all of its records, and only the last has its resume point."""
 
 import json
 from typing import Any
@@ -64,7 +64,7 @@ def test_lines_are_cut_between_lines(rows: list[Any], size_bytes: int, between: 
     assert [e for piece in found for e in records_of(piece, ndjson())] == rows
 
 
-def test_tiny_records_are_cut_into_pieces_of_the_size_that_was_asked_for() -> None:
+def test_tiny_records_are_cut_into_pieces_of_the_requested_size() -> None:
     rows = [{"id": number} for number in range(20_000)]
     found = cut(Page(json.dumps(rows).encode(), "page"), records_at(), 10_000)
     assert {9_900 < len(piece.body) <= 10_002 for piece in found[:-1]} == {True}

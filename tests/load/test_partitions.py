@@ -1,4 +1,4 @@
-"""Partitions made of a parent's rows: each has a name, and so a cursor, of its own."""
+"""Partitions made from a parent's rows: each has its own name, and so its own cursor."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def test_values_with_commas_do_not_make_two_partitions_one(connection: Connectio
 
 
 def test_the_name_of_a_single_value_is_the_value(connection: Connection) -> None:
-    """Nothing has to be told apart in it, and the checkpoints that are there go by it."""
+    """It is unambiguous, and existing checkpoints use it."""
     values = ["Frankfurt, Oder", "a\\b", "", "1"]
     load_pages(connection, [{"id": n, "one": value} for n, value in enumerate(values)])
     assert sorted(names_by(connection, "one")) == sorted(values)
@@ -53,7 +53,7 @@ def test_values_that_are_one_text_are_an_error_that_names_it(connection: Connect
         names_by(connection, "one")
 
 
-def test_parents_that_their_partition_columns_do_not_tell_apart_are_refused(
+def test_parents_with_equal_partition_columns_are_refused(
     connection: Connection,
 ) -> None:
     load_pages(connection, [{"id": n, "one": "a", "two": n} for n in (1, 2)])
@@ -105,7 +105,7 @@ def test_a_row_with_a_global_key_moves_to_the_partition_that_had_it_last(
 def test_tables_whose_names_are_as_long_as_names_can_be_stay_apart(
     connection: Connection, query: Query
 ) -> None:
-    """Their keys, too, and what a merge and a replace make beside them."""
+    """So are their keys, and the tables that a merge and a replace create."""
     for last in "ab":
         for v in (1, 1.5):
             name = f"{'n' * 62}{last}"

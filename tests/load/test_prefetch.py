@@ -1,4 +1,4 @@
-"""Working ahead changes nothing but when things are done."""
+"""Prefetching changes only the time when items are produced."""
 
 import threading
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         next(items)
 
 
-def test_work_goes_on_while_the_reader_is_busy_and_not_beyond_the_budget() -> None:
+def test_prefetch_continues_while_the_reader_is_busy_up_to_the_budget() -> None:
     made: list[int] = []
     enough = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Promises of raw columns: their types, how they widen, and what becomes of the views on them."""
+"""Promises of raw columns: their types, how they widen, and how the views on them survive."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -97,7 +97,7 @@ def test_a_pin_that_is_added_later_changes_the_column(connection: Connection, qu
         ("varchar(1)", "ab"),
     ],
 )
-def test_a_record_with_a_value_that_a_pin_has_no_room_for_is_set_aside(
+def test_a_record_that_does_not_fit_a_pinned_column_is_rejected(
     connection: Connection, query: Query, pin: str, value: Any
 ) -> None:
     """The line break would begin a row of its own if the value were not escaped."""

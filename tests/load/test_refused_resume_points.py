@@ -1,4 +1,4 @@
-"""Promises about resume points that an API no longer takes, as page tokens that have expired."""
+"""Promises about resume points that an API no longer accepts, such as expired page tokens."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -25,7 +25,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 PAGES = [[{"id": 1}, {"id": 2}], [{"id": 3}, {"id": 4}], [{"id": 5}]]
 LOADS = "select state, inserted, unchanged, deleted from elt.loads order by load_id"
 IDS = "select id from raw_shop.items order by id"
-# A window that ends where it begins anew only if it goes on.
+# One window holds all records: the step is longer than the time since its start.
 WINDOWS: dict[str, Any] = {
     "key": (),
     "cursor": Cursor(
@@ -152,7 +152,7 @@ def test_an_append_without_windows_says_what_to_do(connection: Connection, query
 def test_a_later_page_that_is_refused_is_an_error_of_its_own(
     connection: Connection, query: Query
 ) -> None:
-    """The resume point was taken; the load goes on from its new checkpoint next time."""
+    """The API accepted the resume point; the next load resumes from the new checkpoint."""
 
     class Breaking(MemoryApi):
         def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:

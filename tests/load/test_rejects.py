@@ -1,4 +1,4 @@
-"""Promises about records that Postgres can't hold: set aside, with the reason."""
+"""Promises about records that Postgres can't store: rejected, with the reason."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize(("page", "reason"), BAD_BODIES)
-def test_a_record_that_can_not_be_stored_is_set_aside_and_all_others_are_loaded(
+def test_a_record_that_can_not_be_stored_is_rejected_and_all_others_are_loaded(
     connection: Connection, query: Query, page: bytes, reason: str
 ) -> None:
     with pytest.raises(BadPayloadError, match="1 records could not be stored") as failure:
@@ -101,7 +101,7 @@ def test_rejects_up_to_the_limit_let_the_load_succeed(connection: Connection, qu
 def test_too_many_rejects_leave_the_cursor_where_it_was(
     connection: Connection, query: Query
 ) -> None:
-    """The next load asks for them again, and stores them when the API has mended them."""
+    """The next load requests them again, and stores them once the API has fixed them."""
     dated = {"cursor": Cursor("at")}
     load_pages(connection, [{"id": 1, "at": "2024-01-01"}], **dated)
     with pytest.raises(BadPayloadError):
@@ -111,7 +111,7 @@ def test_too_many_rejects_leave_the_cursor_where_it_was(
 
 
 def reason_of(connection: Connection, *records: Any, **changes: Any) -> str:
-    """What the error of a load says of the first record that was set aside."""
+    """A load's error message, with the first rejected record."""
     with pytest.raises(BadPayloadError) as failure:
         load_pages(connection, list(records), **changes)
     return str(failure.value)

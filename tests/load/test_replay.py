@@ -1,4 +1,4 @@
-"""Promises of a replay: what was set aside is loaded after a fix, once, and nothing else moves."""
+"""Promises of a replay: rejects are loaded after a fix, once, and nothing else changes."""
 
 import json
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_after_a_fix_a_replay_loads_what_was_set_aside(
 def test_a_record_that_was_mended_by_hand_is_replayed(
     connection: Connection, connect: Connect, query: Query
 ) -> None:
-    r"""What no declaration can store, like `\u0000`, is mended where it lies."""
+    r"""A record that no declaration can store, like `\u0000`, is fixed in place."""
     load_pages(connection, rb'[{"id": 1, "v": "a\u0000b"}]', max_rejects=1)
     with pytest.raises(BadPayloadError):
         replay_items(connect)
@@ -153,7 +153,7 @@ def test_a_reject_that_stays_keeps_no_other_loads_from_being_replayed(
     assert [record for _, _, record in query(OPEN)] == ['["never"]']
 
 
-def test_too_many_misfits_are_a_configuration_error_and_stay_set_aside(
+def test_too_many_misfits_are_a_configuration_error_and_stay_rejected(
     connection: Connection, connect: Connect, query: Query
 ) -> None:
     load_pages(connection, [{"id": n, "v": "x"} for n in range(150)], **{**BAD, "max_rejects": 150})
@@ -225,7 +225,7 @@ def test_append_gets_each_reject_once(
 def test_append_with_too_many_rejects_moves_its_cursor_since_its_rows_are_there(
     connection: Connection, connect: Connect, query: Query
 ) -> None:
-    """To ask for them again would double them; the others are replayed."""
+    """Requesting them again would duplicate them; the others are replayed."""
     start = datetime(2024, 3, 1, tzinfo=timezone.utc)
     declared = {"key": (), "cursor": Cursor("at", start=start, step=timedelta(days=5000))}
     api = MemoryApi([[{"id": 1, "v": "2024-01-01"}, {"id": 2, "v": "soon"}]])
@@ -343,7 +343,7 @@ def test_what_a_function_of_the_sources_own_returned_is_kept_as_json_says_it(
 
 @pytest.mark.parametrize("key", [("id",), ()], ids=["merge", "append"])
 @pytest.mark.parametrize("checkpoint", [1, 2, 3])
-def test_a_replay_that_is_killed_goes_on_and_loads_each_reject_once(
+def test_a_replay_that_is_killed_resumes_and_loads_each_reject_once(
     connection: Connection,
     connect: Connect,
     query: Query,
@@ -479,7 +479,7 @@ def test_a_replay_beside_a_load_is_unavailable_and_leaves_all_as_it_is(
 def test_a_replay_into_no_table_yet_creates_it(
     connection: Connection, connect: Connect, query: Query, way: str
 ) -> None:
-    """All records of the first load were set aside."""
+    """All records of the first load were rejected."""
     load_pages(connection, [{"id": 1, "v": "soon"}], **BAD, records=WAYS[way])
     replay_items(connect, **GOOD, records=in_python)
     assert query(ROWS) == [(1, "soon")]

@@ -1,4 +1,4 @@
-"""Promises about raw tables whose rows are gone: their loads begin from the start."""
+"""Promises about raw tables whose rows are gone: their next loads read everything."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Promises about what the next load asks for: the cursor, windows by hand, and after a failure."""
+"""Promises about the next load's requests: the cursor, windows by hand, and after a failure."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -48,7 +48,7 @@ def load_until_failure(
         load_api(connection, MemoryApi(PAGES, fails_at=page), resource, options)
 
 
-def test_the_first_load_asks_for_everything_and_the_next_from_before_the_newest(
+def test_the_first_load_requests_everything_and_the_next_from_before_the_newest(
     connection: Connection, query: Query
 ) -> None:
     """The newest is 2024-03-04 22:30 UTC; two days before it, at midnight."""
@@ -103,7 +103,7 @@ def test_full_refresh_asks_from_the_start() -> None:
     assert asked == Window(MARCH.since)
 
 
-def test_a_window_by_hand_is_asked_for_as_it_is_and_leaves_the_cursor(
+def test_a_window_by_hand_is_requested_unchanged_and_leaves_the_cursor(
     connection: Connection, query: Query
 ) -> None:
     load_api(connection, MemoryApi(PAGES[:1]), BY_AT)
@@ -148,7 +148,7 @@ def test_a_cursor_that_is_no_time_is_an_error(connection: Connection, value: Any
 
 
 @pytest.mark.parametrize("page", [1, 2])
-def test_a_load_that_fails_keeps_what_it_committed_and_the_next_goes_on(
+def test_a_load_that_fails_keeps_what_it_committed_and_the_next_resumes(
     connection: Connection, query: Query, page: int
 ) -> None:
     load_until_failure(connection, page)
@@ -270,7 +270,7 @@ SEVEN = [[{"id": number}] for number in range(1, 8)]
 def test_a_load_that_is_slow_makes_a_checkpoint_when_its_seconds_are_over(
     connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock goes on by ten seconds whenever it is looked at: once at each page."""
+    """The clock advances by ten seconds at each call: once per page."""
     clock = count(step=10)
     monkeypatch.setattr(loading, "monotonic", lambda: next(clock))
     load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100, checkpoint_seconds=25))
@@ -316,10 +316,10 @@ def test_an_append_goes_on_from_a_checkpoint_by_time(
 STEPPED = items(key=(), cursor=Cursor("at", start=day("2024-03-01"), step=timedelta(days=5000)))
 
 
-def test_an_append_goes_on_however_late_and_reads_up_to_where_it_was_to_end(
+def test_an_append_resumes_however_late_and_reads_to_its_original_end(
     connection: Connection, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To begin anew would store its first rows twice, and with another end it would begin anew."""
+    """Another end would restart it, and a restart would store its first rows twice."""
     windows = [day("2024-03-10T15:00:00"), day("2024-03-12T15:00:00"), day("2024-03-12T16:00:00")]
     real = loading.window_to_read
     monkeypatch.setattr(loading, "window_to_read", lambda *given: real(*given[:-1], windows.pop(0)))

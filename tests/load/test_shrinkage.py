@@ -1,4 +1,4 @@
-"""Promises about answers that would empty or shrink a table."""
+"""Promises about responses that would empty or shrink a table."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What JSON says is what Postgres holds: a property, tried with generated records."""
+"""Postgres holds the values of the JSON: a property, tested with generated records."""
 
 import json
 from itertools import count
@@ -74,7 +74,7 @@ def written_out(stored: Any, said: Any) -> bool:
 
 
 def kept(stored: Any, said: Any, kind: str, mixed: bool) -> bool:
-    """Whether the column of type `kind` holds what JSON said."""
+    """Whether the column of type `kind` holds the value of the JSON."""
     if said is None:
         return stored is None
     if kind == "text" or (kind == "jsonb" and mixed and isinstance(stored, str)):

@@ -1,4 +1,4 @@
-"""The fast way says what the slow way says, or leaves the page to it."""
+"""The fast path gives the same rows as the slow path, or leaves the page to it."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def test_a_table_holds_what_json_says(
 
 
 def check(table: TypedBatch, truth: list[dict[str, Any]]) -> None:
-    """Compare with the slow way, where a field that a record lacks is null."""
+    """Compare with the slow path, where a field that a record lacks is null."""
     slow = RecordBatch(truth)
     assert (table.natural, table.count) == (slow.natural, slow.count)
     assert table.beyond_double == slow.beyond_double
@@ -104,7 +104,7 @@ def check(table: TypedBatch, truth: list[dict[str, Any]]) -> None:
 
 
 def values_of(text: str, width: int) -> list[list[Any]]:
-    """What COPY reads in CSV with a backslash as escape and null as null."""
+    """The rows that COPY reads from CSV with a backslash as escape and null as null."""
     found = re.findall(r'(?:"((?:[^"\\]|\\.)*)"|([^",\n]+))([,\n])', text, re.DOTALL)
     assert "".join(f'"{t}"{end}' if not v else v + end for t, v, end in found) == text
     values = [json.loads(v) if v else re.sub(r"\\(.)", r"\1", t) for t, v, _ in found]
@@ -202,7 +202,7 @@ def test_other_record_functions_take_the_slow_way() -> None:
     ],
 )
 def test_what_a_page_is_read_as_does_not_depend_on_the_one_before(second: str) -> None:
-    """Read or left to the slow way: never as something else."""
+    """Read correctly or left to the slow path."""
     tables = TypedParser(ITEMS, {})
     assert tables.read(page_of('[{"id": 1, "a": 1, "b": 1.5, "c": "x", "d": null}]')) is not None
     read = tables.read(page_of(second))

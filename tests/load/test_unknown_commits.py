@@ -1,4 +1,4 @@
-"""Promises about a COMMIT whose answer never came, and the retry that follows."""
+"""Promises about a COMMIT whose reply never arrived, and the retry that follows."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def load_until_it_is_answered(
 def test_a_cut_while_any_commit_is_answered_leaves_each_row_once(
     proxy: CuttingProxy, query: Query, declared: dict[str, Any], pages: list[Any]
 ) -> None:
-    """Also where the load failed for its rejects: the retry says so again."""
+    """The same if the load failed for its rejects: the retry reports that again."""
     cuts = 0
     while True:
         query(EMPTY)

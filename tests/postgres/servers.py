@@ -1,4 +1,4 @@
-"""Servers of a test's own: Postgres on TCP, with TLS or without, and PgBouncer before one."""
+"""Servers for single tests: Postgres on TCP, with or without TLS, and PgBouncer in front of one."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/s
 
 @contextmanager
 def postgres_on_tcp(binaries: Path, *settings: str, tls: bool = False) -> Iterator[URL]:
-    """A server without a Unix socket; with `tls` it lets nobody in without, see `certificate`."""
+    """A server without a Unix socket; with `tls` it refuses connections without TLS."""
     with _folder(OWNER) as folder:
         data, port = folder / "data", free_port()
         flags = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
@@ -46,7 +46,7 @@ def postgres_on_tcp(binaries: Path, *settings: str, tls: bool = False) -> Iterat
 def pgbouncer(
     server: URL, mode: str, pool_size: int = 20, **more_settings: object
 ) -> Iterator[URL]:
-    """A PgBouncer before the server; the address of the same database through it."""
+    """A PgBouncer in front of the server; the URL of the same database through it."""
     host, server_port = str(server.host or server.query["host"]), server.port or 5432
     # Only their owner looks into the folders of Unix sockets.
     owner = Path(host).owner() if OWNER and host.startswith("/") else OWNER
@@ -71,7 +71,7 @@ def pgbouncer(
 
 
 def certificate(path: Path) -> None:
-    """Write a key and a certificate of 127.0.0.1 that it signed itself: it is its own CA, too."""
+    """Write a key and a self-signed certificate of 127.0.0.1, which is its own CA."""
     path.write_bytes(certificates.self_signed("warehouse"))
     path.chmod(0o600)
     _give(path, OWNER)
@@ -93,7 +93,7 @@ def _give(path: Path, owner: str | None) -> None:
 def _running(
     command: Sequence[str | Path], ready: str, folder: Path, owner: str | None
 ) -> Iterator[None]:
-    """Run a server from its line that says it is ready until the block ends."""
+    """Run a server until the block ends; waits for its line that reports readiness."""
     with subprocess.Popen(
         command, user=owner, cwd=folder, stderr=subprocess.PIPE, text=True
     ) as process:

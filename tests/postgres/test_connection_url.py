@@ -59,7 +59,7 @@ def test_what_the_url_says_of_time_comes_before_what_is_usual() -> None:
 
 
 def test_what_libpq_takes_after_the_question_mark_is_the_same_address() -> None:
-    """As embedded Postgres names its Unix socket, and others name all of it."""
+    """Embedded Postgres names its Unix socket like this; others put everything there."""
     before = read("postgresql://loader:secret@/shop?host=/run/postgresql&port=5433")
     after = read(
         "postgresql:///?host=/run/postgresql&port=5433&user=loader&password=secret&dbname=shop"
@@ -88,16 +88,16 @@ REFUSED = {
     "postgresql://u:secret@h:/d": "port must be one number",
     "postgresql://u:secret@h/d?port=abc": "has the port 'abc'",
     "postgresql://u:secret@h:70000/d": "has the port '70000'",
-    "postgresql://u:secret@h/d?host=other": "says host before the \\? and after it",
+    "postgresql://u:secret@h/d?host=other": "sets host before the \\? and after it",
     "postgresql://u:secret@h/d?sslmode=require&sslmode=disable": "has sslmode more than once",
     "postgresql://u:secret@h/d?application_name=me": "sets application_name, which the pipeline",
     "postgresql://u:secret@h/d?client_encoding=latin1": "sets client_encoding, which the pipeline",
-    "postgresql://u:secret@h/d?sslpassword=secret": "parameter sslpassword, which dbt can't be",
-    "postgresql://u:secret@h/d?service=secret": "parameter service, which dbt can't be",
+    "postgresql://u:secret@h/d?sslpassword=secret": "parameter sslpassword, which can't be",
+    "postgresql://u:secret@h/d?service=secret": "parameter service, which can't be",
     "postgresql://u:secret@h/d?connect_timeout=soon": "has connect_timeout=soon",
-    "postgresql://u:secret@/d": "names no host",
-    "postgresql://h/d": "names no user",
-    "postgresql://u:secret@h": "names no database",
+    "postgresql://u:secret@/d": "has no host",
+    "postgresql://h/d": "has no user",
+    "postgresql://u:secret@h": "has no database",
     "": "is empty",
     "no url, but a secret": "is not a URL of that form",
 }

@@ -1,4 +1,4 @@
-"""Promises of dbt's sessions: they are what the warehouse's URL says, as those of loads are."""
+"""Promises of dbt's sessions: they follow the warehouse's URL, like those of loads."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ select
 
 
 def asked(address: URL, folder: Path, *command: str) -> tuple[list[str], list[str]]:
-    """What dbt says, run as the pipeline runs it, and which errors are in that."""
+    """The output of dbt, run as the pipeline runs it, and the errors in it."""
     where = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
     folders = dict.fromkeys(("DBT_TARGET_PATH", "DBT_LOG_PATH"), str(folder))
     environment = {**Warehouse(address).dbt_environment(), **folders}

@@ -1,4 +1,4 @@
-"""Promises of a PgBouncer between loads and Postgres: its sessions are whole, or it is refused."""
+"""Promises of a PgBouncer in front of Postgres: it does not share sessions, or it is refused."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ def test_a_pooler_that_shares_sessions_is_refused_before_anything_is_written(
 ) -> None:
     with (
         pgbouncer(database, mode, pool_size) as address,
-        pytest.raises(ConfigurationError, match="Name the pooler's port for session mode"),
+        pytest.raises(ConfigurationError, match="Use the pooler's port for session mode"),
     ):
         load(address)
     assert query(SCHEMAS) == []
@@ -74,7 +74,7 @@ def test_a_pooler_that_gives_no_second_session_is_named(
     monkeypatch.setattr(pooler, "WAIT_SECONDS", 0.2)
     with (
         pgbouncer(database, "session", pool_size=1) as address,
-        pytest.raises(UnavailableError, match="Let it have two for each load at a time"),
+        pytest.raises(UnavailableError, match="Allow it two for each concurrent load"),
     ):
         load(address)
 

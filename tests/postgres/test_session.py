@@ -25,7 +25,7 @@ Query = Callable[..., list[tuple]]
 
 TEXT = "ü€ \U0001f511 你好"
 READ_TOKEN = sql.SQL("select current_setting({}, true)").format(sql.Literal(session.TOKEN))
-# What a role may set, and what becomes of our loads then.
+# Settings that a role may have, and their effect on loads.
 INHERITED = {
     "client_encoding": "latin1",
     "quote_all_identifiers": "on",
@@ -47,7 +47,7 @@ def shown(address: URL, names: list[str]) -> dict[str, str]:
 
 @pytest.fixture
 def contrary(database: URL, query: Query) -> URL:
-    """A database that sets whatever it can another way."""
+    """A database with other values of all settings that it can change."""
     for name, value in INHERITED.items():
         query(f"alter database {database.database} set {name} = '{value}'")
     assert rows(database, "show timezone") == [("Asia/Kathmandu",)]

