@@ -398,7 +398,7 @@ def test_a_post_is_not_sent_again_unless_that_is_declared(
     serve: Serve, slept: list[float], failure: Answer
 ) -> None:
     server = serve(answers(failure, GOOD))
-    with pytest.raises(UnavailableError, match=r"not sent again unless .* is_repeatable=True"):
+    with pytest.raises(UnavailableError, match=r"not retried unless .* is_repeatable=True"):
         post(server.url, is_repeatable=False)
     assert (len(server.asked), slept) == (1, [])
 

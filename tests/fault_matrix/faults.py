@@ -118,7 +118,7 @@ REFUSED: Mapping[int, Ends] = {
     403: Ends(RefusedLoginError, "answered 403 .*Correct the credentials of source 'sample'"),
     404: Ends(NotFoundError, "answered 404 .*Correct the base URL or path of source 'sample'"),
     410: Ends(NotFoundError, "answered 410 .*Correct the base URL or path of source 'sample'"),
-    413: Ends(BadRequestError, "answered 413 .*Let source 'sample' ask for less at a time"),
+    413: Ends(BadRequestError, "answered 413 .*Make source 'sample' request less at a time"),
     422: Ends(BadRequestError, "answered 422 .*Correct the request that source 'sample'"),
 }
 PASSING = (408, 425, 429, 500, 502, 503, 504)

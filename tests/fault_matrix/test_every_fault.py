@@ -178,7 +178,7 @@ def assert_fails_for_good(
         assert len(set(asked)) == len(asked)
     else:
         error = trial.load_in_vain(UnavailableError, outcome.says)
-        assert "Run it again later: what was committed is kept" in str(error)
+        assert "Run it again later: committed rows are kept" in str(error)
         assert f"(attempt {error.answer.attempts}, waited " in str(error)
         assert sum(nap.seconds for nap in naps) <= trial.settings["max_wait_seconds"]
         assert error.answer.attempts == trial.strikes() or fault.takes_time

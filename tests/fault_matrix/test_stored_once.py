@@ -161,7 +161,7 @@ def test_a_post_that_may_have_had_an_effect_is_not_sent_again_by_itself(
     [style] = named("graphql")
     trial = lab.trial(style, {**GRAPHQL, "is_repeatable": False}, **fault.settings)
     trial.plan(fault.strike(FOR_GOOD, skip=1))
-    trial.load_in_vain(UnavailableError, "A POST is not sent again unless .*is_repeatable=True")
+    trial.load_in_vain(UnavailableError, "A POST is not retried unless .*is_repeatable=True")
     assert trial.strikes() == 1
     assert len(trial.asked()) == 2
     assert (trial.rows(), lab.naps) == (ROWS[:10], [])

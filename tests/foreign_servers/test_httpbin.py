@@ -234,7 +234,7 @@ def test_a_redirect_takes_a_key_in_the_query_along(
         ("image/png", BadPayloadError, "image/png where the source declares json"),
         ("status/200", BadPayloadError, "text/html.* where the source declares json"),
         ("deny", BadPayloadError, "not JSON.*they begin"),
-        ("brotli", BadPayloadError, "packed as 'br'"),
+        ("brotli", BadPayloadError, "compressed as 'br'"),
         ("bytes/1024?seed=1", BadPayloadError, "application/octet-stream that is not utf-8"),
         ("stream-bytes/60000?seed=1", PayloadTooLargeError, "more than 50,000 bytes"),
     ],

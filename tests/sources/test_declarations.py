@@ -57,7 +57,7 @@ def test_two_resources_of_one_name_would_share_a_table() -> None:
     ],
 )
 def test_a_resource_is_named_as_a_table_can_be(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="no name for a raw table") as failure:
+    with pytest.raises(ConfigurationError, match="not a valid raw table name") as failure:
         resource(name)
     assert repr(name) in str(failure.value)
 
@@ -70,13 +70,13 @@ def test_what_postgres_can_name_a_table_is_a_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["n" * 63, "ö" * 31 + "n"])
 def test_names_that_differ_only_after_63_bytes_would_share_a_table(name: str) -> None:
     assert resource(name).name == name
-    with pytest.raises(ConfigurationError, match=f"{name}x.* 64 bytes.* cuts .* 63"):
+    with pytest.raises(ConfigurationError, match=f"{name}x.* 64 bytes.* truncates .* 63"):
         resource(f"{name}x")
 
 
 def test_a_source_whose_schema_postgres_would_cut_is_refused() -> None:
     assert Source("n" * 59, "https://api.test/", ()).name == "n" * 59
-    with pytest.raises(ConfigurationError, match=f"raw_{'n' * 60}.* 64 bytes.* cuts .* 63"):
+    with pytest.raises(ConfigurationError, match=f"raw_{'n' * 60}.* 64 bytes.* truncates .* 63"):
         Source("n" * 60, "https://api.test/", ())
 
 
