@@ -153,7 +153,7 @@ def test_a_post_asks_with_its_body_and_headers(serve: Serve) -> None:
 
 @pytest.mark.parametrize("body", [{"at": JANUARY_1}, {"limit": float("nan")}], ids=["time", "NaN"])
 def test_a_body_that_is_no_json_is_a_configuration_error(body: Any) -> None:
-    with pytest.raises(ConfigurationError, match="orders: its body is no JSON"):
+    with pytest.raises(ConfigurationError, match="orders: its body is not JSON"):
         first(resource(method="POST", body=body))
 
 

@@ -268,13 +268,13 @@ def test_a_total_ends_reading_where_it_is_known(total: Any, goes_on: bool) -> No
 
 @pytest.mark.parametrize("total", ["many", {"value": 2}, [2]], ids=repr)
 def test_a_total_that_is_no_number_is_an_error(total: Any) -> None:
-    with pytest.raises(BadPayloadError, match="as its 'total', which is no number"):
+    with pytest.raises(BadPayloadError, match="as its 'total', which is not a number"):
         offset(total="total")(page({"items": [{"id": 1}], "total": total}))
 
 
 def test_a_first_number_that_is_none_is_a_configuration_error() -> None:
     wrong = page({"items": [1]}, HttpRequest(f"{URL}orders?page=first"))
-    with pytest.raises(ConfigurationError, match="asked with 'first' as its 'page'"):
+    with pytest.raises(ConfigurationError, match="requested with 'first' as its 'page'"):
         page_number()(wrong)
 
 
@@ -344,7 +344,7 @@ def test_a_circle_is_an_error_that_names_both_requests(
         read(server.url, orders)
     base = server.url.rstrip("/")
     back = list(links.values())[-1]
-    assert f"runs in a circle: {base}{said} {base}{back}." in str(failure.value)
+    assert f"paging loops: {base}{said} {base}{back}." in str(failure.value)
     assert server.asked == list(links)
 
 
@@ -362,7 +362,7 @@ def test_a_server_that_ignores_what_it_is_asked_for_is_a_circle(
     serve: Serve, declared: dict[str, Any]
 ) -> None:
     server = serve(lambda _: Answer(b'[{"id": 1}]'))
-    with pytest.raises(BadPayloadError, match="circle") as failure:
+    with pytest.raises(BadPayloadError, match="loops") as failure:
         read(server.url, Resource("orders", "orders", records_at(), **declared))
     assert len(server.asked) <= 2
     assert str(failure.value).count(f"{server.url}orders") == 2
@@ -477,5 +477,5 @@ def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) ->
 
 def test_a_page_with_records_that_leads_to_itself_is_a_circle() -> None:
     same = {"items": [{"id": 1}], "next": f"{URL}orders?at=2"}
-    with pytest.raises(BadPayloadError, match="circle"):
+    with pytest.raises(BadPayloadError, match="loops"):
         read(URL, orders(next_url("next")), sparse({"": {"items": [], **same}, "2": same}))

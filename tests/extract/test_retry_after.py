@@ -51,5 +51,5 @@ def test_a_text_that_is_no_form_at_all_is_quoted(text: str) -> None:
     assert wait is not None
     assert (wait.seconds, wait.said) == (
         0,
-        f"How long it asks to wait can't be read (Retry-After: {text!r}).",
+        f"The wait it asks for can't be read (Retry-After: {text!r}).",
     )

@@ -186,7 +186,7 @@ def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, p
     """A→A, and A→B→A; each page is stored once, and when the API is mended, the rest follows."""
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "pages": pages, "times": FOR_GOOD})
-    error = trial.load_in_vain(BadPayloadError, "The paging runs in a circle")
+    error = trial.load_in_vain(BadPayloadError, "The paging loops")
     assert trial.strikes() == len(trial.asked()) == pages + 1
     first, *_, last = trial.asked()
     assert [word for word in first.words + last.words if word not in str(error)] == []
@@ -201,7 +201,7 @@ def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, p
 def test_a_page_that_leads_to_itself_is_such_a_circle(lab: Lab, style: Style) -> None:
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "times": FOR_GOOD, "skip": 1})
-    trial.load_in_vain(BadPayloadError, r"circle: .*position=10 leads back to .*position=10\b")
+    trial.load_in_vain(BadPayloadError, r"loops: .*position=10 leads back to .*position=10\b")
     assert trial.strikes() == 1
     assert trial.ids() == IDS[:10]
     trial.lift()
@@ -224,7 +224,7 @@ def test_the_same_rows_again_are_a_circle_whatever_else_the_page_says(
     """An API that does not know the parameter sends its first page for ever, with a time in it."""
     trial = lab.trial(style)
     trial.plan(*same_rows(3))
-    trial.load_in_vain(BadPayloadError, "The paging runs in a circle")
+    trial.load_in_vain(BadPayloadError, "The paging loops")
 
 
 @pytest.mark.parametrize("style", LINKED, ids=str)
