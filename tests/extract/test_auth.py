@@ -429,8 +429,8 @@ def test_an_answer_without_a_token_is_a_refused_login(
         ("http://203.0.113.7/token", "in clear text"),
         ("http://169.254.169.254/token", "link-local"),
         ("https://me:pa55word@203.0.113.7/token", "has a user or a password in it"),
-        ("file:///token", "no HTTP address"),
-        ("/token", "can't be asked"),
+        ("file:///token", "not an HTTP address"),
+        ("/token", "can't be requested"),
     ],
 )
 def test_a_token_is_not_asked_for_where_the_secret_would_be_seen(

@@ -437,7 +437,7 @@ def test_headers_that_cannot_be_sent_are_a_configuration_error(
     server = serve(answers(GOOD))
     with (
         Client(Source("shop", server.url, ())) as client,
-        pytest.raises(ConfigurationError, match="can't be asked"),
+        pytest.raises(ConfigurationError, match="can't be requested"),
     ):
         client.get(HttpRequest(server.url, headers=headers))
     assert (server.asked, slept) == ([], [])

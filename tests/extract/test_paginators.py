@@ -126,9 +126,9 @@ def test_the_last_page_names_no_next_one(document: Any) -> None:
 
 
 def test_a_next_page_that_is_no_address_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be requested"):
         next_url("next")(page({"next": "http://["}))
-    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be requested"):
         next_link()(page([], Link='<http://[>; rel="next"'))
 
 

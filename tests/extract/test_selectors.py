@@ -272,7 +272,7 @@ def test_csv_is_read_as_it_is_found(body: bytes, records: list[Any]) -> None:
     [
         (b"a,b\n1,2\n3\n", "row 2 has 1 values for 2 names"),
         (b"a,b\n1,2,3\n", "row 1 has 3 values for 2 names"),
-        (b"a,b,a\n1,2,3\n", "a name stands twice in its first line"),
+        (b"a,b,a\n1,2,3\n", "a name is repeated in its first line"),
         (b'a,b\n1,"2\n3,4\n', "unexpected end of data"),
         (b'a,b\n"1"x,2\n', "',' expected after '\"'"),
     ],
@@ -410,7 +410,7 @@ def test_csv_without_the_columns_of_the_key_is_an_error(
 
 def test_a_line_of_text_is_no_csv_without_a_key_either(serve: Serve) -> None:
     server = serve(lambda _: Answer(b"Sorry, no.", headers={"Content-Type": "text/plain"}))
-    with pytest.raises(BadPayloadError, match=r"'Sorry, no\.' is all that it has"):
+    with pytest.raises(BadPayloadError, match=r"'Sorry, no\.' is all it contains"):
         read(server.url, Resource("orders", "orders", csv_rows(";"), disposition="replace"))
 
 

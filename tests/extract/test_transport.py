@@ -92,7 +92,7 @@ def test_an_answer_that_drips_is_given_up_in_time(
 
     server = serve(lambda _: Answer(wire=say()))
     began_at = monotonic()
-    with pytest.raises(UnavailableError, match=r"no answer in time \(\w*Time\w*\)"):
+    with pytest.raises(UnavailableError, match=r"no response in time \(\w*Time\w*\)"):
         get(server.url, answer_timeout_seconds=0.2, max_wait_seconds=0)
     assert 0.2 <= monotonic() - began_at < 5
 
@@ -101,7 +101,7 @@ def test_a_silent_server_is_given_up_after_the_read_timeout(
     serve: Serve, slowly: Callable[[bytes], Iterator[bytes]]
 ) -> None:
     server = serve(lambda _: Answer(wire=slowly(b"")))
-    with pytest.raises(UnavailableError, match=r"no answer in time \(ReadTimeout\)"):
+    with pytest.raises(UnavailableError, match=r"no response in time \(ReadTimeout\)"):
         get(server.url, read_timeout_seconds=0.05, max_wait_seconds=0)
 
 
@@ -118,7 +118,7 @@ def test_redirects_share_the_time_of_one_answer(
         return Answer(status=302, headers={"Location": f"{path}b"})
 
     server = serve(answer)
-    with pytest.raises(UnavailableError, match="no answer in time"):
+    with pytest.raises(UnavailableError, match="no response in time"):
         get(server.url, answer_timeout_seconds=9, max_wait_seconds=0)
     assert server.asked == ["/", "/b"]
 
@@ -318,7 +318,7 @@ def test_a_trusted_server_is_read_and_bounded_in_time_over_tls(
     said = [Answer(BODY), Answer(wire=slowly(b"H"))]
     server = serve(one_after_the_other(*said), tls=tls)
     assert get(server.url).body == BODY
-    with pytest.raises(UnavailableError, match="no answer in time"):
+    with pytest.raises(UnavailableError, match="no response in time"):
         get(server.url, answer_timeout_seconds=0.2, max_wait_seconds=0)
 
 

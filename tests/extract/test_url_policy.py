@@ -120,7 +120,7 @@ def test_these_may_be_asked(base_url: str, url: str, hosts: tuple[str, ...]) -> 
 )
 @pytest.mark.usefixtures("resolved")
 def test_other_hosts_are_refused(url: str, hosts: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=r"`hosts`|no HTTP address"):
+    with pytest.raises(ConfigurationError, match=r"`hosts`|not an HTTP address"):
         url_policy.check(url, source("https://api.test", hosts=hosts))
 
 
@@ -154,7 +154,7 @@ def test_a_refused_host_is_named_as_it_has_to_be_allowed() -> None:
 )
 @pytest.mark.usefixtures("resolved")
 def test_what_is_no_http_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="it is no HTTP address"):
+    with pytest.raises(ConfigurationError, match="it is not an HTTP address"):
         url_policy.check(url, source(url))
 
 
@@ -302,11 +302,11 @@ def test_a_redirect_to_a_host_that_is_allowed_is_followed_with_the_login(
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("file:///etc/passwd", "no HTTP address"),
+        ("file:///etc/passwd", "not an HTTP address"),
         ("http://169.254.169.254/", "may not lead there"),
         ("http://user:pa55word@127.0.0.1:1/", "may not lead there"),
         ("//evil.test/", "may not lead there"),
-        ("http://[", "no HTTP address"),
+        ("http://[", "not an HTTP address"),
     ],
 )
 def test_a_redirect_to_nowhere_good_is_refused(serve: Serve, target: str, said: str) -> None:

@@ -101,7 +101,7 @@ def _status(code: int, outcome: Outcome, header: str = "") -> Fault:
 
 
 LOST = Passes("the connection failed")
-TOO_LATE = Passes("no answer in time")
+TOO_LATE = Passes("no response in time")
 TOO_LARGE = Ends(PayloadTooLargeError, "max_body_bytes")
 NOT_JSON = Ends(BadPayloadError, "that are not JSON")
 NO_CSV = Ends(BadPayloadError, "is not CSV as declared")

@@ -227,7 +227,7 @@ def test_a_redirect_takes_a_key_in_the_query_along(
         ("status/410", NotFoundError, "Correct the base URL or path"),
         ("status/418", BadRequestError, "teapot"),
         ("redirect/11", ConfigurationError, "redirected more than 10 times"),
-        ("redirect-to?url=file:///etc/passwd", ConfigurationError, "no HTTP address"),
+        ("redirect-to?url=file:///etc/passwd", ConfigurationError, "not an HTTP address"),
         ("redirect-to?url=http://169.254.169.254/", ConfigurationError, "169.254.169.254"),
         ("html", BadPayloadError, "text/html.* where the source declares json.*Moby-Dick"),
         ("xml", BadPayloadError, "application/xml where the source declares json"),
@@ -263,8 +263,8 @@ def test_what_is_no_page_ends_in_the_error_that_says_what_to_do(
         ("status/500", {}, "answered 500"),
         ("status/503", {}, "answered 503"),
         ("drip?duration=0&numbytes=3&code=502", {}, "answered 502"),
-        ("drip?duration=30&numbytes=300", {"answer_timeout_seconds": 0.6}, "no answer in time"),
-        ("delay/9", {"read_timeout_seconds": 0.3}, "no answer in time"),
+        ("drip?duration=30&numbytes=300", {"answer_timeout_seconds": 0.6}, "no response in time"),
+        ("delay/9", {"read_timeout_seconds": 0.3}, "no response in time"),
     ],
 )
 def test_an_api_that_is_busy_down_or_slow_is_given_up_in_time(
