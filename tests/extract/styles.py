@@ -1,4 +1,4 @@
-"""Every style of paging: what a source declares for it, and an API that pages so."""
+"""Every paging style: its declaration, and an API that uses it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """What an API gives in one answer: records up to `end` of `total`, in pages of `size`."""
+    """One response of an API: records up to `end` of `total`, in pages of `size`."""
 
     asked: Asked
     end: int
@@ -52,7 +52,7 @@ class Part:
 
     @property
     def token(self) -> str | None:
-        """What stands for the next part."""
+        """The token of the next part."""
         return None if self.is_last else f"t/{self.end}+?"
 
 

@@ -1,4 +1,4 @@
-"""Promises of pages: what an API is asked for, in which order, and where reading goes on."""
+"""Promises of pages: the requests, their order, and where reading resumes."""
 
 import json
 from datetime import datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Promises of paging: every record is read once, in every style, also when reading goes on."""
+"""Promises of paging: every record is read once, in every style, even after a resume."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 
 
 def records(notes: list[str]) -> list[Record]:
-    """Records whose `id` says how many there are up to it."""
+    """Records whose `id` is their position."""
     return [{"id": number, "note": note} for number, note in enumerate(notes, start=1)]
 
 
@@ -51,7 +51,7 @@ def page(document: Any, request: HttpRequest | None = None, **headers: str) -> P
 def test_every_record_is_read_once_however_short_the_pages(
     style: Any, notes: list[str], sizes: list[int]
 ) -> None:
-    """A short page is not the last one: servers cap what they are asked for, each time anew."""
+    """A short page is not the last one: servers cap each page as they like."""
     api = style.api(records(notes), sizes)
     assert rows(read(URL, style.resource, api)) == records(notes)
 
@@ -384,7 +384,7 @@ def test_pages_without_records_may_come_again(serve: Serve) -> None:
 
 
 def sparse(documents: dict[str, Any]) -> Any:
-    """An API with these answers, by the value of the one query parameter; an empty list beyond."""
+    """An API with these responses by the value of its query parameter; then an empty list."""
 
     def answer(asked: Asked) -> Answer:
         [value] = [*asked_params(asked).values()] or [""]
@@ -423,7 +423,7 @@ def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows
     ids=["offset and more", "offset and total", "keyset and more"],
 )
 def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, said: str) -> None:
-    """Where to go on is not known: to end would lose what follows."""
+    """The next position is unknown, and ending would lose what follows."""
     empty = {"items": [], "has_more": True, "total": 30}
     api = sparse({"": {**empty, "items": [{"id": 1}]}, "1": empty})
     with pytest.raises(BadPayloadError, match=f"no records, but its {said}"):

@@ -170,7 +170,7 @@ def test_own_records_of_a_body_that_is_no_json_are_not_compared() -> None:
 
 @pytest.mark.parametrize("records", [records_at("items"), csv_rows()], ids=repr)
 def test_the_projects_own_functions_are_not_compared(records: Any) -> None:
-    """They return all that there is; so a list of a strange name is no error."""
+    """They return every record, so a list with an unknown name is not an error."""
     body = b'{"items": [], "other": [{"id": 1}]}' if records == records_at("items") else b"id\n"
     kind = "application/json" if body.startswith(b"{") else "text/csv"
     resource = Resource("orders", "orders", records, paging=offset("offset"))

@@ -1,4 +1,4 @@
-"""Promises of the waits that headers ask for: whatever a server writes, reading it is safe."""
+"""Promises of requested waits: any header of a server can be read safely."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flows.extract.retry_after import LIMIT_HEADER, RESET_HEADERS, requested_wait
 
-# What the forms are made of, so that texts that are nearly right come up.
+# Parts of valid forms, to generate texts that are nearly right.
 PIECES = st.sampled_from(
     [
         *"0123456789.,;:=-+ \"'",

@@ -1,4 +1,4 @@
-"""Promises of records: where they are found in a body, and what is no body of that kind."""
+"""Promises of selectors: where records are found in a body, and which bodies are refused."""
 
 import csv
 import gzip
@@ -43,7 +43,7 @@ def page(body: bytes | Any, content_type: str = JSON) -> Page:
 
 
 def found(serve: Serve, records: Records, answer: Answer) -> list[Any]:
-    """The records that are read of a server with one answer."""
+    """The records read from a server with one response."""
     return rows(read(serve(lambda _: answer).url, Resource("orders", "orders", records)))
 
 
@@ -160,7 +160,7 @@ def test_lines_of_json_are_the_values_that_were_written(
 @given(st.text(alphabet='[]{},:"\\ \n1ae', max_size=14))
 @pytest.mark.parametrize("last_line", ["", '{"a": 1}'], ids=["alone", "before another"])
 def test_lines_are_cut_out_as_they_are_or_not_at_all(last_line: str, text: str) -> None:
-    """Lines that are no JSON, but would be if they were joined, are not joined."""
+    """Lines that would be valid JSON only when joined are not joined."""
     lines = page(f"{text}\n{last_line}".encode(), "application/x-ndjson")
     raw = ndjson().raw(lines)
     if raw is not None:
@@ -445,7 +445,7 @@ def test_only_a_list_at_a_path_can_be_optional() -> None:
 
 
 def partial_answer(errors: Any) -> Answer:
-    """As GraphQL answers in part (https://spec.graphql.org/October2021/#sec-Errors)."""
+    """As in partial responses of GraphQL (https://spec.graphql.org/October2021/#sec-Errors)."""
     document = {"data": {"items": [{"id": 1}]}, "errors": errors}
     return Answer(json.dumps(document).encode())
 

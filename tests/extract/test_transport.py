@@ -1,4 +1,4 @@
-"""Promises of a connection: an answer is whole, in time, and no larger than allowed."""
+"""Promises of a connection: a response is complete, in time, and no larger than allowed."""
 
 import gzip
 import socket
@@ -41,7 +41,7 @@ def get(url: str, **changes: Any) -> Page:
 
 
 def wire(*parts: str | bytes) -> Answer:
-    """An answer byte for byte."""
+    """A response byte for byte."""
     return Answer(wire=[part.encode() if isinstance(part, str) else part for part in parts])
 
 
@@ -124,7 +124,7 @@ def test_redirects_share_the_time_of_one_answer(
 
 
 def test_the_time_that_was_left_is_not_the_next_requests_timeout() -> None:
-    """A connection is kept open; what is sent on it next has all its time again."""
+    """A connection stays open; the next request on it gets the full time."""
     ours, theirs = socket.socketpair()
     with ours, theirs, deadline(within_seconds=0.1):
         ours.settimeout(60)
@@ -294,7 +294,7 @@ def test_a_body_that_never_ends_is_given_up_at_its_limit(serve: Serve) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1, signed by nobody else, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     path = tmp_path_factory.mktemp("tls") / "shop.pem"
     path.write_bytes(certificates.self_signed("shop"))
     return path

@@ -1,4 +1,4 @@
-"""Promises about addresses: which are asked, and which see the login."""
+"""Promises about addresses: which may be requested, and which may see the login."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -253,7 +253,7 @@ def get(url: str, login: Any = None, hosts: tuple[str, ...] = (), **request: Any
 
 
 def redirect(to: str | Callable[[Asked], str], status: int = 302) -> Callable[[Asked], Answer]:
-    """Redirects everything but what ends in `/there`."""
+    """Redirects everything except paths that end in `/there`."""
 
     def answer(asked: Asked) -> Answer:
         if asked.split("?")[0].endswith("/there"):
@@ -385,7 +385,7 @@ def test_a_next_link_to_another_host_is_followed_only_if_it_is_allowed(
 def test_a_page_that_leads_nowhere_good_is_not_a_point_to_go_on_from(
     serve: Serve, link: str
 ) -> None:
-    """Or the next load would begin with that address, and fail as well."""
+    """Otherwise the next load would start with that address and fail as well."""
     body = f'{{"items": [1], "next": "{link}"}}'.encode()
     server = serve(
         lambda asked: Answer(body if asked == "/b" else body.replace(link.encode(), b"b"))

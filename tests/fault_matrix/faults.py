@@ -1,4 +1,4 @@
-"""The table: what the sample API can do wrong, and how a load that meets it has to end.
+"""The table: the faults of the sample API, and the expected outcome of a load for each.
 
 What it can do to the rows themselves is in the tests of moving rows and of changed shapes.
 """
@@ -19,26 +19,26 @@ from flows.errors import (
 )
 from tests.fault_matrix.styles import Style
 
-# Between an ordinary page, a thousand bytes or two, and one that is too large.
+# Between an ordinary page (a thousand bytes or two) and one that is too large.
 BODY_LIMIT_BYTES = 100_000
 TOO_MANY_BYTES = 1_000_000
-# Far above what an answer takes here, far below what a slow one takes.
+# Far above the time of a normal response here, far below that of a slow one.
 TIMEOUT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Goes:
-    """Every row and no wait: the answer is as good as the right one."""
+    """Every row and no wait: the response is equivalent to the correct one."""
 
 
 @dataclass(frozen=True)
 class Stops:
-    """Taken at its word: there are no rows here, so reading ends well; the next load reads on."""
+    """Believed: there are no rows here, so the load succeeds; the next load reads the rest."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Asked again, it may be gone: then every row, else the load ends as unavailable.
+    """A retry may succeed: then every row; otherwise the load fails as unavailable.
 
     Attributes:
         asked_seconds: how long the API asks to wait; None where that is left to us.
@@ -50,7 +50,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Ends:
-    """This error, at once: asked again, the API would answer the same."""
+    """This error, at once: a retry would get the same response."""
 
     kind: type[EltError]
     says: str
@@ -85,7 +85,7 @@ class Fault:
         return self.name
 
     def outcome_in(self, style: Style) -> Outcome | None:
-        """What becomes of a load in a style; None where there is no such fault."""
+        """The outcome of a load in a style; None where there is no such fault."""
         if self.only and style.name not in self.only:
             return None
         return self.but.get(style.name, self.outcome)
@@ -122,7 +122,7 @@ REFUSED: Mapping[int, Ends] = {
     422: Ends(BadRequestError, "answered 422 .*Correct the request that source 'sample'"),
 }
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-# Those with which an API says that it was asked too often.
+# Statuses that report a rate limit.
 LIMITED = (403, 429, 503)
 WAIT_SECONDS = 7
 RETRY_AFTER = ("retry_after", "retry_after_date")
@@ -162,7 +162,7 @@ WAITS = (
         for code, header in product(sorted({*REFUSED} - {403}), (*RETRY_AFTER, *RESETS))
     ),
 )
-# What a 403 says where it means 429, at GitHub and at Google.
+# Bodies of a 403 that means 429, at GitHub and at Google.
 LIMIT_BODIES = {
     "github": {"message": "You have exceeded a secondary rate limit."},
     "google": {"error": {"code": 403, "errors": [{"reason": "userRateLimitExceeded"}]}},

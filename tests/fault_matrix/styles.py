@@ -69,7 +69,7 @@ class Style:
 
     @property
     def target(self) -> str:
-        """What path and query of its requests begin with."""
+        """The prefix of path and query of its requests."""
         return "/" + self.path.format(**self.partition.values)
 
     @property

@@ -80,7 +80,7 @@ def assert_goes_on(trial: Trial, clean: list[Any]) -> None:
 
 
 def assert_no_secret_in(trial: Trial, error: EltError) -> None:
-    """Nor in what is kept for the next load."""
+    """Nor in what is stored for the next load."""
     [(kept,)] = trial.query(EVERYTHING_KEPT)
     texts = f"{error} {error.answer} {error.__cause__} {kept}"
     assert str(error) in kept
@@ -254,7 +254,7 @@ def test_an_answer_that_is_too_large_for_a_token_is_not_read_to_its_end(
 
 
 def assert_gives_no_token(lab: Lab, kind: type[EltError], fault: dict[str, Any]) -> None:
-    """It ends in this error, asks for no page and shows no secret; the next load reads all."""
+    """It ends in this error, requests no page and shows no secret; the next load reads all."""
     clean = lab.clean_requests(OAUTH2)
     trial = lab.trial(OAUTH2, max_body_bytes=BODY_LIMIT_BYTES)
     trial.plan({"path": TOKEN_PATH, "times": FOR_GOOD, **fault})

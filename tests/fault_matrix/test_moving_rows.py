@@ -1,4 +1,4 @@
-"""Promises about rows that come late, twice, or move while they are read, and about circles.
+"""Promises about rows that come late, twice, or move while they are read, and about loops.
 
 A style that finds its next page by position can't know that rows moved: what it misses is named
 here, and that the next load brings it. One that goes on from the last row, or by time, misses none.
@@ -55,7 +55,7 @@ class Move:
         return self.name
 
     def ids_in(self, style: Style) -> set[int]:
-        """By time, rows of days before the window are not asked for."""
+        """By time, rows of days before the window are not requested."""
         return {*self.ids} & {*IDS} if style.finds_by == "time" else {*self.ids}
 
 
@@ -133,7 +133,7 @@ def since(_: Partition, window: Window) -> Params:
 def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a_full_refresh(
     lab: Lab, style: Style, fault: Mapping[str, Any]
 ) -> None:
-    """Row 11 is fourteen days older than the newest; by the cursor, it is not asked for again."""
+    """Row 11 is fourteen days older than the newest; by the cursor, it is not requested again."""
     short, long = timedelta(days=3), timedelta(days=20)
     for lookback, request, finds in (
         (long, LoadOptions(), True),
@@ -154,7 +154,7 @@ def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a
 def test_rows_that_move_before_a_load_goes_on_are_read_by_the_next_load_at_the_latest(
     lab: Lab, style: Style
 ) -> None:
-    """The load goes on where the other failed, but what is there has changed meanwhile."""
+    """The load resumes where the other failed, but the rows there have changed meanwhile."""
     trial = lab.trial(style)
     trial.plan({"fault": "503", "times": FOR_GOOD, "skip": 1})
     trial.load_in_vain(UnavailableError, "answered 503")
@@ -169,7 +169,7 @@ def test_rows_that_move_before_a_load_goes_on_are_read_by_the_next_load_at_the_l
 
 
 def test_time_that_passes_without_its_rows_is_read_again_only_with_a_lookback(lab: Lab) -> None:
-    """An API that answers 204 says that nothing happened then; append has to believe it, too."""
+    """An API that sends 204 reports that nothing happened; append has to believe it as well."""
     [windows] = named("windows")
     for declared in ({}, {"key": (), "disposition": "append"}):
         trial = lab.trial(windows, {**declared, "cursor": IN_STEPS})
@@ -210,7 +210,7 @@ def test_a_page_that_leads_to_itself_is_such_a_circle(lab: Lab, style: Style) ->
 
 
 def same_rows(count: int) -> list[dict[str, Any]]:
-    """Plans of answers with the same ten rows, but each with its own number beside them."""
+    """Plans of responses with the same ten rows, each with its own number beside them."""
     return [
         {"fault": "answer", "body": {"items": ROWS[:10], "total": 10_000, "answer": number}}
         for number in range(count)
@@ -231,7 +231,7 @@ def test_the_same_rows_again_are_a_circle_whatever_else_the_page_says(
 def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
     lab: Lab, style: Style
 ) -> None:
-    """Some APIs have empty pages among others: only the declaration can say when it is enough."""
+    """Some APIs have empty pages in between: only the declaration can set a limit."""
     trial = lab.trial(style, {"max_pages": 8})
     trial.plan({"fault": "next_link", "to": "endless", "times": FOR_GOOD})
     entry = trial.load()
@@ -244,7 +244,7 @@ def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
 def test_a_resume_point_that_has_expired_is_given_up_once(
     lab: Lab, style: Style, status: str
 ) -> None:
-    """As page tokens do: the next load is complete, and has asked the dead one once."""
+    """As page tokens do: the next load is complete, and requested the expired one once."""
     trial = lab.trial(style)
     trial.plan({"fault": "503", "skip": 1, "times": FOR_GOOD})
     trial.load_in_vain(UnavailableError, "answered 503")

@@ -1,4 +1,4 @@
-"""Promises about what is stored when a load fails and is run again: nothing twice, nothing lost."""
+"""Promises about rows when a load fails and is run again: no duplicates, no losses."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -157,7 +157,7 @@ NOT_SENT_AGAIN = [
 def test_a_post_that_may_have_had_an_effect_is_not_sent_again_by_itself(
     lab: Lab, fault: Fault
 ) -> None:
-    """The next load sends it, when a person or a schedule says so."""
+    """The next load sends it, when a person or a schedule starts it."""
     [style] = named("graphql")
     trial = lab.trial(style, {**GRAPHQL, "is_repeatable": False}, **fault.settings)
     trial.plan(fault.strike(FOR_GOOD, skip=1))
@@ -181,7 +181,7 @@ def children_of(parents: str) -> Resource:
 
 
 def test_a_parent_whose_children_fail_does_not_keep_the_others_from_theirs(lab: Lab) -> None:
-    """Each has its own entry in the ledger, and its own point to go on from."""
+    """Each has its own entry in the ledger, and its own resume point."""
     parents = lab.trial(replace(CHILDREN_OF_ONE, path="parents", partition=Partition()))
     parents.name, parents.declared = "parents", {"partitions": (Partition(),)}
     parents.load()

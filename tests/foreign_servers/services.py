@@ -21,7 +21,7 @@ import pytest
 from deployments.local.processes import child, free_port, wait_for
 
 JSON_SERVER = "json-server@0.17.4"
-# What json-server needs is taken as it was on this day: the same packages at every install.
+# json-server's dependencies are pinned to this day: the same packages at every install.
 PACKAGES_OF = "2026-11-01"
 START_SECONDS = 30
 INSTALL_SECONDS = 60

@@ -56,7 +56,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asking(httpbin: Source, path: str, *key: str, records: str = "", **changes: Any) -> Source:
-    """The source with one resource, `answer`: the record that is at the path."""
+    """The source with one resource, `answer`: the record at the path."""
     answer = Resource("answer", path, record_at(records), key=key)
     return replace(httpbin, resources=(answer,), **changes)
 
@@ -67,7 +67,7 @@ def without_headers(records: list[Record]) -> list[Record]:
 
 
 def held(httpbin: Source) -> dict[str, list[Record]]:
-    """What the source's resources have in them, by their names."""
+    """The rows of the source's resources, by name."""
     url = httpbin.base_url
     echo = {"args": {}, "origin": "127.0.0.1"}
     more = {"data": "", "files": {}, "form": {}}
@@ -105,7 +105,7 @@ def test_every_kind_of_answer_arrives_and_a_second_load_changes_nothing(
 def test_what_is_declared_is_sent_and_only_gzip_is_asked_for(
     httpbin: Source, connection: Connection, query: Query
 ) -> None:
-    """The tests have brotli installed: what can be read must not depend on that."""
+    """The tests have brotli installed; supported encodings must not depend on that."""
     load_resource(connection, httpbin, "posted")
     (posted,) = stored(query, httpbin, "posted", "url")
     assert posted["headers"]["X-Shop"] == "north"
@@ -150,7 +150,7 @@ def test_a_login_is_understood(
 def test_a_token_is_fetched_first_and_then_sent(
     httpbin: Source, connection: Connection, query: Query
 ) -> None:
-    """It gives out no tokens, but answers a POST with the JSON that the query asks for."""
+    """It issues no tokens, but responds to a POST with the JSON given in the query."""
     login = OAuth2(f"{httpbin.base_url}response-headers?access_token=given", "elt", "httpbin-token")
     source = asking(httpbin, "bearer", "token", login=login)
     load_resource(connection, source, "answer")

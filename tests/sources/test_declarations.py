@@ -18,7 +18,7 @@ def resource(name: str = "orders", **declared: Any) -> Resource:
 
 
 def by(parent: str, *columns: str) -> dict[str, Any]:
-    """Partitions by rows of a parent, with what they need to be told apart."""
+    """Partitions by rows of a parent, with the columns that distinguish them."""
     named = dict.fromkeys(columns or ("parent",), "id")
     return {
         "key": (*named, "id"),

@@ -113,7 +113,7 @@ def test_no_module_hides_a_package_that_is_imported() -> None:
 
 
 def test_no_module_beside_the_flows_hides_anything_installed() -> None:
-    """What the packages import among themselves is looked up on `sys.path`, too."""
+    """Imports among the packages are looked up on `sys.path` as well."""
     beside = {file.stem for file in FLOWS.iterdir() if file.suffix == ".py" or file.is_dir()}
     installed = packages_distributions().keys() | sys.stdlib_module_names
     assert {"prefect", "http"} <= installed

@@ -1,4 +1,4 @@
-"""Promises of the sources: how they are found, and what they ask their APIs for."""
+"""Promises of the sources: how they are found, and what they request."""
 
 import os
 import shutil
