@@ -227,7 +227,7 @@ REFUSALS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
+def test_a_token_refused_without_a_401_is_renewed_once(
     serve: Serve, tokens: Tokens, slept: list[float], refusal: Answer
 ) -> None:
     login = tokens()
@@ -246,7 +246,7 @@ def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_fixed_token_that_is_refused_otherwise_is_a_refused_login(
+def test_a_fixed_token_refused_without_a_401_is_a_refused_login(
     serve: Serve, refusal: Answer
 ) -> None:
     api = serve(lambda _: refusal)

@@ -282,7 +282,7 @@ def test_a_moment_is_waited_for_however_it_is_written(
     ids=str,
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_the_end_of_a_limit_that_is_not_reached_is_not_waited_for(
+def test_the_reset_of_a_limit_that_is_not_reached_is_ignored(
     serve: Serve, slept: list[float], headers: dict[str, str], status: int
 ) -> None:
     """GitHub sends its hourly limit's end also where it means another limit."""

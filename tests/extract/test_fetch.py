@@ -80,12 +80,12 @@ def test_a_repeated_parameter_survives_paging() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1.5, {"a": 1}, JANUARY_1, ["a", None], b"a", [["a"]]])
-def test_a_parameter_of_another_type_is_refused_when_it_is_declared(value: Any) -> None:
+def test_a_parameter_of_an_unsupported_type_is_refused_when_declared(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="orders: the query parameter 'since' has"):
         resource(params={"since": value})
 
 
-def test_a_parameter_of_another_type_that_a_function_returns_is_refused() -> None:
+def test_a_parameter_of_an_unsupported_type_from_a_function_is_refused() -> None:
     orders = resource(params=lambda partition, window: {"since": window.since})
     with pytest.raises(ConfigurationError, match="of type datetime"):
         first(orders)

@@ -316,7 +316,7 @@ def test_paging_that_could_not_work_is_refused_when_it_is_declared(declare: Any)
         ({"a": {"b": {"c": [1, {"d": 2}]}}}, "a.b", {"c": [1, {"d": 2}]}),
     ],
 )
-def test_a_name_with_dots_goes_deeper_unless_there_is_one_of_just_that_name(
+def test_dots_name_a_nested_field_unless_a_field_has_exactly_that_name(
     document: Any, field: str, value: Any
 ) -> None:
     assert value_at(page(document), field) == value
@@ -333,7 +333,7 @@ CIRCLES = {
 
 
 @pytest.mark.parametrize(("links", "said"), CIRCLES.values(), ids=CIRCLES)
-def test_a_circle_is_an_error_that_names_both_requests(
+def test_a_loop_is_an_error_that_names_both_requests(
     serve: Serve, links: dict[str, str], said: str
 ) -> None:
     server = serve(
@@ -358,7 +358,7 @@ def test_a_circle_is_an_error_that_names_both_requests(
     ],
     ids=["offset", "page number", "keyset", "offset in the body"],
 )
-def test_a_server_that_ignores_what_it_is_asked_for_is_a_circle(
+def test_a_server_that_ignores_the_requested_position_is_a_loop(
     serve: Serve, declared: dict[str, Any]
 ) -> None:
     server = serve(lambda _: Answer(b'[{"id": 1}]'))
@@ -402,7 +402,7 @@ DONE = {"items": [{"id": 9}], "has_more": False}
 
 
 @pytest.mark.parametrize("field", ["has_more", "pages"])
-def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows(
+def test_page_numbers_continue_after_an_empty_page_that_reports_more(
     field: str,
 ) -> None:
     between = {"items": [], "has_more": True, "pages": 4}
@@ -422,7 +422,7 @@ def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows
     ],
     ids=["offset and more", "offset and total", "keyset and more"],
 )
-def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, said: str) -> None:
+def test_an_empty_page_that_reports_more_is_an_error(paging: Any, said: str) -> None:
     """The next position is unknown, and ending would lose what follows."""
     empty = {"items": [], "has_more": True, "total": 30}
     api = sparse({"": {**empty, "items": [{"id": 1}]}, "1": empty})
@@ -431,7 +431,7 @@ def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, 
 
 
 @pytest.mark.parametrize("total", [0, -1, None])
-def test_an_empty_page_ends_the_reading_where_nothing_says_that_more_follows(total: Any) -> None:
+def test_an_empty_page_that_reports_nothing_more_ends_the_reading(total: Any) -> None:
     api = sparse({"": {"items": [], "total": total, "has_more": None}})
     for paging in (offset("at", total="total", more="has_more"), page_number(total_pages="total")):
         assert rows(read(URL, orders(paging), api)) == []
@@ -475,7 +475,7 @@ def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) ->
     assert rows(read(URL, orders(paging), api)) == [{"id": 1}]
 
 
-def test_a_page_with_records_that_leads_to_itself_is_a_circle() -> None:
+def test_a_page_with_records_that_leads_to_itself_is_a_loop() -> None:
     same = {"items": [{"id": 1}], "next": f"{URL}orders?at=2"}
     with pytest.raises(BadPayloadError, match="loops"):
         read(URL, orders(next_url("next")), sparse({"": {"items": [], **same}, "2": same}))

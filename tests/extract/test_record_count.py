@@ -70,7 +70,7 @@ def test_a_filter_in_records_is_refused_where_paging_counts(paging: Any, wrap: A
 
 
 @counted_ways
-def test_records_that_are_flattened_are_refused_where_paging_counts(paging: Any) -> None:
+def test_flattened_records_are_refused_where_paging_counts(paging: Any) -> None:
     def lines(page: Page) -> list[Any]:
         return [
             {"id": order["id"], "line": line}
@@ -118,14 +118,14 @@ SHAPES: dict[str, tuple[Any, Any]] = {
 
 @counted_ways
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_all_records_that_were_sent_are_counted_wherever_they_are(paging: Any, shape: Any) -> None:
+def test_all_records_are_counted_wherever_the_api_puts_them(paging: Any, shape: Any) -> None:
     wrap, find = shape
     resource = Resource("orders", "orders", find, paging=paging)
     pages = read(URL, resource, api([1, 2, 3, 4, 5], wrap, as_object))
     assert [row["id"] for row in rows(pages)] == [1, 2, 3, 4, 5]
 
 
-def test_paging_of_a_sources_own_that_counts_records_is_guarded_too() -> None:
+def test_own_paging_that_counts_records_is_checked() -> None:
     def by_count(page: Page) -> str | None:
         return f"{URL}orders?offset={len(page.rows)}" if page.rows else None
 

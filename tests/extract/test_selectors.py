@@ -66,7 +66,7 @@ def test_records_are_found_at_the_root_or_below(path: str, document: Any) -> Non
         ("data.items", {"data": [1]}, "the field 'items' at 'data.items', but there is list"),
     ],
 )
-def test_records_at_another_place_are_an_error_that_says_what_is_there(
+def test_records_at_another_place_are_an_error_that_shows_what_is_there(
     path: str, document: Any, said: str
 ) -> None:
     with pytest.raises(BadPayloadError) as failure:

@@ -322,7 +322,7 @@ def test_a_trusted_server_is_read_and_bounded_in_time_over_tls(
         get(server.url, answer_timeout_seconds=0.2, max_wait_seconds=0)
 
 
-def test_a_certificate_that_nobody_trusts_is_a_configuration_error(
+def test_an_untrusted_certificate_is_a_configuration_error(
     serve: Serve, tls: ssl.SSLContext, slept: list[float]
 ) -> None:
     """Waiting does not mend it."""
@@ -332,7 +332,7 @@ def test_a_certificate_that_nobody_trusts_is_a_configuration_error(
     assert slept == []
 
 
-def test_a_bundle_of_certificates_that_is_not_there_is_a_configuration_error(
+def test_a_missing_bundle_of_certificates_is_a_configuration_error(
     serve: Serve, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")

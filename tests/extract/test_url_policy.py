@@ -382,9 +382,7 @@ def test_a_next_link_to_another_host_is_followed_only_if_it_is_allowed(
 
 
 @pytest.mark.parametrize("link", ["http://other.invalid/b", "file:///etc/passwd", "http://["])
-def test_a_page_that_leads_nowhere_good_is_not_a_point_to_go_on_from(
-    serve: Serve, link: str
-) -> None:
+def test_a_page_with_a_refused_link_is_not_a_resume_point(serve: Serve, link: str) -> None:
     """Otherwise the next load would start with that address and fail as well."""
     body = f'{{"items": [1], "next": "{link}"}}'.encode()
     server = serve(

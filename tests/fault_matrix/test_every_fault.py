@@ -110,7 +110,7 @@ def assert_whole(trial: Trial, entry: Entry) -> None:
 
 
 @pytest.mark.parametrize(("style", "fault"), lasting_cases())
-def test_a_fault_that_lasts_ends_in_its_error_and_the_next_load_goes_on(
+def test_a_lasting_fault_ends_in_its_error_and_the_next_load_resumes(
     lab: Lab, style: Style, fault: Fault
 ) -> None:
     """All pages after the first are struck, and none when the next load comes."""
@@ -131,7 +131,7 @@ def test_a_fault_that_lasts_ends_in_its_error_and_the_next_load_goes_on(
 
 
 @pytest.mark.parametrize("style", TABLE, ids=str)
-def test_statuses_that_last_end_in_their_errors_and_a_later_load_goes_on(
+def test_lasting_statuses_end_in_their_errors_and_a_later_load_resumes(
     lab: Lab, style: Style
 ) -> None:
     """A load meets one of them at the first page that is missing, the next load the next one.
@@ -194,7 +194,7 @@ def assert_fails_for_good(
 
 
 @pytest.mark.parametrize(("style", "fault"), cases(Stops))
-def test_an_answer_without_rows_is_taken_at_its_word_and_the_next_load_reads_the_rest(
+def test_a_response_without_rows_is_believed_and_the_next_load_reads_the_rest(
     lab: Lab, style: Style, fault: Fault
 ) -> None:
     """The cursor moves past it: only a lookback reads the rows it withheld."""

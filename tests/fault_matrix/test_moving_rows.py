@@ -130,7 +130,7 @@ def since(_: Partition, window: Window) -> Params:
 
 @pytest.mark.parametrize("fault", [LATE, GONE], ids=["late", "gone"])
 @pytest.mark.parametrize("style", LINKED + named("offset", "offset_total", "page"), ids=str)
-def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a_full_refresh(
+def test_a_missed_row_arrives_by_a_long_enough_lookback_or_by_a_full_refresh(
     lab: Lab, style: Style, fault: Mapping[str, Any]
 ) -> None:
     """Row 11 is fourteen days older than the newest; by the cursor, it is not requested again."""
@@ -151,7 +151,7 @@ def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a
 
 
 @pytest.mark.parametrize("style", PAGED, ids=str)
-def test_rows_that_move_before_a_load_goes_on_are_read_by_the_next_load_at_the_latest(
+def test_rows_that_move_before_a_resume_are_read_by_the_next_load_at_the_latest(
     lab: Lab, style: Style
 ) -> None:
     """The load resumes where the other failed, but the rows there have changed meanwhile."""
@@ -182,7 +182,7 @@ def test_time_that_passes_without_its_rows_is_read_again_only_with_a_lookback(la
 
 @pytest.mark.parametrize("pages", [1, 2])
 @pytest.mark.parametrize("style", CIRCLING, ids=str)
-def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, pages: int) -> None:
+def test_a_loop_is_an_error_that_names_both_requests(lab: Lab, style: Style, pages: int) -> None:
     """A→A, and A→B→A; each page is stored once, and when the API is mended, the rest follows."""
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "pages": pages, "times": FOR_GOOD})
@@ -198,7 +198,7 @@ def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, p
 
 
 @pytest.mark.parametrize("style", LINKED, ids=str)
-def test_a_page_that_leads_to_itself_is_such_a_circle(lab: Lab, style: Style) -> None:
+def test_a_page_that_leads_to_itself_is_a_loop(lab: Lab, style: Style) -> None:
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "times": FOR_GOOD, "skip": 1})
     trial.load_in_vain(BadPayloadError, r"loops: .*position=10 leads back to .*position=10\b")
@@ -218,9 +218,7 @@ def same_rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("style", named("offset", "offset_total", "page", "keyset"), ids=str)
-def test_the_same_rows_again_are_a_circle_whatever_else_the_page_says(
-    lab: Lab, style: Style
-) -> None:
+def test_repeated_rows_are_a_loop_whatever_else_the_page_contains(lab: Lab, style: Style) -> None:
     """An API that does not know the parameter sends its first page for ever, with a time in it."""
     trial = lab.trial(style)
     trial.plan(*same_rows(3))

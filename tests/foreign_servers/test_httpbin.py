@@ -88,7 +88,7 @@ def held(httpbin: Source) -> dict[str, list[Record]]:
 
 
 @pytest.mark.parametrize("name", [resource.name for resource in httpbin_org.SOURCE.resources])
-def test_every_kind_of_answer_arrives_and_a_second_load_changes_nothing(
+def test_every_kind_of_response_arrives_and_a_second_load_changes_nothing(
     name: str, httpbin: Source, connection: Connection, query: Query
 ) -> None:
     (key,) = httpbin.resource(name).key
@@ -167,7 +167,7 @@ def test_a_token_is_fetched_first_and_then_sent(
     ],
     ids=["none", "wrong user", "hidden", "another kind"],
 )
-def test_a_refused_login_is_asked_once_and_told_without_its_secret(
+def test_a_refused_login_is_sent_once_and_reported_without_its_secret(
     login: Login | None,
     path: str,
     kind: type[EltError],

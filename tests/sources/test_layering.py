@@ -85,7 +85,7 @@ def test_what_runs_does_not_know_where_it_runs() -> None:
     assert packages(imported("flows", "blocks")) & {"deployments", "commands", "tests"} == set()
 
 
-def test_what_is_deployed_does_not_know_the_commands_nor_the_tests() -> None:
+def test_deployed_code_imports_neither_commands_nor_tests() -> None:
     assert packages(imported("deployments")) & {"commands", "tests"} == set()
     assert "tests" not in packages(imported("commands"))
 
