@@ -83,11 +83,11 @@ def _problem(resource: str, role: str, error: Exception) -> ConfigurationError:
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
     return ConfigurationError(
         f"{resource}: its `{role}` function failed in {place.name}, line {place.lineno} of "
-        f"{place.filename}: {_described(error)}. Correct the function in the source."
+        f"{place.filename}: {_describe(error)}. Correct the function in the source."
     ).with_traceback(error.__traceback__)
 
 
-def _described(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """The type and the start of the text."""
     text = redact(str(error))
     end = "…" if len(text) > SHOWN_CHARACTERS else ""
@@ -113,26 +113,26 @@ def without_secrets(function: Callable[P, Result]) -> Callable[P, Result]:
 def redacted(error: BaseException) -> BaseException:
     """The exception, or its stand-in; its causes and contexts are replaced in place."""
     stand_ins: dict[int, BaseException] = {}
-    first = _shown(error, stand_ins)
-    left = [first]
+    first = _redact_one(error, stand_ins)
+    pending = [first]
     seen: set[int] = set()
-    while left:
-        raised = left.pop()
+    while pending:
+        raised = pending.pop()
         if id(raised) in seen:
             continue
         seen.add(id(raised))
         is_suppressed = raised.__suppress_context__
         cause, context = (
-            linked and _shown(linked, stand_ins)
+            linked and _redact_one(linked, stand_ins)
             for linked in (raised.__cause__, raised.__context__)
         )
         raised.__cause__, raised.__context__ = cause, context
         raised.__suppress_context__ = is_suppressed
-        left += filter(None, (cause, context))
+        pending += filter(None, (cause, context))
     return first
 
 
-def _shown(error: BaseException, stand_ins: dict[int, BaseException]) -> BaseException:
+def _redact_one(error: BaseException, stand_ins: dict[int, BaseException]) -> BaseException:
     if isinstance(error, EltError):
         # A secret may have been registered after the error was created.
         error.args = tuple(redact(str(argument)) for argument in error.args)
@@ -149,7 +149,7 @@ def _shows_secret(error: BaseException) -> bool:
 
 
 def _stand_in(error: BaseException) -> RedactedError:
-    stand_in = RedactedError(_described(error)).with_traceback(error.__traceback__)
+    stand_in = RedactedError(_describe(error)).with_traceback(error.__traceback__)
     stand_in.__cause__, stand_in.__context__ = error.__cause__, error.__context__
     stand_in.__suppress_context__ = error.__suppress_context__
     return stand_in

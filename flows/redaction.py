@@ -90,14 +90,14 @@ class _Secret:
         start = self.text[:SHORTEST_IN_ADDRESSES]
         at = text.find(start) if len(start) == SHORTEST_IN_ADDRESSES else -1
         while at >= 0:
-            end = at + _common(text[at:], self.text)
+            end = at + _common_prefix_length(text[at:], self.text)
             if text.startswith(CUT_OFF, end):
                 text = text[:at] + HIDDEN + text[end:]
             at = text.find(start, at + len(HIDDEN))
         return text
 
 
-def _common(first: str, second: str) -> int:
+def _common_prefix_length(first: str, second: str) -> int:
     """The length of the common prefix of two texts."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
@@ -179,15 +179,15 @@ def _redact_log_record(record: logging.LogRecord) -> None:
             record.exc_text, record.exc_info = redacted, None
 
 
-def _redacting(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    def made(*arguments: Any, **named: Any) -> logging.LogRecord:
+def _with_redaction(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def create(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
         _redact_log_record(record)
         return record
 
-    return made
+    return create
 
 
 # Not a filter: a logger's filter misses records of its child loggers, and a handler's filter misses
 # records that go to other handlers, such as Prefect's.
-logging.setLogRecordFactory(_redacting(logging.getLogRecordFactory()))
+logging.setLogRecordFactory(_with_redaction(logging.getLogRecordFactory()))

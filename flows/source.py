@@ -334,7 +334,7 @@ def _check_partitions(resource: Resource) -> None:
     for partition in resource.partitions:
         _check_partition_columns(resource, partition.values)
     if len(resource.partitions) > 1:
-        _check_rows_of_partitions(resource, _telling_apart(resource.partitions))
+        _check_rows_of_partitions(resource, _distinguishing_columns(resource.partitions))
         check_told_apart(resource.name, resource.partitions, resource.partition_columns)
 
 
@@ -367,7 +367,7 @@ def _check_rows_of_partitions(resource: Resource, proposed: tuple[str, ...]) -> 
         )
 
 
-def _telling_apart(partitions: Sequence[Partition]) -> tuple[str, ...]:
+def _distinguishing_columns(partitions: Sequence[Partition]) -> tuple[str, ...]:
     """The name of one value that differs in each partition, or the names of all values."""
     names = tuple(partitions[0].values)
     for name in names:

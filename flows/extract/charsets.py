@@ -34,16 +34,16 @@ def to_utf8(page: Page, resource: Resource) -> bytes:
     for mark, encoding in BYTE_ORDER_MARKS:
         if page.body.startswith(mark):
             body = page.body[len(mark) :]
-            return _transcoded(page, body, encoding, "its byte order mark names")
+            return _transcode(page, body, encoding, "its byte order mark names")
     if resource.encoding:
-        return _transcoded(page, page.body, resource.encoding, "the resource declares")
+        return _transcode(page, page.body, resource.encoding, "the resource declares")
     charset = _parse_charset(page)
     if charset is None or (_is_json(page, resource) and _is_valid_json_text(page.body)):
         return page.body
-    return _transcoded(page, page.body, charset, "its Content-Type names")
+    return _transcode(page, page.body, charset, "its Content-Type names")
 
 
-def _transcoded(page: Page, body: bytes, encoding: str, named_by: str) -> bytes:
+def _transcode(page: Page, body: bytes, encoding: str, named_by: str) -> bytes:
     try:
         name = codecs.lookup(encoding).name
         if name == "utf-8":

@@ -42,9 +42,9 @@ def decompressed(
         for coding in reversed(content_encoding.lower().split(",")):
             window = _window(coding.strip(), body)
             if window is not None:
-                body = _inflated(body, window, limit_bytes, check_deadline)
+                body = _inflate(body, window, limit_bytes, check_deadline)
         if body.startswith(GZIP):
-            body = _inflated(body, GZIP_WINDOW, limit_bytes, check_deadline)
+            body = _inflate(body, GZIP_WINDOW, limit_bytes, check_deadline)
     except zlib.error as error:
         raise DecompressionError(str(error)) from error
     return body
@@ -65,7 +65,7 @@ def _window(coding: str, body: bytes) -> int | None:
     raise DecompressionError(f"it is compressed as {coding!r}, which was not requested")
 
 
-def _inflated(
+def _inflate(
     body: bytes, window: int, limit_bytes: int, check_deadline: Callable[[], None]
 ) -> bytes:
     """The content of one or more members; zeros may pad the last one (RFC 1952, 2.2).
@@ -76,16 +76,16 @@ def _inflated(
     inflated = io.BytesIO()
     whole, position = memoryview(body), 0
     while position < len(body):
-        unpacker = zlib.decompressobj(window)
-        while not unpacker.eof:
+        decompressor = zlib.decompressobj(window)
+        while not decompressor.eof:
             check_deadline()
-            given = whole[position : position + SLICE_BYTES]
-            if not given:
+            chunk = whole[position : position + SLICE_BYTES]
+            if not chunk:
                 raise TruncatedError("its compressed data is truncated")
-            inflated.write(unpacker.decompress(given, limit_bytes - inflated.tell() + 1))
+            inflated.write(decompressor.decompress(chunk, limit_bytes - inflated.tell() + 1))
             if inflated.tell() > limit_bytes:
                 raise TooLargeError
-            position += len(given) - len(unpacker.unused_data)
+            position += len(chunk) - len(decompressor.unused_data)
         position = _end_of_zeros(body, position)
     return inflated.getvalue()
 

@@ -28,18 +28,18 @@ def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
         return None
 
     def check(page: Page, count: int) -> None:
-        sent = _lists(page)
+        sent = _candidate_lists(page)
         if not _is_all(count, sent):
             raise ConfigurationError(
                 f"{resource.name}: its `records` function returned {count} records of {page.url}, "
-                f"which sent {_described(sent)}. Paging counts the records, so return all of a "
+                f"which sent {_describe(sent)}. Paging counts the records, so return all of a "
                 "list that the API sent, and change or omit records in `map_record`."
             )
 
     return check
 
 
-def _lists(page: Page) -> dict[str, Any]:
+def _candidate_lists(page: Page) -> dict[str, Any]:
     """Candidates for the page's records, by path: lists, and objects of objects; only in JSON."""
     try:
         return dict(_containers(page.document, "", MAX_DEPTH))
@@ -73,5 +73,5 @@ def _may_be_records(values: list[Any]) -> bool:
     return _holds_objects(values) and not all("href" in value for value in values)
 
 
-def _described(sent: dict[str, Any]) -> str:
+def _describe(sent: dict[str, Any]) -> str:
     return ", ".join(f"{len(values)} under {path!r}" for path, values in sent.items()) or "no list"

@@ -60,10 +60,10 @@ def usable() -> list[Source]:
 
     `find` raises the error of a broken source.
     """
-    return [source for source in map(_usable, names()) if source is not None]
+    return [source for source in map(_find_usable, names()) if source is not None]
 
 
-def _usable(name: str) -> Source | None:
+def _find_usable(name: str) -> Source | None:
     try:
         return find(name)
     except ConfigurationError as error:
@@ -81,7 +81,7 @@ def find(name: str) -> Source:
     if name not in names():
         raise ConfigurationError(f"There is no source {name!r}. There are: {', '.join(names())}.")
     check_name(name)
-    source = _declared(name)
+    source = _import_source(name)
     if not isinstance(source, Source) or source.name != name:
         raise ConfigurationError(
             f"flows/sources/{name}.py must declare SOURCE = Source(name={name!r}, ...)."
@@ -89,7 +89,7 @@ def find(name: str) -> Source:
     return replace(source, base_url=os.environ.get(f"{name.upper()}_BASE_URL", source.base_url))
 
 
-def _declared(name: str) -> object:
+def _import_source(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{name}")
     except Exception as error:  # its code may raise anything
