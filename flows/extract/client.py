@@ -54,7 +54,7 @@ class Client:
         self._source = source
         self._connection = Connection(source)
         self._credentials = Credentials(source.login, read_secret, self._connection)
-        self._pace = rate_limiter_of(source.name, source.rate) if source.rate else None
+        self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._turn = turn
         self._waited_seconds = 0.0
 
@@ -145,8 +145,8 @@ class Client:
         hop = request
         for _ in range(MOST_REDIRECTS + 1):
             self._turn()
-            if self._pace is not None:
-                self._pace.wait()
+            if self._rate_limiter is not None:
+                self._rate_limiter.wait()
             began_at = monotonic()
             response = self._connection.send(hop, self._sign, left_seconds)
             if response.location is None:

@@ -65,9 +65,9 @@ class Style:
     """A style of paging.
 
     Attributes:
-        start: how many records come before what is asked for, in pages of a size.
-        says: what the API's body holds besides the records.
-        header: the same for its headers.
+        start: the number of records before the requested ones, for a page size.
+        says: members of the API's body besides the records.
+        header: extra headers, in the same way.
         is_even: all pages but the last are of one size.
     """
 

@@ -1,6 +1,6 @@
 """A secret that an API repeats appears nowhere: not in errors, logs, pages' addresses or resumes.
 
-The secret begins and ends with a word that no encoding changes, which is then looked for.
+The secret starts and ends with a word that no encoding changes; the tests search for it.
 """
 
 import html

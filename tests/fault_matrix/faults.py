@@ -1,6 +1,6 @@
 """The table: the faults of the sample API, and the expected outcome of a load for each.
 
-What it can do to the rows themselves is in the tests of moving rows and of changed shapes.
+Faults in the rows themselves are in the tests of moving rows and of changed shapes.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,7 +41,7 @@ class Passes:
     """A retry may succeed: then every row; otherwise the load fails as unavailable.
 
     Attributes:
-        asked_seconds: how long the API asks to wait; None where that is left to us.
+        asked_seconds: how long the API asks to wait; None if it does not say.
     """
 
     says: str

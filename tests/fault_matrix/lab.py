@@ -64,11 +64,11 @@ class Asked:
 
 @dataclass
 class Trial:
-    """Loads of one resource, whose name is its own, so that trials can share a database.
+    """Loads of one resource with a unique name, so that trials can share a database.
 
     Attributes:
-        connection: for a look at what is there; each load has one of its own.
-        declared: of the resource, besides what its style says.
+        connection: for checks; each load has its own.
+        declared: arguments of the resource, besides those of its style.
         settings: of the source.
     """
 
@@ -178,10 +178,10 @@ class Trial:
 
 @dataclass
 class Lab:
-    """A misbehaving API and a database, for one trial after the other.
+    """A misbehaving API and a database, for successive trials.
 
     Attributes:
-        naps: what the client would have slept during this test.
+        naps: the client's calls of `sleep` during this test.
     """
 
     url: str

@@ -134,9 +134,9 @@ def test_a_lasting_fault_ends_in_its_error_and_the_next_load_resumes(
 def test_lasting_statuses_end_in_their_errors_and_a_later_load_resumes(
     lab: Lab, style: Style
 ) -> None:
-    """A load meets one of them at the first page that is missing, the next load the next one.
+    """Each load meets the next one of them, at the first page that is missing.
 
-    Where the request itself is refused, the load begins once more from the start, in vain as well.
+    If the request itself is refused, the load starts once more from scratch, and fails as well.
     """
     clean = lab.clean_requests(style)
     trial = lab.trial(style, max_wait_seconds=MAX_WAIT_SECONDS)

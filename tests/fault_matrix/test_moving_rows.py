@@ -1,7 +1,7 @@
 """Promises about rows that come late, twice, or move while they are read, and about loops.
 
-A style that finds its next page by position can't know that rows moved: what it misses is named
-here, and that the next load brings it. One that goes on from the last row, or by time, misses none.
+A style that finds its next page by position can't detect moved rows: the tests name the rows it
+misses, and the next load reads them. One that continues from the last row, or by time, misses none.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,13 +35,13 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Move:
-    """Something that happens to the list of rows, and lasts.
+    """A lasting change of the list of rows.
 
     Attributes:
-        plan: the fault; without a skip it happens before the first page, else between pages.
-        ids: what the table has in the end: rows that have gone since they were read stay.
-        missed: those that the first load does not get, by what the style finds its pages by.
-        extracted: how many rows it reads, doubles among them, by the same; where that is of use.
+        plan: the fault; without a skip it happens before the first page, with one between pages.
+        ids: the table's final ids: rows deleted from the API after they were read stay.
+        missed: ids that the first load does not get, by the style's `finds_by`.
+        extracted: the number of rows it reads, with duplicates, by the same; where useful.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Promises of one's own `records` function: what it may return, and the error of a wrong one.
 
-However the next page is found, since paging looks at what it returns before the load does.
+In every paging style, since paging reads its result before the load does.
 """
 
 import re

@@ -89,9 +89,9 @@ def test_append_stores_each_row_once_when_a_fault_passes(lab: Lab, style: Style)
 def test_append_stores_every_row_sent_where_rows_move_between_pages(
     lab: Lab, style: Style, fault: Mapping[str, Any], twice: set[int], never: set[int]
 ) -> None:
-    """By position it can't know better: what moved onto the next page comes again, without a key.
+    """By position, and without a key, rows that moved to the next page are stored again.
 
-    From the last row on or by time, only what the API itself lists twice does.
+    By the last row or by time, only rows that the API itself lists twice are.
     """
     trial = lab.trial(style, appended(style))
     trial.plan({**fault, "skip": 1})

@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with httpbin: logins, redirects, odd and slow bodies.
 
-httpbin echoes what it was asked, so what Postgres holds in the end also tells what was sent.
+httpbin echoes each request, so the rows in Postgres also show what was sent.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with json-server: `Link`, page numbers, offsets.
 
-What Postgres holds in the end is compared with the file that json-server serves and writes.
+The rows in Postgres are compared with the file that json-server serves and writes.
 """
 
 from collections.abc import Iterator

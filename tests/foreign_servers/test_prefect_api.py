@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with Prefect's REST API: POST, paging in the body.
 
-What Postgres holds in the end is compared with what Prefect's own client returns.
+The rows in Postgres are compared with the results of Prefect's own client.
 """
 
 from collections.abc import Callable, Iterator
