@@ -1,7 +1,7 @@
-"""What can go wrong, named by what the reader must do about it.
+"""Errors, named by the recovery they need.
 
-Knows nothing of HTTP, Postgres or Prefect, so that every layer can raise and catch the same few
-types. A message names the thing, the value and the remedy: it is shown to people as it is.
+Knows nothing of HTTP, Postgres or Prefect, so every layer can use the same few types. A message
+names the thing, the value and the remedy, and is shown to users unchanged.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from flows.redaction import redact
 
 @dataclass(frozen=True)
 class Answer:
-    """What an API said before it was given up.
+    """The last response before the client gave up.
 
     Attributes:
-        url: that was asked.
-        status: None where there was no answer.
-        start: the beginning of the body.
-        attempts: how often it was asked.
+        url: of the request.
+        status: None where there was no response.
+        start: the start of the body.
+        attempts: the number of requests made.
     """
 
     url: str
@@ -26,13 +26,13 @@ class Answer:
     attempts: int
 
     def __post_init__(self) -> None:
-        """Keep secrets out: the login may stand in the address, and be repeated in the body."""
+        """Redact secrets: the login may be in the address, and repeated in the body."""
         object.__setattr__(self, "url", redact(self.url))
         object.__setattr__(self, "start", redact(self.start))
 
 
 class EltError(Exception):
-    """A load or a build that did not succeed; use one of the kinds below."""
+    """A load or a build that failed; raise one of the subclasses below."""
 
     def __init__(self, message: str, answer: Answer | None = None) -> None:
         super().__init__(redact(message))
@@ -40,32 +40,32 @@ class EltError(Exception):
 
 
 class UnavailableError(EltError):
-    """Retry it: the API or the database did not answer in time. Committed rows are kept."""
+    """Retry it: the API or the database did not respond in time. Committed rows are kept."""
 
 
 class ConfigurationError(EltError):
-    """Fix the configuration: trying again without a change ends the same way."""
+    """Fix the configuration: a retry without a change fails again."""
 
 
 class RefusedLoginError(ConfigurationError):
-    """Fix the credentials: the other side knows us not, or does not let us in."""
+    """Fix the credentials: the other side rejects them, or they lack a permission."""
 
 
 class NotFoundError(ConfigurationError):
-    """Fix the address: there is nothing there (any more)."""
+    """Fix the address: nothing exists there (any more)."""
 
 
 class BadRequestError(ConfigurationError):
-    """Fix the request: the API does not understand it."""
+    """Fix the request: the API rejects it."""
 
 
 class BadPayloadError(EltError):
-    """Ask the API's owner: the answer is not what the API promises."""
+    """Ask the API's owner: the response is not what the API promises."""
 
 
 class PayloadTooLargeError(BadPayloadError):
-    """Ask for smaller pages, or raise the source's `max_body_bytes`."""
+    """Request smaller pages, or raise the source's `max_body_bytes`."""
 
 
 class BuildError(EltError):
-    """Look at the named dbt nodes: a model or a test failed, so its marts are not to be trusted."""
+    """Look at the named dbt nodes: a model or a test failed, so don't trust its marts."""

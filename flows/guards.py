@@ -1,8 +1,7 @@
-"""Where exceptions come from a source's own functions, and where they leave a load.
+"""Guards for exceptions: those of a source's own functions, and those that leave a load.
 
-What an exception quotes may be an API's answer, and so a login. Prefect prints an exception with
-all that it was raised from, so each of these is looked at. Knows nothing of HTTP, Postgres or
-Prefect.
+An exception may quote an API's response, and so a login. Prefect prints an exception with its whole
+chain of causes, so each of them is redacted. Knows nothing of HTTP, Postgres or Prefect.
 """
 
 import json
@@ -19,20 +18,19 @@ from flows.source import Resource
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-# They carry the whole text that could not be read.
+# They hold the whole text that could not be parsed.
 _WITH_DOCUMENTS = (UnicodeError, json.JSONDecodeError)
 
 
 class RedactedError(Exception):
-    """Stands for an exception that quoted a secret: its type, its redacted text, its traceback."""
+    """Replaces an exception that quoted a secret; has its type, redacted text and traceback."""
 
 
 def with_guards(resource: Resource) -> Resource:
     """The resource, with functions whose errors name the resource and the function.
 
-    `records` may return any collection; it is made a list. An EltError that a function raises stays
-    as it is. Of any other exception the traceback is kept, but not the exception itself: its text
-    may be a whole answer.
+    `records` may return any collection; it is converted to a list. An EltError stays as it is. Any
+    other exception is replaced and only its traceback is kept: its text may be a whole response.
     """
     declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
     functions: dict[str, Any] = {
@@ -56,10 +54,10 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
             raise
         except Exception as error:
             problem = _problem(resource, role, error)
-        # Out here, the exception does not hang on to it as its context.
+        # Raised out here, the exception does not get the original as its context.
         raise problem
 
-    # What `records` says of itself; `wraps` copies no attributes of a class.
+    # Attributes of `records` that `wraps` does not copy, since they belong to its class.
     for name in ("types", "raw", "separator"):
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
@@ -67,7 +65,7 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
 
 
 def _check_records(resource: str, result: Any) -> None:
-    """Refuse what is no collection of records; as a list, a dict is its names, a text its letters.
+    """Refuse what is not a collection of records; list() of a dict or a text gives keys or letters.
 
     Raises:
         ConfigurationError: correct the function in the source.
@@ -85,19 +83,19 @@ def _problem(resource: str, role: str, error: Exception) -> ConfigurationError:
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
     return ConfigurationError(
         f"{resource}: its `{role}` function failed in {place.name}, line {place.lineno} of "
-        f"{place.filename}: {_described(error)}. Correct the function in the source."
+        f"{place.filename}: {_describe(error)}. Correct the function in the source."
     ).with_traceback(error.__traceback__)
 
 
-def _described(error: BaseException) -> str:
-    """The type, and the beginning of the text."""
+def _describe(error: BaseException) -> str:
+    """The type and the start of the text."""
     text = redact(str(error))
     end = "…" if len(text) > SHOWN_CHARACTERS else ""
     return f"{type(error).__name__}: {text[:SHOWN_CHARACTERS]}{end}".rstrip(": ")
 
 
 def without_secrets(function: Callable[P, Result]) -> Callable[P, Result]:
-    """The function, raising no exception that shows a secret, nor one that hangs on to such."""
+    """The function, with secrets redacted in the exceptions it raises and in their causes."""
 
     @wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> Result:
@@ -113,30 +111,30 @@ def without_secrets(function: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def redacted(error: BaseException) -> BaseException:
-    """The exception, or its stand-in; what it was raised from is replaced in place."""
+    """The exception, or its stand-in; its causes and contexts are replaced in place."""
     stand_ins: dict[int, BaseException] = {}
-    first = _shown(error, stand_ins)
-    left = [first]
+    first = _redact_one(error, stand_ins)
+    pending = [first]
     seen: set[int] = set()
-    while left:
-        raised = left.pop()
+    while pending:
+        raised = pending.pop()
         if id(raised) in seen:
             continue
         seen.add(id(raised))
         is_suppressed = raised.__suppress_context__
         cause, context = (
-            linked and _shown(linked, stand_ins)
+            linked and _redact_one(linked, stand_ins)
             for linked in (raised.__cause__, raised.__context__)
         )
         raised.__cause__, raised.__context__ = cause, context
         raised.__suppress_context__ = is_suppressed
-        left += filter(None, (cause, context))
+        pending += filter(None, (cause, context))
     return first
 
 
-def _shown(error: BaseException, stand_ins: dict[int, BaseException]) -> BaseException:
+def _redact_one(error: BaseException, stand_ins: dict[int, BaseException]) -> BaseException:
     if isinstance(error, EltError):
-        # A secret may have become known after it was made.
+        # A secret may have been registered after the error was created.
         error.args = tuple(redact(str(argument)) for argument in error.args)
         return error
     if not isinstance(error, _WITH_DOCUMENTS) and not _shows_secret(error):
@@ -151,7 +149,7 @@ def _shows_secret(error: BaseException) -> bool:
 
 
 def _stand_in(error: BaseException) -> RedactedError:
-    stand_in = RedactedError(_described(error)).with_traceback(error.__traceback__)
+    stand_in = RedactedError(_describe(error)).with_traceback(error.__traceback__)
     stand_in.__cause__, stand_in.__context__ = error.__cause__, error.__context__
     stand_in.__suppress_context__ = error.__suppress_context__
     return stand_in

@@ -1,4 +1,4 @@
-"""What passes between extract and load: a page, the request for it, and where a load resumes."""
+"""The types passed from extract to load: a page, its request, and the resume point."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ Method = Literal["GET", "POST"]
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """One request, without the login: that is added when it is sent, and kept nowhere.
+    """One request, without the login, which is added on sending and never stored.
 
     Attributes:
         url: absolute, with its query.
@@ -39,15 +39,15 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a load goes on after its last checkpoint.
+    """Where a load resumes after its last checkpoint.
 
     Attributes:
-        first_url: the whole load's first request, as text. A load that would begin with another
-            one (its declaration or its window changed) does not go on from here but starts anew.
+        first_url: the whole load's first request, as text. A load whose first request differs (its
+            declaration or its window changed) does not resume here but starts from scratch.
         url: of the next request; None for the first one of the slice at `since`.
-        since: the start of the slice of the window that is being read.
-        headers: of the next request, where paging has a word in them.
-        body: of the next request, where paging has a word in it.
+        since: the start of the current slice of the window.
+        headers: of the next request; paging may set them.
+        body: of the next request; paging may set it.
     """
 
     first_url: str
@@ -58,7 +58,7 @@ class Resume:
 
 
 class ExactNumber(float):
-    """A number of JSON that remembers its digits; to calculate with, it is the nearest double."""
+    """A JSON number that keeps its digits; its numeric value is the nearest double."""
 
     __slots__ = ("digits",)
 
@@ -72,12 +72,12 @@ class ExactNumber(float):
 
 
 def exact_integer(digits: str) -> int | ExactNumber:
-    """An integer of whatever length: of over 4,300 digits, Python refuses to make an `int`."""
+    """An integer of any length; Python refuses to make an `int` of over 4,300 digits."""
     most = sys.get_int_max_str_digits()
     return ExactNumber(digits) if 0 < most < len(digits.lstrip("-")) else int(digits)
 
 
-# How `json.loads` is to make numbers that keep their digits.
+# Arguments of `json.loads` for numbers that keep their digits.
 EXACT_NUMBERS: Mapping[str, Any] = {"parse_float": ExactNumber, "parse_int": exact_integer}
 
 
@@ -86,14 +86,14 @@ class Page:
     """One HTTP response body; `resume` is None on the last page of a load.
 
     Attributes:
-        body: text is in UTF-8, whatever encoding the API sent it in (`flows.extract.charsets`).
-        request: what was asked for it.
+        body: text is in UTF-8, whatever encoding the API sent (`flows.extract.charsets`).
+        request: the request for this page.
         headers: of the response; names in any case.
         find: the resource's `records`.
-        check_count: refuses a number of records that are not all that the API sent.
-        is_empty: the source's rules say that this answer means no records, whatever its body.
-        is_last: the source's rules say that nothing follows this answer.
-        is_accepted: the source's rules say that its records count, even if it tells of errors.
+        check_count: raises if that number of records is not all that the API sent.
+        is_empty: by the source's rules or status 204, the page has no records, whatever its body.
+        is_last: by the source's rules, nothing follows this response.
+        is_accepted: by the source's rules, its records are valid even if it reports errors.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
     """
 
@@ -131,7 +131,7 @@ class Page:
 
     @cached_property
     def members(self) -> Mapping[str, msgspec.Raw] | None:
-        """The members of the body's JSON object, unparsed; None when the body is no such object."""
+        """The members of the body's JSON object, unparsed; None if the body is not an object."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -158,7 +158,7 @@ class Page:
 
 
 def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:
-    """The error for a page whose text should be UTF-8 and is not."""
+    """The error for a page whose text is not UTF-8."""
     return BadPayloadError(
         f"{page.url} answered {page.content_type} that is not {error.encoding}: byte "
         f"0x{error.object[error.start]:02x} at position {error.start} is invalid ({error.reason}). "
@@ -175,4 +175,4 @@ class RawSelector(Protocol):
     """A `records` function whose list of records can be cut out of a page unparsed."""
 
     def raw(self, page: Page) -> bytes | None:
-        """The list's own bytes; None where there is no such list."""
+        """The bytes of the list; None where there is no such list."""

@@ -1,7 +1,7 @@
-"""Secrets, and how every text that is stored, logged or raised is kept free of them.
+"""Redaction: removes secrets from every text that is stored, logged or raised.
 
-The registry of known secrets is the process's own and shared by its loads: one source's answer may
-quote another source's login. Knows nothing of HTTP, Postgres or Prefect.
+All loads of a process share one registry of known secrets: one source's response may quote another
+source's login. Knows nothing of HTTP, Postgres or Prefect.
 """
 
 import html
@@ -15,12 +15,12 @@ from threading import Lock
 from typing import Any
 
 SHORTEST_SECRET = 4
-# A shorter one is too like an ordinary word to be searched for in addresses.
+# Shorter secrets look too much like ordinary words to be searched for in addresses.
 SHORTEST_IN_ADDRESSES = 8
 EXCERPT_BYTES = 1 << 13
 SHOWN_CHARACTERS = 200
 HIDDEN = "***"
-# What stands where a text was cut off; Postgres cuts the values that it quotes.
+# Marks of truncated text; Postgres truncates the values that it quotes.
 CUT_OFF = ("...", "…")
 
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -28,7 +28,7 @@ _UNCHANGED = re.compile("[A-Za-z0-9]+")
 
 
 class Secrets:
-    """Secrets that are found however they are written: escaped, encoded, in upper or lower case."""
+    """Finds secrets in any form: escaped, encoded, in upper or lower case."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -36,7 +36,7 @@ class Secrets:
         self._longest_first: tuple[_Secret, ...] = ()
 
     def add(self, text: str) -> None:
-        """Look for this one from now on, unless it is too short."""
+        """Redact this secret from now on, unless it is too short."""
         if len(text) < SHORTEST_SECRET or self._holds(text):
             return
         with self._lock:
@@ -48,7 +48,7 @@ class Secrets:
         return any(secret.text == text for secret in self._longest_first)
 
     def hidden_in(self, text: str) -> str:
-        """The text with *** for each secret, also for one that was cut off with an ellipsis."""
+        """The text with *** for each secret, including truncated ones that end with an ellipsis."""
         lowered = text.lower()
         for secret in self._longest_first:
             text = secret.hidden_in(text, lowered)
@@ -59,7 +59,7 @@ class Secrets:
         return len(value) >= SHORTEST_IN_ADDRESSES and self._holds(value)
 
     def shows_secret(self, text: str) -> bool:
-        """Whether the text has a secret in it, unless that is short enough for an ordinary word."""
+        """Whether the text contains a secret too long to be an ordinary word."""
         lowered = text.lower()
         return any(
             len(match[0]) >= SHORTEST_IN_ADDRESSES
@@ -71,7 +71,7 @@ class Secrets:
 class _Secret:
     def __init__(self, text: str) -> None:
         self.text = text
-        # No encoding changes it, so that a text without it has no form of the secret.
+        # No encoding changes it, so a text without it contains no form of the secret.
         self._anchor = max(_UNCHANGED.findall(text), key=len, default="").lower()
 
     @cached_property
@@ -90,15 +90,15 @@ class _Secret:
         start = self.text[:SHORTEST_IN_ADDRESSES]
         at = text.find(start) if len(start) == SHORTEST_IN_ADDRESSES else -1
         while at >= 0:
-            end = at + _common(text[at:], self.text)
+            end = at + _common_prefix_length(text[at:], self.text)
             if text.startswith(CUT_OFF, end):
                 text = text[:at] + HIDDEN + text[end:]
             at = text.find(start, at + len(HIDDEN))
         return text
 
 
-def _common(first: str, second: str) -> int:
-    """How many characters two texts have in common at their beginning."""
+def _common_prefix_length(first: str, second: str) -> int:
+    """The length of the common prefix of two texts."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
@@ -111,22 +111,22 @@ _known = Secrets()
 
 
 def remember(secret: str) -> None:
-    """Keep this secret out of every text from now on, in all of the process."""
+    """Redact this secret in every text of the process from now on."""
     _known.add(secret)
 
 
 def redact(text: str) -> str:
-    """The text with *** for secrets, and for the user in an address."""
+    """The text with *** for secrets and for the user in an address."""
     return _known.hidden_in(_USER_IN_ADDRESS.sub(f"{HIDDEN}@", text))
 
 
 def shows_secret(text: str) -> bool:
-    """Whether the text has a known secret in it that is too long for an ordinary word."""
+    """Whether the text contains a known secret too long to be an ordinary word."""
     return _known.shows_secret(text)
 
 
 def start_of(text: str | bytes) -> str:
-    """The beginning of a text on one line, redacted before it is cut."""
+    """The start of a text on one line, redacted before it is truncated."""
     excerpt = text[:EXCERPT_BYTES]
     if isinstance(excerpt, bytes):
         excerpt = excerpt.decode(errors="replace")
@@ -136,16 +136,16 @@ def start_of(text: str | bytes) -> str:
 
 
 def redact_record(record: str) -> str:
-    """A record's JSON as it is; where it shows a secret, a JSON string of the redacted text.
+    """A record's JSON unchanged, or a JSON string of the redacted text if it contains a secret.
 
-    So the record can be read, but a replay never stores *** as if the API had sent it.
+    The record stays readable, but a replay never stores *** as if the API had sent it.
     """
     redacted = _known.hidden_in(record)
     return record if redacted == record else json.dumps(redacted, ensure_ascii=False)
 
 
 def _any_form_of_character(character: str) -> str:
-    """A pattern for a character, percent-encoded (twice, too) or escaped as JSON or HTML do."""
+    """A pattern for a character: plain, percent-encoded (repeatedly) or escaped in JSON or HTML."""
     if character.isalnum() and character.isascii():
         return character
     number = ord(character)
@@ -179,15 +179,15 @@ def _redact_log_record(record: logging.LogRecord) -> None:
             record.exc_text, record.exc_info = redacted, None
 
 
-def _redacting(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    def made(*arguments: Any, **named: Any) -> logging.LogRecord:
+def _with_redaction(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def create(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
         _redact_log_record(record)
         return record
 
-    return made
+    return create
 
 
-# Not a filter: those of a logger see no records of the loggers below it, and those of a handler
-# none that go to another one, such as Prefect's.
-logging.setLogRecordFactory(_redacting(logging.getLogRecordFactory()))
+# Not a filter: a logger's filter misses records of its child loggers, and a handler's filter misses
+# records that go to other handlers, such as Prefect's.
+logging.setLogRecordFactory(_with_redaction(logging.getLogRecordFactory()))

@@ -1,4 +1,4 @@
-"""What a module in `flows/sources/` declares: a source, its resources, cursors and partitions."""
+"""Declarations of a module in `flows/sources/`: a source, its resources, cursors, partitions."""
 
 import codecs
 import re
@@ -18,23 +18,20 @@ Params = Mapping[str, ParamValue | Sequence[ParamValue]]
 Disposition = Literal["merge", "append", "replace"]
 Contract = Literal["evolve", "freeze", "quarantine"]
 
-# Postgres cuts longer names (https://www.postgresql.org/docs/current/limits.html).
+# Postgres truncates longer names (https://www.postgresql.org/docs/current/limits.html).
 NAME_BYTES = 63
 # Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
 _TABLE = re.compile(r"[^\W\d]\w*")
 
-# Python knows them as encodings of text, but they escape characters instead of encoding them.
+# Python lists these as text encodings, but they escape characters instead of encoding them.
 NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
 
 
 @dataclass(frozen=True)
 class Window:
-    """The slice of time to read: `since` inclusive, `until` exclusive, both UTC.
-
-    None means open at that end.
-    """
+    """A time window: `since` inclusive, `until` exclusive, both UTC. None leaves an end open."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -42,14 +39,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Partition:
-    """One slice of a resource, fetched on its own, e.g. a city; `values` feed its requests."""
+    """One slice of a resource, e.g. a city, fetched on its own. `values` fill its requests."""
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
-    """Every combination of one partition of each axis, e.g. of cities and variables."""
+    """Combine one partition of each axis, in every way, e.g. cities and variables."""
     return tuple(
         Partition(
             "/".join(partition.name for partition in combination),
@@ -61,19 +58,19 @@ def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
 
 @dataclass(frozen=True)
 class Cursor:
-    """The record field that tells which records are new.
+    """The record field that shows which records are new.
 
-    Its values are ISO 8601 dates or times; those without an offset are taken as UTC.
+    Its values are ISO 8601 dates or times; values without an offset are read as UTC.
 
     Attributes:
-        field: the field's name as the API sends it. A name with dots goes deeper (`meta.updated`),
-            unless the record has a field of just that name.
+        field: the field's name as the API sends it. Dots name a nested field
+            (`meta.updated`), unless the record has a field of exactly that name.
         lookback: how far behind the newest value the next load starts, for late and corrected rows.
-        start: where the first load starts; None asks the API for everything.
+        start: where the first load starts; None requests everything.
         step: reads the window in slices of this length, oldest first. Needs `start`; the last slice
             then ends with yesterday (UTC).
-        slack: how far ahead of now a value may be and still move the cursor. A record dated 2999
-            would otherwise end incremental loading: nothing newer ever comes.
+        slack: how far in the future a value may be and still move the cursor. Without it, a record
+            dated 2999 would end incremental loading.
     """
 
     field: str
@@ -83,10 +80,10 @@ class Cursor:
     slack: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
-        """Refuse slices without a beginning or an end, and times that leave the hour open."""
+        """Refuse a step without a start, and a start without a time zone."""
         owner = f"Cursor({self.field!r})"
         if self.step is not None and self.start is None:
-            raise ConfigurationError(f"{owner} has a step: give it a start as well.")
+            raise ConfigurationError(f"{owner} has a step, so it needs a start.")
         if self.start is not None and self.start.utcoffset() is None:
             raise ConfigurationError(
                 f"{owner}: its start, {self.start}, has no time zone. "
@@ -98,14 +95,14 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an answer means that is not what its status says.
+    """Overrides what a response means.
 
     Attributes:
-        then: `retry` as if the API were busy; `ignore`: it has no records, and its slice ends;
-            `stop`: the same, and nothing more is read; `accept`: its records are read, whatever
-            its status and its `errors` say; `fail` with the message.
-        status: the answer's status; None for any.
-        body: a regular expression that is searched for in its body; empty for any.
+        then: `retry` as if the API were busy; `ignore`: no records, and its slice ends; `stop`:
+            the same, and nothing more is read; `accept`: read its records despite its status and
+            its `errors`; `fail` with the message.
+        status: the response's status; None for any.
+        body: a regular expression, searched for in the body; empty for any.
     """
 
     then: Literal["retry", "ignore", "stop", "accept", "fail"]
@@ -114,13 +111,15 @@ class Rule:
     message: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a rule that fits every answer, or no text at all."""
+        """Refuse a rule that matches every response, and an invalid pattern."""
         if self.status is None and not self.body:
-            raise ConfigurationError(f"{self} fits every answer: give it a status or a body.")
+            raise ConfigurationError(f"{self} matches every response: give it a status or a body.")
         try:
             re.compile(self.body)
         except re.error as error:
-            raise ConfigurationError(f"{self.body!r} is no regular expression: {error}.") from error
+            raise ConfigurationError(
+                f"{self.body!r} is not a regular expression: {error}."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -128,16 +127,16 @@ class RowsOf:
     """Partitions made of another resource's rows, one per distinct row of the columns named.
 
     Attributes:
-        resource: the parent, of the same source; it is loaded before.
-        columns: what a partition's values are called, and the column of the parent's raw table that
-            each comes from, e.g. `{"order_id": "id"}`.
+        resource: the parent, of the same source; it is loaded first.
+        columns: the names of the partition's values, each with the column of the parent's raw table
+            that supplies it, e.g. `{"order_id": "id"}`.
     """
 
     resource: str
     columns: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse partitions that no value tells apart."""
+        """Refuse partitions without a value to distinguish them."""
         if not self.columns:
             raise ConfigurationError(
                 f"RowsOf({self.resource!r}) names no columns. Name at least one, e.g. "
@@ -153,13 +152,13 @@ class Rate:
     seconds: float = 1
 
     def __post_init__(self) -> None:
-        """Refuse rates at which nothing could ever be read."""
+        """Refuse rates that allow no request."""
         if self.requests < 1 or self.seconds <= 0:
             raise ConfigurationError(f"{self} allows no requests: give it at least one.")
 
 
 class Login(Protocol):
-    """How a request shows who asks (`flows.extract.auth`)."""
+    """Authenticates requests (`flows.extract.auth`)."""
 
     @property
     def secret(self) -> str:
@@ -180,44 +179,42 @@ class Resource:
     Attributes:
         name: the raw table's name.
         path: appended to the source's base URL; `{name}` stands for a value of the partition.
-        records: finds all the records that the API sent in a page (`flows.extract.selectors`, or a
-            function of your own).
+        records: returns all records of a page (`flows.extract.selectors`, or your own function).
         params: query parameters, or a function of the partition and the window that returns them.
             A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent
             as `true` and `false`.
         paging: the next request, or only its URL, or None after the last page
-            (`flows.extract.paginators`, or a function of your own).
-        method: POST for APIs that are asked so.
-        headers: sent with each request; no secrets: those belong to the source's login.
+            (`flows.extract.paginators`, or your own function).
+        method: POST for APIs that require it.
+        headers: sent with each request. Secrets belong in the source's login.
         body: what to POST as JSON, or a function of the partition and the window that returns it.
-        is_repeatable: whether a POST may be sent again after a failure; a GET may always.
-        max_empty_pages: so many pages in a row may have no records and still name a next one.
-        max_pages: reading ends after as many pages, even if there are more.
-        rules: what certain answers mean; the first that fits counts.
+        is_repeatable: whether a POST may be retried after a failure; a GET always may.
+        max_empty_pages: how many pages in a row may be empty and still name a next one.
+        max_pages: reading ends after this many pages, even if there are more.
+        rules: override what responses mean; the first match wins.
         key: the fields that identify a record, as the API names them. Where there are several
             partitions, its partition_columns are part of it.
         key_is_global: the API never repeats the key's values in another partition, so that the key
             needs no partition_columns. A record that moves to another partition moves its row.
         disposition: by default `merge` where there is a key and `append` where there is none.
-        columns: Postgres types by column name, where JSON's own type is not wanted.
-        names: column names by field, where the field's own name in snake_case is not wanted.
+        columns: Postgres types by column name, to override the type inferred from JSON.
+        names: column names by field, to override the field's name in snake_case.
         encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
-        map_record: changes each record or leaves it out: gets a record, returns a record or None.
+        map_record: changes or omits each record: takes a record, returns a record or None.
             `key`, `columns`, `names` and `cursor` then name fields of the records it returns.
             Rejects are kept as the API sent them.
-        cursor: what makes loads incremental.
-        partitions: the slices that are fetched, locked and resumed on their own.
-        partition_columns: the partition values that are stored with each record, and tell by which
-            partition it was read.
-        checkpoint_rows: rows after which a load commits and can go on from there.
-        checkpoint_seconds: the same by time, for APIs that are slow.
-        contract: once a load of it has succeeded, what becomes of records that the raw table would
-            have to change for: `evolve` changes it, `freeze` fails the load with the difference,
-            `quarantine` sets them aside as rejects.
+        cursor: makes loads incremental.
+        partitions: slices that are fetched, locked and resumed independently.
+        partition_columns: partition values stored with each record, to identify its partition.
+        checkpoint_rows: rows after which a load commits and can resume from there.
+        checkpoint_seconds: the same by time, for slow APIs.
+        contract: applies once a load has succeeded, to records that do not fit the raw table:
+            `evolve` changes the table, `freeze` fails the load and names the difference,
+            `quarantine` rejects the records.
         max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`
             or full refresh; a load that would remove more fails and changes nothing.
         max_record_bytes: a larger record is rejected, with only its start kept.
-        max_rejects: a load that had to set more records aside than this ends as failed.
+        max_rejects: a load that rejects more records than this fails.
     """
 
     name: str
@@ -251,11 +248,11 @@ class Resource:
 
     @property
     def writes(self) -> Disposition:
-        """The disposition in force."""
+        """The effective disposition."""
         return self.disposition or ("merge" if self.key else "append")
 
     def __post_init__(self) -> None:
-        """Refuse declarations that would lose or double rows."""
+        """Refuse declarations that would lose or duplicate rows."""
         _check_table(self.name)
         _check_fields(self.name, "key", self.key)
         _check_fields(self.name, "partition_columns", self.partition_columns)
@@ -279,7 +276,7 @@ def _check_disposition(resource: Resource) -> None:
         and (resource.cursor.lookback or resource.cursor.step is None)
     ):
         raise ConfigurationError(
-            f"{resource.name}: append with a cursor stores rows at its edge again. Declare a key, "
+            f"{resource.name}: append with a cursor duplicates rows at its edge. Declare a key, "
             "or give the cursor a step and no lookback."
         )
 
@@ -287,14 +284,14 @@ def _check_disposition(resource: Resource) -> None:
 def _check_table(name: str) -> None:
     if not _TABLE.fullmatch(name) or name != name.lower():
         raise ConfigurationError(
-            f"The resource name {name!r} is no name for a raw table. Give it a letter or _, then "
+            f"The resource name {name!r} is not a valid raw table name. Use a letter or _, then "
             "letters, digits and _, all in lower case. The resource's `path` may be anything."
         )
     check_length("The resource name", name)
 
 
 def check_length(what: str, name: str) -> None:
-    """Refuse a name that Postgres would cut, and so take for any other that begins alike.
+    """Refuse a name that Postgres would truncate, since two names could then become one.
 
     Raises:
         ConfigurationError: with the name and its length.
@@ -302,8 +299,8 @@ def check_length(what: str, name: str) -> None:
     size_bytes = len(name.encode())
     if size_bytes > NAME_BYTES:
         raise ConfigurationError(
-            f"{what} {name} has {size_bytes} bytes. Postgres cuts names to {NAME_BYTES}, and then "
-            "two can be one. Choose a shorter one."
+            f"{what} {name} has {size_bytes} bytes. Postgres truncates names to {NAME_BYTES}, so "
+            "two names could become one. Choose a shorter one."
         )
 
 
@@ -314,21 +311,21 @@ def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
             f"Write {argument}=({names!r},)."
         )
     if twice := repeated(names):
-        raise ConfigurationError(f"{resource}: {argument} names {twice[0]!r} twice. Leave one out.")
+        raise ConfigurationError(f"{resource}: {argument} names {twice[0]!r} twice. Remove one.")
 
 
 def _check_partitions(resource: Resource) -> None:
-    """Refuse partitions that share a name, or rows that can't be told apart by partition."""
+    """Refuse partitions that share a name, or whose rows can't be distinguished."""
     if resource.key_is_global and not resource.key:
         raise ConfigurationError(
-            f"{resource.name}: key_is_global, and there is no key. Declare it."
+            f"{resource.name}: key_is_global is set, but there is no key. Declare a key."
         )
     if isinstance(resource.partitions, RowsOf):
         _check_partition_columns(resource, resource.partitions.columns)
         _check_rows_of_partitions(resource, tuple(resource.partitions.columns))
         return
     if not resource.partitions:
-        raise ConfigurationError(f"{resource.name}: needs a partition at least.")
+        raise ConfigurationError(f"{resource.name}: needs at least one partition.")
     if twice := repeated([partition.name for partition in resource.partitions]):
         raise ConfigurationError(
             f"{resource.name}: it has two partitions {twice[0]!r}, which would share a cursor. "
@@ -337,21 +334,21 @@ def _check_partitions(resource: Resource) -> None:
     for partition in resource.partitions:
         _check_partition_columns(resource, partition.values)
     if len(resource.partitions) > 1:
-        _check_rows_of_partitions(resource, _telling_apart(resource.partitions))
+        _check_rows_of_partitions(resource, _distinguishing_columns(resource.partitions))
         check_told_apart(resource.name, resource.partitions, resource.partition_columns)
 
 
 def _check_rows_of_partitions(resource: Resource, proposed: tuple[str, ...]) -> None:
-    """Refuse a declaration that leaves open of which partition a row is, or whose key may repeat.
+    """Refuse a declaration that does not identify each row's partition, or whose key may repeat.
 
-    Rows of a partition that can't be told from those of another one are lost to it: in a merge by
-    their key, and where all of a partition's rows are replaced.
+    Otherwise one partition overwrites the rows of another: in a merge by their key, and in a
+    replace of all of a partition's rows.
     """
     columns = resource.partition_columns or proposed
     if not columns:
         raise ConfigurationError(
-            f"{resource.name}: its partitions have no values to tell their rows apart by. Give "
-            "each of them one, and name it in partition_columns."
+            f"{resource.name}: its partitions have no values that distinguish their rows. Give "
+            "each partition a value, and name it in partition_columns."
         )
     missing = [name for name in columns if name not in resource.key]
     key = (*missing, *resource.key)
@@ -365,13 +362,13 @@ def _check_rows_of_partitions(resource: Resource, proposed: tuple[str, ...]) -> 
         )
     if writes:
         raise ConfigurationError(
-            f"{resource.name}: rows of one partition could take the place of another one's. "
+            f"{resource.name}: rows of one partition could overwrite those of another. "
             f"Write {' and '.join(writes)}{remedy}."
         )
 
 
-def _telling_apart(partitions: Sequence[Partition]) -> tuple[str, ...]:
-    """A value that is another one in each partition, or else all values that they have."""
+def _distinguishing_columns(partitions: Sequence[Partition]) -> tuple[str, ...]:
+    """The name of one value that differs in each partition, or the names of all values."""
     names = tuple(partitions[0].values)
     for name in names:
         if len({str(partition.values.get(name)) for partition in partitions}) == len(partitions):
@@ -393,7 +390,7 @@ def check_told_apart(
         if other is not partition:
             raise ConfigurationError(
                 f"{resource}: the partitions {other.name!r} and {partition.name!r} have the same "
-                f"values of its partition_columns ({', '.join(columns)}). Name more of them. "
+                f"values of partition_columns ({', '.join(columns)}). Name more columns. "
                 f"They have: {', '.join(partition.values) or 'no values'}."
             )
 
@@ -402,13 +399,13 @@ def _check_partition_columns(resource: Resource, values: Collection[str]) -> Non
     for name in resource.partition_columns:
         if name not in values:
             raise ConfigurationError(
-                f"{resource.name}: partition_columns names {name!r}, for which not all of its "
-                f"partitions have a value. They have: {', '.join(values) or 'no values'}."
+                f"{resource.name}: partition_columns names {name!r}, but not all of its "
+                f"partitions have a value for it. They have: {', '.join(values) or 'no values'}."
             )
 
 
 def repeated(names: Sequence[str]) -> list[str]:
-    """The names that are there more than once, in their order."""
+    """The names that occur more than once, in order."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 
@@ -451,18 +448,18 @@ def _check_limits(resource: Resource) -> None:
 
 
 def _check_least(owner: str, least: Any, **limits: Any) -> None:
-    """Refuse limits below the least one, and those that are no number; None means no limit."""
+    """Refuse limits below `least`, and NaN; None means no limit."""
     for name, value in limits.items():
         if value is not None and not value >= least:
             raise ConfigurationError(
-                f"{owner}: {name}={value} can't be kept. Give it {least or 0} or more."
+                f"{owner}: {name}={value} is out of range. Use {least or 0} or more."
             )
 
 
 def _check_positive(owner: str, zero: Any, **limits: Any) -> None:
     for name, value in limits.items():
         if value is not None and not value > zero:
-            raise ConfigurationError(f"{owner}: {name}={value} can't be kept. Give it more than 0.")
+            raise ConfigurationError(f"{owner}: {name}={value} is out of range. Use more than 0.")
 
 
 def _check_shrinkage(resource: str, share: float) -> None:
@@ -494,13 +491,13 @@ def _check_names(resource: Resource) -> None:
         problem = ""
         if not _COLUMN.fullmatch(column) or column in SYSTEM_COLUMNS:
             problem = (
-                "is no name for a column. It takes a lower-case letter, then up to 62 of a-z, 0-9 "
-                "and _, and is none of Postgres' system columns"
+                "is not a valid column name. Use a lower-case letter, then up to 62 of a-z, 0-9 "
+                "and _; Postgres' system columns are reserved"
             )
         elif columns.count(column) > 1:
-            problem = "is there twice. Give each field a column of its own"
+            problem = "is used twice. Give each field its own column"
         elif field_name != column and column in {*resource.key, *resource.partition_columns}:
-            problem = "is the column of another field, in its key or partition_columns"
+            problem = "belongs to another field, in its key or partition_columns"
         if problem:
             raise ConfigurationError(
                 f"{resource.name}: `names` gives {field_name!r} the column {column!r}, which "
@@ -514,14 +511,14 @@ class Source:
 
     Attributes:
         base_url: where the API lives; resource paths are appended to it.
-        login: how requests show who asks (`flows.extract.auth`).
+        login: how requests authenticate (`flows.extract.auth`).
         hosts: other hosts that links and redirects may lead to, with the login.
-        rate: how often the API may be called, by all loads together.
+        rate: the API's rate limit, shared by all loads.
         connect_timeout_seconds: how long a connection may take to open.
-        read_timeout_seconds: how long the server may be silent while it answers.
-        answer_timeout_seconds: how long one answer may take in all, however slowly it drips.
+        read_timeout_seconds: the longest silence allowed within a response.
+        answer_timeout_seconds: how long one response may take in all, even if bytes keep coming.
         max_wait_seconds: how long one load may wait in all for an API that is down or busy.
-        max_body_bytes: the largest answer that is read, after it was unpacked.
+        max_body_bytes: the largest response body, decompressed.
     """
 
     name: str
@@ -537,18 +534,18 @@ class Source:
     max_body_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
-        """Refuse resources that would share a table, or that no load could ever reach."""
+        """Refuse resources that share a table, or that no load could reach."""
         check_length(f"Source {self.name!r}: its schema", f"raw_{self.name}")
         _check_source_limits(self)
         if isinstance(self.resources, Resource):
             raise ConfigurationError(
-                f"Source {self.name!r}: its resources are one resource, not a tuple of them. "
+                f"Source {self.name!r}: `resources` is a single resource, not a tuple. "
                 "Write resources=(…,)."
             )
         if twice := repeated([resource.name for resource in self.resources]):
             raise ConfigurationError(
                 f"Source {self.name!r} has two resources {twice[0]!r}, which would share a raw "
-                f"table: {self._listed()}. Give each a name of its own."
+                f"table: {self._format_resources()}. Give each a name of its own."
             )
         for resource in self.resources:
             _check_parents(self, resource)
@@ -557,16 +554,16 @@ class Source:
         """The resource of that name.
 
         Raises:
-            ConfigurationError: when there is none; the message lists those there are.
+            ConfigurationError: when there is none; the message lists the known ones.
         """
         for resource in self.resources:
             if resource.name == name:
                 return resource
         raise ConfigurationError(
-            f"Source {self.name!r} has no resource {name!r}. It has: {self._listed()}."
+            f"Source {self.name!r} has no resource {name!r}. It has: {self._format_resources()}."
         )
 
-    def _listed(self) -> str:
+    def _format_resources(self) -> str:
         return ", ".join(resource.name for resource in self.resources)
 
 
@@ -584,7 +581,7 @@ def _check_source_limits(source: Source) -> None:
 
 
 def _check_parents(source: Source, resource: Resource) -> None:
-    """Refuse a resource whose line of parents has a gap, or leads back into itself."""
+    """Refuse a resource with a missing parent or with circular parents."""
     line = [resource.name]
     while isinstance(resource.partitions, RowsOf):
         parents = resource.partitions
@@ -592,11 +589,11 @@ def _check_parents(source: Source, resource: Resource) -> None:
             resource = source.resource(parents.resource)
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"{resource.name} is to be read by the rows of {parents.resource!r}. {error}"
+                f"{resource.name} takes its partitions from {parents.resource!r}. {error}"
             ) from error
         line.append(resource.name)
         if resource.name in line[:-1]:
             raise ConfigurationError(
-                f"Source {source.name!r}: these resources wait for each other's rows, and none "
-                f"could ever be loaded: {' → '.join(line)}. Give one of them partitions of its own."
+                f"Source {source.name!r}: these resources depend on each other's rows, so none "
+                f"could be loaded: {' → '.join(line)}. Give one of them partitions of its own."
             )

@@ -1,1 +1,1 @@
-"""HTTP in, pages out: no Postgres, no Prefect."""
+"""HTTP in, pages out. Knows nothing of Postgres or Prefect."""

@@ -1,6 +1,6 @@
-"""Ways to log in: what a source declares, and how a request then shows who asks.
+"""Logins: what a source declares, and how its requests are then signed.
 
-A declaration names its secret; the value is read when the first request is made, and stays here.
+A declaration names its secret; the value is read on the first request and stays in this module.
 """
 
 import json
@@ -24,11 +24,11 @@ from flows.source import Login
 
 ReadSecret = Callable[[str], str]
 
-# How long before its end a token is renewed: for clocks that differ, and answers that take time.
+# A token is renewed this long before it expires, to allow for clock skew and slow responses.
 MARGIN_SECONDS = 60
 MARGIN_SHARE = 0.1
 
-# RFC 9110, 5.5: what a header may hold.
+# RFC 9110, 5.5: a valid header value.
 _HEADER_VALUE = re.compile(r"[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?")
 
 
@@ -51,19 +51,18 @@ def secret_from_environment(name: str) -> str:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key in a header or in a query parameter; `secret` is the name under which it is kept."""
+    """A key in a header or in a query parameter; `secret` is the name of the key's secret."""
 
     secret: str
     header: str = ""
     param: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a key that would be sent nowhere, or twice."""
+        """Require either a header or a param."""
         if bool(self.header) == bool(self.param):
             raise ConfigurationError("ApiKey needs either a header or a param.")
 
     def sign(self, request: PreparedRequest, value: str) -> None:
-        """Put the key where the API looks for it."""
         if self.param:
             request.url = url_policy.with_param(str(request.url), self.param, value)
         else:
@@ -72,10 +71,10 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class Bearer:
-    """A token in the Authorization header (RFC 6750); `secret` is the name under which it is kept.
+    """A token in the Authorization header (RFC 6750); `secret` is the name of the token's secret.
 
     Attributes:
-        scheme: what stands before the token: some APIs want `Token` or `Bot`.
+        scheme: the word before the token; some APIs require `Token` or `Bot`.
     """
 
     secret: str
@@ -83,32 +82,30 @@ class Bearer:
     param: str = ""
 
     def sign(self, request: PreparedRequest, value: str) -> None:
-        """Set the Authorization header."""
         request.headers["Authorization"] = f"{self.scheme} {value}"
 
 
 @dataclass(frozen=True)
 class Basic:
-    """A user and a password (RFC 7617); `secret` is the name under which the password is kept."""
+    """A user and a password (RFC 7617); `secret` is the name of the password's secret."""
 
     user: str
     secret: str
     param: str = ""
 
     def sign(self, request: PreparedRequest, value: str) -> None:
-        """Set the Authorization header."""
         request.headers["Authorization"] = _basic(self.user, value)
 
 
 @dataclass(frozen=True)
 class OAuth2:
-    """Client credentials (RFC 6749, 4.4): a token is fetched first, and again when it ends.
+    """Client credentials (RFC 6749, 4.4): fetches a token first, and a new one when it expires.
 
-    It ends when the API refuses it, or a little before its `expires_in` is over.
+    It expires when the API refuses it, or shortly before its `expires_in` ends.
 
     Attributes:
-        token_url: absolute; where tokens are given out.
-        secret: the name under which the client secret is kept.
+        token_url: absolute address of the token endpoint.
+        secret: the name of the client secret.
     """
 
     token_url: str
@@ -118,11 +115,10 @@ class OAuth2:
     param: str = ""
 
     def sign(self, request: PreparedRequest, value: str) -> None:
-        """Set the Authorization header to a token."""
         request.headers["Authorization"] = f"Bearer {value}"
 
     def form(self) -> dict[str, str]:
-        """What asks for a token, besides the client's own login."""
+        """The form fields of a token request, besides the client's login."""
         scope = {"scope": self.scope} if self.scope else {}
         return {"grant_type": "client_credentials", **scope}
 
@@ -136,7 +132,7 @@ class _Token:
     """An access token.
 
     Attributes:
-        lifetime_seconds: what the server promises; infinite where it promises nothing.
+        lifetime_seconds: as promised by the server; infinite if it promises nothing.
     """
 
     value: str = field(repr=False)
@@ -144,13 +140,13 @@ class _Token:
 
     @property
     def usable_seconds(self) -> float:
-        """How long to use it before it is renewed."""
+        """How long to use the token before renewing it."""
         margin = min(MARGIN_SECONDS, MARGIN_SHARE * self.lifetime_seconds)
         return self.lifetime_seconds - margin
 
 
 class Credentials:
-    """A source's login with its value: signs requests."""
+    """A source's login with its secret value; signs requests."""
 
     def __init__(
         self, login: Login | None, read_secret: ReadSecret, connection: Connection
@@ -164,20 +160,20 @@ class Credentials:
         self._ends_at = math.inf
 
     def learn(self) -> None:
-        """Read the secret, unless it is there already, and keep it out of every text from now on.
+        """Read the secret if not yet read, and redact it in every text from now on.
 
         Raises:
-            RefusedLoginError: there is no such secret.
+            RefusedLoginError: the secret is missing.
         """
         if self._login is not None and self._secret is None:
             self._secret = self._hide(self._read_secret(self._login.secret))
 
     def prepare(self, within_seconds: float) -> None:
-        """Read the secret, and fetch the token, unless they are there already and have not ended.
+        """Read the secret and fetch the token, unless both are known and still valid.
 
         Raises:
-            NoAnswerError: the server that gives out tokens is away or busy.
-            RefusedLoginError: there is no such secret, or no token for it.
+            NoResponseError: the token server is down or busy.
+            RefusedLoginError: the secret is missing, or the server refuses a token for it.
         """
         began_at = monotonic()
         if began_at >= self._ends_at:
@@ -193,10 +189,10 @@ class Credentials:
         self._value = value
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign a request; without a login, leave it as it is.
+        """Sign a request; without a login, leave it unchanged.
 
         Raises:
-            RefusedLoginError: when the secret can't stand in a header.
+            RefusedLoginError: the secret is not a valid header value.
         """
         if self._login is not None and self._value is not None:
             before = dict(request.headers)
@@ -210,27 +206,27 @@ class Credentials:
         self._hide(value.rpartition(" ")[2])
         if _HEADER_VALUE.fullmatch(value) is None:
             raise RefusedLoginError(
-                f"The secret {login.secret!r} has a line break or a letter in it that can't be "
-                "sent in a header. Store it again without."
+                f"The secret {login.secret!r} contains a line break or a letter that can't be "
+                "sent in a header. Store it again without it."
             )
 
     def _hide(self, secret: str) -> str:
-        """Keep a secret out of every text, and out of the addresses that this API leads to."""
+        """Redact a secret in every text, and remove it from addresses that this API links to."""
         remember(secret)
         self._secrets.add(secret)
         return secret
 
     def renew(self) -> bool:
-        """Forget a token that has ended; False where there is no way to get another one."""
+        """Forget an expired token; return False if the login can't get a new one."""
         self._secret = self._value = None
         self._ends_at = math.inf
         return isinstance(self._login, OAuth2)
 
     def unsigned(self, request: HttpRequest) -> HttpRequest:
-        """A request that an API led to, as it may be kept: without the login, if it is repeated.
+        """A request that an API linked to, without the login, so it may be stored.
 
         Raises:
-            BadPayloadError: when it stands elsewhere than in a query parameter of its own.
+            BadPayloadError: the login is elsewhere than in its own query parameter.
         """
         param = self._login.param if self._login else ""
         url = url_policy.without_params(
@@ -240,27 +236,31 @@ class Credentials:
         request = replace(request, url=url)
         if self._secrets.shows_secret(str(request)):
             raise BadPayloadError(
-                f"The API leads to {request}, with the login in it, which would be stored there. "
-                "Give the resource a `paging` of its own that leaves it out."
+                f"The API links to {request}, which contains the login and would be stored. "
+                "Give the resource its own `paging` that removes the login."
             )
         return request
 
     def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> _Token:
-        said = self._ask_for_token(login, client_secret, within_seconds)
-        if said.is_retryable:
-            raise NoResponseError(f"no token from {login.token_url}: it {said}", False, said)
-        token = _token(said)
+        response = self._request_token(login, client_secret, within_seconds)
+        if response.is_retryable:
+            raise NoResponseError(
+                f"no token from {login.token_url}: it {response}", False, response
+            )
+        token = _parse_token(response)
         if token is None:
-            # A success may hold a token that could not be read: it is not quoted.
-            told, start = (f"answered {said.status}", "") if said.is_success else (said, said.start)
+            # A successful response may contain an unreadable token, so it is not quoted.
+            is_quoted = not response.is_success
+            problem = response if is_quoted else f"answered {response.status}"
+            start = response.start if is_quoted else ""
             raise RefusedLoginError(
-                f"{login.token_url} gave client {login.client_id!r} no token: it {told}. Correct "
-                f"the client or its secret {login.secret!r}.",
-                Answer(login.token_url, said.status, start, 1),
+                f"{login.token_url} gave client {login.client_id!r} no token: it {problem}. "
+                f"Correct the client or its secret {login.secret!r}.",
+                Answer(login.token_url, response.status, start, 1),
             )
         return token
 
-    def _ask_for_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Response:
+    def _request_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Response:
         def sign(request: PreparedRequest) -> PreparedRequest:
             url_policy.check_any(str(request.url), has_login=True)
             request.headers["Authorization"] = _basic(login.client_id, client_secret)
@@ -274,10 +274,10 @@ class Credentials:
             raise NoResponseError(f"no token from {login.token_url}: {error}", False) from error
 
 
-def _token(said: Response) -> _Token | None:
-    """The access token, where there is one (RFC 6749, 5.1)."""
+def _parse_token(response: Response) -> _Token | None:
+    """The access token, if there is one (RFC 6749, 5.1)."""
     try:
-        document = json.loads(said.body) if said.is_success else {}
+        document = json.loads(response.body) if response.is_success else {}
         value = document["access_token"]
     except (ValueError, LookupError, TypeError):
         return None
@@ -287,7 +287,7 @@ def _token(said: Response) -> _Token | None:
 
 
 def _lifetime_seconds(expires_in: object) -> float:
-    """The seconds, also where they are sent as text; infinite where they make no sense."""
+    """The seconds, as a number or as text; infinite if they make no sense."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
         return math.inf
     try:

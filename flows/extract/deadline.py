@@ -1,6 +1,6 @@
-"""An end to every answer: also to one that comes byte by byte, in its headers or in its body.
+"""A deadline for every response, even if it arrives byte by byte, in its headers or its body.
 
-A socket's own timeout starts again with each byte.
+A socket's own timeout restarts with each byte.
 """
 
 import http.client
@@ -20,7 +20,7 @@ _due_at: ContextVar[float] = ContextVar("due_at")
 
 @contextmanager
 def deadline(within_seconds: float) -> Iterator[None]:
-    """What an `Adapter` reads in here must have come by then, or reading it times out."""
+    """Time out reads of an `Adapter` in this block after so many seconds in all."""
     outer = _due_at.set(monotonic() + within_seconds)
     try:
         yield
@@ -31,21 +31,20 @@ def deadline(within_seconds: float) -> Iterator[None]:
 def check_deadline() -> None:
     """Raise TimeoutError when the deadline has passed."""
     if monotonic() >= _due_at.get():
-        raise TimeoutError("the answer took too long")
+        raise TimeoutError("the response took too long")
 
 
 class Adapter(HTTPAdapter):
-    """Sends what requests sends; its connections heed the deadline."""
+    """An HTTPAdapter whose connections respect the deadline."""
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        """A pool of connections."""
         pool: Any = super().get_connection_with_tls_context(*args, **options)
         pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _PlainConnection
         return pool
 
 
 class _Incoming(io.RawIOBase):
-    """What comes in on a socket until the deadline."""
+    """Reads a socket until the deadline."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -55,14 +54,13 @@ class _Incoming(io.RawIOBase):
         self.has_ended = False
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Receive some bytes; afterwards, the socket's timeout is what it was."""
+        """Receive some bytes, then restore the socket's timeout."""
         left_seconds = self._due_at - monotonic()
         if left_seconds <= 0:
-            raise TimeoutError("the answer took too long")
+            raise TimeoutError("the response took too long")
         self._socket.settimeout(min(self._silence_seconds, left_seconds))
         try:
             count = self._stream.readinto(buffer)
@@ -72,7 +70,6 @@ class _Incoming(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the socket."""
         self._stream.close()
         super().close()
 
@@ -85,12 +82,12 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._incoming)
 
     def begin(self) -> None:
-        """Read the headers; http.client takes those that are cut, or broken, for all there are."""
+        """Read the headers; http.client alone accepts truncated or malformed ones as complete."""
         super().begin()
         if self._incoming.has_ended:
-            raise http.client.RemoteDisconnected("its headers are cut short")
+            raise http.client.RemoteDisconnected("its headers are truncated")
         if not self.msg.is_multipart() and self.msg.get_payload():
-            raise http.client.HTTPException("one of its headers is none")
+            raise http.client.HTTPException("one of its headers is malformed")
 
 
 class _PlainConnection(HTTPConnection):

@@ -1,4 +1,4 @@
-"""Unpacking what an API packed: up to a limit, so that no bomb goes off, and to its very end."""
+"""Decompresses response bodies completely, up to a size limit (against zip bombs)."""
 
 import io
 import re
@@ -12,15 +12,15 @@ _ZEROS = re.compile(b"\0*")
 
 
 class TooLargeError(Exception):
-    """The body goes beyond the limit."""
+    """The body exceeds the limit."""
 
 
 class TruncatedError(Exception):
-    """The body ends before what is packed in it."""
+    """The body ends before its compressed data does."""
 
 
 class DecompressionError(Exception):
-    """The body is not packed as it says."""
+    """The body is not compressed as declared."""
 
 
 def decompressed(
@@ -29,31 +29,31 @@ def decompressed(
     limit_bytes: int,
     check_deadline: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """The body without its codings (RFC 9110, 8.4), and what it holds where it is a gzip file.
+    """The body without its codings (RFC 9110, 8.4); a gzip file is decompressed as well.
 
-    `check_deadline` is called before each slice of a few kilobytes; what it raises ends the work.
+    `check_deadline` is called before each slice of a few kilobytes, and may raise.
 
     Raises:
-        TooLargeError: when that is more than the limit.
-        CutShortError: when a part of it is missing.
-        UnpackError: when it is not packed so, or packed in a way that we did not ask for.
+        TooLargeError: the result exceeds the limit.
+        TruncatedError: a part of the body is missing.
+        DecompressionError: the body is not compressed as declared, or in an unrequested coding.
     """
     try:
         for coding in reversed(content_encoding.lower().split(",")):
             window = _window(coding.strip(), body)
             if window is not None:
-                body = _inflated(body, window, limit_bytes, check_deadline)
+                body = _inflate(body, window, limit_bytes, check_deadline)
         if body.startswith(GZIP):
-            body = _inflated(body, GZIP_WINDOW, limit_bytes, check_deadline)
+            body = _inflate(body, GZIP_WINDOW, limit_bytes, check_deadline)
     except zlib.error as error:
         raise DecompressionError(str(error)) from error
     return body
 
 
 def _window(coding: str, body: bytes) -> int | None:
-    """How zlib calls a coding; None for one that changes nothing.
+    """The window parameter of zlib for a coding; None for one that changes nothing.
 
-    What HTTP calls deflate has a zlib header (RFC 1950, 2.2), which some servers leave out.
+    HTTP's deflate has a zlib header (RFC 1950, 2.2), which some servers omit.
     """
     if coding in {"", "identity"}:
         return None
@@ -62,30 +62,30 @@ def _window(coding: str, body: bytes) -> int | None:
     if coding == "deflate":
         has_header = body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0
         return ZLIB_WINDOW if has_header else BARE_WINDOW
-    raise DecompressionError(f"it is packed as {coding!r}, which was not asked for")
+    raise DecompressionError(f"it is compressed as {coding!r}, which was not requested")
 
 
-def _inflated(
+def _inflate(
     body: bytes, window: int, limit_bytes: int, check_deadline: Callable[[], None]
 ) -> bytes:
-    """What one or more members hold; zeros may fill up the last one (RFC 1952, 2.2).
+    """The content of one or more members; zeros may pad the last one (RFC 1952, 2.2).
 
-    zlib gets one small slice after the other: at the end of a member it copies what is left of its
-    input, which would take quadratic time for a body of many small members.
+    zlib gets small slices: at the end of a member it copies the rest of its input, which would take
+    quadratic time for a body of many small members.
     """
     inflated = io.BytesIO()
     whole, position = memoryview(body), 0
     while position < len(body):
-        unpacker = zlib.decompressobj(window)
-        while not unpacker.eof:
+        decompressor = zlib.decompressobj(window)
+        while not decompressor.eof:
             check_deadline()
-            given = whole[position : position + SLICE_BYTES]
-            if not given:
-                raise TruncatedError("what is packed in it goes on")
-            inflated.write(unpacker.decompress(given, limit_bytes - inflated.tell() + 1))
+            chunk = whole[position : position + SLICE_BYTES]
+            if not chunk:
+                raise TruncatedError("its compressed data is truncated")
+            inflated.write(decompressor.decompress(chunk, limit_bytes - inflated.tell() + 1))
             if inflated.tell() > limit_bytes:
                 raise TooLargeError
-            position += len(given) - len(unpacker.unused_data)
+            position += len(chunk) - len(decompressor.unused_data)
         position = _end_of_zeros(body, position)
     return inflated.getvalue()
 

@@ -1,4 +1,4 @@
-"""The pages of one resource partition, in order, each with the point from which to go on."""
+"""The pages of one resource partition, in order, each with its resume point."""
 
 import json
 import string
@@ -20,37 +20,37 @@ from flows.guards import with_guards
 from flows.page import HttpRequest, Page, Resume
 from flows.source import Partition, Resource, Source, Window, query_pairs
 
-# A page of this size is not looked at for whether it is empty: it would have to be read twice.
+# Larger pages are not checked for being empty, since they would have to be parsed twice.
 SMALL_BYTES = 1 << 16
 
-# As a segment of a path, they stand for another place than the one that is named.
+# As segments of a path, these point to another place.
 _NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
 def first_request(
     source: Source, resource: Resource, partition: Partition, window: Window
 ) -> HttpRequest:
-    """The first request of a window. Spaces become %20: not every server reads + as a space.
+    """The first request of a window. Spaces become %20, since some servers don't read + as a space.
 
     Raises:
-        ConfigurationError: when the partition lacks a value, a query parameter has a type that
-            can't be sent, or the body is not JSON.
+        ConfigurationError: the partition lacks a value, a query parameter has a type that can't be
+            sent, or the body is not JSON.
     """
     url = _url(source.base_url, _path(resource, partition.values))
-    params = query_pairs(resource.name, _made(resource.params, partition, window))
+    params = query_pairs(resource.name, _resolve(resource.params, partition, window))
     query = urlencode(params, quote_via=quote)
     mark = "&" if "?" in url else "?"
-    body = _made(resource.body, partition, window)
+    body = _resolve(resource.body, partition, window)
     try:
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{resource.name}: its body is no JSON: {error}.") from error
+        raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
     return HttpRequest(
         f"{url}{mark}{query}" if query else url, resource.method, resource.headers, body
     )
 
 
-def _made(declared: Any, partition: Partition, window: Window) -> Any:
+def _resolve(declared: Any, partition: Partition, window: Window) -> Any:
     return declared(partition, window) if callable(declared) else declared
 
 
@@ -67,14 +67,14 @@ def _path(resource: Resource, values: Mapping[str, Any]) -> str:
         path = resource.path.format(**{name: quote(text, safe="") for name, text in texts.items()})
     except (LookupError, ValueError) as error:
         raise ConfigurationError(
-            f"{resource.name}: the path {resource.path!r} wants {error}, which its partitions "
+            f"{resource.name}: the path {resource.path!r} needs {error}, which its partitions "
             f"don't have. They have: {', '.join(values) or 'no values'}."
         ) from error
     for name, text in texts.items():
         if text in _NO_SEGMENTS:
             raise ConfigurationError(
                 f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
-                f"{name!r}: it would lead somewhere else. Leave that partition out."
+                f"{name!r}: it would lead somewhere else. Remove that partition."
             )
     return path
 
@@ -87,13 +87,13 @@ def read_pages(
     window: Window,
     resume: Resume | None = None,
 ) -> Iterator[Page]:
-    """Fetch page after page, only when asked for the next one.
+    """Fetch page after page, lazily.
 
     With `resume`, the pages before that point are not fetched again.
 
     Raises:
-        BadPayloadError: when the API sends a page, or the way to one, that was read already, or
-            more empty pages in a row than the resource's `max_empty_pages`.
+        BadPayloadError: the API repeats a page, links back to one, or sends more empty pages in a
+            row than the resource's `max_empty_pages`.
         EltError: as `Client.get` does.
     """
     client.learn_secret()
@@ -177,50 +177,50 @@ def _next(
 
 
 class _SeenPages:
-    """What was asked and answered so far, to notice when an API leads in a circle or nowhere."""
+    """The requests and responses so far, to detect paging that loops or never ends."""
 
     def __init__(self, max_empty_pages: int) -> None:
         self._max_empty_pages = max_empty_pages
         self._empty_pages = 0
-        self._asked: set[str] = set()
-        self._answered: dict[int, str] = {}
+        self._requests: set[str] = set()
+        self._first_requests: dict[int, str] = {}
 
     def add(self, request: HttpRequest, page: Page) -> None:
-        """Take note of an answer; one without records may come again.
+        """Record a response.
 
         Raises:
-            BadPayloadError: when another request had the same one.
+            BadPayloadError: another request had the same response, and it has records.
         """
-        asked = str(request)
-        self._asked.add(asked)
+        sent = str(request)
+        self._requests.add(sent)
         is_empty = _is_empty(page)
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
-        earlier = self._answered.setdefault(_fingerprint(page), asked)
-        if earlier != asked and not is_empty:
-            raise _circle(f"{asked} has the same answer as {earlier}")
+        earlier = self._first_requests.setdefault(_fingerprint(page), sent)
+        if earlier != sent and not is_empty:
+            raise _loop_error(f"{sent} has the same response as {earlier}")
 
     def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
-        """Whether to ask on; a page without records that leads back is the end.
+        """Whether to request `following`; an empty page that leads back is the end.
 
         Raises:
-            BadPayloadError: when another page leads to a request that was answered already, or when
-                too many pages in a row had no records.
+            BadPayloadError: a page with records leads back to an earlier request, or too many
+                pages in a row had no records.
         """
-        if str(following) in self._asked:
+        if str(following) in self._requests:
             if self._empty_pages:
                 return False
-            raise _circle(f"{request} leads back to {following}")
+            raise _loop_error(f"{request} leads back to {following}")
         if self._empty_pages >= self._max_empty_pages:
             raise BadPayloadError(
                 f"{page.url} is the last of {self._empty_pages} pages in a row without records, "
-                "and still names a next one. Declare how the API says that it is done (a `more` in "
+                "and still names a next one. Declare how the API marks its last page (a `more` in "
                 "the resource's `paging`), or raise its max_empty_pages."
             )
         return True
 
 
 def _is_empty(page: Page) -> bool:
-    """Whether there are no records; a page that can't be read is left to the load to judge."""
+    """Whether there are no records; for an unreadable page, the load raises the error later."""
     if len(page.body) > SMALL_BYTES:
         return False
     try:
@@ -230,10 +230,10 @@ def _is_empty(page: Page) -> bool:
 
 
 def _fingerprint(page: Page) -> int:
-    """What is the same when a page comes again: its records, or its body where that is cheaper.
+    """A hash of the page's records if paging has already extracted them, or of its body.
 
-    Paging that asks by number has cut the records out; a body may hold the time of day as well.
-    Of a million different pages, two have the same one in a load out of thirty million.
+    Records are better: a body may contain the time of day. The hash collides within a million
+    different pages in one load out of thirty million.
     """
     if "rows" not in vars(page):
         return hash(page.body)
@@ -241,10 +241,9 @@ def _fingerprint(page: Page) -> int:
     return hash(b",".join(rows))
 
 
-def _circle(what: str) -> BadPayloadError:
+def _loop_error(what: str) -> BadPayloadError:
     return BadPayloadError(
-        f"The paging runs in a circle: {what}. Correct the resource's `paging`, or ask the API's "
-        "owner."
+        f"The paging loops: {what}. Correct the resource's `paging`, or ask the API's owner."
     )
 
 
@@ -253,7 +252,7 @@ def _slices(window: Window, resource: Resource) -> Iterator[Window]:
     if step is None:
         yield window
     elif window.since is None or window.until is None:
-        raise ValueError(f"{resource.name}: a window that is read in steps needs both its ends")
+        raise ValueError(f"{resource.name}: a window that is read in steps needs both ends")
     else:
         yield from _steps(window.since, window.until, step)
 

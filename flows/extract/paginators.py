@@ -1,7 +1,7 @@
-"""How to get from one page to the next: functions from a page to the request for the next one.
+"""Paging styles: functions from a page to the request for the next one.
 
-Reading ends where such a function returns None. A short page is never taken for the last one:
-servers cap what they are asked for.
+Reading ends where such a function returns None. A short page never counts as the last one, since
+servers cap page sizes.
 """
 
 import json
@@ -19,11 +19,11 @@ from flows.page import HttpRequest, Page
 
 Paging = Callable[[Page], HttpRequest | str | None]
 
-# How a page says that nothing, or something, comes after it.
+# Values of `more` that mean there is no next page, or there is one.
 NOTHING_MORE = frozenset({"false", "0"})
 SOMETHING_MORE = frozenset({"true", "1"})
 
-# RFC 8288, 3: a quoted value may hold what would end a link or a parameter.
+# RFC 8288, 3: a quoted value may contain characters that otherwise end a link or a parameter.
 _PARAM = r"""(?:\s*;)+\s*([^\s=;,"]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?"""
 _LINK = re.compile(rf"<([^>]*)>((?:{_PARAM})*)")
 
@@ -31,8 +31,8 @@ _LINK = re.compile(rf"<([^>]*)>((?:{_PARAM})*)")
 def next_url(field: str) -> Callable[[Page], str | None]:
     """Follow the URL in the body's `field`, absolute or relative to the page's own URL.
 
-    A name with dots goes deeper, unless the body has a field of just that name. The last page has
-    no such field, or null, or an empty string.
+    Dots name a nested field, unless the body has a field of exactly that name. On the last page the
+    field is missing, null or an empty string.
     """
     if not field:
         raise ConfigurationError("next_url needs the name of a field.")
@@ -43,7 +43,7 @@ def next_url(field: str) -> Callable[[Page], str | None]:
             return None
         if not isinstance(link, str):
             raise BadPayloadError(
-                f"{page.url} has {link!r} as its next page under {field!r}, which is no URL. "
+                f"{page.url} has {link!r} as its next page under {field!r}, which is not a URL. "
                 "Ask the API's owner."
             )
         return url_policy.resolve_link(page.url, link)
@@ -54,8 +54,8 @@ def next_url(field: str) -> Callable[[Page], str | None]:
 def next_link(*, more: str = "") -> Callable[[Page], str | None]:
     """Follow the header `Link: <…>; rel="next"` (RFC 8288).
 
-    Reading ends where there is no such link, or where the link's own parameter `more` says that
-    nothing follows, e.g. `next_link(more="results")` for Sentry's `results="false"`.
+    Reading ends where there is no such link, or where the link's own parameter `more` is false,
+    e.g. `next_link(more="results")` for Sentry's `results="false"`.
     """
 
     def find(page: Page) -> str | None:
@@ -73,13 +73,13 @@ def next_link(*, more: str = "") -> Callable[[Page], str | None]:
 
 
 def _links(header: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each link with its parameters; the first of a name counts (RFC 8288, 3.3)."""
+    """Each link with its parameters; of duplicates, the first counts (RFC 8288, 3.3)."""
     for link in _LINK.finditer(header):
         pairs = [(name.lower(), value) for name, value in re.findall(_PARAM, link[2])]
-        yield link[1].strip(), {name: _unquoted(value) for name, value in reversed(pairs)}
+        yield link[1].strip(), {name: _unquote(value) for name, value in reversed(pairs)}
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
@@ -96,7 +96,7 @@ def next_token(
 
     It goes into the query parameter `param`, the header `header` or the JSON body's `body_field`.
     Reading ends where there is no token (or an empty one, 0 or false), or where the body's `more`
-    says that there is no more; where it says that there is, a token must be there.
+    is false. Where `more` is true, a missing token is an error.
     """
     put = _place(param, header, body_field)
     if bool(field) == bool(response_header):
@@ -106,9 +106,9 @@ def next_token(
         token = page.headers.get(response_header) if response_header else value_at(page, field)
         if _is_over(page, more):
             return None
-        if not token and _says_more(page, more):
+        if not token and _has_more(page, more):
             raise BadPayloadError(
-                f"{page.url} has more to come, says its {more!r}, but no token in "
+                f"{page.url} has more to come by its {more!r}, but has no token in "
                 f"{field or response_header!r}. Ask the API's owner."
             )
         return put(_request(page), token) if token else None
@@ -119,10 +119,11 @@ def next_token(
 def offset(
     param: str = "offset", *, body_field: str = "", total: str = "", more: str = ""
 ) -> Paging:
-    """Ask for the records after those that were read, by their number.
+    """Request the next records by the number of records read so far.
 
-    Reading ends when the body's `total` is reached or its `more` says so, else with an empty page.
-    An empty page before that is an error: how far to go on from there, it does not say.
+    Reading ends when the body's `total` is reached, when its `more` is false, or with an empty
+    page. An empty page before the `total`, or where `more` is true, is an error: the next offset
+    is then unknown.
     """
     param = "" if body_field else param
     put = _place(param, "", body_field)
@@ -151,10 +152,10 @@ def page_number(
     total_pages: str = "",
     more: str = "",
 ) -> Paging:
-    """Ask for one page after the other, by number; the first one may go without.
+    """Request pages by number; the first request may omit it.
 
-    Reading ends after the body's `total_pages`, or when its `more` says so. An empty page ends it
-    only where neither says that more follows.
+    Reading ends after the body's `total_pages`, or when its `more` is false. An empty page ends it
+    only if neither indicates that more follows.
     """
     param = "" if body_field else param
     put = _place(param, "", body_field)
@@ -167,7 +168,7 @@ def page_number(
         number = _number(request, param, body_field, first)
         if _is_reached(page, total_pages, number - first + 1):
             return None
-        if is_empty and not _says_more(page, more) and not _says_total(page, total_pages):
+        if is_empty and not _has_more(page, more) and not _has_total(page, total_pages):
             return None
         return put(request, number + 1)
 
@@ -175,9 +176,9 @@ def page_number(
 
 
 def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "") -> Paging:
-    """Ask for what comes after the last record's `field`; an empty page is the last one.
+    """Request the records after the last record's `field`; an empty page is the last one.
 
-    An empty page whose `more` says that there is more is an error.
+    An empty page whose `more` is true is an error.
     """
     put = _place(param, "", body_field)
 
@@ -193,12 +194,12 @@ def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "")
         value = record.get(field) if isinstance(record, dict) else None
         if value is None:
             raise BadPayloadError(
-                f"{page.url} has a last record without {field!r}, by which the next page is asked "
-                "for. Correct the resource's `paging`."
+                f"{page.url} has a last record without {field!r}, which the next request "
+                "needs. Correct the resource's `paging`."
             )
         if not isinstance(value, str | int | float | list | dict):
             raise TypeError(
-                f"{field!r} of the last record is a {type(value).__name__}, which JSON has not. "
+                f"{field!r} of the last record is a {type(value).__name__}, not a JSON type. "
                 "Return text from `records`, e.g. str(value)"
             )
         return put(_request(page), value)
@@ -207,7 +208,7 @@ def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "")
 
 
 def value_at(page: Page, field: str) -> Any:
-    """What the body's object has under `field`, or deeper under its dots; None for nothing."""
+    """The value of `field` in the body's object, where dots name nested fields; None if missing."""
     found: Any = page.document if page.members is None else page.members
     if isinstance(found, Mapping) and field in found:
         return _parsed(found[field])
@@ -231,7 +232,7 @@ def _text(value: Any) -> str:
 
 
 def _place(param: str, header: str, body_field: str) -> Callable[[HttpRequest, Any], HttpRequest]:
-    """A function that puts a value in the one place that is named."""
+    """A function that puts a value into the one place given."""
     if len(list(filter(None, (param, header, body_field)))) != 1:
         raise ConfigurationError("Paging needs one of param, header and body_field.")
 
@@ -256,62 +257,62 @@ def _request(page: Page) -> HttpRequest:
 
 
 def _number(request: HttpRequest, param: str, body_field: str, first: int) -> int:
-    """The number that a request asked with.
+    """The offset or page number of a request.
 
     Raises:
-        ConfigurationError: when it is none.
+        ConfigurationError: it is not a number.
     """
     if param:
-        asked = dict(parse_qsl(urlsplit(request.url).query)).get(param, first)
+        number = dict(parse_qsl(urlsplit(request.url).query)).get(param, first)
     else:
-        asked = request.body
+        number = request.body
         for name in body_field.split("."):
-            asked = asked.get(name, first) if isinstance(asked, dict) else first
+            number = number.get(name, first) if isinstance(number, dict) else first
     try:
-        return int(asked)
+        return int(number)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{request.url} is asked with {asked!r} as its {param or body_field!r}, which is no "
-            "number. Correct the resource's `params` or `body`."
+            f"{request.url} is requested with {number!r} as its {param or body_field!r}, which is "
+            "not a number. Correct the resource's `params` or `body`."
         ) from error
 
 
 def _is_over(page: Page, more: str) -> bool:
-    """Whether the page says that it is the last one; one that says nothing does not."""
+    """Whether the page marks itself as the last one."""
     return bool(more) and str(value_at(page, more)).lower() in NOTHING_MORE
 
 
-def _says_more(page: Page, more: str) -> bool:
-    """Whether the page says that it is not the last one."""
+def _has_more(page: Page, more: str) -> bool:
+    """Whether the page states that more follows."""
     return bool(more) and str(value_at(page, more)).lower() in SOMETHING_MORE
 
 
-def _says_total(page: Page, total: str) -> bool:
-    """Whether the page says how much there is; less than none is not known."""
+def _has_total(page: Page, total: str) -> bool:
+    """Whether the page states a total; a negative one means unknown."""
     found = value_at(page, total) if total else None
     return found is not None and int(found) >= 0
 
 
 def _check_end(page: Page, total: str, more: str) -> None:
-    """Refuse an empty page that says itself that it is not the last one.
+    """Refuse an empty page that states that more follows.
 
     Raises:
-        BadPayloadError: with what the page says.
+        BadPayloadError: with the page's `more` or total.
     """
-    field = total if _says_total(page, total) else more if _says_more(page, more) else ""
+    field = total if _has_total(page, total) else more if _has_more(page, more) else ""
     if field:
         raise BadPayloadError(
             f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "
-            "should follow. Ask the API's owner, or leave that field out of the resource's "
+            "should follow. Ask the API's owner, or remove that field from the resource's "
             "`paging` if it does not count what the API sends."
         )
 
 
 def _is_reached(page: Page, total: str, count: int) -> bool:
-    """Whether the page's total is known and has been read; less than none is not known.
+    """Whether the page's total is known and reached; a negative one means unknown.
 
     Raises:
-        BadPayloadError: when the total is no number.
+        BadPayloadError: the total is not a number.
     """
     if not total:
         return False
@@ -320,5 +321,6 @@ def _is_reached(page: Page, total: str, count: int) -> bool:
         return found is not None and 0 <= int(found) <= count
     except (TypeError, ValueError) as error:
         raise BadPayloadError(
-            f"{page.url} has {found!r} as its {total!r}, which is no number. Ask the API's owner."
+            f"{page.url} has {found!r} as its {total!r}, which is not a number. "
+            "Ask the API's owner."
         ) from error

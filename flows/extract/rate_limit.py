@@ -1,4 +1,4 @@
-"""Staying below an API's limit: one clock for all loads of a source in this process."""
+"""Rate limit, shared by all loads of a source in this process."""
 
 import threading
 from collections import deque
@@ -8,7 +8,7 @@ from flows.source import Rate
 
 
 class RateLimiter:
-    """Lets at most `rate.requests` through in any `rate.seconds`; safe to share by threads."""
+    """Lets at most `rate.requests` through in any `rate.seconds`; thread-safe."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
@@ -16,9 +16,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Return when the next request may be sent.
+        """Block until the next request may be sent.
 
-        Who waits keeps the others waiting: what counts is when a request left, not when it was due.
+        A waiting thread holds the lock: the time a request is sent counts, not the time it was due.
         """
         with self._lock:
             if len(self._last) == self._rate.requests:
@@ -26,11 +26,11 @@ class RateLimiter:
             self._last.append(monotonic())
 
 
-_paces: dict[tuple[str, Rate], RateLimiter] = {}
+_limiters: dict[tuple[str, Rate], RateLimiter] = {}
 _lock = threading.Lock()
 
 
 def rate_limiter_of(source: str, rate: Rate) -> RateLimiter:
-    """The pace that all clients of a source share."""
+    """The limiter that all clients of a source share."""
     with _lock:
-        return _paces.setdefault((source, rate), RateLimiter(rate))
+        return _limiters.setdefault((source, rate), RateLimiter(rate))

@@ -1,7 +1,7 @@
-"""Whether a source's own `records` function returns as many records as the API sent.
+"""Checks that a source's own `records` function returns as many records as the API sent.
 
-Paging by offset, page number or last record counts them. One that returns fewer ends the reading
-too early, and one that returns more passes over records.
+Paging by offset, page number or last record counts them. Too few records would end the reading too
+early; too many would skip records.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,29 +18,29 @@ MAX_DEPTH = 5
 
 
 def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
-    """What refuses a page of which a source's own `records` returned more or fewer than were sent.
+    """A check that refuses a page from which `records` returned too many or too few records.
 
     None for the project's own functions. A body that is not JSON can't be compared. The check
-    raises ConfigurationError where the count is that of no list in the page; move what chooses or
-    changes records to `map_record`.
+    raises ConfigurationError if no list in the page has that length; filter or change records in
+    `map_record` instead.
     """
     if isinstance(unwrap(resource.records), RECORDS):
         return None
 
     def check(page: Page, count: int) -> None:
-        sent = _lists(page)
+        sent = _candidate_lists(page)
         if not _is_all(count, sent):
             raise ConfigurationError(
                 f"{resource.name}: its `records` function returned {count} records of {page.url}, "
-                f"which sent {_described(sent)}. Paging counts the records, so return all of a "
-                "list that the API sent, and change or leave out records in `map_record`."
+                f"which sent {_describe(sent)}. Paging counts the records, so return all of a "
+                "list that the API sent, and change or omit records in `map_record`."
             )
 
     return check
 
 
-def _lists(page: Page) -> dict[str, Any]:
-    """What may be the page's records, by path: lists, and objects of objects; none but in JSON."""
+def _candidate_lists(page: Page) -> dict[str, Any]:
+    """Candidates for the page's records, by path: lists, and objects of objects; only in JSON."""
     try:
         return dict(_containers(page.document, "", MAX_DEPTH))
     except BadPayloadError:
@@ -62,7 +62,7 @@ def _holds_objects(value: Any) -> bool:
 
 
 def _is_all(count: int, sent: dict[str, Any]) -> bool:
-    """Whether that many records can be all: none if no list holds records, one if all is one."""
+    """Whether `count` can be complete: 0 if no list holds records, 1 for the whole document."""
     if count:
         return count == 1 or not sent or count in map(len, sent.values())
     return not any(isinstance(e, list) and _may_be_records(e) for e in sent.values())
@@ -73,5 +73,5 @@ def _may_be_records(values: list[Any]) -> bool:
     return _holds_objects(values) and not all("href" in value for value in values)
 
 
-def _described(sent: dict[str, Any]) -> str:
+def _describe(sent: dict[str, Any]) -> str:
     return ", ".join(f"{len(values)} under {path!r}" for path, values in sent.items()) or "no list"

@@ -1,4 +1,4 @@
-"""What an API said: whether asking again can help, and how long it asks to wait."""
+"""An API's response: whether a retry can succeed, and how long the API asks to wait."""
 
 import re
 from collections.abc import Mapping
@@ -8,33 +8,33 @@ from flows.extract.retry_after import Wait, is_exhausted, requested_wait
 from flows.redaction import start_of
 from flows.source import Rule
 
-PASSING_STATUSES = frozenset({408, 425, 429})
-# A server that can't do what it is asked for can't do it later either.
-LASTING_STATUSES = frozenset({501, 505})
+RETRYABLE_STATUSES = frozenset({408, 425, 429})
+# The server does not support the request, so a retry can't succeed.
+PERMANENT_STATUSES = frozenset({501, 505})
 LIMITED_STATUSES = frozenset({403, 429, 503})
-# How GitHub, Google, Salesforce, Meta, AWS and others say in a 403 that they were asked too often.
+# Rate limits in the 403 responses of GitHub, Google, Salesforce, Meta, AWS and others.
 _LIMIT = re.compile(
     rb"secondary rate limit|abuse detection|too many requests|throttl(ed|ing)"
     rb"|(rate|request|daily)[ _]?limit[ _]?(exceeded|reached)|quota[ _]?exceeded",
     re.IGNORECASE,
 )
-# RFC 6750, 3.1, and what others call it. A `page token` or a `token at position 5` is none.
+# RFC 6750, 3.1, and other wordings. Must not match `page token` or `token at position 5`.
 _REFUSED_TOKEN = re.compile(
     rb"invalid_token|(invalid|expired) access[ _]token|access[ _]token (has |is )?(expired|invalid)"
     rb"|jwt expired|token_expired|\bexpired_?token",
     re.IGNORECASE,
 )
-# So much of a body is searched for the words above.
+# Only this much of a body is searched for the words above.
 MARKED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Response:
-    """A complete answer.
+    """A complete response.
 
     Attributes:
-        url: that gave it, without the login.
-        location: where it redirects to; None where it does not.
+        url: of the request, without the login.
+        location: the redirect's target; None if it is not a redirect.
     """
 
     url: str
@@ -46,25 +46,24 @@ class Response:
 
     @property
     def start(self) -> str:
-        """The beginning of the body on one line."""
+        """The start of the body on one line, redacted."""
         return start_of(self.body)
 
     @property
     def is_success(self) -> bool:
-        """Whether the API did what it was asked for."""
         return 200 <= self.status < 300
 
     @property
     def is_retryable(self) -> bool:
-        """Whether asking again can help; some APIs say 403 where they mean 429."""
+        """Whether a retry can succeed; some APIs send 403 where they mean 429."""
         if self.status == 403:
             return self._is_limit
-        is_server_error = 500 <= self.status < 600 and self.status not in LASTING_STATUSES
-        return is_server_error or self.status in PASSING_STATUSES
+        is_server_error = 500 <= self.status < 600 and self.status not in PERMANENT_STATUSES
+        return is_server_error or self.status in RETRYABLE_STATUSES
 
     @property
     def refuses_token(self) -> bool:
-        """Whether a new token may help; some APIs say 400 or 403 where they mean 401."""
+        """Whether a new token may help; some APIs send 400 or 403 where they mean 401."""
         if self.status not in {400, 403}:
             return self.status == 401
         challenge = self.headers.get("WWW-Authenticate", "").encode()
@@ -77,11 +76,11 @@ class Response:
 
     @property
     def requested_wait(self) -> Wait | None:
-        """How long the API asks to wait; None when it says nothing about it."""
+        """How long the API asks to wait; None if it does not say."""
         return requested_wait(self.headers, self.status in LIMITED_STATUSES)
 
     def fits(self, rule: Rule) -> bool:
-        """Whether a rule is about this answer."""
+        """Whether a rule matches this response."""
         if rule.status not in {None, self.status}:
             return False
         return not rule.body or bool(re.search(rule.body, self.body.decode(errors="replace")))

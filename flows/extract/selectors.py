@@ -1,4 +1,4 @@
-"""Where the records are in a page: in JSON at a path, in lines of JSON, in CSV."""
+"""Selectors: find the records of a page, in JSON at a path, in lines of JSON, or in CSV."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ from flows.page import Page, not_utf8
 from flows.redaction import redact, start_of
 from flows.source import Record, Resource
 
-# Content types that say nothing about what is in them; some servers send all they have so.
+# Content types that fit any content; some servers send them for everything.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
 
-# An `errors` member that tells of none.
+# Values of an `errors` member that mean there are none.
 NO_ERRORS = frozenset({b"[]", b"null", b"{}", b'""', b"false", b"0"})
 
-# What CSV files are delimited by, and how many of their lines are enough to tell.
+# Likely CSV delimiters, and how many lines are compared to find the right one.
 DELIMITERS = (",", ";", "\t", "|")
 COMPARED_LINES = 100
 SHOWN_CHARACTERS = 200
@@ -31,17 +31,17 @@ SHOWN_CHARACTERS = 200
 _FIRST_LINE = re.compile(rb"[\xef\xbb\xbf\r\n]*([^\r\n]*)")
 _ONE_LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
 
-# The body's own limit counts (`max_body_bytes`), not the csv module's of 128 KiB a value.
+# `max_body_bytes` is the limit, not the csv module's 128 KiB per value.
 csv.field_size_limit(2**31 - 1)
 
 
 def check_content_type(page: Page, records: Callable[[Page], list[Any]]) -> None:
-    """Compare what the API says it sends with what the resource declares.
+    """Compare the response's content type with the one that the resource's `records` declares.
 
-    Functions of a source's own declare nothing, unless they have a `types` of their own.
+    A source's own function declares none, unless it has an attribute `types`.
 
     Raises:
-        BadPayloadError: when they disagree.
+        BadPayloadError: they differ.
     """
     types: tuple[str, ...] = getattr(records, "types", ())
     if types and not _is_of_type(page, (*types, *ANY_TYPE)):
@@ -53,15 +53,15 @@ def check_content_type(page: Page, records: Callable[[Page], list[Any]]) -> None
 
 
 def _is_of_type(page: Page, words: Sequence[str]) -> bool:
-    said = page.content_type.lower()
-    return any(word in said for word in words)
+    content_type = page.content_type.lower()
+    return any(word in content_type for word in words)
 
 
 def check_errors(page: Page) -> None:
-    """Refuse an answer that has `errors` beside its `data`, as GraphQL answers in part.
+    """Refuse a response that has `errors` beside its `data`, such as a partial one of GraphQL.
 
     Raises:
-        BadPayloadError: unless a rule of the source accepts the answer.
+        BadPayloadError: unless a rule of the source accepts the response.
     """
     if page.is_accepted or not page.members or not {"data", "errors"} <= page.members.keys():
         return
@@ -69,16 +69,16 @@ def check_errors(page: Page) -> None:
     if errors.strip() not in NO_ERRORS:
         raise BadPayloadError(
             f"{page.url} answered with errors beside its data: {start_of(errors)!r}. Correct the "
-            "request, ask the API's owner, or declare Rule('accept', body=…) for errors whose data "
-            "counts all the same."
+            "request, ask the API's owner, or declare Rule('accept', body=…) if the data is valid "
+            "despite such errors."
         )
 
 
 def check_names(page: Page, resource: Resource) -> None:
-    """Refuse CSV without a column for each field of the key, which would be read as no records.
+    """Refuse CSV that lacks a column of the key; it could otherwise pass for a table without rows.
 
     Raises:
-        BadPayloadError: with the names that its first line has.
+        BadPayloadError: with the names in its first line.
     """
     records = unwrap(resource.records)
     if not isinstance(records, Csv) or resource.map_record is not None:
@@ -89,28 +89,27 @@ def check_names(page: Page, resource: Resource) -> None:
         return
     text, delimiter = page.body.decode(errors="replace"), records.delimiter
     if missing and (hint := _delimiter_hint(text, delimiter, names)):
-        raise _no_csv(page, f"its names are not those of the key{hint}")
+        raise _no_csv(page, f"its names don't include the key{hint}")
     line = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
-    lacks = f"lacks the key's {', '.join(missing)}" if missing else "is all that it has"
+    lacks = f"lacks the key's {', '.join(missing)}" if missing else "is all it contains"
     raise _no_csv(page, f"its first line {line!r} {lacks}")
 
 
 def _is_one_line_of_text(page: Page, names: list[str]) -> bool:
-    """Whether it is a sentence, e.g. `Rate limit exceeded`, more likely than a table of no rows."""
+    """Whether it is more likely a sentence, e.g. `Rate limit exceeded`, than an empty table."""
     is_csv = _is_of_type(page, Csv.types)
     return len(names) == 1 and not is_csv and _ONE_LINE.fullmatch(page.body) is not None
 
 
 @dataclass(frozen=True)
 class RecordsAt:
-    """A list of records under `path`; the load layer may read it without this function's help."""
+    """A list of records under `path`; the load layer may parse it by itself, by `raw`."""
 
     path: str
     optional: bool = False
     types: ClassVar[tuple[str, ...]] = ("json", "javascript")
 
     def __call__(self, page: Page) -> list[Any]:
-        """The records as Python objects."""
         if self.optional and self._has_none(page):
             return []
         found = _at(page, self.path)
@@ -119,7 +118,7 @@ class RecordsAt:
         return found
 
     def raw(self, page: Page) -> bytes | None:
-        """The list's own bytes, unparsed; None where there is nothing at the path."""
+        """The unparsed bytes of the list; None if the path is missing."""
         if self.optional and self._has_none(page):
             return b"[]"
         found: bytes | msgspec.Raw | None = page.body
@@ -129,7 +128,7 @@ class RecordsAt:
         return None if found is None else bytes(found)
 
     def _has_none(self, page: Page) -> bool:
-        """Whether the page is an object with null, or nothing, at the path or on the way to it."""
+        """Whether the page is an object where the path, or a part of it, is null or missing."""
         members = page.members
         for name in self.path.split("."):
             if members is None:
@@ -142,37 +141,37 @@ class RecordsAt:
 
 
 def records_at(path: str = "", *, optional: bool = False) -> RecordsAt:
-    """The list of records under `path` (dots go deeper); without a path, the document itself.
+    """The list of records under `path` (dots name nested fields); by default, the whole document.
 
-    Where the list is `optional`, null in its place, or nothing at all, means no records.
+    If the list is `optional`, null or a missing field means no records.
     """
     if optional and not path:
-        raise ConfigurationError("records_at needs the path of what is optional.")
+        raise ConfigurationError("records_at(optional=True) needs a path.")
     return RecordsAt(path, optional)
 
 
 @dataclass(frozen=True)
 class RecordAt:
-    """One record under `path`: the page is about a single thing."""
+    """One record under `path`."""
 
     path: str
     types: ClassVar[tuple[str, ...]] = RecordsAt.types
 
     def __call__(self, page: Page) -> list[Any]:
-        """The record, in a list of its own."""
+        """The record, in a list."""
         found = _at(page, self.path)
         if not isinstance(found, dict):
             raise _unexpected(page, self.path, "an object", found)
         return [found]
 
     def raw(self, page: Page) -> bytes | None:
-        """The record's own bytes in a list; None where there is no object at the path."""
+        """The unparsed bytes of the record in a list; None if there is no object at the path."""
         found = (RecordsAt(self.path).raw(page) or b"").strip()
         return b"[%b]" % found if found.startswith(b"{") else None
 
 
 def record_at(path: str = "") -> RecordAt:
-    """The one record under `path`; without a path, the document itself."""
+    """The one record under `path`; by default, the whole document."""
     return RecordAt(path)
 
 
@@ -184,7 +183,7 @@ class ColumnsAt:
     types: ClassVar[tuple[str, ...]] = RecordsAt.types
 
     def __call__(self, page: Page) -> list[Record]:
-        """The records; all arrays must be of one length, or values would move to other records."""
+        """The records; arrays of different lengths would assign values to wrong records."""
         found = _at(page, self.path)
         if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
             raise _unexpected(page, self.path, "an object of arrays", found)
@@ -206,17 +205,16 @@ def columns_at(path: str) -> ColumnsAt:
 
 @dataclass(frozen=True)
 class Lines:
-    """One JSON value a line (https://github.com/ndjson/ndjson-spec)."""
+    """One JSON value per line (https://github.com/ndjson/ndjson-spec)."""
 
     types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl", "json")
     separator: ClassVar[bytes] = b"\n"
 
     def __call__(self, page: Page) -> list[Any]:
-        """The records as Python objects."""
         return [_line(page, line) for line in _lines(page)]
 
     def raw(self, page: Page) -> bytes | None:
-        """The lines as one JSON list; None where one of them is no JSON value of its own."""
+        """The lines as one JSON list; None if a line is not a single JSON value."""
         lines = _lines(page)
         joined = b"[" + b",".join(lines) + b"]"
         try:
@@ -228,19 +226,19 @@ class Lines:
 
 
 def ndjson() -> Lines:
-    """One record a line, as JSON."""
+    """One JSON record per line."""
     return Lines()
 
 
 @dataclass(frozen=True)
 class Csv:
-    """Lines of values under a line of names (RFC 4180)."""
+    """CSV with a header line (RFC 4180)."""
 
     delimiter: str
     types: ClassVar[tuple[str, ...]] = ("csv", "tab-separated", "excel")
 
     def names(self, page: Page) -> list[str]:
-        """The names in the first line; none where it can't be read, and in an empty body."""
+        """The names in the first line; none if it can't be parsed or the body is empty."""
         start = _FIRST_LINE.match(page.body)
         try:
             [names] = _csv_lines(start[1].decode() if start else "", self.delimiter) or [[]]
@@ -249,7 +247,7 @@ class Csv:
         return names
 
     def __call__(self, page: Page) -> list[Record]:
-        """The records; all values are text, an empty one is null; empty lines are passed over."""
+        """The records; all values are text, empty ones null; empty lines are skipped."""
         try:
             text = page.body.decode("utf-8-sig")
             names, *rows = _csv_lines(text, self.delimiter) or [[]]
@@ -272,11 +270,11 @@ def _csv_lines(text: str, delimiter: str, most: int | None = None) -> list[list[
 
 
 def _problem(names: list[str], rows: list[list[str]]) -> str | None:
-    """Why these rows are no records; None when they are."""
+    """Why these rows are not records; None if they are."""
     if names and names[0].startswith("<"):
-        return f"its first line is {redact(','.join(names))[:80]!r}, as of a web page"
+        return f"its first line is {redact(','.join(names))[:80]!r}, like a web page"
     if len(set(names)) < len(names):
-        return f"a name stands twice in its first line, {names}"
+        return f"a name is repeated in its first line, {names}"
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
             return f"row {number} has {len(row)} values for {len(names)} names"
@@ -284,7 +282,7 @@ def _problem(names: list[str], rows: list[list[str]]) -> str | None:
 
 
 def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
-    """The header that was read, and the delimiter that would split it and its rows evenly."""
+    """A hint with the header and the delimiter that splits it and its rows evenly."""
     for likely in DELIMITERS:
         if likely != delimiter and _splits_evenly(text, likely, len(names)):
             shown = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
@@ -296,7 +294,7 @@ def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
 
 
 def _splits_evenly(text: str, delimiter: str, least: int) -> bool:
-    """Whether a delimiter makes the first lines equally long: two values, and `least`."""
+    """Whether a delimiter splits the first lines into equal numbers of values, enough of them."""
     try:
         lengths = set(map(len, _csv_lines(text, delimiter, COMPARED_LINES)))
     except csv.Error:
@@ -305,11 +303,11 @@ def _splits_evenly(text: str, delimiter: str, least: int) -> bool:
 
 
 def csv_rows(delimiter: str = ",") -> Csv:
-    """The rows of a CSV body, named by its first line."""
+    """The rows of a CSV body; its first line has the names."""
     return Csv(delimiter)
 
 
-# All that return every record a page has; a source's own functions may be anything.
+# The selectors that return every record of a page; a source's own function may not.
 RECORDS = (RecordsAt, RecordAt, ColumnsAt, Lines, Csv)
 
 

@@ -1,6 +1,6 @@
-"""A connection to an API: sends one request and reads its whole answer, in time and up to a size.
+"""A connection to an API: sends a request, reads the whole response, limits time and size.
 
-Knows nothing of retries, redirects, or what an answer means.
+Knows nothing of retries, redirects, or what a response means.
 """
 
 import io
@@ -36,7 +36,7 @@ HEADERS = {
 
 Sign = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
-_HOPELESS = (
+_NON_RETRYABLE = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
@@ -44,16 +44,16 @@ _HOPELESS = (
     requests.exceptions.InvalidJSONError,
 )
 _TOO_SLOW = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-_PASSING = (*_TOO_SLOW, TruncatedError, requests.RequestException, urllib3.exceptions.HTTPError)
+_RETRYABLE = (*_TOO_SLOW, TruncatedError, requests.RequestException, urllib3.exceptions.HTTPError)
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
 class NoResponseError(Exception):
-    """No complete answer came, but might the next time.
+    """No usable response; a retry can succeed.
 
     Attributes:
-        was_sent: whether the API may have got the request.
-        said: what was said instead of an answer.
+        was_sent: whether the API may have received the request.
+        said: the response that reports the failure, if any.
     """
 
     def __init__(self, message: str, was_sent: bool = True, said: Response | None = None) -> None:
@@ -63,21 +63,21 @@ class NoResponseError(Exception):
 
 
 class _Session(requests.Session):
-    """Asks the environment for proxies and certificates once a host, not at every request."""
+    """Reads proxies and certificates from the environment once per host, not per request."""
 
     def __init__(self) -> None:
         super().__init__()
         self._settings: dict[tuple[str, str], Any] = {}
 
     def merge_environment_settings(self, url: Any, *options: Any) -> Any:
-        """What holds for a host; all requests of ours come with the same options."""
+        """The settings of a host; all our requests pass the same options."""
         host = urlsplit(url)[:2]
         if host not in self._settings:
             self._settings[host] = super().merge_environment_settings(url, *options)
         return self._settings[host].copy()
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None, or requests would read the body of a redirect without an end or a limit."""
+        """None; otherwise requests would read a redirect's body without a time or size limit."""
 
 
 class Connection:
@@ -92,7 +92,6 @@ class Connection:
             self._session.mount(f"{scheme}://", Adapter())
 
     def close(self) -> None:
-        """Close what is open."""
         self._session.close()
 
     def send(
@@ -102,19 +101,19 @@ class Connection:
         within_seconds: float,
         form: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request, signed at the last moment, and read the answer; follow no redirect.
+        """Send a request, signed last, and read the response; follow no redirect.
 
-        `sign` sees the address as it will be asked. It is always called: without it, requests would
-        log in with what a .netrc holds for the host.
+        `sign` gets the final address. It is always passed: without it, requests would log in with
+        the credentials that a .netrc has for the host.
 
         Raises:
-            NoAnswerError: there was no complete answer in time.
+            NoResponseError: there was no complete response in time.
             ConfigurationError: the request can't be sent as it is.
             PayloadTooLargeError: the body is larger than the source's `max_body_bytes`.
-            BadPayloadError: the body can't be unpacked.
+            BadPayloadError: the body can't be decompressed.
         """
         if within_seconds <= 0:
-            raise NoResponseError("no answer in time (its redirects took it all)")
+            raise NoResponseError("no response in time (redirects took all of it)")
         connect, read = (min(seconds, within_seconds) for seconds in self._timeouts)
         try:
             with (
@@ -133,13 +132,13 @@ class Connection:
                     )
                 ) as response,
             ):
-                return self._said(request.url, response)
+                return self._read(request.url, response)
         except (OSError, urllib3.exceptions.HTTPError, UnicodeError, TruncatedError) as error:
-            problem = _problem(request.url, error)
-        # Out here, no error of requests, which quotes the whole address, hangs on to it.
+            problem = _translate(request.url, error)
+        # Raised out here, it has no context: errors of requests quote the whole address.
         raise problem
 
-    def _said(self, url: str, response: requests.Response) -> Response:
+    def _read(self, url: str, response: requests.Response) -> Response:
         location = response.headers["Location"] if response.is_redirect else None
         answer = Answer(url, response.status_code, "", 1)
         try:
@@ -147,7 +146,7 @@ class Connection:
         except TooLargeError as error:
             raise PayloadTooLargeError(
                 f"{url}: the body has more than {self._max_body_bytes:,} bytes, the source's "
-                "max_body_bytes. Ask for smaller pages, or raise it.",
+                "max_body_bytes. Request smaller pages, or raise it.",
                 answer,
             ) from error
         except DecompressionError as error:
@@ -164,7 +163,7 @@ class Connection:
         )
 
     def _body(self, response: requests.Response) -> bytes:
-        """The body, unpacked; that of an error as it is, where it can't be."""
+        """The decompressed body; for an error response that can't be decompressed, the raw body."""
         body = self._received(response)
         try:
             coding = response.headers.get("Content-Encoding", "")
@@ -183,11 +182,13 @@ class Connection:
         return received.getvalue()
 
 
-def _problem(url: str, error: Exception) -> Exception:
-    """What an error of requests or urllib3 means."""
+def _translate(url: str, error: Exception) -> Exception:
+    """Translate an error of requests or urllib3."""
     reason = _reason(error)
-    if isinstance(error, _HOPELESS) or not isinstance(error, _PASSING):
-        return ConfigurationError(f"{url} can't be asked: {error}. Correct the source's address.")
+    if isinstance(error, _NON_RETRYABLE) or not isinstance(error, _RETRYABLE):
+        return ConfigurationError(
+            f"{url} can't be requested: {error}. Correct the source's address."
+        )
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
         return ConfigurationError(
             f"{url} has a certificate that is not trusted: {reason}. Correct the source's address, "
@@ -195,14 +196,14 @@ def _problem(url: str, error: Exception) -> Exception:
         )
     name = type(error).__name__
     if isinstance(error, _TOO_SLOW):
-        problem = f"no answer in time ({name})"
+        problem = f"no response in time ({name})"
     else:
         problem = f"the connection failed ({name}: {reason})"
     return NoResponseError(problem, was_sent=not isinstance(reason, _NOT_SENT))
 
 
 def _reason(error: BaseException) -> BaseException:
-    """The error at the bottom of those that requests and urllib3 wrap around it."""
+    """The innermost error that requests and urllib3 wrapped."""
     inner = [getattr(error, "reason", None), *error.args]
     wrapped = next((found for found in inner if isinstance(found, BaseException)), None)
     return error if wrapped is None else _reason(wrapped)
@@ -212,7 +213,7 @@ _QUERY = re.compile(r"\?[^\s\"')]*")
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
-    """Take the queries, which may hold keys, out of what urllib3 logs."""
+    """Remove queries, which may contain keys, from urllib3's log lines."""
     record.msg, record.args = _QUERY.sub("?…", record.getMessage()), ()
     record.exc_info = None
     return True

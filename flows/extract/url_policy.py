@@ -1,4 +1,4 @@
-"""Which addresses may be asked, and which of them may see the login."""
+"""Rules for the addresses that may be requested and that may see the login."""
 
 import ipaddress
 import socket
@@ -19,38 +19,39 @@ LEGAL_MARKS = "!#$%&'()*+,/:;=?@[]~"
 
 
 def check(url: str, source: Source) -> None:
-    """Refuse an address that the source has no business with.
+    """Refuse an address that the source does not allow.
 
     Raises:
-        ConfigurationError: when it belongs to another host than the source's and those it allows,
-            or when nobody should ask it (`check_any`).
+        ConfigurationError: its host is not the source's or one it allows, or no source may request
+            it (`check_any`).
     """
     parts = _parts(url)
     if _place(parts) != _place(_parts(source.base_url)) and not _is_listed(parts, source.hosts):
         raise ConfigurationError(
-            f"{url} is not on the host of source {source.name!r} ({source.base_url}): its answers "
-            f"may not lead there. If that is right, add {parts.host!r} to the source's `hosts`."
+            f"{url} is not on the host of source {source.name!r} ({source.base_url}): its "
+            f"responses may not lead there. If this is intended, add {parts.host!r} to the "
+            "source's `hosts`."
         )
     check_any(url, has_login=source.login is not None)
 
 
 def check_any(url: str, has_login: bool) -> None:
-    """Refuse an address that no source may ask.
+    """Refuse an address that no source may request.
 
     Raises:
-        ConfigurationError: when it is no HTTP address, has a user or a password in it, is
-            link-local (RFC 3927: cloud metadata lives there), or would send a login in clear text.
+        ConfigurationError: it is not an HTTP address, has a user or a password in it, is link-local
+            (RFC 3927: cloud metadata lives there), or would send a login in clear text.
     """
     parts = _parts(url)
     if parts.auth is not None:
         raise ConfigurationError(
-            f"The address of {parts.host} has a user or a password in it: there it would be logged "
-            "and stored. Take it out, and declare a login (flows.extract.auth)."
+            f"The address of {parts.host} has a user or a password in it, which would be logged "
+            "and stored. Remove it, and declare a login (flows.extract.auth)."
         )
     found = _addresses(url, parts)
     if any(address.is_link_local for address in found):
         raise ConfigurationError(
-            f"{url} is a link-local address: a source may not ask it. Correct the source's address."
+            f"{url} is a link-local address: a source may not use it. Correct the source's address."
         )
     is_local = bool(found) and all(address.is_loopback for address in found)
     if has_login and parts.scheme == "http" and not is_local:
@@ -58,10 +59,10 @@ def check_any(url: str, has_login: bool) -> None:
 
 
 def resolve_link(base: str, link: str) -> str:
-    """A link's address, which may be relative to where it was found (RFC 3986, 5).
+    """A link's absolute address; the link may be relative to `base` (RFC 3986, 5).
 
     Raises:
-        ConfigurationError: when it is none.
+        ConfigurationError: it is not an address.
     """
     try:
         return urljoin(base, link)
@@ -70,7 +71,7 @@ def resolve_link(base: str, link: str) -> str:
 
 
 def from_header(value: str) -> str:
-    """The address that stands in a header, whose bytes beyond ASCII were read as Latin-1."""
+    """The address in a header, whose non-ASCII bytes were read as Latin-1."""
     return quote(value, safe=LEGAL_MARKS, encoding="latin-1")
 
 
@@ -82,21 +83,21 @@ def with_param(url: str, name: str, value: str) -> str:
 
 
 def without_params(url: str, is_dropped: Callable[[str, str], bool]) -> str:
-    """The URL without the query parameters that are dropped, told by their name and value."""
+    """The URL without the query parameters for which `is_dropped(name, value)` is true."""
     parts = urlsplit(url)
     pairs = parts.query.split("&")
-    kept = [pair for pair in pairs if not is_dropped(*map(unquote_plus, _halves(pair)))]
+    kept = [pair for pair in pairs if not is_dropped(*map(unquote_plus, _split_pair(pair)))]
     return url if kept == pairs else parts._replace(query="&".join(kept)).geturl()
 
 
-def _halves(pair: str) -> tuple[str, str]:
+def _split_pair(pair: str) -> tuple[str, str]:
     name, _, value = pair.partition("=")
     return name, value
 
 
 @lru_cache(maxsize=256)
 def _parts(url: str) -> Url:
-    """The address as urllib3, which sends the request, understands it."""
+    """The address as parsed by urllib3, which sends the request."""
     try:
         parts = parse_url(url)
     except LocationParseError:
@@ -108,12 +109,12 @@ def _parts(url: str) -> Url:
 
 def _no_address(url: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{url} can't be asked: it is no HTTP address. Correct the source's address."
+        f"{url} can't be requested: it is not an HTTP address. Correct the source's address."
     )
 
 
 def _place(parts: Url) -> tuple[str, int | None]:
-    """Host and port; 80 and 443 are one place, since APIs link from one to the other."""
+    """Host and port; 80 and 443 count as equal, since APIs link from one to the other."""
     is_default = parts.port in {None, *PORTS.values()}
     return _host(parts), None if is_default else parts.port
 
@@ -123,7 +124,7 @@ def _host(parts: Url) -> str:
 
 
 def _is_listed(parts: Url, hosts: tuple[str, ...]) -> bool:
-    """Whether one of these is the address's host; one without a port stands for all its ports."""
+    """Whether the address's host is in `hosts`; an entry without a port allows all ports."""
     listed = [_parts(f"https://{host}") for host in hosts]
     return any(
         _host(parts) == _host(one) if one.port is None else _place(parts) == _place(one)
@@ -132,10 +133,10 @@ def _is_listed(parts: Url, hosts: tuple[str, ...]) -> bool:
 
 
 def _addresses(url: str, parts: Url) -> tuple[IpAddress, ...]:
-    """What its host stands for; nothing where it can't be resolved: then the request will say so.
+    """The IP addresses of its host; none if it can't be resolved, then the request will fail.
 
     Raises:
-        ConfigurationError: when it is no name that could be resolved at all.
+        ConfigurationError: it is not a valid host name.
     """
     try:
         return _resolved(_host(parts).strip("[]"))
@@ -152,6 +153,6 @@ def _resolved(host: str) -> tuple[IpAddress, ...]:
 
 
 def _ip_address(text: str) -> IpAddress:
-    """The address; the IPv4 address in an IPv6 one that only wraps it (RFC 4291, 2.5.5.2)."""
+    """The address; for an IPv4-mapped IPv6 address, the IPv4 one (RFC 4291, 2.5.5.2)."""
     address = ipaddress.ip_address(text)
     return getattr(address, "ipv4_mapped", None) or address

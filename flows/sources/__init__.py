@@ -1,4 +1,4 @@
-"""The sources, found by listing this package: one module an API, each with a `SOURCE`."""
+"""The sources, found by listing this package: one module per API, each with a `SOURCE`."""
 
 import logging
 import os
@@ -13,8 +13,8 @@ from flows.source import Source
 
 log = logging.getLogger(__name__)
 
-LONGEST_NAME = 59  # with raw_ before it, as long as a name in Postgres can be
-# Schemas of this project and of Postgres, and deployments that are no source's.
+LONGEST_NAME = 59  # raw_<name> fits the 63 bytes of a Postgres name
+# Schemas of this project and of Postgres, and deployments that do not belong to a source.
 RESERVED = frozenset(
     {
         *("analytics", "elt", "failures", "intermediate", "marts", "snapshots", "staging"),
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no module or schema can have, or that already means something else.
+    """Refuse a name that is invalid for a module or schema, or already in use.
 
     Raises:
         ConfigurationError: with the remedy.
@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None or len(name) > LONGEST_NAME:
         raise ConfigurationError(
             f"The source name {name!r} must be lower case letters, digits and single underscores "
-            f"between them, at most {LONGEST_NAME}: two underscores end in the names of dbt's "
+            f"between them, at most {LONGEST_NAME}: two underscores are reserved for dbt's "
             "trial and audit schemas. Choose another NAME."
         )
     if iskeyword(name) or name in _OWN_NAMES or name in RESERVED or name.startswith("pg_"):
@@ -56,14 +56,14 @@ def resource_names() -> list[str]:
 
 
 def usable() -> list[Source]:
-    """All sources but those that `find` refuses, which are logged: one broken module is one source.
+    """All sources that `find` accepts. Others are logged, so a broken module affects only itself.
 
-    Whoever asks for a broken one by name gets the error.
+    `find` raises the error of a broken source.
     """
-    return [source for source in map(_usable, names()) if source is not None]
+    return [source for source in map(_find_usable, names()) if source is not None]
 
 
-def _usable(name: str) -> Source | None:
+def _find_usable(name: str) -> Source | None:
     try:
         return find(name)
     except ConfigurationError as error:
@@ -72,16 +72,16 @@ def _usable(name: str) -> Source | None:
 
 
 def find(name: str) -> Source:
-    """The source of that name; `<NAME>_BASE_URL` in the environment moves it to another address.
+    """The source of that name; the variable `<NAME>_BASE_URL` overrides its base URL.
 
     Raises:
         ConfigurationError: when there is no such module, it can't be imported, it has a reserved
-            name, or it declares another one.
+            name, or it declares another name.
     """
     if name not in names():
         raise ConfigurationError(f"There is no source {name!r}. There are: {', '.join(names())}.")
     check_name(name)
-    source = _declared(name)
+    source = _import_source(name)
     if not isinstance(source, Source) or source.name != name:
         raise ConfigurationError(
             f"flows/sources/{name}.py must declare SOURCE = Source(name={name!r}, ...)."
@@ -89,7 +89,7 @@ def find(name: str) -> Source:
     return replace(source, base_url=os.environ.get(f"{name.upper()}_BASE_URL", source.base_url))
 
 
-def _declared(name: str) -> object:
+def _import_source(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{name}")
     except Exception as error:  # its code may raise anything
@@ -100,5 +100,5 @@ def _declared(name: str) -> object:
     return getattr(module, "SOURCE", None)
 
 
-# A module of such a name would take its place in this package.
+# A module of such a name would replace the attribute in this package.
 _OWN_NAMES = frozenset(globals())

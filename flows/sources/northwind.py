@@ -30,7 +30,7 @@ def orders_by_date(_: Partition, window: Window) -> Params:
 
 
 def entity_set(name: str, *key: str, params: Params | None = None) -> Resource:
-    """An entity set that is read whole and merged by its key."""
+    """An entity set that is read completely and merged by its key."""
     return Resource(
         name=name.lower(),
         path=name,

@@ -1,7 +1,7 @@
-"""Open-Meteo's archive of daily weather, one row a city and day since 1996.
+"""Open-Meteo's archive of daily weather, one row per city and day since 1996.
 
-https://open-meteo.com/en/docs/historical-weather-api — keyless; days are the city's own, units are
-the API's defaults (°C, mm, km/h, seconds). The archive corrects its most recent days.
+https://open-meteo.com/en/docs/historical-weather-api — keyless; days are in the city's time zone,
+units are the API's defaults (°C, mm, km/h, seconds). The archive corrects its most recent days.
 """
 
 from datetime import datetime, timedelta, timezone
@@ -20,7 +20,7 @@ VARIABLES = (
 
 
 def city(name: str, latitude: float, longitude: float, zone: str) -> Partition:
-    """A place to read; the name is stored with each day."""
+    """A city; its name is stored with each day."""
     return Partition(
         name,
         {"city": name, "latitude": latitude, "longitude": longitude, "timezone": zone},

@@ -47,7 +47,7 @@ def read(
     resume: Resume | None = None,
     window: Window = ANY_TIME,
 ) -> list[Page]:
-    """All pages of a resource below the URL, where `api` answers, or else who listens there."""
+    """All pages of a resource below the URL, from `api` or from whatever server listens there."""
     source = Source("shop", url, (resource,))
     with MemoryClient(source, api) if api else Client(source) as client:
         return list(read_pages(client, source, resource, Partition(), window, resume))

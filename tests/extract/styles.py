@@ -1,4 +1,4 @@
-"""Every style of paging: what a source declares for it, and an API that pages so."""
+"""Every paging style: its declaration, and an API that uses it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """What an API gives in one answer: records up to `end` of `total`, in pages of `size`."""
+    """One response of an API: records up to `end` of `total`, in pages of `size`."""
 
     asked: Asked
     end: int
@@ -52,7 +52,7 @@ class Part:
 
     @property
     def token(self) -> str | None:
-        """What stands for the next part."""
+        """The token of the next part."""
         return None if self.is_last else f"t/{self.end}+?"
 
 
@@ -65,9 +65,9 @@ class Style:
     """A style of paging.
 
     Attributes:
-        start: how many records come before what is asked for, in pages of a size.
-        says: what the API's body holds besides the records.
-        header: the same for its headers.
+        start: the number of records before the requested ones, for a page size.
+        says: members of the API's body besides the records.
+        header: extra headers, in the same way.
         is_even: all pages but the last are of one size.
     """
 

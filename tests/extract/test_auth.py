@@ -1,4 +1,4 @@
-"""Promises of logins: what a request shows, when a token is renewed, and what is no login."""
+"""Promises of logins: how requests are signed, when a token is renewed, what is refused."""
 
 import json
 from base64 import b64decode
@@ -93,7 +93,7 @@ def test_a_secret_that_no_header_can_hold_is_named_and_not_shown(
 ) -> None:
     server = serve(lambda _: GOOD)
     with pytest.raises(
-        RefusedLoginError, match="'shop-key' has a line break or a letter"
+        RefusedLoginError, match="'shop-key' contains a line break or a letter"
     ) as failure:
         get(server.url, login, secret)
     assert secret not in str(failure.value)
@@ -144,7 +144,7 @@ TOKEN = "t0ken-"  # noqa: S105 (made up)
 
 @pytest.fixture
 def tokens(serve: Serve) -> Tokens:
-    """A server that gives out t0ken-1, t0ken-2, …; or says these instead, one after the other."""
+    """A server that issues t0ken-1, t0ken-2, …; or sends these responses instead, in order."""
 
     def start(*said: Answer) -> Server:
         left = [*said]
@@ -227,7 +227,7 @@ REFUSALS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
+def test_a_token_refused_without_a_401_is_renewed_once(
     serve: Serve, tokens: Tokens, slept: list[float], refusal: Answer
 ) -> None:
     login = tokens()
@@ -246,7 +246,7 @@ def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_fixed_token_that_is_refused_otherwise_is_a_refused_login(
+def test_a_fixed_token_refused_without_a_401_is_a_refused_login(
     serve: Serve, refusal: Answer
 ) -> None:
     api = serve(lambda _: refusal)
@@ -283,7 +283,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def lasting(expires_in: Any) -> list[Answer]:
-    """Tokens that are said to last so long; None where nothing is said."""
+    """Tokens with this `expires_in`; None omits it."""
     said = {} if expires_in is None else {"expires_in": expires_in}
     return [
         Answer(json.dumps({"access_token": f"{TOKEN}{number}", **said}).encode())
@@ -297,7 +297,7 @@ def lasting(expires_in: Any) -> list[Answer]:
 def test_a_token_is_renewed_a_little_before_it_expires(
     serve: Serve, tokens: Tokens, now: list[float], expires_in: Any, margin: float
 ) -> None:
-    """So the API never sees one that has expired, which it might not answer with 401."""
+    """So the API never sees an expired one, for which it might not send 401."""
     api, login = serve(lambda _: GOOD), tokens(*lasting(expires_in))
     seconds = float(expires_in)
     with client(api.url, oauth2(login)) as opened:
@@ -378,7 +378,7 @@ def test_a_token_server_that_stays_down_is_unavailable(serve: Serve, tokens: Tok
 
 
 def test_a_post_waits_for_its_token(serve: Serve, tokens: Tokens) -> None:
-    """It was not sent yet, so that is no repetition."""
+    """The POST was not sent yet, so this is not a repetition."""
     api, login = serve(accepts(2)), tokens(Answer(status=503))
     with client(api.url, oauth2(login)) as opened:
         assert opened.get(HttpRequest(api.url, "POST"), is_repeatable=False).body == GOOD.body
@@ -412,7 +412,7 @@ def test_a_post_waits_for_its_token(serve: Serve, tokens: Tokens) -> None:
 def test_an_answer_without_a_token_is_a_refused_login(
     serve: Serve, tokens: Tokens, said: Answer
 ) -> None:
-    """Also a redirect: the client's secret is sent nowhere else."""
+    """Even a redirect: the client's secret is not sent elsewhere."""
     api, login = serve(accepts()), tokens(said)
     with pytest.raises(RefusedLoginError) as failure:
         get(api.url, oauth2(login))
@@ -429,8 +429,8 @@ def test_an_answer_without_a_token_is_a_refused_login(
         ("http://203.0.113.7/token", "in clear text"),
         ("http://169.254.169.254/token", "link-local"),
         ("https://me:pa55word@203.0.113.7/token", "has a user or a password in it"),
-        ("file:///token", "no HTTP address"),
-        ("/token", "can't be asked"),
+        ("file:///token", "not an HTTP address"),
+        ("/token", "can't be requested"),
     ],
 )
 def test_a_token_is_not_asked_for_where_the_secret_would_be_seen(
@@ -451,6 +451,6 @@ def test_a_token_answer_has_the_limits_of_any_other(serve: Serve, tokens: Tokens
 
 def test_a_token_with_a_line_break_is_refused(serve: Serve, tokens: Tokens) -> None:
     api, login = serve(accepts()), tokens(Answer(b'{"access_token": "a\\r\\nX-Admin: yes"}'))
-    with pytest.raises(RefusedLoginError, match="has a line break or a letter in it"):
+    with pytest.raises(RefusedLoginError, match="contains a line break or a letter"):
         get(api.url, oauth2(login))
     assert api.asked == []

@@ -79,7 +79,7 @@ def test_text_is_read_in_the_encoding_that_is_declared(
         ),
     ],
 )
-def test_a_mark_and_valid_json_count_more_than_what_is_said_of_them(
+def test_a_mark_and_valid_json_override_the_declared_charset(
     serve: Serve, resource: Resource, body: bytes, said: str
 ) -> None:
     [record] = found(serve, resource, body, said)
@@ -139,7 +139,7 @@ def test_a_mark_and_valid_json_count_more_than_what_is_said_of_them(
         ),
     ],
 )
-def test_what_is_not_in_its_encoding_is_an_error_that_names_the_place_and_the_remedy(
+def test_text_invalid_in_its_encoding_is_an_error_with_position_and_remedy(
     serve: Serve, resource: Resource, body: bytes, content_type: str, said: str
 ) -> None:
     with pytest.raises(BadPayloadError, match=said):
@@ -147,14 +147,14 @@ def test_what_is_not_in_its_encoding_is_an_error_that_names_the_place_and_the_re
 
 
 @pytest.mark.parametrize("encoding", ["utf8mb4", "hex", "idna", "", "a\0b", "undefined"])
-def test_an_encoding_that_python_does_not_know_is_refused_when_it_is_declared(
+def test_an_encoding_unknown_to_python_is_refused_when_declared(
     encoding: str,
 ) -> None:
     with pytest.raises(ConfigurationError, match="Python doesn't know the encoding"):
         replace(LIST, encoding=encoding)
 
 
-def test_a_function_of_ones_own_gets_text_in_utf8_and_other_bytes_as_they_are(serve: Serve) -> None:
+def test_own_functions_get_text_in_utf8_and_other_bytes_unchanged(serve: Serve) -> None:
     def first(page: Page) -> list[bytes]:
         return [page.body[:4]]
 

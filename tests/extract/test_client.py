@@ -1,4 +1,4 @@
-"""Promises of the HTTP client: what is retried, for how long, and what each failure is called."""
+"""Promises of the HTTP client: what is retried, for how long, and the error of each failure."""
 
 import json
 import pickle
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("slept")
 
 
 def answers(*said: Answer) -> Callable[[Asked], Answer]:
-    """One answer after the other; the last one again and again, but not for ever."""
+    """These responses in order; the last one repeats, but not for ever."""
     left = [*said, *[said[-1]] * 200]
     return lambda _: left.pop(0)
 
@@ -81,7 +81,7 @@ def test_retry_after_in_seconds_is_honoured_in_full(
 def test_retry_after_as_a_date_is_honoured_in_full(
     serve: Serve, slept: list[float], zone: str
 ) -> None:
-    """`-0000` is no HTTP date, but servers that format mail dates send it."""
+    """`-0000` is not valid in an HTTP date, but servers that format mail dates send it."""
     at = datetime.now(timezone.utc) + timedelta(seconds=120)
     said = format_datetime(at, usegmt=True).replace("GMT", zone)
     get(serve(answers(Answer(status=503, headers={"Retry-After": said}), GOOD)).url)
@@ -207,7 +207,7 @@ def test_the_end_of_a_limit_is_waited_for_in_full(
     assert slept == [seconds]
 
 
-# What servers send that are to be asked again after 40 seconds, and where it is known from.
+# Headers of servers that request a wait of 40 seconds, with their sources.
 WRITTEN: dict[str, dict[str, str]] = {
     "decimals (Shopify)": {"Retry-After": "40.0"},
     "a unit": {"Retry-After": "40s"},
@@ -282,7 +282,7 @@ def test_a_moment_is_waited_for_however_it_is_written(
     ids=str,
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_the_end_of_a_limit_that_is_not_reached_is_not_waited_for(
+def test_the_reset_of_a_limit_that_is_not_reached_is_ignored(
     serve: Serve, slept: list[float], headers: dict[str, str], status: int
 ) -> None:
     """GitHub sends its hourly limit's end also where it means another limit."""
@@ -305,7 +305,7 @@ def test_an_end_of_a_limit_that_says_nothing_is_passed_over(
     assert slept[0] <= 1
 
 
-# What 403s say that mean 429, as their APIs document it; the login is well.
+# 403 responses that mean 429, as their APIs document them; the login is valid.
 LIMITS: dict[str, Answer] = {
     "GitHub's second": Answer(
         b'{"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}',
@@ -365,7 +365,7 @@ def test_a_status_other_than_403_is_no_limit_by_what_it_says(serve: Serve) -> No
 
 
 def test_a_server_error_is_not_waited_for_as_a_limit(serve: Serve, slept: list[float]) -> None:
-    """APIs send the limit's end with every answer; a 500 has nothing to do with it."""
+    """APIs send the end of the limit with every response; it is irrelevant to a 500."""
     get(serve(answers(reset("X-RateLimit-Reset", 250, status=500), GOOD)).url)
     assert slept[0] <= 1
 
@@ -398,7 +398,7 @@ def test_a_post_is_not_sent_again_unless_that_is_declared(
     serve: Serve, slept: list[float], failure: Answer
 ) -> None:
     server = serve(answers(failure, GOOD))
-    with pytest.raises(UnavailableError, match=r"not sent again unless .* is_repeatable=True"):
+    with pytest.raises(UnavailableError, match=r"not retried unless .* is_repeatable=True"):
         post(server.url, is_repeatable=False)
     assert (len(server.asked), slept) == (1, [])
 
@@ -437,7 +437,7 @@ def test_headers_that_cannot_be_sent_are_a_configuration_error(
     server = serve(answers(GOOD))
     with (
         Client(Source("shop", server.url, ())) as client,
-        pytest.raises(ConfigurationError, match="can't be asked"),
+        pytest.raises(ConfigurationError, match="can't be requested"),
     ):
         client.get(HttpRequest(server.url, headers=headers))
     assert (server.asked, slept) == ([], [])

@@ -1,4 +1,4 @@
-"""Promises of pages: what an API is asked for, in which order, and where reading goes on."""
+"""Promises of pages: the requests, their order, and where reading resumes."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -80,12 +80,12 @@ def test_a_repeated_parameter_survives_paging() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1.5, {"a": 1}, JANUARY_1, ["a", None], b"a", [["a"]]])
-def test_a_parameter_of_another_type_is_refused_when_it_is_declared(value: Any) -> None:
+def test_a_parameter_of_an_unsupported_type_is_refused_when_declared(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="orders: the query parameter 'since' has"):
         resource(params={"since": value})
 
 
-def test_a_parameter_of_another_type_that_a_function_returns_is_refused() -> None:
+def test_a_parameter_of_an_unsupported_type_from_a_function_is_refused() -> None:
     orders = resource(params=lambda partition, window: {"since": window.since})
     with pytest.raises(ConfigurationError, match="of type datetime"):
         first(orders)
@@ -153,7 +153,7 @@ def test_a_post_asks_with_its_body_and_headers(serve: Serve) -> None:
 
 @pytest.mark.parametrize("body", [{"at": JANUARY_1}, {"limit": float("nan")}], ids=["time", "NaN"])
 def test_a_body_that_is_no_json_is_a_configuration_error(body: Any) -> None:
-    with pytest.raises(ConfigurationError, match="orders: its body is no JSON"):
+    with pytest.raises(ConfigurationError, match="orders: its body is not JSON"):
         first(resource(method="POST", body=body))
 
 

@@ -1,4 +1,4 @@
-"""Promises of paging: every record is read once, in every style, also when reading goes on."""
+"""Promises of paging: every record is read once, in every style, even after a resume."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 
 
 def records(notes: list[str]) -> list[Record]:
-    """Records whose `id` says how many there are up to it."""
+    """Records whose `id` is their position."""
     return [{"id": number, "note": note} for number, note in enumerate(notes, start=1)]
 
 
@@ -51,7 +51,7 @@ def page(document: Any, request: HttpRequest | None = None, **headers: str) -> P
 def test_every_record_is_read_once_however_short_the_pages(
     style: Any, notes: list[str], sizes: list[int]
 ) -> None:
-    """A short page is not the last one: servers cap what they are asked for, each time anew."""
+    """A short page is not the last one: servers cap each page as they like."""
     api = style.api(records(notes), sizes)
     assert rows(read(URL, style.resource, api)) == records(notes)
 
@@ -126,9 +126,9 @@ def test_the_last_page_names_no_next_one(document: Any) -> None:
 
 
 def test_a_next_page_that_is_no_address_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be requested"):
         next_url("next")(page({"next": "http://["}))
-    with pytest.raises(ConfigurationError, match=r"http://\[ can't be asked"):
+    with pytest.raises(ConfigurationError, match=r"http://\[ can't be requested"):
         next_link()(page([], Link='<http://[>; rel="next"'))
 
 
@@ -268,13 +268,13 @@ def test_a_total_ends_reading_where_it_is_known(total: Any, goes_on: bool) -> No
 
 @pytest.mark.parametrize("total", ["many", {"value": 2}, [2]], ids=repr)
 def test_a_total_that_is_no_number_is_an_error(total: Any) -> None:
-    with pytest.raises(BadPayloadError, match="as its 'total', which is no number"):
+    with pytest.raises(BadPayloadError, match="as its 'total', which is not a number"):
         offset(total="total")(page({"items": [{"id": 1}], "total": total}))
 
 
 def test_a_first_number_that_is_none_is_a_configuration_error() -> None:
     wrong = page({"items": [1]}, HttpRequest(f"{URL}orders?page=first"))
-    with pytest.raises(ConfigurationError, match="asked with 'first' as its 'page'"):
+    with pytest.raises(ConfigurationError, match="requested with 'first' as its 'page'"):
         page_number()(wrong)
 
 
@@ -316,7 +316,7 @@ def test_paging_that_could_not_work_is_refused_when_it_is_declared(declare: Any)
         ({"a": {"b": {"c": [1, {"d": 2}]}}}, "a.b", {"c": [1, {"d": 2}]}),
     ],
 )
-def test_a_name_with_dots_goes_deeper_unless_there_is_one_of_just_that_name(
+def test_dots_name_a_nested_field_unless_a_field_has_exactly_that_name(
     document: Any, field: str, value: Any
 ) -> None:
     assert value_at(page(document), field) == value
@@ -333,7 +333,7 @@ CIRCLES = {
 
 
 @pytest.mark.parametrize(("links", "said"), CIRCLES.values(), ids=CIRCLES)
-def test_a_circle_is_an_error_that_names_both_requests(
+def test_a_loop_is_an_error_that_names_both_requests(
     serve: Serve, links: dict[str, str], said: str
 ) -> None:
     server = serve(
@@ -344,7 +344,7 @@ def test_a_circle_is_an_error_that_names_both_requests(
         read(server.url, orders)
     base = server.url.rstrip("/")
     back = list(links.values())[-1]
-    assert f"runs in a circle: {base}{said} {base}{back}." in str(failure.value)
+    assert f"paging loops: {base}{said} {base}{back}." in str(failure.value)
     assert server.asked == list(links)
 
 
@@ -358,11 +358,11 @@ def test_a_circle_is_an_error_that_names_both_requests(
     ],
     ids=["offset", "page number", "keyset", "offset in the body"],
 )
-def test_a_server_that_ignores_what_it_is_asked_for_is_a_circle(
+def test_a_server_that_ignores_the_requested_position_is_a_loop(
     serve: Serve, declared: dict[str, Any]
 ) -> None:
     server = serve(lambda _: Answer(b'[{"id": 1}]'))
-    with pytest.raises(BadPayloadError, match="circle") as failure:
+    with pytest.raises(BadPayloadError, match="loops") as failure:
         read(server.url, Resource("orders", "orders", records_at(), **declared))
     assert len(server.asked) <= 2
     assert str(failure.value).count(f"{server.url}orders") == 2
@@ -384,7 +384,7 @@ def test_pages_without_records_may_come_again(serve: Serve) -> None:
 
 
 def sparse(documents: dict[str, Any]) -> Any:
-    """An API with these answers, by the value of the one query parameter; an empty list beyond."""
+    """An API with these responses by the value of its query parameter; then an empty list."""
 
     def answer(asked: Asked) -> Answer:
         [value] = [*asked_params(asked).values()] or [""]
@@ -402,7 +402,7 @@ DONE = {"items": [{"id": 9}], "has_more": False}
 
 
 @pytest.mark.parametrize("field", ["has_more", "pages"])
-def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows(
+def test_page_numbers_continue_after_an_empty_page_that_reports_more(
     field: str,
 ) -> None:
     between = {"items": [], "has_more": True, "pages": 4}
@@ -422,8 +422,8 @@ def test_an_empty_page_does_not_end_page_numbers_where_it_says_that_more_follows
     ],
     ids=["offset and more", "offset and total", "keyset and more"],
 )
-def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, said: str) -> None:
-    """Where to go on is not known: to end would lose what follows."""
+def test_an_empty_page_that_reports_more_is_an_error(paging: Any, said: str) -> None:
+    """The next position is unknown, and ending would lose what follows."""
     empty = {"items": [], "has_more": True, "total": 30}
     api = sparse({"": {**empty, "items": [{"id": 1}]}, "1": empty})
     with pytest.raises(BadPayloadError, match=f"no records, but its {said}"):
@@ -431,7 +431,7 @@ def test_an_empty_page_is_an_error_where_it_says_that_more_follows(paging: Any, 
 
 
 @pytest.mark.parametrize("total", [0, -1, None])
-def test_an_empty_page_ends_the_reading_where_nothing_says_that_more_follows(total: Any) -> None:
+def test_an_empty_page_that_reports_nothing_more_ends_the_reading(total: Any) -> None:
     api = sparse({"": {"items": [], "total": total, "has_more": None}})
     for paging in (offset("at", total="total", more="has_more"), page_number(total_pages="total")):
         assert rows(read(URL, orders(paging), api)) == []
@@ -475,7 +475,7 @@ def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) ->
     assert rows(read(URL, orders(paging), api)) == [{"id": 1}]
 
 
-def test_a_page_with_records_that_leads_to_itself_is_a_circle() -> None:
+def test_a_page_with_records_that_leads_to_itself_is_a_loop() -> None:
     same = {"items": [{"id": 1}], "next": f"{URL}orders?at=2"}
-    with pytest.raises(BadPayloadError, match="circle"):
+    with pytest.raises(BadPayloadError, match="loops"):
         read(URL, orders(next_url("next")), sparse({"": {"items": [], **same}, "2": same}))

@@ -1,4 +1,4 @@
-"""Promises of the pace: an API is never asked more often than its source declares."""
+"""Promises of the rate limit: an API never gets more requests than its source declares."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

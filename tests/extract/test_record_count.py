@@ -70,7 +70,7 @@ def test_a_filter_in_records_is_refused_where_paging_counts(paging: Any, wrap: A
 
 
 @counted_ways
-def test_records_that_are_flattened_are_refused_where_paging_counts(paging: Any) -> None:
+def test_flattened_records_are_refused_where_paging_counts(paging: Any) -> None:
     def lines(page: Page) -> list[Any]:
         return [
             {"id": order["id"], "line": line}
@@ -118,14 +118,14 @@ SHAPES: dict[str, tuple[Any, Any]] = {
 
 @counted_ways
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_all_records_that_were_sent_are_counted_wherever_they_are(paging: Any, shape: Any) -> None:
+def test_all_records_are_counted_wherever_the_api_puts_them(paging: Any, shape: Any) -> None:
     wrap, find = shape
     resource = Resource("orders", "orders", find, paging=paging)
     pages = read(URL, resource, api([1, 2, 3, 4, 5], wrap, as_object))
     assert [row["id"] for row in rows(pages)] == [1, 2, 3, 4, 5]
 
 
-def test_paging_of_a_sources_own_that_counts_records_is_guarded_too() -> None:
+def test_own_paging_that_counts_records_is_checked() -> None:
     def by_count(page: Page) -> str | None:
         return f"{URL}orders?offset={len(page.rows)}" if page.rows else None
 
@@ -170,7 +170,7 @@ def test_own_records_of_a_body_that_is_no_json_are_not_compared() -> None:
 
 @pytest.mark.parametrize("records", [records_at("items"), csv_rows()], ids=repr)
 def test_the_projects_own_functions_are_not_compared(records: Any) -> None:
-    """They return all that there is; so a list of a strange name is no error."""
+    """They return every record, so a list with an unknown name is not an error."""
     body = b'{"items": [], "other": [{"id": 1}]}' if records == records_at("items") else b"id\n"
     kind = "application/json" if body.startswith(b"{") else "text/csv"
     resource = Resource("orders", "orders", records, paging=offset("offset"))

@@ -1,4 +1,4 @@
-"""Promises of the waits that headers ask for: whatever a server writes, reading it is safe."""
+"""Promises of requested waits: any header of a server can be read safely."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flows.extract.retry_after import LIMIT_HEADER, RESET_HEADERS, requested_wait
 
-# What the forms are made of, so that texts that are nearly right come up.
+# Parts of valid forms, to generate texts that are nearly right.
 PIECES = st.sampled_from(
     [
         *"0123456789.,;:=-+ \"'",
@@ -51,5 +51,5 @@ def test_a_text_that_is_no_form_at_all_is_quoted(text: str) -> None:
     assert wait is not None
     assert (wait.seconds, wait.said) == (
         0,
-        f"How long it asks to wait can't be read (Retry-After: {text!r}).",
+        f"The wait it asks for can't be read (Retry-After: {text!r}).",
     )

@@ -1,6 +1,6 @@
 """A secret that an API repeats appears nowhere: not in errors, logs, pages' addresses or resumes.
 
-The secret begins and ends with a word that no encoding changes, which is then looked for.
+The secret starts and ends with a word that no encoding changes; the tests search for it.
 """
 
 import html
@@ -71,7 +71,7 @@ pytestmark = pytest.mark.usefixtures("slept")
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[Any], str]:
-    """All that an outcome and the logs say, wherever one could look."""
+    """All texts of an outcome and of the logs."""
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "requests", "flows"):
         caplog.set_level(logging.DEBUG, name)
@@ -167,7 +167,7 @@ def test_a_body_that_repeats_the_secret_where_it_is_cut(
 
 
 def head(*lines: str) -> Answer:
-    """An answer whose headers are these lines, as they are."""
+    """A response whose headers are these lines, unchanged."""
     start = "\r\n".join(["HTTP/1.1 200 OK", *lines, "Content-Length: 2", "", "[]"])
     return Answer(wire=[start.encode("latin-1")])
 
@@ -266,7 +266,7 @@ PAGES: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_a_page_that_repeats_the_secret(
     serve: Serve, said: Callable[[Any], str], login: str, document: Any, declared: dict[str, Any]
 ) -> None:
-    """As what the next request would be made of: then it would be stored."""
+    """In the next request, which would be stored."""
 
     def echo(_: Asked, sent: str) -> Answer:
         text = json.dumps({"items": [1], **document})
@@ -279,7 +279,7 @@ def test_a_page_that_repeats_the_secret(
 
 @every_login
 def test_a_connection_that_fails(serve: Serve, said: Callable[[Any], str], login: str) -> None:
-    """What requests says of it quotes the address, with its query."""
+    """The error of requests quotes the address with its query."""
     failure = outcome(serve, login, lambda _, __: Answer(b"x", declared_length=99))
     assert isinstance(failure, UnavailableError)
     assert is_hidden(said(failure))

@@ -1,4 +1,4 @@
-"""Promises of records: where they are found in a body, and what is no body of that kind."""
+"""Promises of selectors: where records are found in a body, and which bodies are refused."""
 
 import csv
 import gzip
@@ -43,7 +43,7 @@ def page(body: bytes | Any, content_type: str = JSON) -> Page:
 
 
 def found(serve: Serve, records: Records, answer: Answer) -> list[Any]:
-    """The records that are read of a server with one answer."""
+    """The records read from a server with one response."""
     return rows(read(serve(lambda _: answer).url, Resource("orders", "orders", records)))
 
 
@@ -66,7 +66,7 @@ def test_records_are_found_at_the_root_or_below(path: str, document: Any) -> Non
         ("data.items", {"data": [1]}, "the field 'items' at 'data.items', but there is list"),
     ],
 )
-def test_records_at_another_place_are_an_error_that_says_what_is_there(
+def test_records_at_another_place_are_an_error_that_shows_what_is_there(
     path: str, document: Any, said: str
 ) -> None:
     with pytest.raises(BadPayloadError) as failure:
@@ -160,7 +160,7 @@ def test_lines_of_json_are_the_values_that_were_written(
 @given(st.text(alphabet='[]{},:"\\ \n1ae', max_size=14))
 @pytest.mark.parametrize("last_line", ["", '{"a": 1}'], ids=["alone", "before another"])
 def test_lines_are_cut_out_as_they_are_or_not_at_all(last_line: str, text: str) -> None:
-    """Lines that are no JSON, but would be if they were joined, are not joined."""
+    """Lines that would be valid JSON only when joined are not joined."""
     lines = page(f"{text}\n{last_line}".encode(), "application/x-ndjson")
     raw = ndjson().raw(lines)
     if raw is not None:
@@ -272,7 +272,7 @@ def test_csv_is_read_as_it_is_found(body: bytes, records: list[Any]) -> None:
     [
         (b"a,b\n1,2\n3\n", "row 2 has 1 values for 2 names"),
         (b"a,b\n1,2,3\n", "row 1 has 3 values for 2 names"),
-        (b"a,b,a\n1,2,3\n", "a name stands twice in its first line"),
+        (b"a,b,a\n1,2,3\n", "a name is repeated in its first line"),
         (b'a,b\n1,"2\n3,4\n', "unexpected end of data"),
         (b'a,b\n"1"x,2\n', "',' expected after '\"'"),
     ],
@@ -410,7 +410,7 @@ def test_csv_without_the_columns_of_the_key_is_an_error(
 
 def test_a_line_of_text_is_no_csv_without_a_key_either(serve: Serve) -> None:
     server = serve(lambda _: Answer(b"Sorry, no.", headers={"Content-Type": "text/plain"}))
-    with pytest.raises(BadPayloadError, match=r"'Sorry, no\.' is all that it has"):
+    with pytest.raises(BadPayloadError, match=r"'Sorry, no\.' is all it contains"):
         read(server.url, Resource("orders", "orders", csv_rows(";"), disposition="replace"))
 
 
@@ -445,7 +445,7 @@ def test_only_a_list_at_a_path_can_be_optional() -> None:
 
 
 def partial_answer(errors: Any) -> Answer:
-    """As GraphQL answers in part (https://spec.graphql.org/October2021/#sec-Errors)."""
+    """As in partial responses of GraphQL (https://spec.graphql.org/October2021/#sec-Errors)."""
     document = {"data": {"items": [{"id": 1}]}, "errors": errors}
     return Answer(json.dumps(document).encode())
 

@@ -1,4 +1,4 @@
-"""Promises of a connection: an answer is whole, in time, and no larger than allowed."""
+"""Promises of a connection: a response is complete, in time, and no larger than allowed."""
 
 import gzip
 import socket
@@ -41,7 +41,7 @@ def get(url: str, **changes: Any) -> Page:
 
 
 def wire(*parts: str | bytes) -> Answer:
-    """An answer byte for byte."""
+    """A response byte for byte."""
     return Answer(wire=[part.encode() if isinstance(part, str) else part for part in parts])
 
 
@@ -92,7 +92,7 @@ def test_an_answer_that_drips_is_given_up_in_time(
 
     server = serve(lambda _: Answer(wire=say()))
     began_at = monotonic()
-    with pytest.raises(UnavailableError, match=r"no answer in time \(\w*Time\w*\)"):
+    with pytest.raises(UnavailableError, match=r"no response in time \(\w*Time\w*\)"):
         get(server.url, answer_timeout_seconds=0.2, max_wait_seconds=0)
     assert 0.2 <= monotonic() - began_at < 5
 
@@ -101,7 +101,7 @@ def test_a_silent_server_is_given_up_after_the_read_timeout(
     serve: Serve, slowly: Callable[[bytes], Iterator[bytes]]
 ) -> None:
     server = serve(lambda _: Answer(wire=slowly(b"")))
-    with pytest.raises(UnavailableError, match=r"no answer in time \(ReadTimeout\)"):
+    with pytest.raises(UnavailableError, match=r"no response in time \(ReadTimeout\)"):
         get(server.url, read_timeout_seconds=0.05, max_wait_seconds=0)
 
 
@@ -118,13 +118,13 @@ def test_redirects_share_the_time_of_one_answer(
         return Answer(status=302, headers={"Location": f"{path}b"})
 
     server = serve(answer)
-    with pytest.raises(UnavailableError, match="no answer in time"):
+    with pytest.raises(UnavailableError, match="no response in time"):
         get(server.url, answer_timeout_seconds=9, max_wait_seconds=0)
     assert server.asked == ["/", "/b"]
 
 
 def test_the_time_that_was_left_is_not_the_next_requests_timeout() -> None:
-    """A connection is kept open; what is sent on it next has all its time again."""
+    """A connection stays open; the next request on it gets the full time."""
     ours, theirs = socket.socketpair()
     with ours, theirs, deadline(within_seconds=0.1):
         ours.settimeout(60)
@@ -294,7 +294,7 @@ def test_a_body_that_never_ends_is_given_up_at_its_limit(serve: Serve) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1, signed by nobody else, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     path = tmp_path_factory.mktemp("tls") / "shop.pem"
     path.write_bytes(certificates.self_signed("shop"))
     return path
@@ -318,11 +318,11 @@ def test_a_trusted_server_is_read_and_bounded_in_time_over_tls(
     said = [Answer(BODY), Answer(wire=slowly(b"H"))]
     server = serve(one_after_the_other(*said), tls=tls)
     assert get(server.url).body == BODY
-    with pytest.raises(UnavailableError, match="no answer in time"):
+    with pytest.raises(UnavailableError, match="no response in time"):
         get(server.url, answer_timeout_seconds=0.2, max_wait_seconds=0)
 
 
-def test_a_certificate_that_nobody_trusts_is_a_configuration_error(
+def test_an_untrusted_certificate_is_a_configuration_error(
     serve: Serve, tls: ssl.SSLContext, slept: list[float]
 ) -> None:
     """Waiting does not mend it."""
@@ -332,7 +332,7 @@ def test_a_certificate_that_nobody_trusts_is_a_configuration_error(
     assert slept == []
 
 
-def test_a_bundle_of_certificates_that_is_not_there_is_a_configuration_error(
+def test_a_missing_bundle_of_certificates_is_a_configuration_error(
     serve: Serve, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")

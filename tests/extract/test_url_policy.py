@@ -1,4 +1,4 @@
-"""Promises about addresses: which are asked, and which see the login."""
+"""Promises about addresses: which may be requested, and which may see the login."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -120,7 +120,7 @@ def test_these_may_be_asked(base_url: str, url: str, hosts: tuple[str, ...]) -> 
 )
 @pytest.mark.usefixtures("resolved")
 def test_other_hosts_are_refused(url: str, hosts: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=r"`hosts`|no HTTP address"):
+    with pytest.raises(ConfigurationError, match=r"`hosts`|not an HTTP address"):
         url_policy.check(url, source("https://api.test", hosts=hosts))
 
 
@@ -154,7 +154,7 @@ def test_a_refused_host_is_named_as_it_has_to_be_allowed() -> None:
 )
 @pytest.mark.usefixtures("resolved")
 def test_what_is_no_http_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="it is no HTTP address"):
+    with pytest.raises(ConfigurationError, match="it is not an HTTP address"):
         url_policy.check(url, source(url))
 
 
@@ -253,7 +253,7 @@ def get(url: str, login: Any = None, hosts: tuple[str, ...] = (), **request: Any
 
 
 def redirect(to: str | Callable[[Asked], str], status: int = 302) -> Callable[[Asked], Answer]:
-    """Redirects everything but what ends in `/there`."""
+    """Redirects everything except paths that end in `/there`."""
 
     def answer(asked: Asked) -> Answer:
         if asked.split("?")[0].endswith("/there"):
@@ -302,11 +302,11 @@ def test_a_redirect_to_a_host_that_is_allowed_is_followed_with_the_login(
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("file:///etc/passwd", "no HTTP address"),
+        ("file:///etc/passwd", "not an HTTP address"),
         ("http://169.254.169.254/", "may not lead there"),
         ("http://user:pa55word@127.0.0.1:1/", "may not lead there"),
         ("//evil.test/", "may not lead there"),
-        ("http://[", "no HTTP address"),
+        ("http://[", "not an HTTP address"),
     ],
 )
 def test_a_redirect_to_nowhere_good_is_refused(serve: Serve, target: str, said: str) -> None:
@@ -382,10 +382,8 @@ def test_a_next_link_to_another_host_is_followed_only_if_it_is_allowed(
 
 
 @pytest.mark.parametrize("link", ["http://other.invalid/b", "file:///etc/passwd", "http://["])
-def test_a_page_that_leads_nowhere_good_is_not_a_point_to_go_on_from(
-    serve: Serve, link: str
-) -> None:
-    """Or the next load would begin with that address, and fail as well."""
+def test_a_page_with_a_refused_link_is_not_a_resume_point(serve: Serve, link: str) -> None:
+    """Otherwise the next load would start with that address and fail as well."""
     body = f'{{"items": [1], "next": "{link}"}}'.encode()
     server = serve(
         lambda asked: Answer(body if asked == "/b" else body.replace(link.encode(), b"b"))

@@ -1,6 +1,6 @@
-"""The table: what the sample API can do wrong, and how a load that meets it has to end.
+"""The table: the faults of the sample API, and the expected outcome of a load for each.
 
-What it can do to the rows themselves is in the tests of moving rows and of changed shapes.
+Faults in the rows themselves are in the tests of moving rows and of changed shapes.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,29 +19,29 @@ from flows.errors import (
 )
 from tests.fault_matrix.styles import Style
 
-# Between an ordinary page, a thousand bytes or two, and one that is too large.
+# Between an ordinary page (a thousand bytes or two) and one that is too large.
 BODY_LIMIT_BYTES = 100_000
 TOO_MANY_BYTES = 1_000_000
-# Far above what an answer takes here, far below what a slow one takes.
+# Far above the time of a normal response here, far below that of a slow one.
 TIMEOUT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Goes:
-    """Every row and no wait: the answer is as good as the right one."""
+    """Every row and no wait: the response is equivalent to the correct one."""
 
 
 @dataclass(frozen=True)
 class Stops:
-    """Taken at its word: there are no rows here, so reading ends well; the next load reads on."""
+    """Believed: there are no rows here, so the load succeeds; the next load reads the rest."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Asked again, it may be gone: then every row, else the load ends as unavailable.
+    """A retry may succeed: then every row; otherwise the load fails as unavailable.
 
     Attributes:
-        asked_seconds: how long the API asks to wait; None where that is left to us.
+        asked_seconds: how long the API asks to wait; None if it does not say.
     """
 
     says: str
@@ -50,7 +50,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Ends:
-    """This error, at once: asked again, the API would answer the same."""
+    """This error, at once: a retry would get the same response."""
 
     kind: type[EltError]
     says: str
@@ -85,7 +85,7 @@ class Fault:
         return self.name
 
     def outcome_in(self, style: Style) -> Outcome | None:
-        """What becomes of a load in a style; None where there is no such fault."""
+        """The outcome of a load in a style; None where there is no such fault."""
         if self.only and style.name not in self.only:
             return None
         return self.but.get(style.name, self.outcome)
@@ -101,7 +101,7 @@ def _status(code: int, outcome: Outcome, header: str = "") -> Fault:
 
 
 LOST = Passes("the connection failed")
-TOO_LATE = Passes("no answer in time")
+TOO_LATE = Passes("no response in time")
 TOO_LARGE = Ends(PayloadTooLargeError, "max_body_bytes")
 NOT_JSON = Ends(BadPayloadError, "that are not JSON")
 NO_CSV = Ends(BadPayloadError, "is not CSV as declared")
@@ -118,11 +118,11 @@ REFUSED: Mapping[int, Ends] = {
     403: Ends(RefusedLoginError, "answered 403 .*Correct the credentials of source 'sample'"),
     404: Ends(NotFoundError, "answered 404 .*Correct the base URL or path of source 'sample'"),
     410: Ends(NotFoundError, "answered 410 .*Correct the base URL or path of source 'sample'"),
-    413: Ends(BadRequestError, "answered 413 .*Let source 'sample' ask for less at a time"),
+    413: Ends(BadRequestError, "answered 413 .*Make source 'sample' request less at a time"),
     422: Ends(BadRequestError, "answered 422 .*Correct the request that source 'sample'"),
 }
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-# Those with which an API says that it was asked too often.
+# Statuses that report a rate limit.
 LIMITED = (403, 429, 503)
 WAIT_SECONDS = 7
 RETRY_AFTER = ("retry_after", "retry_after_date")
@@ -162,7 +162,7 @@ WAITS = (
         for code, header in product(sorted({*REFUSED} - {403}), (*RETRY_AFTER, *RESETS))
     ),
 )
-# What a 403 says where it means 429, at GitHub and at Google.
+# Bodies of a 403 that means 429, at GitHub and at Google.
 LIMIT_BODIES = {
     "github": {"message": "You have exceeded a secondary rate limit."},
     "google": {"error": {"code": 403, "errors": [{"reason": "userRateLimitExceeded"}]}},

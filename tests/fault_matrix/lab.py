@@ -1,4 +1,4 @@
-"""Loads of one style from a misbehaving API into a real database, and what came of them."""
+"""Loads of one style from a misbehaving API into a real database, and their results."""
 
 import signal
 import time
@@ -32,7 +32,7 @@ from tests.fault_api.server import misbehaving
 from tests.fault_matrix.styles import Row, Style, login_of
 
 BUDGET_SECONDS = 10
-# The times of a fault that does not go away: a number, so that what is left tells how it struck.
+# The times of a lasting fault: a number, so the remainder shows how often it struck.
 FOR_GOOD = 1000
 SOURCE = "sample"
 
@@ -41,7 +41,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Nap:
-    """A wait that was asked of `sleep`, and at which moment (Unix time)."""
+    """A call of `sleep`: its seconds, and its time (Unix time)."""
 
     at: float
     seconds: float
@@ -58,17 +58,17 @@ class Asked:
 
     @property
     def words(self) -> list[str]:
-        """What tells it from other requests; an error that names it has them all."""
+        """Its distinguishing parts; an error that names the request contains them all."""
         return [word for word in (self.target, self.token, self.body) if word]
 
 
 @dataclass
 class Trial:
-    """Loads of one resource, whose name is its own, so that trials can share a database.
+    """Loads of one resource with a unique name, so that trials can share a database.
 
     Attributes:
-        connection: for a look at what is there; each load has one of its own.
-        declared: of the resource, besides what its style says.
+        connection: for checks; each load has its own.
+        declared: arguments of the resource, besides those of its style.
         settings: of the source.
     """
 
@@ -89,7 +89,7 @@ class Trial:
         assert response.status_code == 200, response.text
 
     def lift(self) -> None:
-        """Let the API behave from now on, with the rows it had at first; the log begins anew."""
+        """Let the API behave from now on, with its first rows; clear the log."""
         self.plan()
 
     def strikes(self) -> int:
@@ -132,7 +132,7 @@ class Trial:
             return loading.load(opened, SOURCE, resource, partition, pages, request)
 
     def load_in_vain(self, kind: type[EltError], says: str) -> EltError:
-        """A load that has to end in this very error, and the ledger has to say so."""
+        """A load that has to end in exactly this error, also by the ledger."""
         with pytest.raises(kind, match=says) as failure:
             self.load()
         assert type(failure.value) is kind
@@ -141,20 +141,20 @@ class Trial:
         return failure.value
 
     def entries(self) -> list[Entry]:
-        """What the ledger says of this resource's loads, in order; all must have ended."""
+        """The ledger's entries of this resource's loads, in order; all must have ended."""
         with self.connection.cursor() as cursor:
             entries = [entry for entry in ledger.entries(cursor, 0) if entry.resource == self.name]
         assert {entry.state for entry in entries} <= {"succeeded", "failed"}
         return entries
 
     def has_resume_point(self) -> bool:
-        """Whether the next load goes on where the last one ended."""
+        """Whether the next load resumes where the last one ended."""
         address = Address(SOURCE, self.name, self.style.partition.name)
         with self.connection.cursor() as cursor:
             return ledger.read_checkpoint(cursor, address).resume is not None
 
     def rows(self) -> list[Row]:
-        """What is in the raw table but for the load's own columns, by id; nothing if it is none."""
+        """The raw table's rows without the load's own columns, by id; none without a table."""
         table = sql.Identifier(f"raw_{SOURCE}", self.name)
         with self.connection.cursor() as cursor:
             names = [name for name in column_types(cursor, table) if name not in OWN_COLUMNS]
@@ -178,10 +178,10 @@ class Trial:
 
 @dataclass
 class Lab:
-    """A misbehaving API and a database, for one trial after the other.
+    """A misbehaving API and a database, for successive trials.
 
     Attributes:
-        naps: what the client would have slept during this test.
+        naps: the client's calls of `sleep` during this test.
     """
 
     url: str
@@ -201,7 +201,7 @@ class Lab:
         return trial
 
     def clean_requests(self, style: Style) -> list[Asked]:
-        """What a load of the style asks for when nothing goes wrong."""
+        """The requests of a load of the style when nothing goes wrong."""
         if style.name not in self._clean:
             trial = self.trial(style)
             trial.load()
@@ -213,7 +213,7 @@ class Lab:
 
 @contextmanager
 def opened(server: URL) -> Iterator[Lab]:
-    """A lab with an API and a database of its own."""
+    """A lab with its own API and database."""
     database = ensure_database(server, f"misbehaving_{time.time_ns()}")
     with (
         misbehaving() as url,

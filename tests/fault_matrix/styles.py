@@ -48,11 +48,11 @@ class Style:
 
     Attributes:
         path: below the API's address.
-        pages: how many answers that takes; all but the last one or two have PAGE_SIZE rows.
-        finds_by: what the next page is found by: the number of rows before it (a link or a token
-            may hide that), the last row, a time; or there is no next page.
-        declared: what the resource says of it.
-        rows: what is in the raw table in the end.
+        pages: the number of responses; all except the last one or two have PAGE_SIZE rows.
+        finds_by: what locates the next page: the number of rows before it (a link or a token may
+            hide that), the last row, a time; or there is no next page.
+        declared: arguments of the resource.
+        rows: the raw table's final rows.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Style:
 
     @property
     def target(self) -> str:
-        """What path and query of its requests begin with."""
+        """The prefix of path and query of its requests."""
         return "/" + self.path.format(**self.partition.values)
 
     @property

@@ -72,7 +72,7 @@ def test_a_later_load_widens_the_table_under_evolve(lab: Lab, style: Style) -> N
 
 
 @pytest.mark.parametrize("style", LISTS, ids=str)
-def test_a_frozen_table_stays_and_the_next_load_goes_on_when_the_shape_is_back(
+def test_a_frozen_table_stays_and_the_next_load_resumes_when_the_shape_is_back(
     lab: Lab, style: Style
 ) -> None:
     trial = changing_after_a_load(lab, style, "freeze")

@@ -23,10 +23,10 @@ from tests.fault_matrix.styles import ALL, ROWS, TABLE, Style, named
 pytest_plugins = ["tests.fault_matrix.fixtures"]
 
 IS_FULL = os.environ.get("CHAOS") == "full"
-# Time for a few attempts; and for two of the waits that are asked for, but not for three.
+# Time for a few attempts, and for two requested waits, but not for three.
 MAX_WAIT_SECONDS = 6
 MAX_ASKED_WAIT_SECONDS = 20
-# What is slow is so for good in these only; they differ in how they ask.
+# Only these styles have lasting slowness; they differ in how they send requests.
 ASKING_DIFFERENTLY = named("next_url", "graphql", "none")
 
 
@@ -110,7 +110,7 @@ def assert_whole(trial: Trial, entry: Entry) -> None:
 
 
 @pytest.mark.parametrize(("style", "fault"), lasting_cases())
-def test_a_fault_that_lasts_ends_in_its_error_and_the_next_load_goes_on(
+def test_a_lasting_fault_ends_in_its_error_and_the_next_load_resumes(
     lab: Lab, style: Style, fault: Fault
 ) -> None:
     """All pages after the first are struck, and none when the next load comes."""
@@ -131,12 +131,12 @@ def test_a_fault_that_lasts_ends_in_its_error_and_the_next_load_goes_on(
 
 
 @pytest.mark.parametrize("style", TABLE, ids=str)
-def test_statuses_that_last_end_in_their_errors_and_a_later_load_goes_on(
+def test_lasting_statuses_end_in_their_errors_and_a_later_load_resumes(
     lab: Lab, style: Style
 ) -> None:
-    """A load meets one of them at the first page that is missing, the next load the next one.
+    """Each load meets the next one of them, at the first page that is missing.
 
-    Where the request itself is refused, the load begins once more from the start, in vain as well.
+    If the request itself is refused, the load starts once more from scratch, and fails as well.
     """
     clean = lab.clean_requests(style)
     trial = lab.trial(style, max_wait_seconds=MAX_WAIT_SECONDS)
@@ -165,7 +165,7 @@ def test_statuses_that_last_end_in_their_errors_and_a_later_load_goes_on(
 def assert_fails_for_good(
     trial: Trial, naps: list[Nap], fault: Fault, skip: int, requests: int = 1
 ) -> EltError:
-    """It fails as the table says, and is asked again where that can help, and only there.
+    """It fails as the table states, with retries only where they can help.
 
     The fault strikes so many different requests.
     """
@@ -178,7 +178,7 @@ def assert_fails_for_good(
         assert len(set(asked)) == len(asked)
     else:
         error = trial.load_in_vain(UnavailableError, outcome.says)
-        assert "Run it again later: what was committed is kept" in str(error)
+        assert "Run it again later: committed rows are kept" in str(error)
         assert f"(attempt {error.answer.attempts}, waited " in str(error)
         assert sum(nap.seconds for nap in naps) <= trial.settings["max_wait_seconds"]
         assert error.answer.attempts == trial.strikes() or fault.takes_time
@@ -194,10 +194,10 @@ def assert_fails_for_good(
 
 
 @pytest.mark.parametrize(("style", "fault"), cases(Stops))
-def test_an_answer_without_rows_is_taken_at_its_word_and_the_next_load_reads_the_rest(
+def test_a_response_without_rows_is_believed_and_the_next_load_reads_the_rest(
     lab: Lab, style: Style, fault: Fault
 ) -> None:
-    """Time goes on behind it: only a lookback leads back to rows that it kept from us."""
+    """The cursor moves past it: only a lookback reads the rows it withheld."""
     trial = lab.trial(style)
     trial.plan(fault.strike(skip=style.pages_before))
     entry = trial.load()
@@ -211,7 +211,7 @@ def test_an_answer_without_rows_is_taken_at_its_word_and_the_next_load_reads_the
 
 @pytest.mark.parametrize(("style", "fault"), cases(Passes, WAITS, named("next_url")))
 def test_a_wait_that_is_asked_for_is_kept_in_full(lab: Lab, style: Style, fault: Fault) -> None:
-    """Or left to us, where the header says nothing about this status."""
+    """Or our own wait, where the header does not apply to this status."""
     trial = lab.trial(style)
     trial.plan(fault.strike(2, skip=1))
     began_at = time.time()

@@ -251,7 +251,7 @@ def test_the_log_tells_what_was_asked(url: str, plan: Plan, seen: Seen) -> None:
 
 
 def test_faults_befall_the_public_services_too(get: Get, plan: Plan) -> None:
-    """And without a fault they answer as they do without this mode."""
+    """Without a fault they respond as they do without this mode."""
     plan({"path": NORTHWIND, "fault": "503"}, {"path": "/v1", "fault": "cut_json"})
     assert get(f"{NORTHWIND}/Shippers").status_code == 503
     answer = get(f"{NORTHWIND}/Orders?$top=1&$orderby=OrderDate desc")
@@ -571,7 +571,7 @@ def test_an_answer_comes_later(get: Get, plan: Plan) -> None:
 
 
 def test_a_server_that_waits_can_be_stopped_at_once() -> None:
-    """Its connections end with it, the idle ones too."""
+    """Its connections end with it, even idle ones."""
     before = time.monotonic()
     with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
         with misbehaving() as url:

@@ -80,7 +80,7 @@ def assert_goes_on(trial: Trial, clean: list[Any]) -> None:
 
 
 def assert_no_secret_in(trial: Trial, error: EltError) -> None:
-    """Nor in what is kept for the next load."""
+    """Nor in what is stored for the next load."""
     [(kept,)] = trial.query(EVERYTHING_KEPT)
     texts = f"{error} {error.answer} {error.__cause__} {kept}"
     assert str(error) in kept
@@ -131,9 +131,7 @@ def test_a_token_that_expires_is_renewed_once_and_the_request_repeated(lab: Lab)
 
 @pytest.mark.parametrize("status", [400, 403])
 @pytest.mark.parametrize("place", ["body", "header"])
-def test_a_token_that_is_refused_otherwise_than_by_401_is_renewed_once(
-    lab: Lab, status: int, place: str
-) -> None:
+def test_a_token_refused_without_a_401_is_renewed_once(lab: Lab, status: int, place: str) -> None:
     body = {"error": "invalid_token" if place == "body" else "refused"}
     headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'} if place == "header" else {}
     refusal = {"fault": "answer", "status": status, "body": body, "headers": headers}
@@ -164,9 +162,7 @@ def test_a_renewed_token_that_is_refused_too_ends_the_load(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("expires_in", [3600, 0])
-def test_a_token_that_is_good_for_one_request_is_renewed_for_each_page(
-    lab: Lab, expires_in: int
-) -> None:
+def test_a_token_valid_for_one_request_is_renewed_for_each_page(lab: Lab, expires_in: int) -> None:
     """Whatever it promises."""
     trial = lab.trial(OAUTH2)
     fault = {"fault": "short_token", "requests": 1, "expires_in": expires_in, "times": FOR_GOOD}
@@ -247,14 +243,12 @@ def test_an_answer_without_a_token_is_a_refused_login(
 
 
 @pytest.mark.parametrize("fault", ["huge", "gzip_bomb"])
-def test_an_answer_that_is_too_large_for_a_token_is_not_read_to_its_end(
-    lab: Lab, fault: str
-) -> None:
+def test_a_token_response_that_is_too_large_is_not_read_to_its_end(lab: Lab, fault: str) -> None:
     assert_gives_no_token(lab, PayloadTooLargeError, {"fault": fault, "size_bytes": TOO_MANY_BYTES})
 
 
 def assert_gives_no_token(lab: Lab, kind: type[EltError], fault: dict[str, Any]) -> None:
-    """It ends in this error, asks for no page and shows no secret; the next load reads all."""
+    """It ends in this error, requests no page and shows no secret; the next load reads all."""
     clean = lab.clean_requests(OAUTH2)
     trial = lab.trial(OAUTH2, max_body_bytes=BODY_LIMIT_BYTES)
     trial.plan({"path": TOKEN_PATH, "times": FOR_GOOD, **fault})

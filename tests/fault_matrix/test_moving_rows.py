@@ -1,7 +1,7 @@
-"""Promises about rows that come late, twice, or move while they are read, and about circles.
+"""Promises about rows that come late, twice, or move while they are read, and about loops.
 
-A style that finds its next page by position can't know that rows moved: what it misses is named
-here, and that the next load brings it. One that goes on from the last row, or by time, misses none.
+A style that finds its next page by position can't detect moved rows: the tests name the rows it
+misses, and the next load reads them. One that continues from the last row, or by time, misses none.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,13 +35,13 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Move:
-    """Something that happens to the list of rows, and lasts.
+    """A lasting change of the list of rows.
 
     Attributes:
-        plan: the fault; without a skip it happens before the first page, else between pages.
-        ids: what the table has in the end: rows that have gone since they were read stay.
-        missed: those that the first load does not get, by what the style finds its pages by.
-        extracted: how many rows it reads, doubles among them, by the same; where that is of use.
+        plan: the fault; without a skip it happens before the first page, with one between pages.
+        ids: the table's final ids: rows deleted from the API after they were read stay.
+        missed: ids that the first load does not get, by the style's `finds_by`.
+        extracted: the number of rows it reads, with duplicates, by the same; where useful.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Move:
         return self.name
 
     def ids_in(self, style: Style) -> set[int]:
-        """By time, rows of days before the window are not asked for."""
+        """By time, rows of days before the window are not requested."""
         return {*self.ids} & {*IDS} if style.finds_by == "time" else {*self.ids}
 
 
@@ -130,10 +130,10 @@ def since(_: Partition, window: Window) -> Params:
 
 @pytest.mark.parametrize("fault", [LATE, GONE], ids=["late", "gone"])
 @pytest.mark.parametrize("style", LINKED + named("offset", "offset_total", "page"), ids=str)
-def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a_full_refresh(
+def test_a_missed_row_arrives_by_a_long_enough_lookback_or_by_a_full_refresh(
     lab: Lab, style: Style, fault: Mapping[str, Any]
 ) -> None:
-    """Row 11 is fourteen days older than the newest; by the cursor, it is not asked for again."""
+    """Row 11 is fourteen days older than the newest; by the cursor, it is not requested again."""
     short, long = timedelta(days=3), timedelta(days=20)
     for lookback, request, finds in (
         (long, LoadOptions(), True),
@@ -151,10 +151,10 @@ def test_a_missed_row_is_brought_by_a_lookback_that_is_long_enough_and_else_by_a
 
 
 @pytest.mark.parametrize("style", PAGED, ids=str)
-def test_rows_that_move_before_a_load_goes_on_are_read_by_the_next_load_at_the_latest(
+def test_rows_that_move_before_a_resume_are_read_by_the_next_load_at_the_latest(
     lab: Lab, style: Style
 ) -> None:
-    """The load goes on where the other failed, but what is there has changed meanwhile."""
+    """The load resumes where the other failed, but the rows there have changed meanwhile."""
     trial = lab.trial(style)
     trial.plan({"fault": "503", "times": FOR_GOOD, "skip": 1})
     trial.load_in_vain(UnavailableError, "answered 503")
@@ -169,7 +169,7 @@ def test_rows_that_move_before_a_load_goes_on_are_read_by_the_next_load_at_the_l
 
 
 def test_time_that_passes_without_its_rows_is_read_again_only_with_a_lookback(lab: Lab) -> None:
-    """An API that answers 204 says that nothing happened then; append has to believe it, too."""
+    """An API that sends 204 reports that nothing happened; append has to believe it as well."""
     [windows] = named("windows")
     for declared in ({}, {"key": (), "disposition": "append"}):
         trial = lab.trial(windows, {**declared, "cursor": IN_STEPS})
@@ -182,11 +182,11 @@ def test_time_that_passes_without_its_rows_is_read_again_only_with_a_lookback(la
 
 @pytest.mark.parametrize("pages", [1, 2])
 @pytest.mark.parametrize("style", CIRCLING, ids=str)
-def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, pages: int) -> None:
+def test_a_loop_is_an_error_that_names_both_requests(lab: Lab, style: Style, pages: int) -> None:
     """A→A, and A→B→A; each page is stored once, and when the API is mended, the rest follows."""
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "pages": pages, "times": FOR_GOOD})
-    error = trial.load_in_vain(BadPayloadError, "The paging runs in a circle")
+    error = trial.load_in_vain(BadPayloadError, "The paging loops")
     assert trial.strikes() == len(trial.asked()) == pages + 1
     first, *_, last = trial.asked()
     assert [word for word in first.words + last.words if word not in str(error)] == []
@@ -198,10 +198,10 @@ def test_a_circle_is_an_error_that_names_both_requests(lab: Lab, style: Style, p
 
 
 @pytest.mark.parametrize("style", LINKED, ids=str)
-def test_a_page_that_leads_to_itself_is_such_a_circle(lab: Lab, style: Style) -> None:
+def test_a_page_that_leads_to_itself_is_a_loop(lab: Lab, style: Style) -> None:
     trial = lab.trial(style)
     trial.plan({"fault": "loop", "times": FOR_GOOD, "skip": 1})
-    trial.load_in_vain(BadPayloadError, r"circle: .*position=10 leads back to .*position=10\b")
+    trial.load_in_vain(BadPayloadError, r"loops: .*position=10 leads back to .*position=10\b")
     assert trial.strikes() == 1
     assert trial.ids() == IDS[:10]
     trial.lift()
@@ -210,7 +210,7 @@ def test_a_page_that_leads_to_itself_is_such_a_circle(lab: Lab, style: Style) ->
 
 
 def same_rows(count: int) -> list[dict[str, Any]]:
-    """Plans of answers with the same ten rows, but each with its own number beside them."""
+    """Plans of responses with the same ten rows, each with its own number beside them."""
     return [
         {"fault": "answer", "body": {"items": ROWS[:10], "total": 10_000, "answer": number}}
         for number in range(count)
@@ -218,20 +218,18 @@ def same_rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("style", named("offset", "offset_total", "page", "keyset"), ids=str)
-def test_the_same_rows_again_are_a_circle_whatever_else_the_page_says(
-    lab: Lab, style: Style
-) -> None:
+def test_repeated_rows_are_a_loop_whatever_else_the_page_contains(lab: Lab, style: Style) -> None:
     """An API that does not know the parameter sends its first page for ever, with a time in it."""
     trial = lab.trial(style)
     trial.plan(*same_rows(3))
-    trial.load_in_vain(BadPayloadError, "The paging runs in a circle")
+    trial.load_in_vain(BadPayloadError, "The paging loops")
 
 
 @pytest.mark.parametrize("style", LINKED, ids=str)
 def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
     lab: Lab, style: Style
 ) -> None:
-    """Some APIs have empty pages among others: only the declaration can say when it is enough."""
+    """Some APIs have empty pages in between: only the declaration can set a limit."""
     trial = lab.trial(style, {"max_pages": 8})
     trial.plan({"fault": "next_link", "to": "endless", "times": FOR_GOOD})
     entry = trial.load()
@@ -244,7 +242,7 @@ def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
 def test_a_resume_point_that_has_expired_is_given_up_once(
     lab: Lab, style: Style, status: str
 ) -> None:
-    """As page tokens do: the next load is complete, and has asked the dead one once."""
+    """As page tokens do: the next load is complete, and requested the expired one once."""
     trial = lab.trial(style)
     trial.plan({"fault": "503", "skip": 1, "times": FOR_GOOD})
     trial.load_in_vain(UnavailableError, "answered 503")

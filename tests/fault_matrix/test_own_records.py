@@ -1,6 +1,6 @@
-"""Promises of a `records` function of one's own: what it may return, and what a wrong one is told.
+"""Promises of one's own `records` function: what it may return, and the error of a wrong one.
 
-However the next page is found, since paging looks at what it returns before the load does.
+In every paging style, since paging reads its result before the load does.
 """
 
 import re
@@ -93,7 +93,7 @@ VALUES: dict[str, Any] = {
 def test_a_value_that_json_has_not_is_refused_by_its_field(
     lab: Lab, style: Style, kind: str, field: str
 ) -> None:
-    """Also in the field by which the next page is asked for."""
+    """Even in the field that the next request needs."""
     value = VALUES[kind]
     made = {"more.value": {"more": {"value": value}}, "more[0]": {"more": [value]}}
     changed = made.get(field, {field: value})

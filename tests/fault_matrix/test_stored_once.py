@@ -1,4 +1,4 @@
-"""Promises about what is stored when a load fails and is run again: nothing twice, nothing lost."""
+"""Promises about rows when a load fails and is run again: no duplicates, no losses."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -86,12 +86,12 @@ def test_append_stores_each_row_once_when_a_fault_passes(lab: Lab, style: Style)
     ],
 )
 @pytest.mark.parametrize("style", PAGED, ids=str)
-def test_append_stores_what_it_is_sent_where_rows_move_between_pages(
+def test_append_stores_every_row_sent_where_rows_move_between_pages(
     lab: Lab, style: Style, fault: Mapping[str, Any], twice: set[int], never: set[int]
 ) -> None:
-    """By position it can't know better: what moved onto the next page comes again, without a key.
+    """By position, and without a key, rows that moved to the next page are stored again.
 
-    From the last row on or by time, only what the API itself lists twice does.
+    By the last row or by time, only rows that the API itself lists twice are.
     """
     trial = lab.trial(style, appended(style))
     trial.plan({**fault, "skip": 1})
@@ -131,7 +131,7 @@ def test_replace_keeps_the_old_rows_until_the_new_ones_are_all_there(
     assert (entry.unchanged, entry.deleted) == (len(ROWS), 0)
 
 
-def test_replace_believes_an_answer_without_rows_only_where_that_is_accepted(lab: Lab) -> None:
+def test_replace_believes_a_response_without_rows_only_where_declared(lab: Lab) -> None:
     """204 in place of page 2 would remove 15 of 25 rows."""
     [style] = named("next_url")
     trial = lab.trial(style, {"disposition": "replace"})
@@ -154,14 +154,12 @@ NOT_SENT_AGAIN = [
 
 
 @pytest.mark.parametrize("fault", NOT_SENT_AGAIN, ids=str)
-def test_a_post_that_may_have_had_an_effect_is_not_sent_again_by_itself(
-    lab: Lab, fault: Fault
-) -> None:
-    """The next load sends it, when a person or a schedule says so."""
+def test_a_post_that_may_have_had_an_effect_is_not_retried(lab: Lab, fault: Fault) -> None:
+    """The next load sends it, when a person or a schedule starts it."""
     [style] = named("graphql")
     trial = lab.trial(style, {**GRAPHQL, "is_repeatable": False}, **fault.settings)
     trial.plan(fault.strike(FOR_GOOD, skip=1))
-    trial.load_in_vain(UnavailableError, "A POST is not sent again unless .*is_repeatable=True")
+    trial.load_in_vain(UnavailableError, "A POST is not retried unless .*is_repeatable=True")
     assert trial.strikes() == 1
     assert len(trial.asked()) == 2
     assert (trial.rows(), lab.naps) == (ROWS[:10], [])
@@ -180,8 +178,8 @@ def children_of(parents: str) -> Resource:
     )
 
 
-def test_a_parent_whose_children_fail_does_not_keep_the_others_from_theirs(lab: Lab) -> None:
-    """Each has its own entry in the ledger, and its own point to go on from."""
+def test_children_that_fail_do_not_stop_the_children_of_other_parents(lab: Lab) -> None:
+    """Each has its own entry in the ledger, and its own resume point."""
     parents = lab.trial(replace(CHILDREN_OF_ONE, path="parents", partition=Partition()))
     parents.name, parents.declared = "parents", {"partitions": (Partition(),)}
     parents.load()

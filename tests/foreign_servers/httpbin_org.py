@@ -1,4 +1,4 @@
-"""httpbin, which answers as its path says (https://httpbin.org); it echoes what it was asked."""
+"""httpbin, whose path selects its response (https://httpbin.org); it echoes the request."""
 
 from flows.extract.selectors import ndjson, record_at, records_at
 from flows.page import Page
@@ -11,7 +11,7 @@ def size(page: Page) -> list[Record]:
 
 
 def echo(name: str, path: str) -> Resource:
-    """An answer about its own request, one record by the address that gave it."""
+    """A response about its own request, as one record, by its address."""
     return Resource(name, path, record_at(), key=("url",))
 
 

@@ -1,6 +1,6 @@
 """A shop's tables as json-server 0.17 serves them (https://github.com/typicode/json-server/tree/v0).
 
-Keyless. Asked with `_page`, it sends the header `Link`; past the last page it answers `[]`.
+Keyless. For `_page`, it sends the header `Link`; past the last page it returns `[]`.
 """
 
 from flows.extract.paginators import next_link, offset, page_number

@@ -1,4 +1,4 @@
-"""Loading a source's resource for real, and looking at what its raw table holds then."""
+"""Loads a source's resource for real and reads its raw table."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

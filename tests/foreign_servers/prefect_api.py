@@ -1,7 +1,7 @@
-"""Prefect's own REST API: flows, and the runs that are over (https://docs.prefect.io/v3/api-ref/rest-api).
+"""Prefect's own REST API: flows, and finished runs (https://docs.prefect.io/v3/api-ref/rest-api).
 
-It is asked with POST, paging in the JSON body: an offset (`…/filter`) or a page number
-(`…/paginate`). Reading so changes nothing, so a request may be sent again.
+Its requests are POSTs with paging in the JSON body: an offset (`…/filter`) or a page number
+(`…/paginate`). They change nothing, so they may be retried.
 """
 
 from datetime import timedelta

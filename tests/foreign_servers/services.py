@@ -1,7 +1,7 @@
-"""json-server and httpbin, as processes of their own on loopback.
+"""json-server and httpbin, as separate processes on loopback.
 
-httpbin comes with requirements-dev.txt. json-server is an npm package: a project that asks for
-nothing but Python installs it into the user's cache at its first use, or leaves its tests out.
+httpbin comes with requirements-dev.txt. json-server is an npm package. The project requires
+only Python, so it installs json-server into the user's cache at its first use, or skips its tests.
 """
 
 import json
@@ -21,7 +21,7 @@ import pytest
 from deployments.local.processes import child, free_port, wait_for
 
 JSON_SERVER = "json-server@0.17.4"
-# What json-server needs is taken as it was on this day: the same packages at every install.
+# json-server's dependencies are pinned to this day: the same packages at every install.
 PACKAGES_OF = "2026-11-01"
 START_SECONDS = 30
 INSTALL_SECONDS = 60
@@ -58,7 +58,7 @@ def json_server(
 def installed_json_server() -> list[str]:
     """The command that starts json-server, installed below the user's cache if need be.
 
-    Skips the test that asks where there is no Node.js, or no way to the registry.
+    Skips the requesting test if there is no Node.js, or if the registry can't be reached.
     """
     node = _program("node")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elt-pipeline-tests"

@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with httpbin: logins, redirects, odd and slow bodies.
 
-httpbin echoes what it was asked, so what Postgres holds in the end also tells what was sent.
+httpbin echoes each request, so the rows in Postgres also show what was sent.
 """
 
 import json
@@ -56,7 +56,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asking(httpbin: Source, path: str, *key: str, records: str = "", **changes: Any) -> Source:
-    """The source with one resource, `answer`: the record that is at the path."""
+    """The source with one resource, `answer`: the record at the path."""
     answer = Resource("answer", path, record_at(records), key=key)
     return replace(httpbin, resources=(answer,), **changes)
 
@@ -67,7 +67,7 @@ def without_headers(records: list[Record]) -> list[Record]:
 
 
 def held(httpbin: Source) -> dict[str, list[Record]]:
-    """What the source's resources have in them, by their names."""
+    """The rows of the source's resources, by name."""
     url = httpbin.base_url
     echo = {"args": {}, "origin": "127.0.0.1"}
     more = {"data": "", "files": {}, "form": {}}
@@ -88,7 +88,7 @@ def held(httpbin: Source) -> dict[str, list[Record]]:
 
 
 @pytest.mark.parametrize("name", [resource.name for resource in httpbin_org.SOURCE.resources])
-def test_every_kind_of_answer_arrives_and_a_second_load_changes_nothing(
+def test_every_kind_of_response_arrives_and_a_second_load_changes_nothing(
     name: str, httpbin: Source, connection: Connection, query: Query
 ) -> None:
     (key,) = httpbin.resource(name).key
@@ -105,7 +105,7 @@ def test_every_kind_of_answer_arrives_and_a_second_load_changes_nothing(
 def test_what_is_declared_is_sent_and_only_gzip_is_asked_for(
     httpbin: Source, connection: Connection, query: Query
 ) -> None:
-    """The tests have brotli installed: what can be read must not depend on that."""
+    """The tests have brotli installed; supported encodings must not depend on that."""
     load_resource(connection, httpbin, "posted")
     (posted,) = stored(query, httpbin, "posted", "url")
     assert posted["headers"]["X-Shop"] == "north"
@@ -150,7 +150,7 @@ def test_a_login_is_understood(
 def test_a_token_is_fetched_first_and_then_sent(
     httpbin: Source, connection: Connection, query: Query
 ) -> None:
-    """It gives out no tokens, but answers a POST with the JSON that the query asks for."""
+    """It issues no tokens, but responds to a POST with the JSON given in the query."""
     login = OAuth2(f"{httpbin.base_url}response-headers?access_token=given", "elt", "httpbin-token")
     source = asking(httpbin, "bearer", "token", login=login)
     load_resource(connection, source, "answer")
@@ -167,7 +167,7 @@ def test_a_token_is_fetched_first_and_then_sent(
     ],
     ids=["none", "wrong user", "hidden", "another kind"],
 )
-def test_a_refused_login_is_asked_once_and_told_without_its_secret(
+def test_a_refused_login_is_sent_once_and_reported_without_its_secret(
     login: Login | None,
     path: str,
     kind: type[EltError],
@@ -227,14 +227,14 @@ def test_a_redirect_takes_a_key_in_the_query_along(
         ("status/410", NotFoundError, "Correct the base URL or path"),
         ("status/418", BadRequestError, "teapot"),
         ("redirect/11", ConfigurationError, "redirected more than 10 times"),
-        ("redirect-to?url=file:///etc/passwd", ConfigurationError, "no HTTP address"),
+        ("redirect-to?url=file:///etc/passwd", ConfigurationError, "not an HTTP address"),
         ("redirect-to?url=http://169.254.169.254/", ConfigurationError, "169.254.169.254"),
         ("html", BadPayloadError, "text/html.* where the source declares json.*Moby-Dick"),
         ("xml", BadPayloadError, "application/xml where the source declares json"),
         ("image/png", BadPayloadError, "image/png where the source declares json"),
         ("status/200", BadPayloadError, "text/html.* where the source declares json"),
         ("deny", BadPayloadError, "not JSON.*they begin"),
-        ("brotli", BadPayloadError, "packed as 'br'"),
+        ("brotli", BadPayloadError, "compressed as 'br'"),
         ("bytes/1024?seed=1", BadPayloadError, "application/octet-stream that is not utf-8"),
         ("stream-bytes/60000?seed=1", PayloadTooLargeError, "more than 50,000 bytes"),
     ],
@@ -263,8 +263,8 @@ def test_what_is_no_page_ends_in_the_error_that_says_what_to_do(
         ("status/500", {}, "answered 500"),
         ("status/503", {}, "answered 503"),
         ("drip?duration=0&numbytes=3&code=502", {}, "answered 502"),
-        ("drip?duration=30&numbytes=300", {"answer_timeout_seconds": 0.6}, "no answer in time"),
-        ("delay/9", {"read_timeout_seconds": 0.3}, "no answer in time"),
+        ("drip?duration=30&numbytes=300", {"answer_timeout_seconds": 0.6}, "no response in time"),
+        ("delay/9", {"read_timeout_seconds": 0.3}, "no response in time"),
     ],
 )
 def test_an_api_that_is_busy_down_or_slow_is_given_up_in_time(

@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with json-server: `Link`, page numbers, offsets.
 
-What Postgres holds in the end is compared with the file that json-server serves and writes.
+The rows in Postgres are compared with the file that json-server serves and writes.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from tests.foreign_servers.loading import (
 Record = dict[str, Any]
 Tables = dict[str, list[Record]]
 
-# Pages of ten: `Link` tells the last one, all others are ended by an empty page.
+# Pages of ten: `Link` marks the last one, an empty page ends all other styles.
 PAGES = {"orders": 3, "customers": 4, "products": 3}
 
 
 def order(number: int) -> Record:
-    """An order with what JSON has: nested values, a null, numbers of both kinds."""
+    """An order with all JSON types: nested values, a null, numbers of both kinds."""
     return {
         "id": number,
         "customer_id": number % 30 + 1,
@@ -58,7 +58,7 @@ def tables() -> Tables:
 
 @pytest.fixture(scope="module")
 def command() -> list[str]:
-    """What starts json-server; without it, all tests here are left out."""
+    """The command of json-server; without it, all tests here are skipped."""
     return services.installed_json_server()
 
 
@@ -70,7 +70,7 @@ def shop(command: list[str], tmp_path: Path) -> Iterator[Source]:
 
 
 def served(shop: Source, table: str) -> list[Record]:
-    """What the server holds now, which it gives away in one piece."""
+    """All records of the server, which it returns in one response."""
     document: Tables = requests.get(f"{shop.base_url}db", timeout=10).json()
     return document[table]
 

@@ -1,6 +1,6 @@
 """Promises of extract and load together, kept with Prefect's REST API: POST, paging in the body.
 
-What Postgres holds in the end is compared with what Prefect's own client returns.
+The rows in Postgres are compared with the results of Prefect's own client.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def source(stack: Stack, prefect: SyncPrefectClient) -> Source:
 
 
 def all_of(read: Callable[..., list[Any]]) -> list[dict[str, Any]]:
-    """What Prefect's client finds, in the order of the ids, as JSON has it."""
+    """The results of Prefect's client, ordered by id, as JSON."""
     found: list[Any] = []
     while more := read(offset=len(found)):
         found += more
@@ -110,7 +110,7 @@ def test_a_load_asks_only_for_what_its_window_lacks(
 
 
 def without_state(run: dict[str, Any]) -> dict[str, Any]:
-    """A run as the API sends it: the client's model of a state has fields of its own."""
+    """A run as the API sends it: the client's model of a state adds fields."""
     return {name: value for name, value in run.items() if name != "state"}
 
 

@@ -257,13 +257,13 @@ def test_a_declared_name_can_not_take_another_fields_column(connection: Connecti
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ({"a": "Made At"}, "is no name for a column"),
-        ({"a": ""}, "is no name for a column"),
-        ({"a": "a" * 64}, "is no name for a column"),
-        ({"a": "_load_id"}, "is no name for a column"),
-        ({"a": "xmin"}, "is no name for a column"),
-        ({"a": "made_at", "b": "made_at"}, "is there twice"),
-        ({"a": "id"}, "is the column of another field"),
+        ({"a": "Made At"}, "is not a valid column name"),
+        ({"a": ""}, "is not a valid column name"),
+        ({"a": "a" * 64}, "is not a valid column name"),
+        ({"a": "_load_id"}, "is not a valid column name"),
+        ({"a": "xmin"}, "is not a valid column name"),
+        ({"a": "made_at", "b": "made_at"}, "is used twice"),
+        ({"a": "id"}, "belongs to another field"),
     ],
 )
 def test_a_declared_name_that_no_column_can_have_is_refused(

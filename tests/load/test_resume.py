@@ -249,7 +249,7 @@ def test_append_goes_on_where_its_last_window_ended(connection: Connection) -> N
 
 
 def test_append_by_a_cursor_alone_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="stores rows at its edge again"):
+    with pytest.raises(ConfigurationError, match="duplicates rows at its edge"):
         items(key=(), cursor=Cursor("at"))
 
 

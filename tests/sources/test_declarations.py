@@ -18,7 +18,7 @@ def resource(name: str = "orders", **declared: Any) -> Resource:
 
 
 def by(parent: str, *columns: str) -> dict[str, Any]:
-    """Partitions by rows of a parent, with what they need to be told apart."""
+    """Partitions by rows of a parent, with the columns that distinguish them."""
     named = dict.fromkeys(columns or ("parent",), "id")
     return {
         "key": (*named, "id"),
@@ -57,7 +57,7 @@ def test_two_resources_of_one_name_would_share_a_table() -> None:
     ],
 )
 def test_a_resource_is_named_as_a_table_can_be(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="no name for a raw table") as failure:
+    with pytest.raises(ConfigurationError, match="not a valid raw table name") as failure:
         resource(name)
     assert repr(name) in str(failure.value)
 
@@ -70,20 +70,20 @@ def test_what_postgres_can_name_a_table_is_a_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["n" * 63, "ö" * 31 + "n"])
 def test_names_that_differ_only_after_63_bytes_would_share_a_table(name: str) -> None:
     assert resource(name).name == name
-    with pytest.raises(ConfigurationError, match=f"{name}x.* 64 bytes.* cuts .* 63"):
+    with pytest.raises(ConfigurationError, match=f"{name}x.* 64 bytes.* truncates .* 63"):
         resource(f"{name}x")
 
 
 def test_a_source_whose_schema_postgres_would_cut_is_refused() -> None:
     assert Source("n" * 59, "https://api.test/", ()).name == "n" * 59
-    with pytest.raises(ConfigurationError, match=f"raw_{'n' * 60}.* 64 bytes.* cuts .* 63"):
+    with pytest.raises(ConfigurationError, match=f"raw_{'n' * 60}.* 64 bytes.* truncates .* 63"):
         Source("n" * 60, "https://api.test/", ())
 
 
-def test_a_parent_that_is_not_there_would_load_nothing_in_silence() -> None:
+def test_a_missing_parent_is_refused_instead_of_loading_nothing() -> None:
     said = refusal(resource("orders"), resource("lines", **by("order")))
     assert "lines" in said
-    assert "by the rows of 'order'" in said
+    assert "takes its partitions from 'order'" in said
     assert "It has: orders, lines" in said
 
 
@@ -149,7 +149,7 @@ def test_resources_without_their_comma_are_refused() -> None:
         Source("shop", "https://api.test/", resource())  # type: ignore[arg-type]
 
 
-def test_combinations_of_one_name_are_told_and_all_others_keep_theirs() -> None:
+def test_combinations_with_one_name_are_refused_and_all_others_keep_theirs() -> None:
     """Names with a slash are common (`owner/repository`), and checkpoints go by them."""
     first = [Partition(name, {"one": name}) for name in ("a", "a/b")]
     second = [Partition(name, {"two": name}) for name in ("b/c", "c")]
@@ -318,7 +318,7 @@ def test_such_keys_are_accepted(declared: dict[str, Any]) -> None:
     assert resource(**declared).key == declared["key"]
 
 
-def test_the_remedy_names_the_way_out_for_keys_that_are_unique_everywhere() -> None:
+def test_the_remedy_names_key_is_global_for_globally_unique_keys() -> None:
     with pytest.raises(ConfigurationError, match=r"key_is_global=True, if .* \('id',\) "):
         resource(partitions=CITIES, partition_columns=("city",))
 
@@ -333,7 +333,7 @@ def test_a_key_is_global_only_where_there_is_one() -> None:
         resource(key=(), key_is_global=True)
 
 
-def test_partition_columns_that_are_the_same_in_two_partitions_tell_nothing_apart() -> None:
+def test_partition_columns_with_equal_values_in_two_partitions_are_refused() -> None:
     """A full refresh of one would delete the rows of the other."""
     shops = [Partition(name, {"city": "London", "shop": name}) for name in ("north", "south")]
     with pytest.raises(

@@ -85,7 +85,7 @@ def test_what_runs_does_not_know_where_it_runs() -> None:
     assert packages(imported("flows", "blocks")) & {"deployments", "commands", "tests"} == set()
 
 
-def test_what_is_deployed_does_not_know_the_commands_nor_the_tests() -> None:
+def test_deployed_code_imports_neither_commands_nor_tests() -> None:
     assert packages(imported("deployments")) & {"commands", "tests"} == set()
     assert "tests" not in packages(imported("commands"))
 
@@ -113,7 +113,7 @@ def test_no_module_hides_a_package_that_is_imported() -> None:
 
 
 def test_no_module_beside_the_flows_hides_anything_installed() -> None:
-    """What the packages import among themselves is looked up on `sys.path`, too."""
+    """Imports among the packages are looked up on `sys.path` as well."""
     beside = {file.stem for file in FLOWS.iterdir() if file.suffix == ".py" or file.is_dir()}
     installed = packages_distributions().keys() | sys.stdlib_module_names
     assert {"prefect", "http"} <= installed

@@ -1,4 +1,4 @@
-"""Promises of the sources: how they are found, and what they ask their APIs for."""
+"""Promises of the sources: how they are found, and what they request."""
 
 import os
 import shutil
@@ -26,14 +26,14 @@ def test_every_module_is_a_source_of_its_name() -> None:
     assert [sources.find(name).name for name in sources.names()] == sources.names()
 
 
-def test_an_unknown_source_is_an_error_that_lists_those_there_are() -> None:
+def test_an_unknown_source_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError) as failure:
         sources.find("northwnid")
     assert "'northwnid'" in str(failure.value)
     assert ", ".join(sources.names()) in str(failure.value)
 
 
-def test_an_unknown_resource_is_an_error_that_lists_those_there_are() -> None:
+def test_an_unknown_resource_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match=r"'order'\. It has: orders, order_details, "):
         sources.find("northwind").resource("order")
 
@@ -63,7 +63,7 @@ def test_northwind_orders_are_asked_for_by_date(window: Window, wanted: str | No
     assert asked.get("$filter") == wanted
 
 
-def test_open_meteo_is_asked_for_the_last_day_of_a_window_not_the_first_after_it() -> None:
+def test_open_meteo_requests_end_with_the_last_day_of_a_window() -> None:
     asked = archive_days(CITIES[0], Window(JULY_4, JULY_11))
     assert (asked["start_date"], asked["end_date"]) == ("1996-07-04", "1996-07-10")
     assert (asked["latitude"], asked["timezone"]) == ("51.5085", "Europe/London")
@@ -145,7 +145,7 @@ def test_a_name_that_means_something_else_is_refused(name: str, why: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["names", "shop__audit"])
-def test_a_module_of_such_a_name_is_refused_too_and_replaces_nothing(
+def test_a_module_with_such_a_name_is_refused_and_replaces_nothing(
     beside: Callable[[str, str], None], name: str
 ) -> None:
     beside(name, f"from flows.source import Source\nSOURCE = Source({name!r}, 'http://a', ())")
