@@ -127,7 +127,7 @@ def test_since_and_until_choose_the_days(ask: Ask) -> None:
         ({"source": "northwind", "reset": True}, ["name the resources"]),
         (
             {"source": "northwind", "resources": ["orders"], "reset": True, "replay": True},
-            ["replay asks no API"],
+            ["replay does not read the API"],
         ),
     ],
 )

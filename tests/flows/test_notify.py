@@ -84,11 +84,11 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
     events = [RECOVERED, FAILED, FAILED, RECOVERED, RECOVERED, late]
     messages = [told(run, event, WEBHOOK).message for event in events]
     assert messages == [
-        "nothing to tell",
+        "nothing to report",
         "northwind failed",
-        "nothing to tell",
+        "nothing to report",
         "northwind works again",
-        "nothing to tell",
+        "nothing to report",
         "northwind timed out",
     ]
     assert len(hook.asked) == 3
@@ -106,7 +106,7 @@ def test_a_failure_that_is_over_begins_no_incident(
     assert told(again, FAILED, WEBHOOK).message == "over failed"
     server.set_flow_run_state(again.id, Completed(), force=True)
     assert told(again, RECOVERED, WEBHOOK).message == "over works again"
-    assert told(again, FAILED, WEBHOOK).message == "nothing to tell"
+    assert told(again, FAILED, WEBHOOK).message == "nothing to report"
     assert server.read_variable_by_name(incident(again)) is None
     assert len(hook.asked) == 2
 
@@ -139,7 +139,7 @@ def test_a_block_that_sends_nothing_is_refused(run: FlowRun) -> None:
     Secret(value="x").save("no-channel", overwrite=True)
     error = told(run, FAILED, "secret/no-channel").result(raise_on_failure=False)
     assert isinstance(error, ConfigurationError)
-    assert "'secret/no-channel' is none that sends messages" in str(error)
+    assert "'secret/no-channel' is not a notification block" in str(error)
 
 
 def test_without_a_block_nothing_is_silently_lost(run: FlowRun) -> None:

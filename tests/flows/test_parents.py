@@ -181,4 +181,4 @@ def test_a_replay_of_days_is_refused(declare: Callable[[Source], None]) -> None:
     declare(replace(FAMILY, resources=(dated,)))
     error = run(replay=True, full_refresh=True).result(raise_on_failure=False)
     assert isinstance(error, ConfigurationError)
-    assert "replay asks no API" in str(error)
+    assert "replay does not read the API" in str(error)
