@@ -85,7 +85,7 @@ def test_a_schema_whose_suffix_postgres_would_cut_is_refused(cursor: Cursor, que
 
 def test_a_schema_that_no_build_created_is_not_built_in(cursor: Cursor, query: Query) -> None:
     query("create schema marts__audit")
-    with pytest.raises(ConfigurationError, match="Schema marts__audit is there already"):
+    with pytest.raises(ConfigurationError, match="Schema marts__audit already exists"):
         scratch_schemas.prepare(cursor, [FACTS])
 
 
