@@ -89,7 +89,7 @@ def test_a_missing_secret_is_a_refused_login_that_names_both_remedies(name: str)
     with pytest.raises(RefusedLoginError) as failure:
         secrets.read(name)
     said = str(failure.value)
-    assert f"The secret {name!r} is missing. Set MISSING_TOKEN, or keep it in Prefect" in said
+    assert f"The secret {name!r} is missing. Set MISSING_TOKEN, or store it in Prefect" in said
     assert "`python -m blocks.secrets`" in said
 
 

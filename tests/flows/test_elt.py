@@ -255,7 +255,7 @@ def test_postgres_that_is_down_is_named(stack: Stack) -> None:
     warehouse.save({warehouse.URL_VARIABLE: "postgresql://elt:secret@127.0.0.1:1/warehouse"})
     state = run(source="northwind")
     assert isinstance(outcome(state), UnavailableError)
-    assert "127.0.0.1:1 does not answer" in str(outcome(state))
+    assert "127.0.0.1:1 does not respond" in str(outcome(state))
     assert "secret" not in str(outcome(state))
 
 
