@@ -39,7 +39,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asking Prefect: a laptop needs no server for that."""
+    """Without a request to Prefect: a laptop needs no server for it."""
     monkeypatch.setattr(secrets, "Secret", None)
     monkeypatch.setenv("SHOP_TOKEN", "from here")
     assert secrets.read("shop-token") == "from here"

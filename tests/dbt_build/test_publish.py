@@ -204,7 +204,7 @@ def test_what_no_build_published_is_not_replaced(connection: Connection, query: 
 
 
 @pytest.mark.usefixtures("schemas")
-def test_a_reader_that_does_not_let_go_is_told_of(
+def test_a_reader_that_keeps_its_lock_is_named(
     connection: Connection,
     query: Query,
     database: URL,

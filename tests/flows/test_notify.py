@@ -1,4 +1,4 @@
-"""What `notify` says, through what, and what becomes of what nobody could be told."""
+"""Promises of `notify`: its messages, its channels, and messages that could not be sent."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def told(run: FlowRun, event: str, *blocks: str, **parameters: Any) -> State[Any
     return state
 
 
-def test_a_message_names_the_run_what_was_said_and_what_was_loaded(
+def test_a_message_names_the_run_its_final_message_and_its_loads(
     run: FlowRun, serve: Serve
 ) -> None:
     hook = serve(lambda _: Answer())
@@ -111,7 +111,7 @@ def test_a_failure_that_is_over_begins_no_incident(
     assert len(hook.asked) == 2
 
 
-def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
+def test_an_incident_that_could_not_be_reported_is_reported_next_time(
     run: FlowRun, serve: Serve, server: SyncPrefectClient
 ) -> None:
     answers = [Answer(status=500), Answer(status=500), Answer()]
