@@ -1,1 +1,1 @@
-"""What the flows connect with: Prefect blocks, made from the environment."""
+"""Prefect blocks that the flows connect with, created from environment variables."""

@@ -11,10 +11,9 @@ GIT_TOKEN = "git-token"  # noqa: S105 (the block's name)
 
 
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Save all blocks, and return what Prefect calls them, e.g. `secret/shop-token`.
+    """Save all blocks, and return their slugs, e.g. `secret/shop-token`.
 
-    The Git token is saved empty where there is none: runs that clone a public repository ask for it
-    all the same.
+    Without a Git token, an empty one is saved: runs that clone a public repository also load it.
 
     Raises:
         ConfigurationError: when a value is missing or wrong.

@@ -1,7 +1,8 @@
-"""The blocks that messages are sent through, made from the environment.
+"""Notification blocks, created from environment variables.
 
-NOTIFY_<NAME>_URL is a channel: WEBHOOK and SLACK become Prefect's own block types, which its server
-can send through by itself; every other name (EMAIL, TEAMS, …) takes any address that Apprise knows.
+NOTIFY_<NAME>_URL is a channel. WEBHOOK and SLACK become Prefect's own block types, through which
+Prefect's server can also send. Every other name (EMAIL, TEAMS, …) takes any address that Apprise
+supports.
 """
 
 import os
@@ -22,7 +23,7 @@ VARIABLE = re.compile(r"NOTIFY_([A-Z0-9]+(?:_[A-Z0-9]+)*)_URL")
 
 
 class Apprise(AppriseNotificationBlock):
-    """Send through any service that Apprise knows, e-mail among them.
+    """Send through any service that Apprise supports, including e-mail.
 
     The address is a secret: it may hold a password. Its forms are listed on
     https://github.com/caronc/apprise/wiki, e.g. mailtos://user:password@smtp.example.com?to=….
@@ -33,10 +34,10 @@ class Apprise(AppriseNotificationBlock):
 
 
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Create or update the block of every channel that the environment names; returns their slugs.
+    """Create or update the block of every channel in the environment; returns their slugs.
 
     Raises:
-        ConfigurationError: when an address is none that can be sent to.
+        ConfigurationError: when Apprise does not support an address.
     """
     channels = {
         found.group(1): url
@@ -50,9 +51,9 @@ def _save(channel: str, url: str) -> str:
     name = channel.lower().replace("_", "-")
     if not _is_known(url, is_webhook=name == "webhook"):
         raise ConfigurationError(
-            f"NOTIFY_{channel}_URL is no address that a message can be sent to. Set it to a form "
-            "that https://github.com/caronc/apprise/wiki lists (a webhook: http or https), or "
-            "leave it empty."
+            f"NOTIFY_{channel}_URL is not an address that messages can be sent to. Use a form that "
+            "https://github.com/caronc/apprise/wiki lists (a webhook: http or https), or leave it "
+            "empty."
         )
     block = _block(name, url)
     block.save(name, overwrite=True)

@@ -1,4 +1,4 @@
-"""The roles of a warehouse: who loads, who builds on that, who reads what is published."""
+"""The roles of a warehouse: one that loads, one that builds, one that reads what is published."""
 
 from pathlib import Path
 
@@ -14,13 +14,14 @@ _GRANTS = Path(__file__).with_suffix(".sql").read_text()
 
 
 def ensure(cursor: Cursor) -> None:
-    """Create the roles of this database and give them their rights; twice is the same as once.
+    """Create the roles of this database and grant their rights; idempotent.
 
     Raises:
-        ConfigurationError: when a role or a schema of such a name is somebody else's.
+        ConfigurationError: when a role or schema of that name belongs to somebody else.
     """
     try:
         cursor.execute(_GRANTS)
     except RaiseException as error:
-        said = error.diag
-        raise ConfigurationError(f"{said.message_primary} {said.message_hint}") from error
+        diagnostics = error.diag
+        message = f"{diagnostics.message_primary} {diagnostics.message_hint}"
+        raise ConfigurationError(message) from error

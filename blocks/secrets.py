@@ -1,7 +1,7 @@
 """Secrets by name: from the environment, or from the Prefect block of that name.
 
 `shop-token` (or `shop_token`) is the variable SHOP_TOKEN, or the Secret block `shop-token`. Values
-are read when a run needs them, and kept nowhere else.
+are read when a run needs them, and stored nowhere else.
 """
 
 import json
@@ -18,16 +18,16 @@ from flows.extract.auth import variable
 
 
 def block(name: str) -> str:
-    """The Prefect block of a secret; Prefect takes lower case, digits and dashes only."""
+    """Name of a secret's Prefect block: Prefect allows only lower case, digits and dashes."""
     return variable(name).lower().replace("_", "-")
 
 
 def read(name: str) -> str:
-    """The value of a secret, as it was stored: Prefect's own `get` makes `null` of "null".
+    """The value of a secret exactly as stored; Prefect's own `get` turns "null" into `null`.
 
     Raises:
         RefusedLoginError: when neither the environment nor Prefect has it.
-        UnavailableError: when the environment has it not, and Prefect does not answer.
+        UnavailableError: when the environment does not have it, and Prefect does not respond.
     """
     if value := os.environ.get(variable(name)):
         return value
@@ -35,12 +35,12 @@ def read(name: str) -> str:
         found: Any = Secret.load(block(name))
     except ValueError as error:
         raise RefusedLoginError(
-            f"The secret {name!r} is missing. Set {variable(name)}, or keep it in Prefect: set the "
-            "variable and run `python -m blocks.secrets`."
+            f"The secret {name!r} is missing. Set {variable(name)}, or store it in Prefect: set "
+            "the variable and run `python -m blocks.secrets`."
         ) from error
     except httpx.HTTPError as error:
         raise UnavailableError(
-            f"Prefect does not answer ({type(error).__name__}), so the secret {name!r} can't be "
+            f"Prefect does not respond ({type(error).__name__}), so the secret {name!r} can't be "
             f"read. Start its server, or set {variable(name)}; then run this again."
         ) from error
     value = found.value.get_secret_value()
@@ -48,9 +48,9 @@ def read(name: str) -> str:
 
 
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Create or update the blocks of all secrets that the sources name and the environment has.
+    """Create or update blocks for the secrets that sources name and the environment contains.
 
-    Returns the names of those that were saved.
+    Returns the names of the saved secrets.
     """
     logins = [source.login for source in sources.usable()]
     names = sorted({login.secret for login in logins if login is not None})

@@ -1,7 +1,7 @@
-"""The blocks of the warehouse: where Postgres is and how to log in. The one place that reads them.
+"""The warehouse's blocks: Postgres' address and logins. Only this module reads them.
 
 Loads get a psycopg2 connection from `warehouse`, dbt gets environment variables from
-`warehouse-transformer`; they are two roles, or one (blocks/roles.sql).
+`warehouse-transformer`; these use two roles, or one (blocks/roles.sql).
 """
 
 import os
@@ -25,12 +25,12 @@ BLOCK = "warehouse"
 URL_VARIABLE = "WAREHOUSE_URL"
 TRANSFORMER_BLOCK = "warehouse-transformer"
 TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
-APPLICATION = "elt"  # what Postgres calls the sessions of loads
-# Lost connections, rollbacks, resources, shutdowns, I/O
+APPLICATION = "elt"  # application_name of the sessions of loads
+# SQLSTATE classes of transient errors: lost connections, rollbacks, resources, shutdowns, I/O
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 PASSING = ("08", "40", "53", "57P", "58")
-# What libpq, Postgres and PgBouncer say at login.
-_UNFIT = (
+# Login errors of libpq, Postgres and PgBouncer.
+_BAD_SETTINGS = (
     "certificate",
     "does not support SSL",
     "private key",
@@ -47,11 +47,11 @@ _CORRECT = (
 def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Create or update both blocks, and return their names.
 
-    `WAREHOUSE_URL` (postgresql://user:password@host:5432/name) is how loads log in, and
-    `WAREHOUSE_TRANSFORMER_URL` how dbt does; without the second one it does as loads do.
+    Loads log in with `WAREHOUSE_URL` (postgresql://user:password@host:5432/name), dbt with
+    `WAREHOUSE_TRANSFORMER_URL`, or with `WAREHOUSE_URL` if the second is not set.
 
     Raises:
-        ConfigurationError: when the first is missing, or one has what loads or dbt can't be given.
+        ConfigurationError: when the first is missing, or loads or dbt don't support a part of one.
     """
     blocks = {BLOCK: URL_VARIABLE, TRANSFORMER_BLOCK: TRANSFORMER_URL_VARIABLE}
     if not environment.get(TRANSFORMER_URL_VARIABLE):
@@ -78,7 +78,7 @@ def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComp
 
 
 def _hide_password(url: URL) -> None:
-    """Keep the password out of every text; but not a name that errors show, used as one."""
+    """Redact the password everywhere, unless it equals a name that errors must show."""
     names = {url.username, url.host, url.database}
     passwords = [url.password, *url.normalized_query.get("password", ())]
     for password in (*passwords, os.environ.get("PGPASSWORD")):
@@ -88,31 +88,31 @@ def _hide_password(url: URL) -> None:
 
 @dataclass(frozen=True)
 class Warehouse:
-    """The block's address and login, read once a run."""
+    """The block's address and login, read once per run."""
 
     url: URL = field(repr=False)  # its query may hold the password
 
     def __post_init__(self) -> None:
-        """Postgres, libpq and dbt may quote the password in what they say."""
+        """Redact the password: Postgres, libpq and dbt may quote it in messages."""
         _hide_password(self.url)
 
     @property
     def address(self) -> ConnectionParameters:
-        """What the URL means.
+        """The URL as connection parameters.
 
         Raises:
-            ConfigurationError: when a part of it is missing, or can't be kept.
+            ConfigurationError: when a part is missing or not supported.
         """
         return connection_url.from_url(self.url, "The warehouse's URL")
 
     @without_secrets
     def connect(self) -> Connection:
-        """A new session with a token and settings of its own, for one load.
+        """A new session with its own token and settings, for one load.
 
         Raises:
-            RefusedLoginError: when Postgres does not let this user in.
-            UnavailableError: when Postgres does not answer.
-            ConfigurationError: when the session, the database or the URL is not fit for loads.
+            RefusedLoginError: when Postgres refuses this user.
+            UnavailableError: when Postgres does not respond.
+            ConfigurationError: when the session, the database or the URL is unsuitable for loads.
         """
         arguments = {
             **self.address.connect_arguments(),
@@ -126,11 +126,11 @@ class Warehouse:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """A cursor of a connection of its own, committed at the end.
+        """A cursor on a new connection, committed at the end.
 
         Raises:
-            RefusedLoginError: as `connect` does.
-            UnavailableError: when Postgres is away, or went away before the end.
+            RefusedLoginError: when Postgres refuses this user.
+            UnavailableError: when Postgres is unavailable, or becomes so before the end.
         """
         with (
             naming_errors(),
@@ -141,40 +141,40 @@ class Warehouse:
             yield cursor
 
     def dbt_environment(self) -> dict[str, str]:
-        """What dbt reads of it: `dbt_project/profiles.yml`, libpq, and dbt's process."""
+        """Environment variables for `dbt_project/profiles.yml`, libpq and dbt's process."""
         return self.address.dbt_environment()
 
 
 @contextmanager
 def naming_errors() -> Iterator[None]:
-    """Name the errors of a Postgres that went away, or ran out of something; no others.
+    """Translate transient errors of Postgres to UnavailableError; others pass, redacted.
 
     Raises:
-        UnavailableError: try it again, once Postgres is back or has what it lacked.
+        UnavailableError: retry once Postgres is back, or has the resource that it ran out of.
     """
     try:
         yield
     except psycopg2.Error as error:
-        named = _named(error)
-        if named is error:
+        translated = _translate(error)
+        if translated is error:
             raise
-        raise named from named.__cause__
+        raise translated from translated.__cause__
 
 
-def _named(error: psycopg2.Error) -> BaseException:
+def _translate(error: psycopg2.Error) -> BaseException:
     shown = redacted(error)
     if not _is_connection_lost(error):
         return shown
     problem = UnavailableError(
         f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
-        "committed is kept. Mend that and run it again."
+        "committed is kept. Fix the cause, then run this again."
     )
     problem.__cause__ = shown
     return problem
 
 
 def _is_connection_lost(error: psycopg2.Error) -> bool:
-    """Whether Postgres was away; of a lost connection psycopg2 has no code, and three classes."""
+    """Whether Postgres was unavailable; for lost connections, psycopg2 sets no SQLSTATE."""
     if error.pgcode is not None:
         return error.pgcode.startswith(PASSING)
     lost = (psycopg2.OperationalError, psycopg2.DatabaseError, psycopg2.InterfaceError)
@@ -185,7 +185,7 @@ def load(name: str = BLOCK) -> Warehouse:
     """Read a block.
 
     Raises:
-        ConfigurationError: when it is missing, or has what loads or dbt can't be given.
+        ConfigurationError: when it is missing, or loads or dbt don't support a part of its URL.
     """
     try:
         block = SqlAlchemyConnector.load(name)
@@ -195,24 +195,24 @@ def load(name: str = BLOCK) -> Warehouse:
             "`python -m blocks.warehouse`."
         ) from error
     info, where = block.connection_info, f"The URL of the Prefect block {name!r}"
-    is_taken_apart = isinstance(info, ConnectionComponents)
+    has_components = isinstance(info, ConnectionComponents)
     found = Warehouse(
-        info.create_url() if is_taken_apart else connection_url.parse(str(info), where)
+        info.create_url() if has_components else connection_url.parse(str(info), where)
     )
     connection_url.from_url(found.url, where)
     return found
 
 
-def _connect_problem(place: ConnectionParameters, said: str) -> Exception:
+def _connect_problem(place: ConnectionParameters, message: str) -> Exception:
     where = f"Postgres at {place.host}:{place.port}"
-    if any(words in said for words in _UNFIT):
-        return ConfigurationError(f"{where} can't be reached as the URL says: {said}. {_CORRECT}")
-    if any(words in said for words in _REFUSED):
+    if any(words in message for words in _BAD_SETTINGS):
+        return ConfigurationError(f"{where} can't be reached with this URL: {message}. {_CORRECT}")
+    if any(words in message for words in _REFUSED):
         return RefusedLoginError(
-            f"{where} refused user {place.user!r} on database {place.database!r}: {said}. "
+            f"{where} refused user {place.user!r} on database {place.database!r}: {message}. "
             f"{_CORRECT}"
         )
-    return UnavailableError(f"{where} does not answer: {said}. Start it, then run this again.")
+    return UnavailableError(f"{where} does not respond: {message}. Start it, then run this again.")
 
 
 if __name__ == "__main__":

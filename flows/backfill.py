@@ -41,7 +41,7 @@ from flows.source import Partition, Resource, Source, Window
 
 @dataclass(frozen=True)
 class Slice:
-    """A window of one partition, as a partition with a ledger entry and a checkpoint of its own."""
+    """A window of one partition, loaded as a partition with its own ledger entry and checkpoint."""
 
     resource: Resource
     partition: Partition
@@ -60,21 +60,21 @@ def backfill(
     transform: bool = True,
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> State[Any]:
-    """Load a range of days by hand, split into windows, then build what changed.
+    """Load a range of days in windows, then build what changed.
 
-    Windows that an earlier backfill has loaded are left out, so that after a failure the same run
-    goes on where it ended. Where the regular loads stand does not change.
+    Skips windows that an earlier backfill loaded: after a failure, start the same run again to
+    resume it. Regular loads still continue where they ended.
 
     Args:
         source: The source to load, e.g. open_meteo.
         since: First day to load (UTC).
-        until: First day not to load any more (UTC).
-        resources: Which of its resources; empty means all that can be read by date.
-        window_days: Days in a window; windows are counted from `since`.
-        at_once: How many windows are loaded at the same time.
-        again: Load windows again that are loaded already.
+        until: Day to stop before (UTC); this day is not loaded.
+        resources: The resources to load; empty means all that can be read by date.
+        window_days: Days per window, counted from `since`.
+        at_once: How many windows to load at the same time.
+        again: Also load windows that an earlier backfill has loaded.
         transform: Build the marts afterwards.
-        retry: How a window is tried again where the API or Postgres was away.
+        retry: How to retry a window if the API or Postgres was unavailable.
     """
     api = sources.find(source)
     chosen = readable_by_date(api, resources)
@@ -83,22 +83,18 @@ def backfill(
     declared = [slice_ for each in chosen for slice_ in _slices(database, api, each, windows)]
     total = len(declared)
     slices = declared if again else _missing(database, api, declared)
-    get_run_logger().info(
-        "%d of %d windows are to be loaded, %d at a time.", len(slices), total, at_once
-    )
+    get_run_logger().info("Loading %d of %d windows, %d at a time.", len(slices), total, at_once)
     runner: ThreadPoolTaskRunner[list[Entry]] = ThreadPoolTaskRunner(max_workers=at_once)
     with runner:
-        errors = _watched(
-            [_submitted(runner, database, api, slice_, retry) for slice_ in slices], total
-        )
+        errors = _watch([_submit(runner, database, api, slice_, retry) for slice_ in slices], total)
     return finish_run(database, source, errors, len(slices), transform, retry)
 
 
 def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:
-    """The resources that a window of days can be asked of.
+    """The resources that can be read by date: those with a cursor and not written by `replace`.
 
     Raises:
-        ConfigurationError: when a named one can't, or none can.
+        ConfigurationError: when a named resource can't be read by date, or none can.
     """
     chosen = [source.resource(name) for name in names] or list(source.resources)
     readable = [each for each in chosen if each.cursor and each.writes != "replace"]
@@ -106,16 +102,16 @@ def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:
         others = ", ".join(each.name for each in chosen if each not in readable)
         raise ConfigurationError(
             f"{source.name}: {others} can't be read by date: a `cursor` is missing, or `replace` "
-            "reads everything anyway. Leave them out of `resources`, or run `elt`."
+            "reads everything anyway. Remove them from `resources`, or run `elt`."
         )
     return readable
 
 
 def split(since: date, until: date, days: int) -> list[Window]:
-    """Windows of that many days from `since` on; the last one ends with `until`.
+    """Split the range into windows of that many days; the last one ends at `until`.
 
     Raises:
-        ConfigurationError: when there is no day in the range.
+        ConfigurationError: when the range contains no day.
     """
     if since >= until:
         raise ConfigurationError(
@@ -132,18 +128,17 @@ def split(since: date, until: date, days: int) -> list[Window]:
 def _slices(
     database: Warehouse, source: Source, resource: Resource, windows: Sequence[Window]
 ) -> list[Slice]:
-    """The windows of all the resource's partitions."""
     with closing(database.connect()) as connection:
         partitions = partitions_of(connection, source.name, resource)
     return [
-        Slice(resource, replace(partition, name=_named(partition, window)), window)
+        Slice(resource, replace(partition, name=_slice_name(partition, window)), window)
         for partition in partitions
         for window in windows
     ]
 
 
 def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> list[Slice]:
-    """Those that no earlier backfill has loaded."""
+    """The slices that no earlier backfill has loaded."""
     names = {each.resource.name for each in slices}
     with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source.name}")
@@ -153,12 +148,12 @@ def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> li
     return [each for each in slices if each.partition.name not in loaded[each.resource.name]]
 
 
-def _named(partition: Partition, window: Window) -> str:
-    """`London 2024-01-01..2024-02-01`; without a partition only the days."""
+def _slice_name(partition: Partition, window: Window) -> str:
+    """E.g. `London 2024-01-01..2024-02-01`; only the days if the partition has no name."""
     return f"{partition.name} {window.since:%Y-%m-%d}..{window.until:%Y-%m-%d}".strip()
 
 
-def _submitted(
+def _submit(
     runner: ThreadPoolTaskRunner[list[Entry]],
     database: Warehouse,
     source: Source,
@@ -177,8 +172,8 @@ def _submitted(
     return runner.submit(task, parameters)
 
 
-def _watched(futures: Sequence[PrefectFuture[list[Entry]]], total: int) -> list[Exception]:
-    """Wait for all windows, and show now and then how far they are; returns what went wrong."""
+def _watch(futures: Sequence[PrefectFuture[list[Entry]]], total: int) -> list[Exception]:
+    """Wait for all windows, update the progress artifact, and return the errors."""
     if not futures:
         return []
     progress = cast(UUID, create_progress_artifact(_percent(total - len(futures), total)))

@@ -1,6 +1,6 @@
-"""dbt's nodes as Prefect shows them: a task run each, tables with their lineage, and a summary.
+"""Shows dbt's nodes in Prefect: one task run per node, tables with lineage, and a summary.
 
-Knows dbt's artifacts and events, and nothing of how dbt is run.
+Knows dbt's artifacts and events, but not how dbt is run.
 """
 
 import json
@@ -66,15 +66,15 @@ def node_of(data: Mapping[str, Any]) -> DbtNode:
 
 
 def _time(text: str) -> datetime | None:
-    """A time as dbt's events have it: UTC, without saying so; a skipped node has none."""
+    """A time of dbt's events: UTC without an offset; empty for a skipped node."""
     return parse_datetime(f"{text}Z") if text else None
 
 
 class TaskRunMirror:
-    """Shows ended nodes in Prefect: task runs with dbt's own times, and tables with their lineage.
+    """Shows ended nodes in Prefect: task runs with dbt's own times, and tables with lineage.
 
-    A task run is one event, which is what Prefect's own engine sends for each of its states; to run
-    a task for it would cost more than most nodes do.
+    Emits one event per task run, as Prefect's engine does for each state; running a real task would
+    take longer than most nodes.
     """
 
     def __init__(self, manifest: Path) -> None:
@@ -109,10 +109,10 @@ class TaskRunMirror:
         self._show_table(node, state)
 
     def _show_table(self, node: DbtNode, state: State[Any]) -> None:
-        """What was built shows as an asset; a source's freshness, or a skipped node, does not."""
+        """Show a built relation as an asset; not for freshness checks or skipped nodes."""
         built = self._manifest["nodes"].get(node.unique_id)
         if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
-            parents = built["depends_on"].get("nodes", ())  # a seed depends on macros alone
+            parents = built["depends_on"].get("nodes", ())  # a seed depends only on macros
             context = AssetContext(
                 direct_asset_dependencies={
                     self._assets[parent] for parent in parents if parent in self._assets
@@ -124,7 +124,7 @@ class TaskRunMirror:
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
-        """Read late: dbt writes it before it builds."""
+        """Read on first use: dbt writes it just before it builds."""
         manifest: dict[str, Any] = json.loads(self._path.read_text())
         return manifest
 
@@ -142,28 +142,28 @@ class TaskRunMirror:
 
 
 def state_of(node: DbtNode) -> State[Any]:
-    """What Prefect calls a state like the node's."""
+    """The Prefect state for a node's status."""
     kind = StateType.FAILED if OUTCOMES.get(node.status) == "failed" else StateType.COMPLETED
     name = node.status.title()
     return State(type=kind, name=name, message=node.message, timestamp=node.ended_at)
 
 
 def counted(results: Sequence[Mapping[str, Any]]) -> str:
-    """`3 passed, 0 warned, …` of what dbt's run_results.json lists."""
+    """Counts of dbt's run_results.json: `3 passed, 0 warned, …`."""
     counts = Counter(OUTCOMES.get(node["status"], node["status"]) for node in results)
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values()))
 
 
 def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]) -> list[str]:
-    """What dbt says of each node that failed, the first ten, with a row that a test found."""
+    """Messages of dbt for the first ten failed nodes, each with one failing row of a test."""
     bad = [node for node in results if OUTCOMES.get(node["status"]) == "failed"]
     return [
-        ", ".join([_complaint(node), *rows.get(node["unique_id"], ())[:1]])
+        ", ".join([_describe_failure(node), *rows.get(node["unique_id"], ())[:1]])
         for node in bad[:SHOWN_FAILURES]
     ]
 
 
-def _complaint(node: Mapping[str, Any]) -> str:
+def _describe_failure(node: Mapping[str, Any]) -> str:
     kind, _, name = node["unique_id"].split(".")[:3]
     return f"{kind} {name}: {' '.join((node['message'] or '').split())}"
 
@@ -175,13 +175,13 @@ def show_summary(
     ages: Sequence[Mapping[str, Any]] = (),
     left_over: Sequence[str] = (),
 ) -> None:
-    """An artifact that says what was built, why, how long it took, and what failed.
+    """Create an artifact that shows what was built, why, how long it took, and what failed.
 
     Args:
-        results: what dbt's run_results.json lists.
+        results: the results in dbt's run_results.json.
         reason: why this was built.
-        rows: the first rows of tests that failed, by the node's id.
-        ages: what dbt's sources.json lists, where freshness was asked for.
+        rows: the first rows of failed tests, by the node's id.
+        ages: the results in dbt's sources.json, if freshness was checked.
         left_over: relations whose models have left the project.
     """
     models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
@@ -189,7 +189,7 @@ def show_summary(
     seconds = sum(float(node["execution_time"]) for node in results)
     lines = [f"{reason} {counted(results)}; {seconds:.1f} s of work.", ""]
     for node in [node for node in results if OUTCOMES.get(node["status"]) in ("failed", "warned")]:
-        lines += [f"* **{OUTCOMES[node['status']]}** {_complaint(node)}"]
+        lines += [f"* **{OUTCOMES[node['status']]}** {_describe_failure(node)}"]
         lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
     lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
     lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
@@ -204,6 +204,6 @@ def show_summary(
 
 
 def _rows(node: Mapping[str, Any]) -> str:
-    """How many rows a table got; nothing for a view, whose rows dbt does not count."""
+    """Rows written to a table; empty for a view, whose rows dbt does not count."""
     affected = node["adapter_response"].get("rows_affected", -1)
     return str(int(affected)) if affected >= 0 else ""

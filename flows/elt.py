@@ -50,22 +50,23 @@ def elt(
 ) -> State[Any]:
     """Load a source's resources into its raw tables, then build and test what depends on them.
 
-    Loads that succeed are kept and built even where others fail; the run is failed all the same.
-    Raw tables that did not change are not built again.
+    Successful loads are kept and built even if others fail; the run still ends as failed. The build
+    skips raw tables that did not change.
 
     Args:
         source: The source to load, e.g. northwind.
-        resources: Which of its resources; empty means all.
-        since: First day to load by hand (UTC); empty means from where the last load ended.
-        until: First day not to load any more (UTC); empty means up to now.
-        full_refresh: Read everything anew and delete rows the API no longer sends.
+        resources: The resources to load; empty means all.
+        since: First day to load (UTC); empty means continue where the last load ended.
+        until: Day to stop before (UTC); this day is not loaded. Empty means up to now.
+        full_refresh: Read everything again and delete rows that the API no longer sends.
         accept_shrinkage: Let this run remove more rows from a table than `max_shrinkage` allows.
-        reset: First delete all rows of the resources, which have to be named; then everything is
-            read from the start, checkpoint by checkpoint.
-        replay: Load what earlier loads set aside (elt.rejects) instead of asking the API.
-        wait: Wait for another run that loads the same, instead of failing.
+        reset: First delete all rows of the resources, which you must name; then read everything
+            from the start, checkpoint by checkpoint.
+        replay: Load the records that earlier loads rejected (elt.rejects); sends no requests to
+            the API.
+        wait: Wait for another run that loads the same partition, instead of failing.
         transform: Build the marts afterwards.
-        retry: How a load is tried again where the API or Postgres was away.
+        retry: How to retry a load if the API or Postgres was unavailable.
     """
     api = sources.find(source)
     chosen = [api.resource(name) for name in resources] if resources else list(api.resources)
@@ -79,10 +80,10 @@ def elt(
     )
     if replay and (full_refresh or reset or options.by_hand):
         raise ConfigurationError(
-            "replay asks no API: leave full_refresh, reset, since and until empty."
+            "replay does not read the API: leave full_refresh, reset, since and until empty."
         )
     if reset and not resources:
-        raise ConfigurationError("reset deletes rows: name the resources it is for.")
+        raise ConfigurationError("reset deletes rows: name the resources to reset.")
     database = warehouse.load()
     if reset:
         reset_resources(database, api, chosen)
@@ -106,20 +107,20 @@ def elt(
 
 
 def waves(resources: Sequence[Resource]) -> list[list[Resource]]:
-    """The resources in the order in which they can be loaded: parents before their children.
+    """Group the resources in loading order: parents before their children.
 
     Raises:
-        ConfigurationError: when two are each other's parents.
+        ConfigurationError: when resources are each other's parents.
     """
     done: list[list[Resource]] = []
-    left = list(resources)
-    while left:
-        names = {resource.name for resource in left}
-        ready = [resource for resource in left if _parent(resource) not in names]
+    remaining = list(resources)
+    while remaining:
+        names = {resource.name for resource in remaining}
+        ready = [resource for resource in remaining if _parent(resource) not in names]
         if not ready:
             raise ConfigurationError(f"{', '.join(names)} are each other's parents.")
         done.append(ready)
-        left = [resource for resource in left if resource not in ready]
+        remaining = [resource for resource in remaining if resource not in ready]
     return done
 
 

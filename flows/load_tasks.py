@@ -1,6 +1,6 @@
-"""Loads as Prefect tasks, and how a run of them ends: what `elt` and `backfill` share.
+"""Loads as Prefect tasks, and how a run of them ends; shared by `elt` and `backfill`.
 
-Knows how Prefect names, repeats and shows a load; how it loads is the business of `flows.load`.
+Knows how Prefect names, retries and shows a load; `flows.load` does the loading.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ from flows.transform import transform as build
 
 COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtered", "deleted")
 
-# Drop-downs in Prefect's forms. A wrong name is told by the source itself, in words.
+# Drop-downs in Prefect's forms. `sources.find` and `Source.resource` report a wrong name.
 SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]
 ResourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.resource_names()]})]
 
@@ -54,12 +54,12 @@ Result = TypeVar("Result")
 
 
 def reset_resources(database: Warehouse, source: Source, resources: Sequence[Resource]) -> None:
-    """Delete the rows of some resources, so that their loads begin from the start."""
+    """Delete the rows of some resources, so that their loads start from the beginning."""
     with closing(database.connect()) as connection:
         for resource in resources:
             reset(connection, source.name, resource.name)
             get_run_logger().warning(
-                "raw_%s.%s: all rows are deleted, and everything is read from the start.",
+                "raw_%s.%s: deleted all rows; this run reads everything from the start.",
                 source.name,
                 resource.name,
             )
@@ -73,33 +73,33 @@ def submit_loads(
     retry: Retry,
     progress: Progress,
 ) -> list[PrefectFuture[list[Entry]]]:
-    """A task per partition that is declared; one for all those that are rows of a parent."""
-    shares = _shares(database, source, resource)
-    progress.expect(resource, sum(map(len, shares.values())))
+    """Submit a task per declared partition, or one task for all rows of a parent."""
+    by_task = _partitions_by_task(database, source, resource)
+    progress.expect(resource, sum(map(len, by_task.values())))
     return [
         as_task(load_partitions, source, resource, retry, name).submit(
             database, source, resource, partitions, options, progress.read
         )
-        for name, partitions in shares.items()
+        for name, partitions in by_task.items()
     ]
 
 
 def submit_replays(
     database: Warehouse, source: Source, resource: Resource, options: LoadOptions, retry: Retry
 ) -> list[PrefectFuture[list[Entry]]]:
-    """The same tasks, for what earlier loads set aside."""
+    """Submit the same tasks to replay the rejects of earlier loads."""
     return [
         as_task(replay_partitions, source, resource, retry, name).submit(
             database, source, resource, partitions, options
         )
-        for name, partitions in _shares(database, source, resource).items()
+        for name, partitions in _partitions_by_task(database, source, resource).items()
     ]
 
 
-def _shares(
+def _partitions_by_task(
     database: Warehouse, source: Source, resource: Resource
 ) -> Mapping[str, Sequence[Partition]]:
-    """The partitions of each task, by the task's name."""
+    """Partitions by the name of the task that loads them."""
     if isinstance(resource.partitions, RowsOf):
         with closing(database.connect()) as connection:
             found = partitions_of(connection, source.name, resource)
@@ -113,7 +113,7 @@ def _shares(
 def as_task(
     function: Callable[..., Result], source: Source, resource: Resource, retry: Retry, name: str
 ) -> Task[..., Result]:
-    """The function as a task that makes the raw table, so that Prefect shows its lineage."""
+    """The function as a task that materializes the raw table, so that Prefect shows lineage."""
     return materialize(
         raw_asset(source.name, resource.name),
         name=function.__name__,
@@ -125,7 +125,7 @@ def as_task(
 
 
 def raw_asset(source: str, resource: str) -> Asset:
-    """What Prefect calls a raw table."""
+    """The Prefect asset of a raw table."""
     return Asset(key=f"postgres://warehouse/raw_{source}/{resource}")
 
 
@@ -137,14 +137,14 @@ def load_partitions(
     options: LoadOptions,
     read: Callable[..., Iterator[Page]] = read_pages,
 ) -> list[Entry]:
-    """Load partitions of a resource one after the other, with a connection of their own.
+    """Load partitions of a resource one after the other, on a new connection.
 
-    One that fails lets the others be loaded, unless the API is down. If all succeed, rows of
-    partitions that are gone are deleted (`flows.load.orphans`).
+    If one fails, the others are still loaded, unless the API is down. If all succeed, rows of
+    partitions that no longer exist are deleted (`flows.load.orphans`).
     """
-    turn = _global_rate_limit(source)
+    wait_for_slot = _global_rate_limit(source)
     with (
-        Client(source, secrets.read, turn) as client,
+        Client(source, secrets.read, wait_for_slot) as client,
         closing(database.connect()) as connection,
     ):
         entries: list[Entry] = []
@@ -175,7 +175,7 @@ def replay_partitions(
     partitions: Sequence[Partition],
     options: LoadOptions,
 ) -> list[Entry]:
-    """Load again what the loads of some partitions set aside."""
+    """Replay the rejects of some partitions."""
     entries = [
         entry
         for partition in partitions
@@ -186,7 +186,7 @@ def replay_partitions(
 
 
 def _global_rate_limit(source: Source) -> Callable[[], None]:
-    """What waits for a turn among all workers, where Prefect has a limit of the source's name."""
+    """Take one slot of the source's global concurrency limit in Prefect, if it has one."""
     if source.rate is None:
         return lambda: None
     with get_client(sync_client=True) as prefect:
@@ -198,11 +198,10 @@ def _global_rate_limit(source: Source) -> Callable[[], None]:
 
 
 def _log_totals(entries: Sequence[Entry]) -> None:
-    """The numbers of a task's loads, in one line."""
     totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
-    said = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
+    counts = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
     seconds = sum(entry.seconds for entry in entries)
-    get_run_logger().info("%d loads: %s in %.1f s", len(entries), said, seconds)
+    get_run_logger().info("%d loads: %s in %.1f s", len(entries), counts, seconds)
 
 
 def finish_run(
@@ -213,12 +212,10 @@ def finish_run(
     transform: bool,
     retry: Retry,
 ) -> State[Any]:
-    """What a run comes to when all its loads are over: their table, the build, the run's state.
-
-    Where a load went well, what it changed is built, also if others did not.
+    """Show the table of loads, run dbt if a load succeeded, and return the run's final state.
 
     Raises:
-        EltError: when anything went wrong, in the loads or in their build.
+        EltError: when a load or the build failed.
     """
     problems = list(errors)
     summary = ""
@@ -236,9 +233,9 @@ def finish_run(
 
 
 def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
-    """Show what the ledger says of the run's loads as a table artifact; returns it in a line.
+    """Show the run's ledger entries as a table artifact; returns the totals in one line.
 
-    Loads that failed are in it with their error, and so are the tries before a retry.
+    Includes failed loads with their error, and the attempts before a retry.
     """
     with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source}")
@@ -250,8 +247,8 @@ def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
         description=f"What this run loaded from {source}.{_other_runs()}",
     )
     totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
-    said = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
-    return f"{len(entries)} loads: {said or 'no records'}"
+    counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
+    return f"{len(entries)} loads: {counts or 'no records'}"
 
 
 def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
@@ -266,34 +263,33 @@ def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _other_runs() -> str:
-    """A link to the deployment's runs in Prefect's UI, where the run has a deployment."""
+    """A link to the deployment's runs in Prefect's UI; empty without a deployment."""
     ui = get_current_settings().ui_url
     if not (deployment.id and ui):
         return ""
-    return f" [Other runs of it]({ui}/deployments/deployment/{deployment.id}?tab=Runs)"
+    return f" [Other runs of this deployment]({ui}/deployments/deployment/{deployment.id}?tab=Runs)"
 
 
 def midnight(day: date | None) -> datetime | None:
-    """The beginning of the day in UTC."""
+    """Start of the day in UTC."""
     return None if day is None else datetime.combine(day, time(), timezone.utc)
 
 
 def errors_of(futures: Iterable[PrefectFuture[list[Entry]]]) -> list[Exception]:
-    """Wait for all loads, and return what went wrong."""
+    """Wait for all loads, and return their errors."""
     outcomes = [future.result(raise_on_failure=False) for future in futures]
     return [_as_error(outcome) for outcome in outcomes if not isinstance(outcome, list)]
 
 
 def _as_error(outcome: object) -> Exception:
-    """What a run ended with instead of a result, as an error."""
     return outcome if isinstance(outcome, Exception) else EltError(str(outcome))
 
 
 def combine_errors(errors: Sequence[Exception], loads: int) -> Exception:
-    """One error that says it all.
+    """Combine several failures into one exception.
 
-    It is of the errors' own kind where they are all of one, and worth a retry where one of them is:
-    what can't succeed fails again, and what was loaded is not loaded twice.
+    It has the type of the errors if that is the same for all. It is an UnavailableError, and so is
+    retried, if any of them is: permanent errors fail again, and loaded rows are not loaded twice.
     """
     if len(errors) == 1:
         return errors[0]
@@ -302,4 +298,4 @@ def combine_errors(errors: Sequence[Exception], loads: int) -> Exception:
     if any(isinstance(error, UnavailableError) for error in errors):
         kind = UnavailableError
     lines = "\n".join(f"  {error}" for error in errors)
-    return kind(f"{len(errors)} things went wrong in {loads} loads and their build:\n{lines}")
+    return kind(f"{len(errors)} errors in {loads} loads and their build:\n{lines}")

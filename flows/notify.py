@@ -1,7 +1,7 @@
-"""Flow `notify`: a run that failed, or recovered, becomes a message.
+"""Flow `notify`: send a message when a run fails or its deployment recovers.
 
-Its deployment's triggers in prefect.yaml start it. A deployment that fails again and again is one
-incident: it is told once when it begins, and once when a run succeeds again.
+Its deployment's triggers in prefect.yaml start it. A deployment that fails repeatedly is one
+incident: one message when it starts, and one when a run succeeds again.
 """
 
 import json
@@ -49,24 +49,24 @@ def notify(
     blocks: tuple[str, ...] = (),
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> State[Any]:
-    """Tell that a deployment's run ended badly, or that one went well again.
+    """Send a message that a deployment's run failed, or that the deployment works again.
 
     Args:
         flow_run_id: The run that the event is about.
-        event: What happened, e.g. prefect.flow-run.Failed.
-        said: The message of the state that the run came to.
-        blocks: Through which Prefect blocks it is sent, e.g. apprise/email.
-        retry: How a message is sent again that could not be sent.
+        event: Name of Prefect's event, e.g. prefect.flow-run.Failed.
+        said: Message of the run's final state.
+        blocks: Prefect blocks that send the message, e.g. apprise/email.
+        retry: How to retry a message that could not be sent.
     """
     if not blocks:
-        raise ConfigurationError(
-            "notify has no block to send through: name `blocks` in prefect.yaml."
-        )
+        raise ConfigurationError("notify has no notification block: name `blocks` in prefect.yaml.")
     with get_client(sync_client=True) as prefect:
         run = prefect.read_flow_run(flow_run_id)
-        if not (_ends(prefect, run) if event == RECOVERED else _begins(prefect, run)):
-            get_run_logger().info("Nothing is sent: this incident was told, or there was none.")
-            return Completed(message="nothing to tell")
+        if not (
+            _close_incident(prefect, run) if event == RECOVERED else _open_incident(prefect, run)
+        ):
+            get_run_logger().info("No message sent: already reported, or no incident is open.")
+            return Completed(message="nothing to report")
         subject, body = message(prefect, run, event, said)
     if errors := _send_all(blocks, subject, body, retry):
         if len(errors) == len(blocks) and event != RECOVERED:
@@ -76,16 +76,16 @@ def notify(
 
 
 def incident(run: FlowRun) -> str:
-    """The Prefect variable that is there as long as the run's deployment fails."""
+    """Name of the Prefect variable that exists while the deployment's incident is open."""
     return f"incident_{(run.deployment_id or run.flow_id).hex}"
 
 
-def _begins(prefect: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether this failure is the first of its incident; of two that ask at once, one is.
+def _open_incident(prefect: SyncPrefectClient, run: FlowRun) -> bool:
+    """Open an incident; True if this failure is its first. Of two concurrent calls, one gets True.
 
-    An incident is over, too, when a run has succeeded of which nobody was told. Events are not
-    handled in their order: a failure after which a run has succeeded is over before it is told,
-    and would begin an incident that nothing ends.
+    A successful run also ends an incident if its event was never handled. Events arrive out of
+    order: a failure that was followed by a success must not open an incident, because no event
+    would close it.
     """
     if run.end_time and _has_succeeded_since(prefect, run, run.end_time):
         return False
@@ -98,12 +98,12 @@ def _begins(prefect: SyncPrefectClient, run: FlowRun) -> bool:
         if not _has_succeeded_since(prefect, run, since):
             return False
         prefect.delete_variable_by_name(name)
-        return _begins(prefect, run)
+        return _open_incident(prefect, run)
     return True
 
 
-def _ends(prefect: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether an incident was told that is over now."""
+def _close_incident(prefect: SyncPrefectClient, run: FlowRun) -> bool:
+    """Close the incident; False if none was open."""
     if prefect.read_variable_by_name(incident(run)) is None:
         return False
     prefect.delete_variable_by_name(incident(run))
@@ -111,7 +111,7 @@ def _ends(prefect: SyncPrefectClient, run: FlowRun) -> bool:
 
 
 def _forget(run: FlowRun) -> None:
-    """Nobody was told: the next failure is told as the first one."""
+    """Delete the incident because no message got out: the next failure is reported as the first."""
     with get_client(sync_client=True) as prefect:
         prefect.delete_variable_by_name(incident(run))
 
@@ -133,7 +133,7 @@ def _has_succeeded_since(prefect: SyncPrefectClient, run: FlowRun, since: dateti
 def message(
     prefect: SyncPrefectClient, run: FlowRun, event: str, said: str | None
 ) -> tuple[str, str]:
-    """The subject and the text: which run, where to look, what was said, what was loaded."""
+    """The subject and the text: the run with its link, its final message, its loads."""
     what = run.name
     if run.deployment_id is not None:
         what = prefect.read_deployment(run.deployment_id).name
@@ -150,7 +150,7 @@ def message(
 
 
 def _loads(prefect: SyncPrefectClient, run: FlowRun) -> list[str]:
-    """The run's loads, as its table artifact has them."""
+    """The run's loads, from its table artifact."""
     found = prefect.read_artifacts(
         artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
     )
@@ -170,11 +170,11 @@ def _loads(prefect: SyncPrefectClient, run: FlowRun) -> list[str]:
 
 
 def _send_all(blocks: Sequence[str], subject: str, body: str, retry: Retry) -> list[Exception]:
-    """Send through all blocks, also where one fails; returns what went wrong."""
+    """Send through all blocks, even if one fails; returns the errors."""
     futures = [
         send.with_options(
             task_run_name=block,
-            retry_condition_fn=_may_work_later,
+            retry_condition_fn=_is_retryable,
             **retry.options(),
         ).submit(block, subject, body)
         for block in blocks
@@ -183,26 +183,26 @@ def _send_all(blocks: Sequence[str], subject: str, body: str, retry: Retry) -> l
     return [outcome for outcome in outcomes if isinstance(outcome, Exception)]
 
 
-def _may_work_later(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+def _is_retryable(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     return not isinstance(state.result(raise_on_failure=False), ConfigurationError)
 
 
 @task(cache_policy=NO_CACHE)
 def send(block: str, subject: str, body: str) -> None:
-    """Send a message through a Prefect block, and fail where that is not possible.
+    """Send a message through a Prefect block.
 
     Raises:
-        ConfigurationError: when there is no such block, or it is none that sends messages.
-        NotificationError: when the other side did not take the message.
+        ConfigurationError: when the block is missing, or is not a notification block.
+        NotificationError: when the message was not accepted.
     """
     try:
         channel = Block.load(block)
     except ValueError as error:
         raise ConfigurationError(
             f"The Prefect block {block!r} is missing. Set the channel's NOTIFY_…_URL and run `make "
-            "deploy`, or take it out of notify's `blocks` in prefect.yaml."
+            "deploy`, or remove it from notify's `blocks` in prefect.yaml."
         ) from error
     if not isinstance(channel, NotificationBlock):
-        raise ConfigurationError(f"The Prefect block {block!r} is none that sends messages.")
+        raise ConfigurationError(f"Prefect block {block!r} is not a notification block.")
     with channel.raise_on_failure():
-        channel.notify(body, subject)  # type: ignore[unused-coroutine]  # none outside of async
+        channel.notify(body, subject)  # type: ignore[unused-coroutine]  # not async here

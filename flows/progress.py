@@ -1,6 +1,6 @@
-"""How far the loads of a run are: a progress artifact in Prefect, where they take long.
+"""Progress of a run's loads: a progress artifact in Prefect if they take long.
 
-Loads are counted by the pages that are read for them, so the load engine knows nothing of it.
+Counts the pages that are read, so the load engine does not know about it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ SHOWN_EVERY_SECONDS = 15.0
 
 @dataclass
 class ResourceProgress:
-    """What is read of one resource.
+    """What has been read of one resource.
 
     Attributes:
-        partitions: how many it has.
-        read: the names of those that are read to their end.
+        partitions: the number of its partitions.
+        read: names of the partitions that are read completely.
     """
 
     partitions: int = 1
@@ -36,10 +36,10 @@ class ResourceProgress:
 
 
 class Progress:
-    """What a run's loads have read, told by their threads and shown by the run's own.
+    """What a run's loads have read; updated by their threads, shown by the flow's thread.
 
-    How many pages an API has, nobody knows; so each resource counts the same, and a resource as far
-    as its partitions are read.
+    The number of pages of an API is unknown, so each resource has the same weight, and its progress
+    is the share of its partitions that are read.
     """
 
     def __init__(self, resources: Sequence[Resource]) -> None:
@@ -48,7 +48,7 @@ class Progress:
         self._artifact: UUID | None = None
 
     def expect(self, resource: Resource, partitions: int) -> None:
-        """Say how many partitions a resource has: of a parent's rows it is known late."""
+        """Set the number of a resource's partitions; for rows of a parent it is known late."""
         self._readings[resource.name].partitions = partitions
 
     def read(
@@ -60,7 +60,7 @@ class Progress:
         window: Window,
         resume: Resume | None = None,
     ) -> Iterator[Page]:
-        """The same as `read_pages`, counted."""
+        """`read_pages`, with its pages counted."""
         reading = self._readings[resource.name]
         for page in read_pages(client, source, resource, partition, window, resume):
             with self._lock:
@@ -70,9 +70,9 @@ class Progress:
             reading.read.add(partition.name)
 
     def watch(self, futures: Sequence[PrefectFuture[Any]]) -> None:
-        """Wait for loads, and show now and then how far they are; nothing of those that are quick.
+        """Wait for loads, and update the progress artifact; quick loads get none.
 
-        To be called where the flow runs: Prefect knows by the thread whose artifact it is.
+        Call it in the flow's thread: Prefect uses the thread to find the artifact's run.
         """
         for future in futures:
             while not _is_over(future, SHOWN_EVERY_SECONDS):
@@ -81,11 +81,11 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
-        percent, said = self._so_far()
-        if self._artifact is None and said:
-            self._artifact = cast(UUID, create_progress_artifact(percent, description=said))
+        percent, description = self._so_far()
+        if self._artifact is None and description:
+            self._artifact = cast(UUID, create_progress_artifact(percent, description=description))
         elif self._artifact is not None:
-            update_progress_artifact(self._artifact, percent, said)
+            update_progress_artifact(self._artifact, percent, description)
 
     def _so_far(self) -> tuple[float, str]:
         with self._lock:
@@ -96,7 +96,7 @@ class Progress:
 
 
 def _is_over(future: PrefectFuture[Any], seconds: float) -> bool:
-    """Whether it ends within that time."""
+    """Wait; whether it ended within that time."""
     deadline = monotonic() + seconds
     future.wait(seconds)
     return monotonic() < deadline

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Retry(BaseModel):
     """How often, and after how long, a task is retried if its API or Postgres was unavailable.
 
-    A wrong configuration, a refused login and an answer that breaks the API's contract are never
-    retried: they would fail in the same way.
+    A wrong configuration, a refused login and a response that breaks the API's contract are never
+    retried: they would fail again in the same way.
     """
 
     retries: int = Field(0, ge=0, le=10, title="Retries", description="After the first try.")
@@ -25,16 +25,16 @@ class Retry(BaseModel):
         30, ge=0, le=3600, title="First delay (seconds)", description="Doubled before each retry."
     )
     jitter: float = Field(
-        0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by this part of them."
+        0.3, ge=0, le=1, title="Jitter", description="Delays vary at random by up to this fraction."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, given: Any) -> Any:
-        """Accept `attempts`, the name of `retries` before 2026-12, and no unknown name.
+        """Accept `attempts`, the name of `retries` before 2026-12; refuse unknown names.
 
         Raises:
-            ValueError: pydantic makes a ValidationError of it, which lists the known names.
+            ValueError: when a name is unknown; pydantic raises it as a ValidationError.
         """
         if not isinstance(given, Mapping):
             return given
@@ -46,12 +46,12 @@ class Retry(BaseModel):
             values["retries"] = values.pop("attempts")
         if unknown := values.keys() - cls.model_fields.keys():
             raise ValueError(
-                f"there is no {', '.join(sorted(unknown))}; write {', '.join(cls.model_fields)}"
+                f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(cls.model_fields)}"
             )
         return values
 
     def options(self) -> dict[str, Any]:
-        """The same as options of a Prefect task, which doubles no delays by itself."""
+        """Options of a Prefect task; the delays are listed because Prefect does not double them."""
         return {
             "retries": self.retries,
             "retry_delay_seconds": [self.delay_seconds * 2**n for n in range(self.retries)],

@@ -1,4 +1,4 @@
-"""Flow `transform`: dbt builds what is stale in audit schemas; what passed its tests is published.
+"""Flow `transform`: dbt builds and tests in audit schemas; if all tests pass, it is published.
 
 `flows.dbt_build` decides what to build, runs dbt and publishes. This module calls those steps in
 order and shows them in Prefect.
@@ -43,7 +43,7 @@ PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 NOTHING = "nothing to build"
 UPGRADED = "Everything, from all rows: incremental models of an earlier version may lack some."
 RESULTS, MANIFEST = "run_results.json", "manifest.json"
-DUPLICATE_ERROR_EVENTS = ("LogFreshnessResult",)  # events whose error comes as one of its own, too
+DUPLICATE_ERROR_EVENTS = ("LogFreshnessResult",)  # repeated by a separate error event
 
 Command = Sequence[str]
 
@@ -59,20 +59,20 @@ def transform(
     replace: Sequence[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = (),
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> str:
-    """Build and test the models, then publish all of them at once, if every test has passed.
+    """Build and test the models, then publish all of them at once if every test passed.
 
-    Left out is what depends on raw tables that are not there in full. Builds of one warehouse wait
-    for each other; each takes all that is stale by then, and the ledger's models with it.
+    Models that depend on incomplete raw tables are excluded. Builds of one warehouse run one at a
+    time; each takes everything that is stale when it starts, and always the ledger's models.
 
     Args:
         only_stale: Build only what changed since it was published, or failed in the last build.
-        full_refresh: Build incremental models anew from all rows.
-        check_freshness: Fail, after publishing, when a raw table's last load is too long ago.
-        timeout_seconds: End dbt, and what it asks of Postgres, after this time.
-        keep_docs: Keep dbt's documentation of what is published with the build, in dbt.builds.
-        keep_days: How long what a build left is kept in dbt.builds.
-        replace: Relations that no build made and this one may replace, each as `schema.name`.
-        retry: How a build is tried again where Postgres was away.
+        full_refresh: Rebuild incremental models from all rows.
+        check_freshness: Fail, after publishing, if a raw table's last load is too long ago.
+        timeout_seconds: Stop dbt and its queries after this time.
+        keep_docs: Store dbt's documentation of the published models in dbt.builds.
+        keep_days: Days to keep a build's artifacts and documentation in dbt.builds.
+        replace: Relations that no build made but this one may replace, each as `schema.name`.
+        retry: How to retry a build if Postgres was unavailable.
     """
     database = warehouse.load(warehouse.TRANSFORMER_BLOCK)
     attempt = task(
@@ -93,7 +93,7 @@ def transform(
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a run of `transform` is to do; its parameters say what each means."""
+    """Parameters of a `transform` run; see the flow for what each means."""
 
     only_stale: bool
     full_refresh: bool
@@ -104,12 +104,12 @@ class BuildOptions:
 
 
 def build(database: Warehouse, options: BuildOptions) -> str:
-    """Build what is to be built, publish it, and return the counts of its nodes by status.
+    """Build and publish; return the counts of nodes by status.
 
     Raises:
         BuildError: when a node failed or dbt ended before it built any; nothing is published then.
-            Or when a raw table is stale, or there is no documentation; all is published then.
-        UnavailableError: the same, where Postgres was away.
+            Or when a raw table is stale or the documentation failed; everything is published then.
+        UnavailableError: the same, if Postgres was unavailable.
     """
     first = [freshness.COMMAND] if options.check_freshness else []
     seconds = options.timeout_seconds
@@ -131,10 +131,10 @@ def build(database: Warehouse, options: BuildOptions) -> str:
 
 @dataclass(frozen=True)
 class StartedBuild:
-    """A build that has begun.
+    """A build that has started.
 
     Attributes:
-        published: the manifest of what is published; None before the first time.
+        published: the manifest of everything published; None before the first publication.
         ours: the relations that the build may replace.
     """
 
@@ -146,12 +146,12 @@ class StartedBuild:
 
 @dataclass(frozen=True)
 class DbtResult:
-    """What dbt left of a build, with what the build had built that it resumes.
+    """dbt's results of a build, including those of the build that it resumes.
 
     Attributes:
-        results: of each node what run_results.json says.
-        errors: what dbt said of errors that are no node's.
-        left_over: what left the project and is still there, by its id.
+        results: each node's entry in run_results.json.
+        errors: dbt's error messages that belong to no node.
+        left_over: published nodes that left the project but whose relation still exists, by id.
     """
 
     results: Sequence[Json]
@@ -161,9 +161,9 @@ class DbtResult:
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
-    """All raw tables that a source declares, those too that were never loaded.
+    """All raw tables that a source declares, including those never loaded.
 
-    Of a source that can't be used, those that were loaded.
+    For a source that can't be imported, only those that were loaded.
     """
     known = {(table.source, table.resource): table for table in history.raw_tables(cursor)}
     usable = sources.usable()
@@ -176,7 +176,7 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 
 
 def _begin(database: Warehouse, options: BuildOptions) -> StartedBuild | None:
-    """Decide what to build; None when that is nothing."""
+    """Decide what to build and record the build; None when there is nothing to build."""
     logger = get_run_logger()
     with database.transaction() as cursor:
         history.prepare(cursor)
@@ -189,7 +189,7 @@ def _begin(database: Warehouse, options: BuildOptions) -> StartedBuild | None:
         full_refresh = options.full_refresh or is_upgraded
         selection = select(tables, code, last_published, failed, options.only_stale, full_refresh)
         if selection is None:
-            logger.info("Nothing is built: %s.", why_nothing(tables))
+            logger.info("Nothing to build: %s.", why_nothing(tables))
             return None
         if is_upgraded:
             selection = dataclasses.replace(selection, reason=UPGRADED)
@@ -199,17 +199,17 @@ def _begin(database: Warehouse, options: BuildOptions) -> StartedBuild | None:
         build_id = history.begin(cursor, flow_run.id, selection.reason, code, loads_of(tables))
         published = history.published_manifest(cursor)
     if selection.left_out:
-        left_out = ", ".join(map(str, selection.left_out))
-        logger.warning("Left out is what depends on %s: not loaded in full.", left_out)
-    asked = {RelationName(*name.split(".")) for name in options.replace}
-    ours = frozenset(manifests.published_relations(published) | asked)
+        incomplete = ", ".join(map(str, selection.left_out))
+        logger.warning("Excluded everything that depends on %s: not loaded in full.", incomplete)
+    replaceable = {RelationName(*name.split(".")) for name in options.replace}
+    ours = frozenset(manifests.published_relations(published) | replaceable)
     return StartedBuild(build_id, selection, published, ours)
 
 
 def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
-    """The last build, where it failed and may be gone on with.
+    """The last build if it failed and may be resumed.
 
-    A run that is to build everything goes on with a try of its own, and with no other run's.
+    A run that builds everything resumes only its own attempts, not those of another run.
     """
     last = history.last(cursor)
     if last is None or last.state != "failed":
@@ -221,17 +221,17 @@ def _to_resume(cursor: Cursor, only_stale: bool) -> Build | None:
 def _build(
     database: Warehouse, started: StartedBuild, first: Sequence[Command], timeout_seconds: float
 ) -> DbtResult:
-    """Build, test and publish; `first` are commands to be run before, in the same process."""
+    """Build, test and publish; `first` are dbt commands to run before, in the same process."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             state = _state(database, started, Path(folder))
-            # An exposure is a reader of marts: there is nothing to build of it.
+            # Exposures describe readers of marts; they build nothing.
             only = ["--exclude-resource-type", "exposure"]
             listing = [*dbt_runner.LISTING, *only, *started.selection.nodes(), *state]
             building = ["build", *only, *started.selection.arguments(), *state]
             prepare = partial(_prepare, database, started, timeout_seconds)
             errors = _run_dbt(database, [listing, *first, building], timeout_seconds, prepare)
-        outcome = _outcome(database, started, errors)
+        outcome = _read_result(database, started, errors)
         _judge(database, outcome, started.selection.reason)
         _publish(database, started, outcome)
     except BaseException as error:
@@ -244,27 +244,27 @@ def _build(
 
 
 def _fail(database: Warehouse, started: StartedBuild, error: BaseException) -> None:
-    """Note that a build failed, whatever ended it.
+    """Record that a build failed, whatever ended it.
 
-    Where Postgres is away, the row stays `running` until the next build notes that it is not.
+    If Postgres is unavailable, the row stays `running` until the next build marks it abandoned.
     """
-    said = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     try:
         with database.transaction() as cursor:
             dbt_runner.end_sessions(cursor)
-            history.end(cursor, started.build_id, "failed", said)
-    except UnavailableError as away:
-        log.warning("Build %d failed, and could not be noted as failed: %s", started.build_id, away)
+            history.end(cursor, started.build_id, "failed", message)
+    except UnavailableError as problem:
+        log.warning("Build %d failed, but could not record it: %s", started.build_id, problem)
 
 
 def _prepare(
     database: Warehouse, started: StartedBuild, timeout_seconds: float, selected: Sequence[str]
 ) -> None:
-    """Make the audit schemas ready for the nodes that dbt is about to build.
+    """Prepare the audit schemas for the nodes that dbt is about to build.
 
     Raises:
-        BuildError: when that takes longer than the timeout.
-        ConfigurationError: when something that is not ours is in the way.
+        BuildError: when this takes longer than the timeout.
+        ConfigurationError: when a relation or schema that no build made is in the way.
     """
     manifest = json.loads(_target(MANIFEST).read_text())
     copied = manifests.to_copy(
@@ -275,7 +275,7 @@ def _prepare(
             cursor.execute("set local statement_timeout = %s", [f"{timeout_seconds:.0f}s"])
             refuse_others(cursor, manifests.relations(manifest, selected, AUDIT), started.ours)
             made = manifests.to_make(manifest, selected, AUDIT)
-            # dbt itself would drop what it replaces with `cascade`.
+            # dbt itself would drop relations with `cascade`.
             scratch_schemas.drop_leftovers(
                 cursor, AUDIT, made if started.selection.resumes else None
             )
@@ -284,12 +284,12 @@ def _prepare(
             unknown = scratch_schemas.unknown(cursor, AUDIT)
     except QueryCanceled as error:
         raise BuildError(
-            f"It took more than {timeout_seconds:.0f} s (timeout_seconds) to copy what the build "
-            "adds to; nothing was published. Allow it more time."
+            "Copying the tables of incremental models and snapshots took more than "
+            f"{timeout_seconds:.0f} s (timeout_seconds); nothing was published. Raise the timeout."
         ) from error
     if unknown:
         get_run_logger().warning(
-            "Not made by a build, and left as they are: %s. Move them to a schema of their own.",
+            "Not made by a build, so left in place: %s. Move them to another schema.",
             ", ".join(f"{name.schema}.{name.relation}" for name in unknown),
         )
 
@@ -300,9 +300,9 @@ def _run_dbt(
     timeout_seconds: float,
     prepare: Callable[[Sequence[str]], None] | None = None,
 ) -> list[str]:
-    """Run dbt in the audit schemas, show its nodes, and return its errors that are no node's.
+    """Run dbt in the audit schemas, show its nodes, and return errors that belong to no node.
 
-    Where there is something to `prepare`, the first command lists the nodes that it is for.
+    With `prepare`, the first command must list the nodes to prepare for.
     """
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     for earlier in (RESULTS, freshness.RESULTS):
@@ -314,34 +314,34 @@ def _run_dbt(
         where = ["--project-dir", str(PROJECT), "--profiles-dir", profiles]
         whole = [[*command, *where] for command in commands]
         events = dbt_runner.run(environment, timeout_seconds, *whole)
-        with closing(dbt_runner.after_listing(events, prepare) if prepare else events) as heard:
-            for said in heard:
-                if said["info"]["name"] == "NodeFinished":
-                    node = node_of(said["data"])
+        with closing(dbt_runner.after_listing(events, prepare) if prepare else events) as remaining:
+            for event in remaining:
+                if event["info"]["name"] == "NodeFinished":
+                    node = node_of(event["data"])
                     log.debug("%s: %s", node.name, node.status)
                     mirror.show(node)
                 elif (
-                    said["info"]["level"] == "error"
-                    and said["info"]["name"] not in DUPLICATE_ERROR_EVENTS
+                    event["info"]["level"] == "error"
+                    and event["info"]["name"] not in DUPLICATE_ERROR_EVENTS
                 ):
-                    errors.append(" ".join(said["info"]["msg"].split()))
+                    errors.append(" ".join(event["info"]["msg"].split()))
     return errors
 
 
 def _target(name: str) -> Path:
-    """One of the files that dbt leaves."""
+    """The path of one of dbt's artifacts."""
     settings = PrefectDbtSettings(project_dir=PROJECT, profiles_dir=PROJECT)
     return PROJECT.joinpath(settings.target_path, name)
 
 
-def _outcome(database: Warehouse, started: StartedBuild, errors: Sequence[str]) -> DbtResult:
-    """Read what dbt left of a build, and keep it.
+def _read_result(database: Warehouse, started: StartedBuild, errors: Sequence[str]) -> DbtResult:
+    """Read dbt's artifacts of a build, and store them.
 
     Raises:
-        BuildError: when dbt left nothing: it ended before it built anything.
-        UnavailableError: the same, where Postgres was away.
+        BuildError: when there are no results: dbt ended before it built anything.
+        UnavailableError: the same, if Postgres was unavailable.
     """
-    found = _left_in(RESULTS)
+    found = _read_artifact(RESULTS)
     if found is None:
         raise _ended_early("built anything", errors)
     packed = _target(MANIFEST).read_bytes()
@@ -363,33 +363,34 @@ def _outcome(database: Warehouse, started: StartedBuild, errors: Sequence[str]) 
 
 
 def _judge_ages(errors: Sequence[str]) -> None:
-    """Raise when a raw table is too old, or dbt could not tell."""
-    ages, manifest = _left_in(freshness.RESULTS), _left_in(MANIFEST)
+    """Raise when a raw table is stale, or dbt did not check its age."""
+    ages, manifest = _read_artifact(freshness.RESULTS), _read_artifact(MANIFEST)
     if ages is None or manifest is None:
-        raise _ended_early("asked how old the raw tables are", errors)
-    if untold := freshness.without_result(manifest, ages["results"]):
-        raise _ended_early(f"could tell how old these are: {', '.join(untold)}", errors)
+        raise _ended_early("checked the age of the raw tables", errors)
+    if unchecked := freshness.without_result(manifest, ages["results"]):
+        raise _ended_early(f"checked the age of {', '.join(unchecked)}", errors)
     if stale := freshness.stale(ages["results"], is_bad=True):
         raise BuildError(
-            f"All that could be built is published, but raw tables are stale: {'; '.join(stale)}. "
-            "Look at their loads; the limits are in dbt_project.yml and in the sources' YAML."
+            "Published everything that could be built, but raw tables are stale: "
+            f"{'; '.join(stale)}. Check their loads; the limits are in dbt_project.yml and in the "
+            "sources' YAML."
         )
 
 
-def _left_in(name: str) -> Json | None:
-    """What dbt wrote to one of its files; None when it wrote none."""
+def _read_artifact(name: str) -> Json | None:
+    """One of dbt's artifacts; None when dbt did not write it."""
     file = _target(name)
     return json.loads(file.read_text()) if file.exists() else None
 
 
 def _ended_early(what: str, errors: Sequence[str]) -> EltError:
-    said = dbt_runner.last_errors(errors)
-    kind = UnavailableError if is_connection_lost(said) else BuildError
-    return kind(f"dbt ended before it {what}: {said or 'it said nothing'}")
+    message = dbt_runner.last_errors(errors)
+    kind = UnavailableError if is_connection_lost(message) else BuildError
+    return kind(f"dbt ended before it {what}: {message or 'it reported no error'}")
 
 
 def _state(database: Warehouse, started: StartedBuild, folder: Path) -> list[str]:
-    """Arguments by which what is not built is read where it is published."""
+    """Arguments that make dbt read nodes it does not build from where they are published."""
     state = started.published
     if resumed := started.selection.resumes:
         with database.transaction() as cursor:
@@ -406,31 +407,30 @@ def _done(results: Sequence[Json]) -> set[str]:
 
 
 def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
-    """Raise when anything but a warning is wrong; skipped is not built."""
+    """Show the summary; raise when a node failed or was skipped."""
     with database.transaction() as cursor:
         rows = first_rows(cursor, outcome.manifest, outcome.results)
-    ages = _left_in(freshness.RESULTS) or {"results": []}
+    ages = _read_artifact(freshness.RESULTS) or {"results": []}
     left_over = [f"{node['schema']}.{node['alias']}" for node in outcome.left_over.values()]
     if left_over:
         get_run_logger().warning(
-            "No longer in the dbt project, and still there as they were: %s. Drop what nobody "
-            "reads.",
+            "No longer in the dbt project, but still published: %s. Drop those that nobody reads.",
             ", ".join(left_over),
         )
     show_summary(outcome.results, reason, rows, ages["results"], left_over)
     if len(_done(outcome.results)) < len(outcome.results):
-        messages = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
-        kind = UnavailableError if any(map(is_connection_lost, messages)) else BuildError
+        errors = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
+        kind = UnavailableError if any(map(is_connection_lost, errors)) else BuildError
         complaints = "".join(f"\n  {complaint}" for complaint in failed(outcome.results, rows))
         raise kind(
-            f"dbt nodes: {counted(outcome.results)}. What failed:{complaints}"
-            "\nNothing was published: readers see what they saw before. Mend the model or its "
+            f"dbt nodes: {counted(outcome.results)}. Failed:{complaints}"
+            "\nNothing was published: readers still see the previous data. Fix the model or its "
             "data, then run this again."
         )
 
 
 def _publish(database: Warehouse, started: StartedBuild, outcome: DbtResult) -> None:
-    """Publish what was built, and note that it is, in one transaction."""
+    """Publish the built relations and record it, in one transaction."""
     selection, done = started.selection, _done(outcome.results)
     relations = manifests.relations(outcome.manifest, done, AUDIT)
     manifest = manifests.after_publishing(
@@ -446,7 +446,7 @@ def _publish(database: Warehouse, started: StartedBuild, outcome: DbtResult) -> 
 
 @contextmanager
 def _exclusive(database: Warehouse) -> Iterator[None]:
-    """Wait for other builds of this warehouse; Postgres frees the lock when its holder dies."""
+    """Wait for other builds of this warehouse; Postgres releases the lock if its holder dies."""
     with naming_errors(), closing(database.connect()) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

@@ -1,5 +1,5 @@
-{#- For `loaded_at_query`: when the source's table was last loaded in full, by the ledger. It is the
-    oldest of its partitions' last successes, and null (never) while one of them has none. -#}
+{#- For `loaded_at_query`: when the ledger last recorded a full load of the source's table. It is
+    the oldest of its partitions' last successes, and null (never) while one has none. -#}
 {% macro last_loaded_at() %}
 with partitions as (
     select max(ended_at) filter (where state = 'succeeded') as succeeded_at

@@ -1,4 +1,4 @@
--- Fails for each day that the weather mart lost, or keeps although raw has it otherwise or no more.
+-- Fails for each day that the weather mart lost, or that differs from raw or is missing there.
 with raw_rows as (
     select
         city,

@@ -1,4 +1,4 @@
--- Fails when the lines' revenue is not, to the last digit, what the raw lines add up to.
+-- Fails when the lines' revenue is not exactly the sum of the raw lines.
 with raw_lines as (
     select sum(unit_price * quantity * (1 - discount)) as revenue
     from {{ source('northwind', 'order_details') }}

@@ -1,4 +1,4 @@
--- Fails for each order line whose amounts do not add up to the last digit.
+-- Fails for each order line whose amounts do not add up exactly.
 select
     order_id,
     product_id,

@@ -1,4 +1,4 @@
--- Fails for each resource whose totals in the report are not those of its loads in the ledger.
+-- Fails for each resource whose totals in the report differ from its loads in the ledger.
 with expected as (
     select
         source,

@@ -1,4 +1,4 @@
--- Fails for each month whose orders in the report are not the orders shipped to London.
+-- Fails for each month whose orders in the report differ from the orders shipped to London.
 with expected as (
     select
         cast(date_trunc('month', order_date) as date) as sales_month,

@@ -1,1 +1,1 @@
-"""Raw tables in, published marts out: what is stale, dbt's process, publishing. No Prefect."""
+"""From raw tables to published marts: select, run dbt, publish. Does not know Prefect."""

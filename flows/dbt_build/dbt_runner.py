@@ -1,6 +1,6 @@
-"""dbt's process: what it says while it works, and its end.
+"""Runs dbt in a process of its own, and yields its log events.
 
-Knows how dbt is run and nothing of what it builds.
+Knows how dbt is run, but not what it builds.
 """
 
 import json
@@ -19,7 +19,7 @@ from flows.dbt_build.dbt_subprocess import COMMAND_ENDED
 from flows.errors import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
-APPLICATION = "elt dbt"  # what Postgres calls dbt's sessions
+APPLICATION = "elt dbt"  # application_name of dbt's sessions
 _END_SESSIONS = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where application_name = %s and datname = current_database() and usename = current_user
@@ -28,7 +28,7 @@ _QUIET = {"DBT_USE_COLORS": "false", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
 
 SHOWN_ERRORS = 20
 LISTING = ("ls", "--output", "json", "--output-keys", "unique_id")
-_LISTED = "PrintEvent"
+_LISTING_EVENT = "PrintEvent"
 
 LogEvent = Mapping[str, Any]
 
@@ -36,18 +36,18 @@ LogEvent = Mapping[str, Any]
 def run(
     environment: Mapping[str, str], timeout_seconds: float, *commands: Sequence[str]
 ) -> Generator[LogEvent, None, None]:
-    """Run commands of dbt's, one after the other, and yield their log events as they come.
+    """Run dbt commands one after the other, and yield their log events as they arrive.
 
-    dbt ends when the caller stops listening, and when the caller's process ends. Between two
-    commands it says `COMMAND_ENDED`, and waits until the caller asks for the next event.
+    dbt is stopped when the caller closes the generator, or when the caller's process ends. Between
+    two commands it yields `COMMAND_ENDED`, and waits until the caller requests the next event.
 
     Raises:
-        BuildError: when it takes longer than the timeout; it is over then.
+        BuildError: when dbt ran longer than the timeout and was stopped.
     """
     with subprocess.Popen(
         [sys.executable, "-m", "flows.dbt_build.dbt_subprocess", json.dumps(commands)],
         cwd=ROOT,
-        env={**os.environ, **_QUIET, **_limited(environment, timeout_seconds)},
+        env={**os.environ, **_QUIET, **_with_limits(environment, timeout_seconds)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -62,9 +62,9 @@ def run(
         timer = Timer(timeout_seconds, end)
         timer.start()
         try:
-            for said in map(_said, process.stdout or ()):
-                yield said
-                if said["info"]["name"] == COMMAND_ENDED:
+            for event in map(_parse_event, process.stdout or ()):
+                yield event
+                if event["info"]["name"] == COMMAND_ENDED:
                     _start_next_command(process)
             process.wait()
         finally:
@@ -72,68 +72,69 @@ def run(
             process.kill()
     if is_late.is_set():
         raise BuildError(
-            f"dbt was at work for more than {timeout_seconds:.0f} s (timeout_seconds) and was "
-            "ended; nothing was published. Look at its slowest models, or allow it more time."
+            f"dbt ran for more than {timeout_seconds:.0f} s (timeout_seconds) and was stopped; "
+            "nothing was published. Speed up its slowest models, or raise the timeout."
         )
 
 
 def _start_next_command(process: subprocess.Popen[str]) -> None:
     if process.stdin is not None:
-        with suppress(BrokenPipeError):  # it was ended: so does what it says, and the caller's loop
+        with suppress(BrokenPipeError):  # dbt was stopped, and so is its output
             os.write(process.stdin.fileno(), b"\n")
 
 
 def after_listing(
     events: Generator[LogEvent, None, None], prepare: Callable[[Sequence[str]], None]
 ) -> Generator[LogEvent, None, None]:
-    """Hand the ids that the first command lists to `prepare`, before the next command begins.
+    """Pass the ids that the first command lists to `prepare`, before the next command starts.
 
-    Yields all other events. The first command is made of `LISTING`; where it fails, dbt is ended.
+    Yields all other events. The first command must start with `LISTING`; if it fails, dbt is
+    stopped.
     """
     ids: list[str] = []
     is_listing = True
     with closing(events):
-        for said in events:
-            name = said["info"]["name"]
-            if is_listing and name == _LISTED:
-                ids += _listed_ids(said["info"]["msg"])
+        for event in events:
+            name = event["info"]["name"]
+            if is_listing and name == _LISTING_EVENT:
+                ids += _parse_ids(event["info"]["msg"])
             elif is_listing and name == COMMAND_ENDED:
-                if not said["data"]["is_success"]:
+                if not event["data"]["is_success"]:
                     return
                 prepare(ids)
                 is_listing = False
             else:
-                yield said
+                yield event
 
 
-def _listed_ids(line: str) -> list[str]:
-    """The id in a line of a list; none in what a macro of the project prints."""
+def _parse_ids(line: str) -> list[str]:
+    """The id in a listed line; empty for text that a macro of the project prints."""
     try:
         return [json.loads(line)["unique_id"]]
     except (ValueError, KeyError, TypeError):
         return []
 
 
-def _limited(environment: Mapping[str, str], timeout_seconds: float) -> dict[str, str]:
-    """Let Postgres end what dbt asks for too, where dbt was ended and could not say so."""
+def _with_limits(environment: Mapping[str, str], timeout_seconds: float) -> dict[str, str]:
+    """Set a statement timeout, so that Postgres ends the queries of a dbt that was killed."""
     limit = {"WAREHOUSE_STATEMENT_TIMEOUT": f"{timeout_seconds:.0f}s"}
     return {"WAREHOUSE_APPLICATION": APPLICATION, **environment, **limit}
 
 
-def _said(line: str) -> LogEvent:
-    """A log line of dbt; what is no JSON (a Python traceback) counts as an error it reports."""
+def _parse_event(line: str) -> LogEvent:
+    """One log line of dbt; a line that is not JSON (a Python traceback) becomes an error event."""
     try:
         event = json.loads(line)
     except ValueError:
         return {"info": {"name": "NoJson", "level": "error", "msg": line.rstrip()}, "data": {}}
-    return event if isinstance(event, dict) else _said("")
+    return event if isinstance(event, dict) else _parse_event("")
 
 
 def last_errors(errors: Sequence[str]) -> str:
-    """The end of what dbt said of errors, for a message of ours."""
+    """The last of dbt's error messages, as one text."""
     return "\n".join(errors[-SHOWN_ERRORS:])
 
 
 def end_sessions(cursor: Cursor) -> None:
-    """End what a dbt that is gone still does in this database; the caller builds alone."""
+    """End sessions of a dead dbt in this database; the caller must be the only build."""
     cursor.execute(_END_SESSIONS, [APPLICATION])

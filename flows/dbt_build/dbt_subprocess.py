@@ -1,12 +1,12 @@
-"""dbt's commands, one after the other, in a process that ends when its parent does.
+"""Runs dbt commands one after the other, in a process that ends when its parent does.
 
-The parent holds the other end of stdin: when it is gone, however it ended, so is dbt. The commands
-are a JSON list of lists of words. What dbt says goes to stdout, an event a line, as JSON; of its
-debug messages, which are thousands, only those that say how a node ended. The process fails when
-one of the commands did, after all have been run.
+The parent holds the other end of stdin: when the parent ends, however it ended, dbt ends too. The
+commands are a JSON list of lists of words. dbt's events go to stdout, one JSON object per line; of
+its thousands of debug events, only those that report how a node ended. The process fails if one of
+the commands failed, after all have run.
 
-Between two commands it says `CommandEnded` and waits for a line on stdin, so that the parent can
-prepare what the next one needs.
+Between two commands it writes `CommandEnded` and waits for a line on stdin, so that the parent can
+prepare the next one.
 """
 
 import gc
@@ -35,9 +35,9 @@ def _listen_to_parent() -> None:
 
 
 def _bound_sessions() -> None:
-    """Let every session of dbt's adapter end with its time, and with its other end.
+    """Give every session of dbt's adapter a statement timeout and keepalives.
 
-    By statements, because PgBouncer lets no client in that names a statement_timeout at login.
+    By statements, because PgBouncer refuses clients that set statement_timeout at login.
     """
     limits = {
         **session.KEEPALIVES,
@@ -52,7 +52,7 @@ def _bound_sessions() -> None:
             session.configure(connection, limits)
         return connection
 
-    psycopg2.connect = connect_and_limit  # type: ignore[assignment]  # of keywords only, as dbt calls it
+    psycopg2.connect = connect_and_limit  # type: ignore[assignment]  # dbt passes keywords only
 
 
 def _wait_for_parent(is_success: bool) -> None:
@@ -63,12 +63,11 @@ def _wait_for_parent(is_success: bool) -> None:
 
 
 def main() -> None:
-    """Run the commands, and exit."""
     from dbt.cli.main import dbtRunner
     from dbt_common.events.base_types import EventMsg
     from dbt_common.events.functions import msg_to_json
 
-    def tell(event: EventMsg) -> None:
+    def write(event: EventMsg) -> None:
         if event.info.level != "debug" or event.info.name == "NodeFinished":
             sys.stdout.write(f"{msg_to_json(event)}\n")
             sys.stdout.flush()
@@ -77,13 +76,13 @@ def main() -> None:
     commands = json.loads(sys.argv[1])
     outcomes = []
     for number, command in enumerate(commands, start=1):
-        outcomes.append(dbtRunner(callbacks=[tell]).invoke([*command, *QUIET]))
+        outcomes.append(dbtRunner(callbacks=[write]).invoke([*command, *QUIET]))
         if number < len(commands):
             _wait_for_parent(outcomes[-1].success)
     for outcome in outcomes:
         if outcome.exception is not None:
             sys.stdout.write(f"{outcome.exception}\n")
-    gc.freeze()  # or Python would look through all that dbt made, for a third of a second
+    gc.freeze()  # skips a garbage collection of a third of a second at exit
     sys.exit(not all(outcome.success for outcome in outcomes))
 
 

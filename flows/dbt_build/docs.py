@@ -1,4 +1,4 @@
-"""dbt's documentation of what is published: models, columns, tests, and their lineage."""
+"""dbt's documentation of the published models: columns, tests and lineage."""
 
 import gzip
 import tempfile
@@ -12,25 +12,25 @@ from flows.errors import BuildError
 def write(
     environment: Mapping[str, str], project: Path, folder: Path, timeout_seconds: float
 ) -> None:
-    """Write the pages into a folder, index.html first of all; the columns are those of now.
+    """Write index.html and its data into a folder, with the current columns.
 
     Raises:
-        BuildError: when dbt could not.
+        BuildError: when dbt failed.
     """
     pages = [folder / name for name in ("index.html", "manifest.json", "catalog.json")]
     for page in pages:
         page.unlink(missing_ok=True)
     where = ["--project-dir", str(project), "--profiles-dir", str(project)]
     command = ["docs", "generate", "--static", *where, "--target-path", str(folder)]
-    said = dbt_runner.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
-    errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
+    events = dbt_runner.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
+    errors = [each["info"]["msg"] for each in events if each["info"]["level"] == "error"]
     if errors or not all(page.exists() for page in pages):
-        said_last = dbt_runner.last_errors(errors)
-        raise BuildError(f"dbt could not write its documentation: {said_last}")
+        message = dbt_runner.last_errors(errors)
+        raise BuildError(f"dbt could not write its documentation: {message}")
 
 
 def packed(environment: Mapping[str, str], project: Path, timeout_seconds: float) -> bytes:
-    """All of it as one page, gzip.
+    """The documentation as one HTML page, gzip.
 
     Raises:
         BuildError: as `write` does.

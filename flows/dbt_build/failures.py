@@ -1,4 +1,4 @@
-"""What is known of nodes that failed: the first rows of a test, and whether Postgres was away."""
+"""Details of failed nodes: the first rows of a test, and whether the connection was lost."""
 
 from collections.abc import Sequence
 
@@ -24,27 +24,27 @@ _AWAY = (
 
 
 def is_connection_lost(message: str) -> bool:
-    """Whether dbt could not reach Postgres, or lost it: the same may go well a moment later."""
+    """Whether dbt could not reach Postgres, or lost the connection: a retry can succeed."""
     return any(words in message.lower() for words in _AWAY)
 
 
 def first_rows(cursor: Cursor, manifest: Json, results: Sequence[Json]) -> dict[str, list[str]]:
-    """The first rows that each test complains of, where dbt stored them, by the test's id."""
+    """The first failing rows of each test, if dbt stored them, by the test's id."""
     found: dict[str, list[str]] = {}
     for node in results:
         stored = manifest["nodes"].get(node["unique_id"], {}).get("relation_name")
-        if node["status"] in ("fail", "warn") and stored and _is_there(cursor, stored):
+        if node["status"] in ("fail", "warn") and stored and _exists(cursor, stored):
             statement = sql.SQL("select to_jsonb(failed)::text from {} as failed limit %s")
             cursor.execute(statement.format(sql.SQL(_local(stored))), [SHOWN_ROWS])
             found[node["unique_id"]] = [row[:SHOWN_CHARACTERS] for (row,) in cursor]
     return found
 
 
-def _is_there(cursor: Cursor, relation: str) -> bool:
+def _exists(cursor: Cursor, relation: str) -> bool:
     cursor.execute("select to_regclass(%s) is not null", [_local(relation)])
     return bool(cursor.fetchall()[0][0])
 
 
 def _local(relation: str) -> str:
-    """A relation's quoted name without the database's: all is in the one we are connected to."""
+    """A relation's quoted name without the database."""
     return relation.split(".", 1)[1]

@@ -1,7 +1,7 @@
-"""What dbt has built: `dbt.builds`, and up to which load each raw table is published.
+"""History of builds: `dbt.builds`, and up to which load each raw table is published.
 
-Every function works inside the caller's transaction: what a build publishes, and the note that it
-did, are committed together. The schema is the transformer's; of the ledger (`elt`) it only reads.
+Every function works in the caller's transaction: published relations and the record of them are
+committed together. The transformer owns the schema, and only reads the ledger (`elt`).
 """
 
 import gzip
@@ -80,13 +80,13 @@ where ended_at < clock_timestamp() - make_interval(days => %s)
 
 @dataclass(frozen=True)
 class RawTable:
-    """What is known of a raw table.
+    """The state of a raw table.
 
     Attributes:
         load_id: the last load that changed it; 0 when none did.
         is_complete: the last load of each of its partitions succeeded.
-        is_stale: it changed since all that depends on it was published.
-        is_reshaped: it lost rows since then, its columns changed, or it was left out of a build.
+        is_stale: it changed since its dependants were published.
+        is_reshaped: since then it lost rows, changed columns or was excluded from a build.
     """
 
     source: str
@@ -103,12 +103,12 @@ class RawTable:
 
 @dataclass(frozen=True)
 class Build:
-    """A build that has ended, or whose process has.
+    """A build that has ended, or whose process has died.
 
     Attributes:
-        results: of each node what dbt's run_results.json says; empty when dbt built none.
-        code: checksum of the dbt project that it built.
-        loads: the last load that had changed each raw table, by the table's name.
+        results: each node's entry in dbt's run_results.json; empty when dbt built none.
+        code: checksum of the dbt project.
+        loads: the last load that changed each raw table, by the table's name.
     """
 
     build_id: int
@@ -120,10 +120,10 @@ class Build:
 
 
 def prepare(cursor: Cursor) -> None:
-    """Create or complete the schema `dbt`; the caller builds alone.
+    """Create or complete the schema `dbt`; the caller must be the only build.
 
     Raises:
-        ConfigurationError: when the schema is somebody else's.
+        ConfigurationError: when the schema belongs to somebody else.
     """
     schemas.complete(cursor, OWN)
 
@@ -137,7 +137,7 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 
 
 def last(cursor: Cursor, state: str | None = None) -> Build | None:
-    """The newest build, or the newest of those that ended in a state."""
+    """The newest build, or the newest one in that state."""
     cursor.execute(
         "select build_id, run_id, state, code, loads, coalesce(results -> 'results', '[]')"
         " from dbt.builds where %(state)s is null or state = %(state)s"
@@ -151,10 +151,10 @@ def last(cursor: Cursor, state: str | None = None) -> Build | None:
 def begin(
     cursor: Cursor, run_id: str | None, reason: str, code: str, loads: Mapping[str, int]
 ) -> int:
-    """Note that a build begins; the caller is alone, so a build still running is a dead one."""
+    """Record a new build. The caller must be the only build: others still running are dead."""
     cursor.execute(
         "update dbt.builds set state = 'abandoned', ended_at = clock_timestamp(),"
-        " error = 'the process that ran it ended without a word' where state = 'running'"
+        " error = 'the process died before recording a result' where state = 'running'"
     )
     cursor.execute(
         "insert into dbt.builds (run_id, state, reason, code, loads, is_recorded)"
@@ -165,7 +165,7 @@ def begin(
 
 
 def end(cursor: Cursor, build_id: int, state: str, error: str | None = None) -> None:
-    """Note how a build ended; one that is published stays so, whatever came after."""
+    """Record how a build ended; a published build stays published."""
     cursor.execute(
         "update dbt.builds set state = %s, error = %s, ended_at = clock_timestamp()"
         " where build_id = %s and state <> 'published'",
@@ -174,7 +174,7 @@ def end(cursor: Cursor, build_id: int, state: str, error: str | None = None) -> 
 
 
 def keep_artifacts(cursor: Cursor, build_id: int, results: Json, manifest: bytes) -> None:
-    """Keep what dbt left of a build."""
+    """Store dbt's artifacts of a build."""
     cursor.execute(
         "update dbt.builds set results = %s, manifest = %s where build_id = %s",
         [json.dumps(results), gzip.compress(manifest), build_id],
@@ -182,25 +182,25 @@ def keep_artifacts(cursor: Cursor, build_id: int, results: Json, manifest: bytes
 
 
 def keep_docs(cursor: Cursor, build_id: int, packed: bytes) -> None:
-    """Keep the documentation of what a build published, gzip."""
+    """Store the documentation of a build, gzip."""
     cursor.execute("update dbt.builds set docs = %s where build_id = %s", [packed, build_id])
 
 
 def docs_of(cursor: Cursor, build_id: int) -> bytes | None:
-    """The page that a build kept; None where it kept none, or not so long."""
+    """The documentation page of a build; None if it has none, or if it has expired."""
     cursor.execute("select docs from dbt.builds where build_id = %s", [build_id])
     row = cursor.fetchone()
     return gzip.decompress(row[0]) if row and row[0] else None
 
 
 def manifest_of(cursor: Cursor, build_id: int) -> Json:
-    """The manifest that dbt left of a build."""
+    """The manifest that dbt wrote for a build."""
     cursor.execute("select manifest from dbt.builds where build_id = %s", [build_id])
     return _unpacked(cursor.fetchall()[0][0])
 
 
 def published_manifest(cursor: Cursor) -> Json | None:
-    """The manifest of all that is published; None before the first time."""
+    """The manifest of everything published; None before the first publication."""
     cursor.execute(
         "select published_manifest from dbt.builds where published_manifest is not null"
         " order by build_id desc limit 1"
@@ -210,7 +210,7 @@ def published_manifest(cursor: Cursor) -> Json | None:
 
 
 def is_first_with_copies(cursor: Cursor) -> bool:
-    """Whether all that is published is of versions that did not copy incremental models."""
+    """Whether all published builds are of versions that did not copy incremental models."""
     cursor.execute(
         "select count(*) > 0 and not coalesce(bool_or(is_recorded), false)"
         " from dbt.builds where state = 'published'"
@@ -219,7 +219,7 @@ def is_first_with_copies(cursor: Cursor) -> bool:
 
 
 def unrecorded_manifests(cursor: Cursor) -> Iterator[Json]:
-    """What builds of earlier versions left, before the first that lists what it makes."""
+    """Manifests of builds of earlier versions, before the first that records its relations."""
     cursor.execute(
         "select build_id from dbt.builds"
         " where not exists (select from dbt.builds where is_recorded)"
@@ -243,10 +243,10 @@ def mark_published(
     built: Iterable[RawTable],
     left_out: Iterable[RawTable],
 ) -> None:
-    """Note that a build is published, and all that depends on the tables `built` up to date.
+    """Record that a build is published, and that all dependants of the `built` tables are current.
 
-    What depends on a table that was left out may depend on others too: such a table has to be built
-    when it is complete again, even if it did not change.
+    Forgets the mark of `left_out` tables, so that their dependants are rebuilt once the table is
+    complete again, even if it did not change: they may depend on other tables that did.
     """
     cursor.execute(
         "update dbt.builds set published_manifest = null where build_id < %s", [build_id]
@@ -267,5 +267,5 @@ def mark_published(
 
 
 def forget_artifacts(cursor: Cursor, keep_days: int) -> None:
-    """Drop what dbt left of builds that ended longer ago."""
+    """Delete the artifacts of builds that ended more than that many days ago."""
     cursor.execute(_FORGET, [keep_days])

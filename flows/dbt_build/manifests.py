@@ -1,4 +1,4 @@
-"""Manifests of dbt: where each model is to be read, and what is published of which version."""
+"""dbt's manifests: where each node is read from, and which version of it is published."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -9,15 +9,11 @@ from flows.errors import ConfigurationError
 Json = Mapping[str, Any]
 ManifestNode = Mapping[str, Any]
 
-_RELATIONS = (
-    "model",
-    "seed",
-    "snapshot",
-)  # what is built in the audit schemas and moved from there
+_RELATIONS = ("model", "seed", "snapshot")  # built in audit schemas, then moved
 
 
 def _in_production(node: ManifestNode, suffix: str) -> ManifestNode:
-    """The node as it is where it was published: without the suffix of its schema."""
+    """The node as published: without the suffix of its schema."""
     schema = str(node["schema"])
     name = node.get("relation_name")
     return {
@@ -34,9 +30,9 @@ def after_publishing(
     suffix: str,
     left_over: Mapping[str, ManifestNode],
 ) -> Json:
-    """The manifest of all that is published: what was built as it is now, the rest as it was.
+    """The manifest of everything published: built nodes as they are now, the others as before.
 
-    What was left out of the build stays as it was, or away; what is `left_over` stays.
+    Excluded nodes keep their published entry, if any; `left_over` nodes are kept.
     """
     before = old["nodes"] if old else {}
     nodes = {
@@ -48,7 +44,7 @@ def after_publishing(
 
 
 def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, ManifestNode]:
-    """What was published and has left the project, by its id; its relation may still be there."""
+    """Published nodes that left the project, by id; their relations may still exist."""
     places = {
         (node["schema"].removesuffix(suffix), node["alias"]) for node in new["nodes"].values()
     }
@@ -62,7 +58,7 @@ def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, Manif
 
 
 def relations(manifest: Json, built: Collection[str], suffix: str) -> list[Relation]:
-    """What a build made and where it goes."""
+    """The relations that a build made, and where to publish them."""
     return [
         _relation(node, suffix)
         for unique_id, node in manifest["nodes"].items()
@@ -73,17 +69,17 @@ def relations(manifest: Json, built: Collection[str], suffix: str) -> list[Relat
 def to_copy(
     new: Json, old: Json | None, selected: Collection[str], suffix: str, full_refresh: bool
 ) -> list[Relation]:
-    """What a build adds to, rather than making it from nothing.
+    """Relations to copy from their published schema before the build adds to them.
 
-    An incremental model adds to what a build published. A snapshot adds to whatever is there: what
-    replaces history must hold all of it.
+    Incremental models only if a build published them. Snapshots always, because the new version
+    must contain the whole history.
     """
     nodes = [node for unique_id, node in new["nodes"].items() if unique_id in selected]
     published = published_relations(old)
     incremental = [
         relation
         for node in nodes
-        if _is_incremental(node) and not _is_built_anew(node, full_refresh)
+        if _is_incremental(node) and not _is_full_refresh(node, full_refresh)
         if (relation := _relation(node, suffix)).published in published
     ]
     snapshots = [_relation(node, suffix) for node in nodes if node["resource_type"] == "snapshot"]
@@ -91,11 +87,11 @@ def to_copy(
 
 
 def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[RelationName]:
-    """The relations that dbt makes of the selected nodes; the rows of failed tests are some, too.
+    """The relations that dbt makes for the selected nodes, including tables of failed tests.
 
     Raises:
-        ConfigurationError: when one of them would not be where builds work, or would be published
-            among raw tables or our own.
+        ConfigurationError: when one would be outside of the audit schemas, or would be published
+            to a raw schema, `elt` or `dbt`.
     """
     nodes = manifest["nodes"]
     made = [nodes[each] for each in selected if each in nodes and _makes_a_relation(nodes[each])]
@@ -105,13 +101,13 @@ def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[Relati
 
 
 def published_relations(published: Json | None) -> set[RelationName]:
-    """The relations that builds published, and that no later one has forgotten."""
+    """The relations that builds published and that are still in the manifest."""
     nodes = published["nodes"].values() if published else ()
     return {RelationName(node["schema"], node["alias"]) for node in nodes if _is_moved(node)}
 
 
 def made_before(manifests: Iterable[Json], suffix: str) -> set[RelationName]:
-    """The relations of that suffix that builds of these manifests made or left."""
+    """The relations that builds with these manifests may have made in schemas with that suffix."""
     return {
         RelationName(node["schema"].removesuffix(suffix) + suffix, node["alias"])
         for manifest in manifests
@@ -129,13 +125,13 @@ def _refuse_wrong_schema(node: ManifestNode, suffix: str) -> None:
     if not schema.endswith(suffix):
         raise ConfigurationError(
             f"dbt would build {node['unique_id']} in schema {schema}, outside of *{suffix}, where "
-            "builds work. Give it a custom schema, and keep the macro generate_schema_name as it "
-            "is (dbt_project/macros)."
+            "builds work. Give it a custom schema, and do not change the macro "
+            "generate_schema_name (dbt_project/macros)."
         )
     if _is_reserved(schema.removesuffix(suffix)):
         raise ConfigurationError(
             f"dbt would build {node['unique_id']} for schema {schema.removesuffix(suffix)}, which "
-            "holds what loads and builds write. Give it another custom schema."
+            "is reserved for loads and builds. Give it another custom schema."
         )
 
 
@@ -156,14 +152,14 @@ def _is_incremental(node: ManifestNode) -> bool:
     return bool(node["config"]["materialized"] == "incremental")
 
 
-def _is_built_anew(node: ManifestNode, full_refresh: bool) -> bool:
-    """Whether dbt builds an incremental model from all rows; its own setting comes first."""
+def _is_full_refresh(node: ManifestNode, full_refresh: bool) -> bool:
+    """Whether dbt builds an incremental model from all rows; the model's setting wins."""
     own = node["config"].get("full_refresh")
     return full_refresh if own is None else bool(own)
 
 
 def to_resume(published: Json | None, audited: Json, done: set[str]) -> Json:
-    """A state in which what an earlier attempt built is read where that attempt built it."""
+    """A state manifest that makes dbt read the nodes an earlier attempt built from its schemas."""
     before = published["nodes"] if published else {}
     built = {unique_id: audited["nodes"][unique_id] for unique_id in done & audited["nodes"].keys()}
     return {**audited, "nodes": {**before, **built}}

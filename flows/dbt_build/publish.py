@@ -1,9 +1,8 @@
-"""Moving what was built and tested in the audit schemas to where consumers read it.
+"""Publish: move the relations that were built and tested from audit to published schemas.
 
-All of it in the caller's transaction: a consumer sees every relation as it was before, or every one
-as it is after. Grants, comments, indexes, triggers and policies made by hand, and views that read
-what is replaced stay.
-What no build published is not replaced.
+All in the caller's transaction: a reader sees all relations as before, or all as after. Keeps
+grants, comments, indexes, triggers and policies made by hand, and views that read a replaced
+relation. Never replaces a relation that no build published.
 """
 
 import re
@@ -19,9 +18,9 @@ from flows.postgres import locks, schemas
 from flows.postgres.dependent_views import without_dependent_views
 from flows.postgres.grants import KINDS, Attachments, Grant, attach, attachments_of
 
-AUDIT = "__audit"  # what the schemas end with in which a build is tested
+AUDIT = "__audit"  # suffix of the schemas in which builds are tested
 LOCK_TIMEOUT_SECONDS = 30
-SCHEMA = "dbt"  # of what is noted of builds
+SCHEMA = "dbt"  # holds the records of builds
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
 _DEFAULT_GRANTS = """
 select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
@@ -44,7 +43,6 @@ class RelationName(NamedTuple):
 
     @property
     def quoted(self) -> sql.Identifier:
-        """As a statement has it."""
         return sql.Identifier(self.schema, self.relation)
 
 
@@ -72,10 +70,10 @@ class _Old:
 def refuse_others(
     cursor: Cursor, relations: Iterable[Relation], ours: Collection[RelationName]
 ) -> None:
-    """Refuse to replace what is not among `ours`, the relations that builds published.
+    """Refuse to replace relations that are not in `ours`, those that builds published.
 
     Raises:
-        ConfigurationError: when such a relation is where one of these is to be published.
+        ConfigurationError: when another relation has the name of one to publish.
     """
     others = [
         relation.published
@@ -83,20 +81,22 @@ def refuse_others(
         if relation.published not in ours and exists(cursor, relation.published)
     ]
     if others:
-        listed = ", ".join(f"{name.schema}.{name.relation}" for name in others)
+        names = ", ".join(f"{name.schema}.{name.relation}" for name in others)
         raise ConfigurationError(
-            f"Nothing is published: no build made {listed}, so no build replaces it. Rename or "
+            f"Nothing is published: no build made {names}, so no build replaces it. Rename or "
             "drop it, or name it in the parameter `replace` of one run of `transform`."
         )
 
 
 def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[RelationName]) -> None:
-    """Move all relations to their place, in the caller's transaction; replace `ours` alone.
+    """Move all relations to their published schemas, in the caller's transaction.
+
+    Replaces only relations in `ours`.
 
     Raises:
-        ConfigurationError: when a view of a consumer's would not survive, or what is to be replaced
-            is not ours; nothing is moved then.
-        UnavailableError: when a consumer's transaction holds one of them for too long.
+        ConfigurationError: when a consumer's object can't be kept, or a relation to replace is not
+            in `ours`; nothing is moved then.
+        UnavailableError: when a consumer's transaction locks one of them for too long.
     """
     cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
     for schema in {relation.published.schema for relation in relations}:
@@ -112,7 +112,7 @@ def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Rela
     except errors.LockNotAvailable as error:
         cursor.execute("rollback to savepoint before_publish")
         raise UnavailableError(
-            f"Nothing is published: for {LOCK_TIMEOUT_SECONDS} s, a mart was held by "
+            f"Nothing is published: for {LOCK_TIMEOUT_SECONDS} s, a lock on a mart was held by "
             f"{locks.holders(cursor, places, readers=True)}"
         ) from error
     except (
@@ -121,14 +121,14 @@ def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Rela
         errors.DependentObjectsStillExist,
     ) as error:
         raise ConfigurationError(
-            "Nothing is published: something of a consumer's depends on what would be replaced, "
-            f"and can't be kept. Change it or drop it, then run this again. Postgres says: {error}"
+            "Nothing is published: a consumer's object depends on a relation to be replaced, and "
+            f"can't be kept. Change or drop it, then run this again. Postgres reports: {error}"
         ) from error
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            "Nothing is published: this role may not replace what is there, or a view on it that "
-            "is another role's. Grant it that role (docs/transform.md), then run this again. "
-            f"Postgres says: {error}"
+            "Nothing is published: this role may not replace a relation, or a view on it, that "
+            "another role owns. Grant it that role (docs/transform.md), then run this again. "
+            f"Postgres reports: {error}"
         ) from error
 
 
@@ -162,7 +162,7 @@ def _old(cursor: Cursor, name: RelationName) -> _Old | None:
 
 
 def drop(cursor: Cursor, name: RelationName) -> None:
-    """Drop a relation, of whatever kind, if it is there; nothing that depends on it."""
+    """Drop a relation of any kind, if it exists; never what depends on it."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     if row := cursor.fetchone():
         cursor.execute(sql.SQL("drop {} {}").format(sql.SQL(KINDS[row[0]]), name.quoted))
@@ -174,7 +174,7 @@ def _move(cursor: Cursor, name: RelationName, schema: str) -> None:
 
 
 def _add_missing_indexes(cursor: Cursor, name: RelationName, definitions: Sequence[str]) -> None:
-    """Make the indexes again that were there and are not: those that dbt did not make."""
+    """Recreate the indexes that dbt did not create."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     [(_, oid)] = cursor.fetchall()
     cursor.execute(_INDEXES, [oid])

@@ -1,7 +1,7 @@
-"""Copies of what is published, for models that add to their own table: incremental ones, snapshots.
+"""Copies of published tables, for incremental models and snapshots.
 
-dbt adds to the copy, which replaces the published table once it has passed its tests. So a build
-begins with what readers see, and a build that fails leaves nothing for the next one.
+dbt adds to the copy, which replaces the published table once its tests have passed. So each build
+starts from the published rows, and a failed build leaves no rows for the next one.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from flows.dbt_build.publish import Relation, RelationName
 _TABLE = """
 select oid, relpersistence = 'u' from pg_class where oid = to_regclass(%s) and relkind = 'r'
 """
-# Indexes and constraints keep their names: `create index if not exists` in a hook counts on it.
+# Indexes and constraints keep their names: `create index if not exists` in hooks relies on it.
 _CREATE = "create {} table {} (like {} including all excluding indexes)"
 _COLUMNS = """
 select attname, attidentity <> '' from pg_attribute
@@ -22,7 +22,7 @@ where attrelid = %s and attnum > 0 and not attisdropped and attgenerated = ''
 order by attnum
 """
 _INSERT = "insert into {copy} ({columns}) overriding system value select {columns} from {published}"
-_GO_ON_COUNTING = """
+_CONTINUE_SEQUENCE = """
 select setval(
     pg_get_serial_sequence({copy}, {column}),
     nextval(pg_get_serial_sequence({published}, {column})),
@@ -57,8 +57,8 @@ order by indexrelid
 
 
 def copy_published(cursor: Cursor, relations: Iterable[Relation]) -> None:
-    """Copy each published table to where dbt adds to it; what is not published has no copy."""
-    cursor.execute("set local row_security = off")  # a policy fails the copy, and hides no row
+    """Copy each published table to its audit schema; skip relations not yet published."""
+    cursor.execute("set local row_security = off")  # a policy fails the copy instead of hiding rows
     for relation in relations:
         cursor.execute(_TABLE, [relation.published.quoted.as_string(cursor)])
         if row := cursor.fetchone():
@@ -79,15 +79,15 @@ def _fill(cursor: Cursor, relation: Relation, oid: int) -> None:
     cursor.execute(_COLUMNS, [oid])
     columns = cursor.fetchall()
     names = {"copy": relation.audited.quoted, "published": relation.published.quoted}
-    listed = sql.SQL(", ").join(sql.Identifier(column) for column, _ in columns)
-    cursor.execute(sql.SQL(_INSERT).format(**names, columns=listed))
+    column_list = sql.SQL(", ").join(sql.Identifier(column) for column, _ in columns)
+    cursor.execute(sql.SQL(_INSERT).format(**names, columns=column_list))
     texts = {key: sql.Literal(name.as_string(cursor)) for key, name in names.items()}
     for column in [column for column, is_identity in columns if is_identity]:
-        cursor.execute(sql.SQL(_GO_ON_COUNTING).format(**texts, column=sql.Literal(column)))
+        cursor.execute(sql.SQL(_CONTINUE_SEQUENCE).format(**texts, column=sql.Literal(column)))
 
 
 def _index(cursor: Cursor, copy: RelationName, oid: int) -> None:
-    """Make the indexes and the constraints behind them, once the rows are there."""
+    """Create the indexes and their constraints, after the rows are inserted."""
     cursor.execute(_CONSTRAINTS, [oid])
     for name, definition in cursor.fetchall():
         statement = sql.SQL("alter table {} add constraint {} {}")

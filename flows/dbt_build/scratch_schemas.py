@@ -1,8 +1,8 @@
-"""Schemas in which dbt builds before anything is published: audit schemas, and those of trials.
+"""Schemas in which dbt builds before anything is published: audit and trial schemas.
 
-A schema is ours when it holds the table `RECORD`, which is created with it. That table lists the
-relations that builds make there. Only those are dropped, and never with `cascade`: a relation that
-somebody else put there stays, and so does a view that reads one of ours.
+A schema is ours if it contains the table `RECORD`, which is created with it. That table lists the
+relations that builds make there. Only those are dropped, and never with `cascade`: relations that
+somebody else put there are kept, and so are views that read one of ours.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -50,23 +50,23 @@ where relation not in (
 
 
 def own_schemas(cursor: Cursor, suffix: str) -> list[str]:
-    """The schemas of that suffix that builds created."""
+    """The schemas with that suffix that builds created."""
     cursor.execute(_OWN, {"record": RECORD, "suffix": suffix})
     return [schema for (schema,) in cursor]
 
 
 def others_schemas(cursor: Cursor, suffix: str) -> list[str]:
-    """The schemas of that suffix that no build created."""
+    """The schemas with that suffix that no build created."""
     cursor.execute(_OTHERS, {"suffix": suffix, "own": own_schemas(cursor, suffix)})
     return [schema for (schema,) in cursor]
 
 
 def prepare(cursor: Cursor, relations: Iterable[RelationName]) -> None:
-    """Create the schemas that dbt needs for these relations, and record what it will make there.
+    """Create the schemas that dbt needs for these relations, and record the relations.
 
     Raises:
-        ConfigurationError: when a schema or a relation of such a name is there, and not ours: dbt
-            would replace it; or when a schema's name is too long.
+        ConfigurationError: when a schema or relation of that name exists and is not ours (dbt would
+            replace it), or when a schema's name is too long.
     """
     for schema, names in groupby(sorted(relations), key=lambda name: name.schema):
         check_length("The schema", schema)
@@ -81,30 +81,32 @@ def prepare(cursor: Cursor, relations: Iterable[RelationName]) -> None:
 
 
 def adopt(cursor: Cursor, relations: Collection[RelationName]) -> None:
-    """Record what earlier versions made without a record; all else in these schemas stays unknown.
+    """Record relations that earlier versions made without a record; others stay unknown.
 
-    Schemas that are not there, or belong to a role that this one does not have, are left alone.
+    Skips schemas that do not exist, or that belong to a role this one is not a member of.
     """
     for schema in sorted({name.schema for name in relations}):
         if _may_adopt(cursor, schema):
             _create_record(cursor, schema)
             made = {name.relation for name in relations if name.schema == schema}
-            _remember(cursor, schema, [each for each, _ in _there(cursor, schema) if each in made])
+            _remember(
+                cursor, schema, [each for each, _ in _relations(cursor, schema) if each in made]
+            )
 
 
 def drop_leftovers(
     cursor: Cursor, suffix: str, only: Collection[RelationName] | None = None
 ) -> None:
-    """Drop what earlier builds left in our schemas of that suffix; of it, `only` some.
+    """Drop leftovers of earlier builds from our schemas with that suffix; if given, `only` those.
 
     Raises:
-        ConfigurationError: when something else depends on it.
+        ConfigurationError: when something else depends on them.
     """
     own = own_schemas(cursor, suffix)
     made = [
         RelationName(schema, relation)
         for schema in own
-        for relation, is_ours in _there(cursor, schema)
+        for relation, is_ours in _relations(cursor, schema)
         if is_ours
     ]
     _drop_all(cursor, [name for name in made if only is None or name in only])
@@ -112,26 +114,26 @@ def drop_leftovers(
 
 
 def unknown(cursor: Cursor, suffix: str) -> list[RelationName]:
-    """The relations in our schemas that no build made, or that are another role's now."""
+    """The relations in our schemas that no build made, or that another role owns now."""
     return [
         RelationName(schema, relation)
         for schema in own_schemas(cursor, suffix)
-        for relation, is_ours in _there(cursor, schema)
+        for relation, is_ours in _relations(cursor, schema)
         if not is_ours
     ]
 
 
 def drop_schemas(cursor: Cursor, suffix: str) -> None:
-    """Drop our schemas of that suffix with what builds made there.
+    """Drop our schemas with that suffix, and the relations that builds made there.
 
     Raises:
-        ConfigurationError: when one holds something else, or something else depends on it.
+        ConfigurationError: when one contains something else, or something else depends on it.
     """
     drop_leftovers(cursor, suffix)
     if others := unknown(cursor, suffix):
         raise ConfigurationError(
-            f"These were not made by a build and are not dropped, nor is their schema: "
-            f"{_listed(others)}. Move or drop them, then run this again."
+            f"Not made by a build, so neither these nor their schema are dropped: "
+            f"{_join_names(others)}. Move or drop them, then run this again."
         )
     for schema in own_schemas(cursor, suffix):
         drop(cursor, RelationName(schema, RECORD))
@@ -139,37 +141,37 @@ def drop_schemas(cursor: Cursor, suffix: str) -> None:
             cursor.execute(sql.SQL("drop schema {}").format(sql.Identifier(schema)))
         except errors.DependentObjectsStillExist as error:
             raise ConfigurationError(
-                f"Schema {schema} holds what no build made, and is not dropped: "
-                f"{error.diag.message_detail}. Move or drop that, then run this again."
+                f"Schema {schema} is not dropped, because it contains objects that no build made: "
+                f"{error.diag.message_detail}. Move or drop them, then run this again."
             ) from error
 
 
 def forget_missing(cursor: Cursor, own: Iterable[str]) -> None:
-    """Remove from the record what is no longer there: dropped, or moved to where it is read."""
+    """Remove relations from the record that were dropped or published."""
     for schema in own:
         cursor.execute(sql.SQL(_FORGET).format(record=_record(schema)), [schema])
 
 
 def _drop_all(cursor: Cursor, relations: Sequence[RelationName]) -> None:
-    """Drop relations in the order that their dependencies on each other allow.
+    """Drop relations in the order of their dependencies.
 
     Raises:
         ConfigurationError: when something else depends on one of them; none is dropped then.
     """
     waiting = list(relations)
     while waiting:
-        refused = {name: why for name in waiting if (why := _refusal(cursor, name))}
+        refused = {name: why for name in waiting if (why := _try_drop(cursor, name))}
         if len(refused) == len(waiting):
             reasons = "; ".join(refused.values())
             raise ConfigurationError(
-                "What an earlier build left can't be dropped, because something else depends on "
-                f"it: {reasons}. Drop or change that, then run this again."
+                "Leftovers of an earlier build can't be dropped, because something else depends on "
+                f"them: {reasons}. Drop or change that, then run this again."
             )
         waiting = list(refused)
 
 
-def _refusal(cursor: Cursor, name: RelationName) -> str | None:
-    """Drop a relation; what depends on it, where that keeps it from being dropped."""
+def _try_drop(cursor: Cursor, name: RelationName) -> str | None:
+    """Drop a relation; if a dependant prevents it, return Postgres's description of that."""
     cursor.execute("savepoint dropping")
     try:
         drop(cursor, name)
@@ -194,8 +196,8 @@ def _remember(cursor: Cursor, schema: str, relations: Sequence[str]) -> None:
     cursor.execute(sql.SQL(statement).format(_record(schema)), [list(relations)])
 
 
-def _there(cursor: Cursor, schema: str) -> list[tuple[str, bool]]:
-    """The relations in one of our schemas, newest first, and whether each is ours."""
+def _relations(cursor: Cursor, schema: str) -> list[tuple[str, bool]]:
+    """The relations in one of our schemas, newest first, and whether a build made each."""
     statement = sql.SQL(_RELATIONS).format(record=_record(schema))
     cursor.execute(statement, [schema, RECORD, list(KINDS)])
     return [(relation, is_ours) for relation, is_ours in cursor]
@@ -213,7 +215,7 @@ def _may_adopt(cursor: Cursor, schema: str) -> bool:
 def _refuse_others_schema(cursor: Cursor, schema: str) -> None:
     if schema not in own_schemas(cursor, schema):
         raise ConfigurationError(
-            f"Schema {schema} is there already and no build of this role created it, so nothing "
+            f"Schema {schema} already exists and no build of this role created it, so nothing "
             "is built in it. Rename it, or drop it if nobody needs it; then run this again."
         )
 
@@ -221,15 +223,15 @@ def _refuse_others_schema(cursor: Cursor, schema: str) -> None:
 def _refuse_others_relations(cursor: Cursor, schema: str, wanted: Collection[str]) -> None:
     others = [
         RelationName(schema, relation)
-        for relation, is_ours in _there(cursor, schema)
+        for relation, is_ours in _relations(cursor, schema)
         if relation in wanted and not is_ours
     ]
     if others:
         raise ConfigurationError(
-            f"dbt would replace what no build of this role made: {_listed(others)}. Move it to "
-            "another schema, or drop it if nobody needs it; then run this again."
+            f"dbt would replace relations that no build of this role made: {_join_names(others)}. "
+            "Move them to another schema, or drop them if nobody needs them; then run this again."
         )
 
 
-def _listed(names: Iterable[RelationName]) -> str:
+def _join_names(names: Iterable[RelationName]) -> str:
     return ", ".join(f"{name.schema}.{name.relation}" for name in names)

@@ -1,6 +1,6 @@
-"""What a build builds, and why: read from what the loads changed and what was built before.
+"""Selects what a build builds, and why, from the changes of loads and from earlier builds.
 
-Pure: knows dbt's selectors and nothing of how they are run.
+Pure: knows dbt's selectors, but not how dbt is run.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.dbt_build.history import Build, RawTable
 
-LEDGER = "source:elt+"  # every load changes it: it is part of every build, and no cause of one
+LEDGER = "source:elt+"  # every load changes it: part of every build, never the reason for one
 CHANGED_CODE = "state:modified+"
 DONE = ("success", "pass", "warn", "no-op")
 _NO_CODE = ("target", "logs", "dbt_packages")
@@ -21,12 +21,12 @@ class Selection:
     """What one build builds.
 
     Attributes:
-        built: the raw tables all of whose descendants are up to date once it is published.
-        left_out: raw tables that are not there in full; nothing that depends on them is built.
-        select: dbt's selectors; none of them means everything.
+        built: raw tables whose descendants are all up to date once the build is published.
+        left_out: incomplete raw tables; nothing that depends on them is built.
+        select: dbt's selectors; empty means everything.
         reason: a sentence for people.
-        full_refresh: build incremental models anew from all rows.
-        resumes: the failed build whose failed and skipped nodes alone are built.
+        full_refresh: rebuild incremental models from all rows.
+        resumes: the failed build of which only the failed and skipped nodes are built.
     """
 
     built: tuple[RawTable, ...]
@@ -37,14 +37,14 @@ class Selection:
     resumes: Build | None = None
 
     def nodes(self) -> list[str]:
-        """The selected nodes as arguments of any dbt command."""
+        """Arguments that select the nodes, for any dbt command."""
         arguments = ["--select", *self.select] if self.select else []
         if self.left_out:
             arguments += ["--exclude", *(_descendants(table) for table in self.left_out)]
         return arguments
 
     def arguments(self) -> list[str]:
-        """The selection as arguments of `dbt build`."""
+        """Arguments of `dbt build`."""
         return [*self.nodes(), *(["--full-refresh"] if self.full_refresh else [])]
 
 
@@ -56,29 +56,30 @@ def select(
     only_stale: bool,
     full_refresh: bool,
 ) -> Selection | None:
-    """What to build now; None when that is nothing (`why_nothing`).
+    """What to build now; None when there is nothing to build (`why_nothing`).
 
     Args:
         tables: every raw table that a source declares.
-        code: the checksum of the dbt project as it is.
+        code: the checksum of the current dbt project.
         published: the last build that was published.
-        failed: the last build, where it failed and may be resumed.
-        only_stale: build what changed since it was published, and no more.
-        full_refresh: build everything anew, incremental models from all rows.
+        failed: the last build, if it failed and may be resumed.
+        only_stale: build only what changed since it was published.
+        full_refresh: build everything, incremental models from all rows.
     """
     complete = tuple(table for table in tables if table.is_complete)
     left_out = tuple(table for table in tables if not table.is_complete)
     if not complete:
         return None
-    if failed and not full_refresh and _is_the_same(failed, tables, code):
-        resumed = _resumed(failed, complete, left_out)
+    if failed and not full_refresh and _is_unchanged(failed, tables, code):
+        resumed = _resume(failed, complete, left_out)
         if resumed:
             return resumed
     if published is None:
         return Selection(complete, left_out, (), "Everything: nothing is published yet.")
     if full_refresh or not only_stale:
-        anew = _why_anew(complete, published.code != code, full_refresh)
-        return Selection(complete, left_out, (), f"Everything: as asked{anew}.", bool(anew))
+        why_full = _why_full_refresh(complete, published.code != code, full_refresh)
+        reason = f"Everything: as requested{why_full}."
+        return Selection(complete, left_out, (), reason, bool(why_full))
     return _stale(complete, left_out, published.code != code)
 
 
@@ -94,46 +95,48 @@ def _stale(
 ) -> Selection | None:
     stale = tuple(table for table in complete if table.is_stale)
     causes = ["the dbt project"] if has_new_code else []
-    causes += [_named(stale)] if stale else []
+    causes += [_join_names(stale)] if stale else []
     if not causes:
         return None
-    anew = _why_anew(stale, has_new_code)
+    why_full = _why_full_refresh(stale, has_new_code)
     selectors = [_descendants(table) for table in stale]
     selectors += [CHANGED_CODE] if has_new_code else []
-    reason = f"What changed: {' and '.join(causes)}"
-    return Selection(stale, left_out, (LEDGER, *selectors), f"{reason}{anew}.", bool(anew))
+    reason = f"Changed: {' and '.join(causes)}{why_full}."
+    return Selection(stale, left_out, (LEDGER, *selectors), reason, bool(why_full))
 
 
-def _why_anew(tables: Iterable[RawTable], has_new_code: bool, asked: bool = False) -> str:
-    """Why incremental models can't go on from the rows they have; empty when they can."""
-    reshaped = _named(table for table in tables if table.is_reshaped)
-    if asked:
-        return ", all rows anew"
+def _why_full_refresh(
+    tables: Iterable[RawTable], has_new_code: bool, is_requested: bool = False
+) -> str:
+    """Why incremental models must be rebuilt from all rows; empty when they need not."""
+    reshaped = _join_names(table for table in tables if table.is_reshaped)
+    if is_requested:
+        return ", from all rows"
     if reshaped:
-        return f", all rows anew: {reshaped} lost rows, changed its columns or was left out before"
-    return ", all rows anew: the models may differ" if has_new_code else ""
+        return f", from all rows: {reshaped} lost rows, changed columns or was excluded before"
+    return ", from all rows: the models may differ" if has_new_code else ""
 
 
-def _is_the_same(build: Build, tables: Iterable[RawTable], code: str) -> bool:
-    """Whether a build of now would read what that one read, with the same code."""
+def _is_unchanged(build: Build, tables: Iterable[RawTable], code: str) -> bool:
+    """Whether neither the code nor the raw tables changed since that build."""
     return build.code == code and build.loads == loads_of(tables)
 
 
-def _resumed(
+def _resume(
     failed: Build, complete: tuple[RawTable, ...], left_out: tuple[RawTable, ...]
 ) -> Selection | None:
-    """What failed and what was skipped; None when dbt had built nothing, or all of it."""
-    left = [node["unique_id"] for node in failed.results if node["status"] not in DONE]
-    if not left or len(left) == len(failed.results):
+    """The failed and skipped nodes; None when the build completed no node, or all of them."""
+    remaining = [node["unique_id"] for node in failed.results if node["status"] not in DONE]
+    if not remaining or len(remaining) == len(failed.results):
         return None
-    reason = f"Build {failed.build_id} failed: its failed and skipped nodes again."
-    names = tuple(sorted(unique_id.split(".")[2] for unique_id in left))
+    reason = f"Build {failed.build_id} failed: building its failed and skipped nodes again."
+    names = tuple(sorted(unique_id.split(".")[2] for unique_id in remaining))
     built = tuple(table for table in complete if table.is_stale)
     return Selection(built, left_out, names, reason, resumes=failed)
 
 
 def loads_of(tables: Iterable[RawTable]) -> Mapping[str, int]:
-    """The last load that changed each table that is there in full, by the table's name."""
+    """The last load that changed each complete table, by the table's name."""
     return {str(table): table.load_id for table in tables if table.is_complete}
 
 
@@ -141,12 +144,12 @@ def _descendants(table: RawTable) -> str:
     return f"source:{table}+"
 
 
-def _named(tables: Iterable[RawTable]) -> str:
+def _join_names(tables: Iterable[RawTable]) -> str:
     return ", ".join(map(str, tables))
 
 
 def checksum(project: Path) -> str:
-    """A checksum of all that makes up a dbt project, and not of what dbt wrote there."""
+    """A checksum of a dbt project's files, without those that dbt wrote."""
     digest = hashlib.sha256()
     for file in sorted(project.rglob("*")):
         name = file.relative_to(project)

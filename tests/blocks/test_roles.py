@@ -340,7 +340,7 @@ def test_psql_runs_the_file_and_does_all_of_it_or_nothing(database: URL, query: 
     assert query("select has_schema_privilege('reporter', 'marts', 'usage')") == [(True,)]
 
 
-def test_a_role_of_somebody_elses_is_refused_until_its_owner_says_that_it_is_meant(
+def test_somebody_elses_role_is_refused_until_its_owner_confirms_it(
     database: URL, query: Query
 ) -> None:
     """It would no longer have the rights that it inherits."""

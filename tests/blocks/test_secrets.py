@@ -39,7 +39,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asking Prefect: a laptop needs no server for that."""
+    """Without a request to Prefect: a laptop needs no server for it."""
     monkeypatch.setattr(secrets, "Secret", None)
     monkeypatch.setenv("SHOP_TOKEN", "from here")
     assert secrets.read("shop-token") == "from here"
@@ -89,7 +89,7 @@ def test_a_missing_secret_is_a_refused_login_that_names_both_remedies(name: str)
     with pytest.raises(RefusedLoginError) as failure:
         secrets.read(name)
     said = str(failure.value)
-    assert f"The secret {name!r} is missing. Set MISSING_TOKEN, or keep it in Prefect" in said
+    assert f"The secret {name!r} is missing. Set MISSING_TOKEN, or store it in Prefect" in said
     assert "`python -m blocks.secrets`" in said
 
 

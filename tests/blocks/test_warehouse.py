@@ -34,7 +34,7 @@ def users() -> list[str | None]:
 
 @pytest.mark.usefixtures("stack")
 def test_dbt_logs_in_as_the_loads_do_where_there_is_no_other_login() -> None:
-    """Also where there was one before."""
+    """Even if there was one before."""
     both = {URL_VARIABLE: "postgresql://a@h/d", TRANSFORMER_URL_VARIABLE: "postgresql://b@h/d"}
     assert warehouse.save(both) == [BLOCK, TRANSFORMER_BLOCK]
     assert users() == ["a", "b"]
@@ -135,7 +135,7 @@ def test_an_error_in_a_transaction_does_not_show_the_password(with_password: War
 )
 @pytest.mark.usefixtures("stack")
 def test_the_password_is_hidden_as_soon_as_the_url_is_read(url: str) -> None:
-    """Also where the URL is refused."""
+    """Even if the URL is refused."""
     with contextlib.suppress(ConfigurationError):
         warehouse.save({URL_VARIABLE: url})
     assert redact(f"{PASSWORD}, {QUOTED}") == "***, ***"
@@ -150,7 +150,7 @@ def test_the_password_that_libpq_finds_for_itself_is_hidden(
 
 
 def test_a_password_that_is_the_name_of_something_does_not_hide_that_name(database: URL) -> None:
-    """Every error says which user and database; and this password is no secret."""
+    """Every error names the user and database, so this password is not a secret."""
     for name in (database.username, database.database):
         Warehouse(database.set(password=name))
         assert redact(f"refused {name}") == f"refused {name}"

@@ -207,7 +207,7 @@ def test_a_schema_that_no_trial_made_is_not_built_in(
     model = project / DIM
     model.write_text(f"{model.read_text()}\n-- changed\n")
     assert main(["--name", "pr_7"]) == 1
-    assert "FAILED: Schema marts__pr_7 is there already" in capsys.readouterr().out
+    assert "FAILED: Schema marts__pr_7 already exists" in capsys.readouterr().out
     assert query("select mine from marts__pr_7.dim_customers") == [(1,)]
 
 

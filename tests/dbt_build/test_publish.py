@@ -140,7 +140,7 @@ def test_a_policy_stays_and_one_that_can_not_stops_it_all(
         ("(version = 'new'::text)",)
     ]
     query("create table marts__audit.facts as select 3 as id")
-    with pytest.raises(ConfigurationError, match="something of a consumer's"):
+    with pytest.raises(ConfigurationError, match="a consumer's object depends on"):
         run(connection, FACTS, REPORT)
 
 
@@ -172,7 +172,7 @@ def test_what_is_new_gets_the_default_grants_of_its_schema(
 def test_a_view_that_would_not_survive_stops_it_all(connection: Connection, query: Query) -> None:
     query("create view public.mine as select id from marts.facts")
     query("alter table marts__audit.facts drop column id")
-    with pytest.raises(ConfigurationError, match="something of a consumer's"):
+    with pytest.raises(ConfigurationError, match="a consumer's object depends on"):
         run(connection, FACTS, REPORT)
     assert query("select * from marts.report") == [("old",)]
     assert query("select * from public.mine") == [(1,)]
@@ -204,7 +204,7 @@ def test_what_no_build_published_is_not_replaced(connection: Connection, query: 
 
 
 @pytest.mark.usefixtures("schemas")
-def test_a_reader_that_does_not_let_go_is_told_of(
+def test_a_reader_that_keeps_its_lock_is_named(
     connection: Connection,
     query: Query,
     database: URL,

@@ -85,7 +85,7 @@ def test_a_schema_whose_suffix_postgres_would_cut_is_refused(cursor: Cursor, que
 
 def test_a_schema_that_no_build_created_is_not_built_in(cursor: Cursor, query: Query) -> None:
     query("create schema marts__audit")
-    with pytest.raises(ConfigurationError, match="Schema marts__audit is there already"):
+    with pytest.raises(ConfigurationError, match="Schema marts__audit already exists"):
         scratch_schemas.prepare(cursor, [FACTS])
 
 
@@ -102,9 +102,7 @@ def test_a_table_in_our_schema_that_dbt_would_replace_is_refused(
 
 
 @pytest.mark.usefixtures("built")
-def test_what_was_published_from_a_schema_is_no_longer_of_its_record(
-    cursor: Cursor, query: Query
-) -> None:
+def test_published_relations_leave_the_record_of_their_schema(cursor: Cursor, query: Query) -> None:
     query("drop view marts__audit.report")
     query("alter table marts__audit.facts set schema public")
     scratch_schemas.forget_missing(cursor, ["marts__audit"])

@@ -1,4 +1,4 @@
-"""Which models and snapshots of this project dbt builds after which change: dbt itself is asked."""
+"""Which models and snapshots dbt builds after which change, according to dbt itself."""
 
 import shutil
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ PUBLISHED = Build(1, None, "published", "same", loads_of(BUILT), [])
 
 
 def after(*stale: str, missing: Sequence[str] = (), code: str = "same") -> Selection:
-    """What is selected when these tables have changed, and those are not there in full."""
+    """The selection after changes to some tables, while others are incomplete."""
     tables = [
         replace(table, is_stale=str(table) in stale, is_complete=str(table) not in missing)
         for table in BUILT
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Selection, set[str]]] = {
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """What dbt would build in each case, by its own word; one model differs from the state's."""
+    """What dbt would build in each case; one model differs from the state manifest."""
     folder = tmp_path_factory.mktemp("dbt")
     project, state = folder / "dbt_project", folder / "state"
     shutil.copytree(PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
@@ -87,7 +87,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 
 
 def listed_in(project: Path, target: Path, wanted: Sequence[Sequence[str]]) -> list[set[str]]:
-    """The names that `dbt ls` says, one set for each of its arguments."""
+    """The names that `dbt ls` lists, one set per list of arguments."""
     kinds = ["--resource-type", "model", "--resource-type", "snapshot"]
     where = ["--project-dir", str(project), "--profiles-dir", str(project)]
     listing = ["ls", "--output", "name", *kinds, *where, "--target-path", str(target)]

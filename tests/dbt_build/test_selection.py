@@ -74,7 +74,7 @@ def test_what_is_built_after_which_change(
 
 def test_all_is_built_when_asked_for() -> None:
     asked = select(TABLES, "same", published(), None, only_stale=False, full_refresh=False)
-    assert asked == Selection((ORDERS, SHIPPERS), (), (), "Everything: as asked.")
+    assert asked == Selection((ORDERS, SHIPPERS), (), (), "Everything: as requested.")
     anew = select(TABLES, "same", published(), failed(), only_stale=True, full_refresh=True)
     assert anew is not None
     assert anew.arguments() == ["--full-refresh"]

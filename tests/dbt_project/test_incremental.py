@@ -55,7 +55,7 @@ def places(query: Query) -> dict[tuple, tuple]:
 def test_it_ends_as_a_full_refresh_would_and_rewrites_only_what_changed(
     dbt: Dbt, query: Query
 ) -> None:
-    """Also where a load that began before the last build commits after it."""
+    """Even if a load that began before the last build commits after it."""
     before = places(query)
     for loaded in (
         ("London", "1996-07-02", -5, "2026-02-02 06:00+00"),  # corrected

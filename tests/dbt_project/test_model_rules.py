@@ -28,7 +28,7 @@ def layer(sql_file: Path) -> str:
 
 
 def read_properties(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """What the YAML files say of each model, or other kind of thing, by its name."""
+    """The YAML properties of each model, or of another kind of node, by name."""
     return {
         item["name"]: item
         for yaml_file in folder.rglob("*.yml")

@@ -266,7 +266,7 @@ def test_what_a_retry_may_mend_is_tried_again_and_an_incident_is_told_once(
         runs = notify_runs(server, 3)
         assert len(runs) == 3
         assert all(run.state.is_completed() for run in runs), [run.state for run in runs]
-        assert sum(run.state.message == "nothing to tell" for run in runs) == 1
+        assert sum(run.state.message == "nothing to report" for run in runs) == 1
         assert len(arrived.messages) == 4
         assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages[2:])
 

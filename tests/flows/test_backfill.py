@@ -31,7 +31,7 @@ WINDOWS = [
 
 
 def run(**parameters: Any) -> State[Any]:
-    """Run `backfill` without its build, unless asked for."""
+    """Run `backfill`, by default without its build."""
     state: State[Any] = backfill(**{**RANGE, "transform": False, **parameters}, return_state=True)
     return state
 
@@ -40,7 +40,7 @@ def run(**parameters: Any) -> State[Any]:
 def weather(
     stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Callable[[], Answer | None]]:
-    """The sample weather behind a proxy; what is put in here by first day is asked before."""
+    """The sample weather behind a proxy; handlers put in here by first day take precedence."""
     base = stack.environment["OPEN_METEO_BASE_URL"]
     first: dict[str, Callable[[], Answer | None]] = {}
 
@@ -137,7 +137,7 @@ def test_each_day_is_in_one_window() -> None:
         ({"at_once": 0}, ["at_once", "greater than or equal to 1"]),
     ],
 )
-def test_what_can_not_be_asked_for_is_refused_before_anything_is_read(
+def test_wrong_parameters_are_refused_before_anything_is_read(
     warehouse_url: object, parameters: dict[str, Any], words: list[str]
 ) -> None:
     state = run(**parameters)

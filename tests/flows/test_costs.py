@@ -26,7 +26,7 @@ PAGE = 200
 
 @pytest.fixture
 def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every request that a client of Prefect's sends, also one that is repeated."""
+    """Every request that a Prefect client sends, including retries."""
     sent: list[str] = []
 
     def counting(send: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The flows against real services: what loads, what is built, what a failure says."""
+"""The flows against real services: loads, builds, and messages of failures."""
 
 from collections.abc import Callable
 from datetime import date
@@ -31,12 +31,12 @@ HTML = {"Content-Type": "text/html"}
 
 
 def outcome(state: State[Any]) -> Any:
-    """What a flow run returned or raised."""
+    """The result or the exception of a flow run."""
     return state.result(raise_on_failure=False)
 
 
 def run(**parameters: Any) -> State[Any]:
-    """Run `elt` without its build, unless asked for."""
+    """Run `elt`, by default without its build."""
     state: State[Any] = elt(**{"transform": False, **parameters}, return_state=True)
     return state
 
@@ -47,7 +47,7 @@ def northwind(
     serve: Callable[[Callable[[str], Answer]], Server],
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Answer]:
-    """The sample Northwind behind a proxy; what is put in here is said instead, by entity set."""
+    """The sample Northwind behind a proxy; responses put in here by entity set replace its own."""
     said: dict[str, Answer] = {}
     base = stack.environment["NORTHWIND_BASE_URL"]
 
@@ -127,7 +127,7 @@ def test_since_and_until_choose_the_days(ask: Ask) -> None:
         ({"source": "northwind", "reset": True}, ["name the resources"]),
         (
             {"source": "northwind", "resources": ["orders"], "reset": True, "replay": True},
-            ["replay asks no API"],
+            ["replay does not read the API"],
         ),
     ],
 )
@@ -255,7 +255,7 @@ def test_postgres_that_is_down_is_named(stack: Stack) -> None:
     warehouse.save({warehouse.URL_VARIABLE: "postgresql://elt:secret@127.0.0.1:1/warehouse"})
     state = run(source="northwind")
     assert isinstance(outcome(state), UnavailableError)
-    assert "127.0.0.1:1 does not answer" in str(outcome(state))
+    assert "127.0.0.1:1 does not respond" in str(outcome(state))
     assert "secret" not in str(outcome(state))
 
 

@@ -74,7 +74,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write a file of a dbt project that has the real one's settings, and none of its models."""
+    """Write a file to a dbt project with the real project's settings but no models."""
     copy = tmp_path / "dbt_project"
     for name in ("dbt_project.yml", "profiles.yml", "macros"):
         kind = shutil.copytree if (module.PROJECT / name).is_dir() else shutil.copy
@@ -131,7 +131,7 @@ def test_an_incremental_model_adds_to_what_is_published(ask: Ask, write: Write) 
 def test_incremental_models_equal_those_of_plain_dbt_through_failed_builds(
     ask: Ask, write: Write, warehouse_url: URL, tmp_path: Path
 ) -> None:
-    """Ten builds, and between them some that fail and are started anew or resumed."""
+    """Ten builds; between them, some fail and are restarted or resumed."""
     for name, text in {"newest": NEWEST, "after_own_newest": OWN_NEWEST, "keyed": KEYED}.items():
         write(f"models/{name}.sql", text)
     write("models/checked.sql", CHECKED)
@@ -165,7 +165,7 @@ def test_incremental_models_equal_those_of_plain_dbt_through_failed_builds(
 
 
 @pytest.mark.usefixtures("shop")
-def test_what_no_build_made_is_replaced_when_asked_and_never_else(ask: Ask, write: Write) -> None:
+def test_a_relation_that_no_build_made_is_replaced_only_on_request(ask: Ask, write: Write) -> None:
     """Not where it was published, and not where it is built."""
     write("models/newest.sql", NEWEST)
     ask("create schema marts; create table marts.newest as select 'mine' as value")

@@ -1,4 +1,4 @@
-"""What `notify` says, through what, and what becomes of what nobody could be told."""
+"""Promises of `notify`: its messages, its channels, and messages that could not be sent."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def told(run: FlowRun, event: str, *blocks: str, **parameters: Any) -> State[Any
     return state
 
 
-def test_a_message_names_the_run_what_was_said_and_what_was_loaded(
+def test_a_message_names_the_run_its_final_message_and_its_loads(
     run: FlowRun, serve: Serve
 ) -> None:
     hook = serve(lambda _: Answer())
@@ -84,11 +84,11 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
     events = [RECOVERED, FAILED, FAILED, RECOVERED, RECOVERED, late]
     messages = [told(run, event, WEBHOOK).message for event in events]
     assert messages == [
-        "nothing to tell",
+        "nothing to report",
         "northwind failed",
-        "nothing to tell",
+        "nothing to report",
         "northwind works again",
-        "nothing to tell",
+        "nothing to report",
         "northwind timed out",
     ]
     assert len(hook.asked) == 3
@@ -106,12 +106,12 @@ def test_a_failure_that_is_over_begins_no_incident(
     assert told(again, FAILED, WEBHOOK).message == "over failed"
     server.set_flow_run_state(again.id, Completed(), force=True)
     assert told(again, RECOVERED, WEBHOOK).message == "over works again"
-    assert told(again, FAILED, WEBHOOK).message == "nothing to tell"
+    assert told(again, FAILED, WEBHOOK).message == "nothing to report"
     assert server.read_variable_by_name(incident(again)) is None
     assert len(hook.asked) == 2
 
 
-def test_an_incident_that_nobody_could_be_told_of_is_told_the_next_time(
+def test_an_incident_that_could_not_be_reported_is_reported_next_time(
     run: FlowRun, serve: Serve, server: SyncPrefectClient
 ) -> None:
     answers = [Answer(status=500), Answer(status=500), Answer()]
@@ -139,7 +139,7 @@ def test_a_block_that_sends_nothing_is_refused(run: FlowRun) -> None:
     Secret(value="x").save("no-channel", overwrite=True)
     error = told(run, FAILED, "secret/no-channel").result(raise_on_failure=False)
     assert isinstance(error, ConfigurationError)
-    assert "'secret/no-channel' is none that sends messages" in str(error)
+    assert "'secret/no-channel' is not a notification block" in str(error)
 
 
 def test_without_a_block_nothing_is_silently_lost(run: FlowRun) -> None:

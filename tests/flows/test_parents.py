@@ -164,9 +164,7 @@ def test_a_rate_is_kept_through_prefect_where_it_has_a_limit_of_that_name(
     assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(12,)]
 
 
-def test_what_was_set_aside_is_replayed_by_the_flow(
-    declare: Callable[[Source], None], ask: Ask
-) -> None:
+def test_the_flow_replays_rejected_records(declare: Callable[[Source], None], ask: Ask) -> None:
     declare(replace(FAMILY, resources=(replace(PARENTS, columns={"price": "bigint"}),)))
     assert run().is_failed()
     assert ask("select count(*) from elt.rejects where replayed_by is null") == [(5,)]
@@ -181,4 +179,4 @@ def test_a_replay_of_days_is_refused(declare: Callable[[Source], None]) -> None:
     declare(replace(FAMILY, resources=(dated,)))
     error = run(replay=True, full_refresh=True).result(raise_on_failure=False)
     assert isinstance(error, ConfigurationError)
-    assert "replay asks no API" in str(error)
+    assert "replay does not read the API" in str(error)

@@ -1,4 +1,4 @@
-"""What is redacted, where exceptions and log records come from, and what becomes of a reject."""
+"""Redaction of exceptions, log records and rejects."""
 
 import io
 import json
@@ -176,7 +176,7 @@ def test_a_log_record_whose_arguments_do_not_fit_is_left_to_the_handlers() -> No
     assert (made.msg, made.args) == ("%d", ("none",))
 
 
-def test_a_record_without_a_secret_is_set_aside_as_it_was_sent() -> None:
+def test_a_record_without_a_secret_is_rejected_unchanged() -> None:
     record = '{"url":"http://shop","mail":"me@shop"}'
     assert redact_record(record) == record
 

@@ -1,4 +1,4 @@
-"""Replays and waits as parameters of the flow: which loads they run, and what a failure says."""
+"""The flow's parameters `replay` and `wait`: which loads they run, and messages of failures."""
 
 import time
 from collections.abc import Callable

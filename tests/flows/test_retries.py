@@ -27,5 +27,5 @@ def test_the_old_name_attempts_is_accepted_with_a_warning(
 
 @pytest.mark.parametrize("given", [{"retires": 2}, {"attempts": 1, "retries": 2}])
 def test_an_unknown_name_is_refused_with_the_known_ones(given: dict[str, int]) -> None:
-    with pytest.raises(ValidationError, match="write retries, delay_seconds, jitter"):
+    with pytest.raises(ValidationError, match="known are retries, delay_seconds, jitter"):
         Retry.model_validate(given)

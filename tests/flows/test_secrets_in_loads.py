@@ -353,7 +353,7 @@ def ledger_of(connection: Connection) -> Iterator[str]:
 
 
 def leaks(text: str) -> bool:
-    """Whether the secret, or its beginning, is in a text, also as a column's name."""
+    """Whether a text contains the secret or its beginning, even as a column's name."""
     plain = re.sub("[^a-z0-9]", "", text.lower())
     return WORD[:8].lower() in plain or BASE64[:20] in text
 

@@ -57,7 +57,7 @@ def answer(asked: Asked) -> Answer:
 
 
 def kept(prefect: SyncPrefectClient, run_id: UUID) -> Iterator[str]:
-    """All that Prefect's API says of a run: its states, task runs, logs and artifacts."""
+    """Everything in Prefect's API about a run: states, task runs, logs and artifacts."""
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     yield prefect.read_flow_run(run_id).model_dump_json()
     for task_run in prefect.read_task_runs(flow_run_filter=of_run):

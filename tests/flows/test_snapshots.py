@@ -1,4 +1,4 @@
-"""History holds each version that passed its tests, and none that did not."""
+"""Snapshots contain exactly the versions that passed their tests."""
 
 from collections.abc import Callable
 

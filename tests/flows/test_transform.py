@@ -66,7 +66,7 @@ def built_now() -> set[str]:
 
 @contextmanager
 def reader(warehouse_url: URL, statement: str) -> Iterator[list[Any]]:
-    """A session that asks the same all the time, as long as the block lasts."""
+    """A session that repeats a query for as long as the block lasts."""
     seen: list[Any] = []
     is_over = Event()
 
@@ -142,14 +142,14 @@ def test_changed_code_alone_is_built_and_read_beside_what_is_published(
     built = built_now()
     assert "model.warehouse.stg_northwind__shippers" in built
     assert "model.warehouse.stg_northwind__suppliers" not in built
-    assert ask("select reason like 'What changed: the dbt project%' from dbt.builds") == [
+    assert ask("select reason like 'Changed: the dbt project%' from dbt.builds") == [
         (False,),
         (True,),
     ]
     assert transform(only_stale=True) == NOTHING
 
 
-def test_what_left_the_project_stays_and_is_told_until_it_is_dropped(
+def test_a_relation_that_left_the_project_is_reported_until_dropped(
     project: Path, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra = project / "models/intermediate/extra.sql"
@@ -157,12 +157,12 @@ def test_what_left_the_project_stays_and_is_told_until_it_is_dropped(
     load("shippers")
     transform()
     extra.unlink()
-    told = "No longer in the dbt project, and still there as they were: intermediate.extra."
+    warning = "No longer in the dbt project, but still published: intermediate.extra."
     for resource in ("suppliers", "categories"):
         caplog.clear()
         load(resource)
         transform(only_stale=True)
-        assert told in caplog.text
+        assert warning in caplog.text
     assert ask("select one from intermediate.extra") == [(1,)]
     ask("drop view if exists intermediate.extra")
     caplog.clear()
@@ -200,17 +200,17 @@ def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> 
         assert ", 0 failed, 0 skipped" in transform()
         assert ask(mart) == ask(raw)
     written = ask("select xmin::text, count(*) from marts.fct_daily_weather group by 1")
-    assert len(written) > 1, "the last build has written all rows anew"
+    assert len(written) > 1, "the last build has rewritten all rows"
 
 
-def test_a_stale_source_is_told_of_after_all_is_published(ask: Ask) -> None:
+def test_a_stale_source_is_reported_after_publishing(ask: Ask) -> None:
     load("shippers", "suppliers")
     ask(
         "update elt.loads set started_at = started_at - interval '60 hours',"
         " ended_at = ended_at - interval '60 hours' where resource = 'suppliers'"
     )
     said = error_of(transform(check_freshness=True, return_state=True))
-    assert said.startswith("All that could be built is published, but raw tables are stale: ")
+    assert said.startswith("Published everything that could be built, but raw tables are stale: ")
     assert "northwind.suppliers, last loaded in full 60 h ago" in said
     assert "northwind.orders, never loaded in full" in said
     assert "northwind.shippers" not in said
@@ -218,10 +218,10 @@ def test_a_stale_source_is_told_of_after_all_is_published(ask: Ask) -> None:
     assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
 
 
-def test_freshness_is_asked_also_where_there_is_nothing_to_build(ask: Ask) -> None:
+def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> None:
     assert transform() == NOTHING
     said = error_of(transform(check_freshness=True, return_state=True))
-    assert "could tell how old these are: northwind.orders, northwind.order_details" in said
+    assert "before it checked the age of northwind.orders, northwind.order_details" in said
     assert 'relation "elt.loads" does not exist' in said
     load("shippers")
     ask("update elt.loads set state = 'failed', error = 'by hand'")
@@ -249,7 +249,7 @@ def test_a_build_keeps_its_documentation_as_it_was_published(ask: Ask) -> None:
 
 
 @pytest.mark.long
-def test_a_session_that_is_lost_while_it_publishes_leaves_what_was_and_is_tried_again(
+def test_a_session_lost_while_publishing_changes_nothing_and_is_retried(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load("shippers")
@@ -296,7 +296,7 @@ def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: As
 
 
 @pytest.mark.long
-def test_of_two_builds_at_once_the_second_takes_what_is_stale_by_then(ask: Ask) -> None:
+def test_the_second_of_two_concurrent_builds_builds_what_is_still_stale(ask: Ask) -> None:
     load("shippers")
     command = "from flows.transform import transform; print(transform(only_stale=True))"
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a person sees of a run in Prefect: its message, tables, lineage, and few log lines."""
+"""What a person sees of a run in Prefect: message, tables, lineage and a few log lines."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Serve = Callable[[Callable[[Asked], Answer]], Server]
 
 
 def artifacts(state: State[Any]) -> list[Artifact]:
-    """What the run left to look at; the typeless ones are Prefect's own results."""
+    """The run's artifacts, without the untyped ones, which are Prefect's own results."""
     run_id = state.state_details.flow_run_id
     assert run_id is not None
     with get_client(sync_client=True) as server:
@@ -46,7 +46,7 @@ def artifacts(state: State[Any]) -> list[Artifact]:
 
 
 def lineage(since: DateTime) -> dict[str, set[str]]:
-    """Of which tables each table was made, by the assets that Prefect was told of since then."""
+    """The parents of each table, by the asset events sent to Prefect since then."""
     EventsWorker.drain_all()
     wanted = {
         "occurred": {"since": since.isoformat(), "until": now("UTC").isoformat()},
@@ -64,7 +64,7 @@ def lineage(since: DateTime) -> dict[str, set[str]]:
     }
 
 
-def test_the_run_says_what_it_loaded_and_a_table_shows_each_load(ask: Ask) -> None:
+def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> None:
     state = elt(
         source="northwind",
         resources=("shippers", "suppliers"),
@@ -173,7 +173,7 @@ def test_a_backfill_shows_how_far_it_is(ask: Ask) -> None:
 
 
 def progress_artifacts(stack: Stack) -> dict[str, float]:
-    """How far all runs are that show it, by the artifacts' ids; asked from any thread."""
+    """Progress of all runs that show it, by the artifact's id; callable from any thread."""
     url = f"{stack.environment['PREFECT_API_URL']}/artifacts/filter"
     wanted = {"artifacts": {"type": {"any_": ["progress"]}}}
     found = requests.post(url, json=wanted, timeout=10).json()

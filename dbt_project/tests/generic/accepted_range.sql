@@ -1,4 +1,4 @@
-{#- Fails for each number outside the range; its bounds belong to it, and null passes. -#}
+{#- Fails for each number outside the range; bounds are included, and null passes. -#}
 {% test accepted_range(model, column_name, min_value="'-infinity'", max_value="'infinity'") %}
 
 select {{ column_name }}

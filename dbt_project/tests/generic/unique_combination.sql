@@ -1,4 +1,4 @@
-{#- Fails for each combination of the columns that is there twice or has a null in it. -#}
+{#- Fails for each combination of the columns that is duplicated or contains a null. -#}
 {% test unique_combination(model, columns) %}
 
 select
