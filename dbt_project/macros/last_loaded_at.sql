@@ -7,8 +7,7 @@ with partitions as (
     where
         source = '{{ source_node.source_name }}'
         and resource = '{{ source_node.name }}'
-        and replays is null
-        and not is_backfill
+        and is_regular
     group by partition
 )
 

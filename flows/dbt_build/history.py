@@ -29,7 +29,7 @@ _RAW_TABLES = """
 with last_loads as (
     select distinct on (source, resource, partition) source, resource, state
     from elt.loads
-    where replays is null and not is_backfill
+    where is_regular
     order by source, resource, partition, load_id desc
 ),
 

@@ -52,10 +52,9 @@ _BACKFILLED = sql.SQL(
     "select distinct partition from elt.loads"
     " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
 ).format(_SINCE_RESET)
-# Replays are excluded: they load the rejects of a load, not the partition.
 _COMPLETE = sql.SQL(
     "select partition from (select distinct on (partition) partition, state from elt.loads"
-    "  where (source, resource) = (%(source)s, %(resource)s) and replays is null and {}"
+    "  where (source, resource) = (%(source)s, %(resource)s) and is_regular and {}"
     "  order by partition, load_id desc) as newest"
     " where state = 'succeeded' and not exists (select from elt.rejects join elt.loads"
     "  using (load_id) where replayed_by is null and (source, resource, loads.partition)"
@@ -227,7 +226,7 @@ def begin(
     _refuse_secret(address, "partition's name", address.partition)
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
-        " error = 'the process that ran it ended without a word'"
+        " error = 'the process died before recording a result'"
         " where (source, resource, partition, state) = (%s, %s, %s, 'running')",
         [address.source, address.resource, address.partition],
     )

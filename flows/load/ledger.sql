@@ -28,7 +28,13 @@ alter table elt.loads add column if not exists replays bigint references elt.loa
 alter table elt.loads add column if not exists is_backfill boolean not null default false;
 
 comment on column elt.loads.is_backfill is
-'Whether it loaded a window of a backfill, which is named in partition, and no more.';
+'Whether it loaded one window of a backfill; partition names the window.';
+
+alter table elt.loads add column if not exists is_regular boolean
+generated always as (replays is null and not is_backfill) stored;
+
+comment on column elt.loads.is_regular is
+'Whether it read the API for the whole partition: neither a replay nor a window of a backfill.';
 
 alter table elt.loads add column if not exists is_complete boolean not null default false;
 
@@ -38,10 +44,10 @@ comment on column elt.loads.is_complete is
 alter table elt.loads add column if not exists filtered bigint not null default 0;
 
 comment on column elt.loads.filtered is
-'Records that the resource''s map_record left out; extracted does not count them.';
+'Records that the resource''s map_record omitted; extracted does not count them.';
 
 comment on column elt.loads.replays is
-'The load whose rejects this one loaded again; null where it read the API.';
+'The load whose rejects this one loaded again; null if it read the API.';
 
 create table if not exists elt.checkpoints (
     source text not null,
@@ -58,15 +64,15 @@ create table if not exists elt.checkpoints (
 alter table elt.checkpoints add column if not exists window_until timestamptz;
 
 comment on column elt.checkpoints.window_until is
-'Where the window ends that a load has begun to read; null where none is to go on.';
+'End of the window of a load that has not completed; null if there is none to resume.';
 
 alter table elt.checkpoints add column if not exists begun_by bigint;
 
 comment on column elt.checkpoints.begun_by is
-'The first of the loads that have read what is not complete; null where none is to go on.';
+'The first load of those that read the incomplete window; null if there is none to resume.';
 
 comment on table elt.checkpoints is
-'From where the next load goes on; one row per resource partition.';
+'Where the next load resumes; one row per resource partition.';
 
 create table if not exists elt.rejects (
     reject_id bigint generated always as identity primary key,
@@ -84,7 +90,7 @@ comment on table elt.rejects is
 'Records that could not be stored, as JSON text; one row per record and load.';
 
 comment on column elt.rejects.replayed_by is
-'The load that took the record up again or read all anew; null while it is still set aside.';
+'The load that replayed the record or read everything again; null while the reject is open.';
 
 create table if not exists elt.schema_changes (
     schema_change_id bigint generated always as identity primary key,
@@ -111,10 +117,10 @@ create table if not exists elt.resets (
 create index if not exists resets_of_a_resource on elt.resets (source, resource, after_load_id);
 
 comment on table elt.resets is
-'When loads of a resource began from the start, by hand or because its rows were gone; one row per reset.';
+'When loads of a resource started over, by hand or because its rows were gone; one row per reset.';
 
 comment on column elt.resets.after_load_id is
-'The newest load before it; what that one and earlier ones stored is not there any more.';
+'The newest load before the reset; rows of that load and earlier ones are gone.';
 
 create table if not exists elt.columns (
     table_schema text not null,

@@ -507,7 +507,7 @@ def postgres_errors_of(address: Address, connection: Connection) -> Iterator[Non
     except (psycopg2.DatabaseError, psycopg2.InterfaceError) as error:
         raise UnavailableError(
             f"{address}: Postgres went away or ran out of something: {_text(error)}. Fix that and "
-            "run the load again; what was committed is kept."
+            "run the load again; committed rows are kept."
         ) from error
 
 

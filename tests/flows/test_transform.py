@@ -278,8 +278,8 @@ def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: As
     before = ask("select oid, relname from pg_class where relnamespace = 'marts'::regnamespace")
     load("suppliers")
     command = (
-        "import os, signal; from flows.dbt_build import records;"
-        " records.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "import os, signal; from flows.dbt_build import history;"
+        " history.mark_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         " from flows.transform import transform; transform()"
     )
     done = subprocess.run([sys.executable, "-c", command], cwd=module.PROJECT.parent, check=False)

@@ -211,7 +211,7 @@ def test_a_load_whose_session_dies_keeps_what_it_committed_and_the_next_complete
     assert query(IDS) == [(1,), (2,), (3,)]
     assert query(STATES) == [("abandoned",), ("succeeded",)]
     assert query("select error, ended_at is null from elt.loads where load_id = 1") == [
-        ("the process that ran it ended without a word", False)
+        ("the process died before recording a result", False)
     ]
 
 

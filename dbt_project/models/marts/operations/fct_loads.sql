@@ -61,10 +61,9 @@ final as (
         round(loads.extracted / nullif(timed_loads.duration_seconds, 0), 1) as records_per_second,
 
         loads.is_backfill,
+        loads.is_regular,
         coalesce(
-            loads.load_id = max(loads.load_id) filter (
-                where loads.replays_load_id is null and loads.is_backfill is not true
-            ) over (
+            loads.load_id = max(loads.load_id) filter (where loads.is_regular) over (
                 partition by loads.source, loads.resource, loads.partition
             ),
             false

@@ -5,8 +5,7 @@ with loads as (
 last_loads as (
     select distinct on (source, resource) *
     from loads
-    where replays_load_id is null
-    order by source asc, resource asc, load_id desc
+    order by source asc, resource asc, is_regular desc, load_id desc
 ),
 
 last_errors as (
@@ -33,10 +32,10 @@ totals as (
         cast(sum(open_rejects) as bigint) as open_rejects,
         cast(sum(schema_changes) as bigint) as schema_changes,
         percentile_cont(0.5) within group (order by duration_seconds)
-        filter (where state = 'succeeded' and replays_load_id is null) as median_duration_seconds,
+        filter (where state = 'succeeded' and is_regular) as median_duration_seconds,
         bool_and(state = 'succeeded') filter (where is_last_of_partition) as is_complete,
         max(ended_at)
-        filter (where state = 'succeeded' and replays_load_id is null) as last_succeeded_at
+        filter (where state = 'succeeded' and is_regular) as last_succeeded_at
     from loads
     group by source, resource
 ),

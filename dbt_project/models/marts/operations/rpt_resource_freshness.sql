@@ -9,7 +9,7 @@ partitions as (
         partition,
         max(ended_at) filter (where state = 'succeeded') as loaded_at
     from loads
-    where replays_load_id is null and is_backfill is not true
+    where is_regular
     group by source, resource, partition
 ),
 

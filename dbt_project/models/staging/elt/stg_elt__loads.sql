@@ -24,6 +24,7 @@ renamed as (
         deleted,
 
         is_backfill,
+        is_regular,
 
         started_at,
         ended_at
