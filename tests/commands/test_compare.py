@@ -1,4 +1,4 @@
-"""What `make dbt-diff` says of two versions of a relation."""
+"""What `make dbt-diff` reports about two versions of a relation."""
 
 from collections.abc import Callable
 
@@ -85,7 +85,7 @@ def test_without_a_key_only_rows_are_counted(
     query('create table marts__trial."Items" as select * from marts."Items" limit 7')
     assert said(connection, *key) == [
         "marts.Items: 1,200 → 7 rows",
-        "  no key that both have is tested: values not compared",
+        "  no tested key in both versions: values not compared",
     ]
 
 

@@ -118,9 +118,9 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert "key customer_id: 0 new, 0 gone, 1 changed" in printed
     assert "~ customer_id BERGS: company_name Company BERGS → COMPANY BERGS" in printed
     assert "staging." not in printed, "it is read where it is published"
-    assert "what depends on" in printed
+    assert "Excluded: dependants of" in printed
     assert "northwind.orders" in printed
-    assert "nodes went well in *__pr_7." in printed
+    assert "nodes succeeded in *__pr_7." in printed
     assert query(OURS) == before
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
@@ -134,7 +134,7 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
         left_over.extend(cursor.fetchall())
         return report(cursor, built)
 
-    monkeypatch.setattr(command, "told", look_and_tell)
+    monkeypatch.setattr(command, "report", look_and_tell)
     model.write_text(mart.replace("        customer_id,", "        'one' as customer_id,"))
     assert main(["--name", "pr_7"]) == 1
     printed = capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_two_trials_of_one_name_are_kept_apart(database: URL, connection: Connec
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_lock(hashtextextended('elt:trial:mine', 0))")
     with (
-        pytest.raises(ConfigurationError, match="A trial named 'mine' is at work"),
+        pytest.raises(ConfigurationError, match="A trial named 'mine' is running"),
         trial(Warehouse(database), "mine"),
     ):
         pass
@@ -185,7 +185,7 @@ def test_what_a_killed_trial_left_can_be_dropped_and_nothing_else(
         assert hindrance.split(" ")[1].removeprefix("public.") in capsys.readouterr().out
         query(f"drop {hindrance}")
     assert main(["--name", "pr_7", "--drop"]) == 0
-    assert "left as they are: raw_shop__pr_7." in capsys.readouterr().out
+    assert "so not dropped: raw_shop__pr_7." in capsys.readouterr().out
     assert query("select nspname from pg_namespace where nspname ~ '__pr' order by 1") == [
         ("marts__pr_77",),
         ("raw_shop__pr_7",),
@@ -225,7 +225,7 @@ def test_where_nothing_is_published_there_is_nothing_to_compare_with(
         with connection, connection.cursor() as cursor:
             ledger.prepare(cursor, "raw_northwind")
     assert main(["--audit"]) == 1
-    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
+    assert "FAILED: The audit schemas are empty" in capsys.readouterr().out
 
 
 def test_what_a_failed_build_left_is_compared_where_it_is(
@@ -269,4 +269,4 @@ def test_what_a_failed_build_left_is_compared_where_it_is(
 
     query("update dbt.builds set state = 'published'")
     assert main(["--audit"]) == 1
-    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
+    assert "FAILED: The audit schemas are empty" in capsys.readouterr().out

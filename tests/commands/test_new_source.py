@@ -474,5 +474,5 @@ def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, ro
     first_only = "map_record=lambda record: {'first': 1} if record['id'] == 1 else None,"
     module.write_text(module.read_text().replace("key=(", f"{first_only} key=(", 1))
     shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
-    assert "map_record leaves 2 of them out" in shown
+    assert "map_record omits 2 of them" in shown
     assert '  {"first": 1}' in shown
