@@ -38,7 +38,7 @@ def test_what_is_the_same_is_one_line(connection: Connection, query: Query) -> N
 def test_keys_that_came_and_went_and_values_that_changed(
     connection: Connection, query: Query
 ) -> None:
-    """With the first three rows of each; from null to a value counts, order does not."""
+    """With the first three rows of each; null to a value is a change, another order is not."""
     query(
         'create table marts__trial."Items" as select shop, id, price, note from marts."Items"'
         " where id > 2 order by id desc"

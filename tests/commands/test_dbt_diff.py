@@ -1,4 +1,4 @@
-"""`make dbt-diff` with dbt: only what changed is built, beside what is published, then dropped."""
+"""`make dbt-diff` with dbt: builds only the changes, in separate schemas, and drops them."""
 
 import json
 import os
@@ -52,7 +52,7 @@ from unnest(array['ALFKI', 'BERGS']) as customer_id
 
 @pytest.fixture(autouse=True)
 def no_other_warehouse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local stack of other tests names dbt's login, which would come first."""
+    """Unset dbt's login, which the local stack of other tests sets and which has precedence."""
     monkeypatch.delenv(TRANSFORMER_URL_VARIABLE, raising=False)
 
 
@@ -79,7 +79,7 @@ def login(database: URL, query: Query) -> Iterator[URL]:
 def published(
     database: URL, project: Path, tmp_path: Path, connection: Connection, query: Query
 ) -> None:
-    """Customers, loaded and built, as a build that was published leaves them."""
+    """Customers, loaded, built and published."""
     with connection, connection.cursor() as cursor:
         ledger.prepare(cursor, "raw_northwind")
         cursor.execute(CUSTOMERS)
@@ -98,7 +98,7 @@ def published(
 
 
 @pytest.mark.usefixtures("published")
-def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
+def test_a_changed_mart_is_built_separately_compared_and_dropped(
     project: Path,
     login: URL,
     query: Query,
@@ -217,7 +217,7 @@ def test_where_nothing_is_published_there_is_nothing_to_compare_with(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In an empty warehouse, and in one that is loaded and was never built."""
+    """In an empty warehouse, and in a loaded one that was never built."""
     monkeypatch.setenv(URL_VARIABLE, libpq(database))
     for _ in "ab":
         assert main(["--name", "pr_7"]) == 1

@@ -147,7 +147,7 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
         pytest.param({"url": "http://x/a//b"}, "must name one resource", id="an empty segment"),
     ],
 )
-def test_what_can_not_be_is_said_and_nothing_is_written(
+def test_invalid_input_is_refused_and_nothing_is_written(
     serve: Serve, root: Path, options: dict[str, str], said: str
 ) -> None:
     before = sorted(root.rglob("*"))
@@ -162,7 +162,7 @@ SECRET = "s3cret-of-the-url"  # noqa: S105 (of no real API)
 
 
 def declared(root: Path) -> Any:
-    """The tracker's module, as JSON shows what it declares."""
+    """The declaration in the tracker's module, by way of JSON."""
     script = (
         "import json; from flows.sources.tracker import SOURCE as s;"
         "r = s.resources[0];"
@@ -210,7 +210,7 @@ def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
     assert made.returncode == 0, made.stdout + made.stderr
 
 
-def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, root: Path) -> None:
+def test_a_login_that_the_api_returns_as_a_field_is_not_written(serve: Serve, root: Path) -> None:
     before = sorted(root.rglob("*"))
     url = serve(lambda _: Answer(json.dumps([{"id": 1, f"of {SECRET}": 2}]).encode())).url
     made = new_source(root, f"{url}v1/issues?token={SECRET}")
@@ -233,7 +233,7 @@ def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, 
         (f"http://127.0.0.1:9/a?\n&token={SECRET}", "", "Percent-encode it"),
     ],
 )
-def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
+def test_an_undeclarable_login_in_the_url_is_refused_and_not_shown(
     root: Path, url: str, login: str, said: str
 ) -> None:
     made = new_source(root, url, login=login)
@@ -295,7 +295,7 @@ def test_a_query_is_declared_as_it_was_asked(
         ({"items": {"17": {"x": 1}}, "links": [{"rel": "self"}]}, "may be at 'items'"),
     ],
 )
-def test_records_that_can_not_be_told_are_asked_for(
+def test_ambiguous_records_are_refused_with_a_remedy(
     serve: Serve, root: Path, document: Any, said: str
 ) -> None:
     url = serve(lambda _: Answer(json.dumps(document).encode())).url

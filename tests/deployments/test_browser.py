@@ -1,4 +1,4 @@
-"""What a person does in Prefect's UI, in a real browser: fill in a run's form, watch the run."""
+"""Prefect's UI in a real browser, as a person uses it: fill in a run's form, watch the run."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ def open_form(page: Page) -> None:
 
 
 def choices(page: Page, label: str) -> list[str]:
-    """What a drop-down offers; it stays open."""
+    """The options of a drop-down, which stays open."""
     page.get_by_role("button", name=label).click()
     options = page.get_by_role("option")
     expect(options.first).to_be_visible()

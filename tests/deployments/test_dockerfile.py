@@ -25,7 +25,7 @@ def arguments(name: str) -> list[str]:
 
 
 def is_sent(path: str) -> bool:
-    """Whether .dockerignore lets a path into the image: the last line that fits it decides."""
+    """True if .dockerignore lets a path into the image: the last matching line decides."""
     parts = path.split("/")
     parents = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
     sent = True
@@ -89,7 +89,7 @@ def test_only_code_is_sent(path: str, sent: bool) -> None:
 
 
 def test_it_installs_what_make_install_does() -> None:
-    """The same lock, and every package of it by its hash; the line as it stands is run, dry."""
+    """It installs the same lock, with hashes; the test runs the unchanged line as a dry run."""
     (line,) = [each for each in arguments("RUN") if "pip install" in each]
     assert "--require-hashes" in line
     assert "--no-deps" in line

@@ -1,4 +1,4 @@
-"""prefect.yaml against a real server: accepted whole, run by a worker, the marts are there."""
+"""prefect.yaml on a real server: it is accepted, a worker runs it, and the marts exist."""
 
 import os
 import subprocess
