@@ -77,9 +77,9 @@ def say(text: str) -> None:
 
 @contextmanager
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    begun = time.monotonic()
+    started = time.monotonic()
     yield
-    seconds[phase] = time.monotonic() - begun
+    seconds[phase] = time.monotonic() - started
 
 
 def _log_to(path: Path) -> None:

@@ -139,7 +139,7 @@ def _runner(config: Mapping[str, Any], flow: Flow[..., Any]) -> RunnerDeployment
 
 
 def _pull_steps(config: Mapping[str, Any], steps: Any) -> list[dict[str, Any]]:
-    """The steps by which a run gets the code; placeholders that only the run can fill remain."""
+    """The steps that fetch a run's code; placeholders that only the run can fill remain."""
     if steps is None:
         steps = asyncio.run(
             _generate_default_pull_action(

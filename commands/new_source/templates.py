@@ -126,7 +126,7 @@ def _check(what: str, intended: Any, read: Callable[[], Any]) -> None:
     if found != intended:
         raise ConfigurationError(
             f"{what} could not be written: {_first_difference(intended, found)!r:.200} reads back "
-            "as something else. Write it by hand."
+            "differently. Write it by hand."
         )
 
 
@@ -224,7 +224,7 @@ def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
         "sources": [
             {
                 "name": draft.source,
-                "description": escape(f"What {draft.base_url} sends."),
+                "description": escape(f"Data from {draft.base_url}."),
                 "schema": f"raw_{draft.source}",
                 "config": {"loaded_at_query": LAST_LOADED_AT},
                 "tables": [table | _combination_test(key, escape) | {"columns": columns}],
@@ -241,7 +241,7 @@ def models_of(draft: Draft, escape: Escape) -> dict[str, Any]:
         cast = f", cast from {column.type} to {column.cast}" if column.cast else ""
         about = f"The API's field {column.field!r}{cast}."
         columns.append(_column(draft.staged[column.name], about, key, escape))
-    about = escape(f"What the API calls {_shown(draft.path)}, one row per {draft.entity}.")
+    about = escape(f"The API's {_shown(draft.path)}, one row per {draft.entity}.")
     model = {"name": escape(draft.model), "description": about}
     return {"models": [model | _combination_test(key, escape) | {"columns": columns}]}
 

@@ -251,7 +251,7 @@ def test_an_undeclarable_login_in_the_url_is_refused_and_not_shown(
         ("a;b=1", "issues?a;b=1", {}),
         ("id=1&id=2&id=1&b=3", "issues", {"id": ["1", "2", "1"], "b": "3"}),
         ("id[]=1&id%5B%5D=%22%0A&b=3", "issues", {"id[]": ["1", '"\n'], "b": "3"}),
-        ("id=1&b=3&id=2", "issues?id=1&b=3&id=2", {}),  # a list would ask in another order
+        ("id=1&b=3&id=2", "issues?id=1&b=3&id=2", {}),  # a list would change the order
         ("flag&b={x}", "issues?flag&b={{x}}", {}),
         ("a=%FF", "issues?a=%FF", {}),
         ("a%C3=%A9", "issues?a%C3=%A9", {}),
@@ -395,7 +395,7 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
         check=True,
     )
     wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
-    # A make that was started by another make says which folder it enters.
+    # A make started by another make prints the folder that it enters.
     assert [line for line in done.stdout.splitlines() if line.startswith("--")] == wanted
     assert not (tmp_path / "executed").exists()
 

@@ -116,7 +116,7 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
         page.get_by_role("button", name="Submit").click()
         page.get_by_role("button", name="View run").click()
         page.wait_for_url("**/runs/flow-run/**")
-        page.reload()  # the page before shows how the last run ended, and lingers
+        page.reload()  # the previous page still shows how the last run ended
         expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
         page.set_viewport_size({"width": 1200, "height": 560})
         page.reload()

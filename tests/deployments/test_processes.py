@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local.processes import Service, StartError, child, uninterrupted
 
-# Starts a process in a group of its own, as a worker does for a flow run, and says which.
+# Starts a process in its own group, as a worker does for a flow run, and prints its id.
 PARENT = """
 import subprocess, sys, time
 other = subprocess.Popen([sys.executable, "-c", {program!r}], start_new_session=True)
