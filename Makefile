@@ -23,37 +23,37 @@ export SQL NAME URL RECORDS KEY LOGIN
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run-local: install ## the whole pipeline once on this machine (API=live, SCALE=100)
+run-local: install ## run the whole pipeline once on this machine (API=live, SCALE=100)
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
-replay: install ## load again what was set aside (elt.rejects), after a fix
+replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
-new-source: install ## begin a source: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
+new-source: install ## create a source from one request: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
 	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN"
 
-preview: install ## first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"], nothing written
+preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
-up: install-dev ## the whole system on this machine: UI, schedules, worker; until Ctrl-C
+up: install-dev ## run the whole system on this machine until Ctrl-C: UI, schedules, worker
 	@$(BIN)/python -m commands.up
 
-deploy: install ## blocks, work pool, deployments, automations: the server as the files say
+deploy: install ## apply blocks, work pool, deployments and automations to the server
 	@$(BIN)/python -m deployments.deploy
 
-deploy-plan: install ## what `make deploy` would change on the server, which stays as it is
+deploy-plan: install ## show what `make deploy` would change on the server; changes nothing
 	@$(BIN)/python -m deployments.deploy --plan
 
-dbt-diff: install ## what the changed dbt models would change in what is published; writes nothing there
+dbt-diff: install ## compare the changed dbt models with the published ones; publishes nothing
 	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
-docs: install ## dbt's pages with the lineage of all models, until Ctrl-C; BUILD=7 as that build kept them
+docs: install ## serve dbt's docs with the lineage of all models until Ctrl-C; BUILD=7 for those of a build
 	@$(BIN)/python -m commands.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
 
-reset: install ## delete the rows of SOURCE=northwind RESOURCE=orders here; the next load reads all
+reset: install ## delete the local rows of SOURCE=northwind RESOURCE=orders; the next load reads everything
 	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
 
-psql: install ## a prompt on the local database, or SQL="select …" for its bare rows
+psql: install ## open a prompt on the local database, or print the rows of SQL="select …"
 	@$(BIN)/python -m commands.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
@@ -71,17 +71,17 @@ lint: install-dev ## ruff and sqlfluff
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
-test-chaos: install-dev ## the long version: every kill, every fault of an API, every automation
+test-chaos: install-dev ## the slow tests: every kill, every API fault, every automation
 	@CHAOS=full $(PYTEST) tests/chaos tests/fault_matrix tests/deployments tests/commands tests/flows
 
-bench: .venv/.installed-bench ## loads measured side by side; writes docs/benchmark.md, half an hour
+bench: .venv/.installed-bench ## compare load speeds with other tools; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark
 
-check: lint types test ## all that CI runs
+check: lint types test ## everything that CI runs
 
-install: .venv/.installed ## the locked packages into .venv; nothing to do the second time
+install: .venv/.installed ## install the locked packages into .venv, once
 
-install-dev: .venv/.installed-dev ## what the tests and linters need on top
+install-dev: .venv/.installed-dev ## install what the tests and linters need in addition
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -103,12 +103,12 @@ install-dev: .venv/.installed-dev ## what the tests and linters need on top
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
 	@touch $@
 
-lock: install-dev ## write requirements*.txt anew from requirements*.in
+lock: install-dev ## regenerate requirements*.txt from requirements*.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-dev.in -o requirements-dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-bench.in -o requirements-bench.txt
 
-clean: ## remove what the other targets made, the local database too; .venv stays
+clean: ## remove what the other targets created, including the local database; keeps .venv
 	@rm -rf .local dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""One module per Make target for development: each answers `make <target>` on this machine."""
+"""One module per Make target for development; each implements `make <target>`."""

@@ -23,10 +23,10 @@ TIMEOUT_SECONDS = 600
 
 
 def main() -> int:
-    """Write the pages and serve them; 0 after Ctrl-C, 1 when dbt can't write them."""
+    """Write the pages and serve them; 0 after Ctrl-C, 1 if dbt fails."""
     parser = argparse.ArgumentParser(prog="make docs", description=__doc__)
     add_database_arguments(parser)
-    parser.add_argument("--build", type=int, help="as that build kept it; without, as it is now")
+    parser.add_argument("--build", type=int, help="serve the page that this build kept")
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -52,17 +52,17 @@ def main() -> int:
 
 
 def _fetch(warehouse: Warehouse, build_id: int, folder: Path) -> None:
-    """Write the page that a build kept.
+    """Write the docs page that a build kept.
 
     Raises:
-        ConfigurationError: when it kept none.
+        ConfigurationError: when the build kept none.
     """
     with warehouse.transaction() as cursor:
         page = history.docs_of(cursor, build_id)
     if page is None:
         raise ConfigurationError(
             f"Build {build_id} has no documentation. Runs of `transform` with keep_docs keep it "
-            "for keep_days; the column `docs` of dbt.builds says which have it."
+            "for keep_days; the column `docs` of dbt.builds shows which builds have it."
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_bytes(page)
@@ -70,20 +70,19 @@ def _fetch(warehouse: Warehouse, build_id: int, folder: Path) -> None:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[ThreadingHTTPServer]:
-    """A server on a free port that nobody on the network can reach."""
+    """Serve the folder on a free port of 127.0.0.1."""
     handler = partial(_Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         yield server
 
 
 def address(server: ThreadingHTTPServer) -> str:
-    """Where a browser finds it."""
     return f"http://127.0.0.1:{server.server_port}/"
 
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

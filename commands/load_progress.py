@@ -1,4 +1,4 @@
-"""Tells about loads while they run, from what the ledger says."""
+"""Reports the progress of running loads, from the ledger."""
 
 import threading
 import time
@@ -19,15 +19,15 @@ _NAME_WIDTH = 36
 
 
 def heading() -> str:
-    """The column names over the lines that `watch` tells."""
+    """The column names for the lines of `watch`."""
     return f"{'Loading':{_NAME_WIDTH}}" + "".join(f"{name:>11}" for name in (*COUNTED, "seconds"))
 
 
 @contextmanager
 def watch(dsn: str, tell: Callable[[str], None]) -> Iterator[Mapping[str, int]]:
-    """Tell each load when it ends, and now and then how far the long ones are.
+    """Report each load when it ends, and now and then the progress of long loads.
 
-    Yields the counts of all loads that began in the meantime; they are final after the block.
+    Yields the total counts of the loads that started within the block; they are final after it.
     """
     totals = dict.fromkeys(COUNTED, 0)
     over = threading.Event()
@@ -52,18 +52,18 @@ def _follow(
     tell: Callable[[str], None],
     totals: dict[str, int],
 ) -> None:
-    told: set[int] = set()
+    seen: set[int] = set()
     quiet_since = time.monotonic()
     last = False
     while not last:
         last = over.wait(POLL_SECONDS)
-        entries = [entry for entry in ledger.entries(cursor, after) if entry.load_id not in told]
+        entries = [entry for entry in ledger.entries(cursor, after) if entry.load_id not in seen]
         ended = [entry for entry in entries if entry.state != "running"]
         for entry in ended:
             tell(_line(entry))
             for name in COUNTED:
                 totals[name] += getattr(entry, name)
-        told.update(entry.load_id for entry in ended)
+        seen.update(entry.load_id for entry in ended)
         was_quiet = time.monotonic() - quiet_since > PROGRESS_SECONDS
         if was_quiet:
             for entry in entries:

@@ -1,4 +1,4 @@
-"""Which warehouse a command on this machine works on."""
+"""The warehouse that a command on this machine works on."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from flows.postgres import connection_url
 
 @contextmanager
 def warehouse(environment: Mapping[str, str], home: Path, database: str) -> Iterator[Warehouse]:
-    """The one that the environment names, as dbt logs in; else the local database."""
+    """The warehouse that the environment names, with dbt's login; by default the local database."""
     for variable in (TRANSFORMER_URL_VARIABLE, URL_VARIABLE):
         if named := environment.get(variable):
             yield Warehouse(connection_url.parse(named, variable))

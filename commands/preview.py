@@ -1,4 +1,4 @@
-"""`make preview`: the first records of a resource and its raw table's columns; writes nothing."""
+"""`make preview`: show a resource's first records and raw table columns; writes nothing."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ LONGEST = 300
 
 
 def main() -> int:
-    """Ask once and print; 1 with a readable reason when that does not work."""
+    """Request one page and print it; 1 with a readable reason if that fails."""
     parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
     parser.add_argument("--source", required=True)
     parser.add_argument("--resource", default="", help="by default the first one")
@@ -43,10 +43,10 @@ def main() -> int:
 
 
 def first_page(source: Source, resource: Resource, partition: Partition) -> Page:
-    """The first page of the last day that has one; with the login from the environment.
+    """The first page of a resource, with the login from the environment.
 
     Raises:
-        ConfigurationError: when there is no page at all.
+        ConfigurationError: when there is no page.
         EltError: as `Client.get` does.
     """
     with Client(source) as client:
@@ -54,12 +54,12 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
             islice(read_pages(client, source, resource, partition, _window(resource)), 1), None
         )
     if page is None:
-        raise ConfigurationError(f"{source.name}.{resource.name} has nothing to ask for.")
+        raise ConfigurationError(f"{source.name}.{resource.name} has no request to send.")
     return page
 
 
 def _window(resource: Resource) -> Window:
-    """One step of a resource that is read in steps; everything of the others."""
+    """The first step of a resource that is read in steps; for others, no limits."""
     cursor = resource.cursor
     if cursor is None or cursor.start is None:
         return Window()
@@ -74,25 +74,25 @@ def _partition(resource: Resource, text: str) -> Partition:
     if isinstance(resource.partitions, RowsOf):
         wanted = ",".join(f"{name}=…" for name in resource.partitions.columns)
         raise ConfigurationError(
-            f"{resource.name} is read by rows of {resource.partitions.resource}: name one with "
+            f"{resource.name} is read per row of {resource.partitions.resource}: name one with "
             f'PARTITION="{wanted}".'
         )
     return resource.partitions[0]
 
 
 def described(source: Source, resource: Resource, page: Page) -> str:
-    """What a person wants to see of a first page."""
+    """A readable summary of a first page."""
     resource = with_guards(resource)
     found = [] if page.is_empty else resource.records(page)
-    records = _mapped(resource, found)
+    records = _map(resource, found)
     follows = page.resume.url if page.resume else None
     lines = [
         f"{page.request or page.url}",
         f"  {page.content_type}, {len(page.body):,} bytes, {len(found)} records; "
         + (f"next: {follows}" if follows else "no page follows"),
     ]
-    left_out = len(found) - len(records)
-    lines += [f"  map_record leaves {left_out} of them out"] if left_out else []
+    omitted = len(found) - len(records)
+    lines += [f"  map_record omits {omitted} of them"] if omitted else []
     good = [record for record in records if isinstance(record, dict) and record]
     if good:
         natural = RecordBatch(good).natural
@@ -104,24 +104,24 @@ def described(source: Source, resource: Resource, page: Page) -> str:
             for field, kind in natural.items()
         ]
     lines += ["", f"The first {min(SHOWN, len(records))} of them:"] if records else []
-    lines += [f"  {_cut(_shown(record))}" for record in records[:SHOWN]]
+    lines += [f"  {_cut(_as_json(record))}" for record in records[:SHOWN]]
     return "\n".join(lines)
 
 
-def _mapped(resource: Resource, found: Sequence[Any]) -> list[Any]:
+def _map(resource: Resource, found: Sequence[Any]) -> list[Any]:
     map_record = resource.map_record
     records = [*map_records(resource.name, map_record, found).values()] if map_record else [*found]
     check_values(resource.name, "map_record" if map_record else "records", records)
     return records
 
 
-def _shown(value: object) -> str:
+def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
 def _example(records: list[dict[str, object]], field: str) -> str:
     values = (record.get(field) for record in records)
-    return _cut(_shown(next((value for value in values if value is not None), None)), 40)
+    return _cut(_as_json(next((value for value in values if value is not None), None)), 40)
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:

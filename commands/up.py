@@ -1,6 +1,6 @@
-"""`make up`: the whole system on one machine, until Ctrl-C ends it.
+"""`make up`: run the whole system on one machine until Ctrl-C.
 
-It must not import Prefect: what it starts reads its settings from the environment it is given.
+Must not import Prefect: the processes it starts read their settings from the environment.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LAST_LINES = 20
 MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
 CHANNEL = re.compile(r"\b(?:apprise|custom-webhook|slack-webhook)/([a-z0-9-]+)")
-# What a shell or .env say about another server must not lead this one astray.
+# Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
     "ELT_REF": "",
@@ -46,7 +46,7 @@ HERE = {
 
 
 def main() -> int:
-    """Run until a signal comes (0 for Ctrl-C) or a part of it ends by itself (1)."""
+    """Run until a signal (0 for Ctrl-C) or until a part ends by itself (1)."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
     home = parser.parse_args().home
@@ -61,19 +61,19 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe, and in one piece: receivers print from threads."""
+    """Print without buffering, also into a pipe, and atomically: receivers print from threads."""
     print(f"{text}\n", end="", flush=True)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End, once: a second Ctrl-C must not keep the first from ending every process."""
+    """Exit, and ignore further signals: a second Ctrl-C must not interrupt the clean-up."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(0 if number == signal.SIGINT else 128 + number)
 
 
 def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
-    """A variable for every channel that is declared, whatever it is elsewhere: all end here."""
+    """A variable for every declared channel, pointing at the local receivers."""
     webhook, email = receivers["NOTIFY_WEBHOOK_URL"], receivers["NOTIFY_EMAIL_URL"]
     urls = {"webhook": webhook, "slack": webhook.replace("http://", "json://")}
     return {
@@ -84,18 +84,18 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _system(home: Path) -> Iterator[Sequence[Service]]:
-    """Start all of it, say where it is, and end it afterwards."""
+    """Start the system, print its addresses, and end it afterwards."""
     say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
     with ExitStack() as opened:
         with uninterrupted():
-            receivers = opened.enter_context(receiving(_tell))
+            receivers = opened.enter_context(receiving(_print_message))
         stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
         _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)
         say("Starting a worker ...")
         with _worker(home / "worker.log", stack.environment) as worker:
-            say(_where_it_is(stack))
+            say(_format_addresses(stack))
             try:
                 yield (*stack.services, worker)
             finally:
@@ -103,7 +103,7 @@ def _system(home: Path) -> Iterator[Sequence[Service]]:
 
 
 def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
-    """What `make deploy` does, with all messages sent to `receivers`."""
+    """Run `make deploy`, with all messages directed to `receivers`."""
     log.unlink(missing_ok=True)
     declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
     settings = {**environment, **channels(declared, receivers)}
@@ -130,21 +130,21 @@ def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
 
 
 def _watch(services: Sequence[Service]) -> NoReturn:
-    """Wait for a signal, or for a part that ends by itself."""
+    """Wait for a signal, or raise when a part ends by itself."""
     while True:
         for service in services:
             service.check()
         time.sleep(WATCH_SECONDS)
 
 
-def _tell(message: Message) -> None:
-    """Print what arrived, a few lines."""
+def _print_message(message: Message) -> None:
+    """Print a message that arrived."""
     at = datetime.now().astimezone().strftime("%H:%M:%S")
     heading = f"{at}  {message.channel}  {message.subject}".rstrip()
     say(f"{heading}\n{indent(message.text, '          ')}".rstrip())
 
 
-def _where_it_is(stack: Stack) -> str:
+def _format_addresses(stack: Stack) -> str:
     api_url = stack.environment["PREFECT_API_URL"]
     return f"""Ready.
 

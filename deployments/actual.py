@@ -1,4 +1,4 @@
-"""What the Prefect server has: read only, whole lists at once."""
+"""The actual state of the Prefect server. Read-only; lists are complete, not paged."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,9 +19,9 @@ Item = TypeVar("Item")
 def deployments(
     client: SyncPrefectClient, project: str, names: Sequence[str]
 ) -> dict[str, DeploymentResponse]:
-    """The project's deployments on the server, and those of the names though not tagged."""
+    """The project's deployments by flow/name: those with its tag, and any others in `names`."""
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[project]))
-    listed = _whole(partial(client.read_deployments, deployment_filter=tagged))
+    listed = _read_all(partial(client.read_deployments, deployment_filter=tagged))
     flows = {each.flow_id: client.read_flow(each.flow_id).name for each in listed}
     found = {f"{flows[each.flow_id]}/{each.name}": each for each in listed}
     for name in names:
@@ -31,7 +31,6 @@ def deployments(
 
 
 def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
-    """By flow/name; None where there is none."""
     try:
         return client.read_deployment_by_name(name)
     except ObjectNotFound:
@@ -39,12 +38,12 @@ def deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | Non
 
 
 def automations(client: SyncPrefectClient) -> list[Automation]:
-    """All of them, whoever made them."""
-    return _whole(client.read_automations)
+    """All automations, including those of other projects."""
+    return _read_all(client.read_automations)
 
 
-def _whole(read: Callable[..., list[Item]]) -> list[Item]:
-    """All that a call of the client lists, which gives a page at a time."""
+def _read_all(read: Callable[..., list[Item]]) -> list[Item]:
+    """All items of a client call that returns them in pages."""
     listed: list[Item] = []
     while len(listed) % PAGE == 0 and (page := read(limit=PAGE, offset=len(listed))):
         listed += page
@@ -52,7 +51,7 @@ def _whole(read: Callable[..., list[Item]]) -> list[Item]:
 
 
 def block(client: SyncPrefectClient, slug: str) -> UUID | None:
-    """A block's id by its slug, e.g. custom-webhook/webhook; None where there is none."""
+    """The id of a block by its slug, e.g. custom-webhook/webhook."""
     kind, _, name = slug.partition("/")
     try:
         return client.read_block_document_by_name(name, kind, include_secrets=False).id
@@ -61,7 +60,6 @@ def block(client: SyncPrefectClient, slug: str) -> UUID | None:
 
 
 def pool(client: SyncPrefectClient, name: str) -> WorkPool | None:
-    """A work pool; None where there is none of that name."""
     try:
         return client.read_work_pool(name)
     except ObjectNotFound:
@@ -69,5 +67,4 @@ def pool(client: SyncPrefectClient, name: str) -> WorkPool | None:
 
 
 def has_pool(client: SyncPrefectClient, name: str) -> bool:
-    """Whether there is a work pool of that name."""
     return pool(client, name) is not None

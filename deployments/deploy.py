@@ -1,6 +1,6 @@
-"""`make deploy`: the server has what prefect.yaml and automations.yaml declare, and no more.
+"""`make deploy`: bring the server to the state that prefect.yaml and automations.yaml declare.
 
-`make deploy-plan` says what that would change, and changes nothing. Both check the files first.
+`make deploy-plan` prints what that would change, and changes nothing. Both check the files first.
 """
 
 import argparse
@@ -39,9 +39,9 @@ Say = Callable[[str], None]
 
 
 def main() -> int:
-    """Deploy, or only plan; 0 when all of it went well."""
+    """Deploy, or only plan; 0 on success."""
     parser = argparse.ArgumentParser(prog="make deploy", description=__doc__)
-    parser.add_argument("--plan", action="store_true", help="only say what would change")
+    parser.add_argument("--plan", action="store_true", help="only print what would change")
     arguments = parser.parse_args()
     read_environment(ROOT / ".env")
     try:
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def read_environment(file: Path) -> None:
-    """Set what the file says and the environment does not; empty is the same as not there."""
+    """Set the file's variables that the environment lacks; empty values count as absent."""
     for name, value in dotenv_values(file, interpolate=False).items():
         if value and name not in os.environ:
             os.environ[name] = value
@@ -65,67 +65,68 @@ def connected() -> Iterator[SyncPrefectClient]:
     """A client of the server that Prefect's settings name.
 
     Raises:
-        ConfigurationError: when they name none: Prefect would start one, and deploy to that.
-        RefusedLoginError: when the server does not let us in.
-        UnavailableError: when it does not answer.
+        ConfigurationError: when they name none; Prefect would start a server and deploy to it.
+        RefusedLoginError: when the server refuses the login.
+        UnavailableError: when the server does not respond.
     """
     url = get_current_settings().api.url
     if not url:
         raise ConfigurationError(
-            "PREFECT_API_URL is not set: name your server in .env, or `prefect cloud login`."
+            "PREFECT_API_URL is not set: name your server in .env, or run `prefect cloud login`."
         )
     try:
         with get_client(sync_client=True) as client:
             yield client
     except PrefectHTTPStatusError as error:
-        raise _refusal(url, error) from error
+        raise _convert_refusal(url, error) from error
     except httpx.TransportError as error:
         raise UnavailableError(
-            f"{url} does not answer ({type(error).__name__}). Start the server, or correct "
+            f"{url} does not respond ({type(error).__name__}). Start the server, or correct "
             "PREFECT_API_URL in .env."
         ) from error
 
 
-def _refusal(url: str, error: PrefectHTTPStatusError) -> EltError:
+def _convert_refusal(url: str, error: PrefectHTTPStatusError) -> EltError:
     status = error.response.status_code
     if status in (401, 403):
-        return RefusedLoginError(f"{url} answers {status}: correct PREFECT_API_KEY in .env.")
-    said = f"{error.request.method} {error.request.url.path} with {status}: {error.response.text}"
-    return ConfigurationError(f"{url} refused {said[:500]}. Correct what it names, deploy again.")
+        return RefusedLoginError(f"{url} responds with {status}: correct PREFECT_API_KEY in .env.")
+    cause = f"{error.request.method} {error.request.url.path} with {status}: {error.response.text}"
+    return ConfigurationError(f"{url} refused {cause[:500]}. Correct what it names, deploy again.")
 
 
 @contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """Work in a folder, as a shell would: Prefect finds entrypoints and Git from there."""
-    before, said = Path.cwd(), os.environ.get("PWD")
+    """Make a folder the current one; Prefect finds entrypoints and Git relative to it."""
+    before, pwd = Path.cwd(), os.environ.get("PWD")
     os.chdir(folder)
     os.environ["PWD"] = str(folder)
     try:
         yield
     finally:
         os.chdir(before)
-        os.environ["PWD"] = said or str(before)
+        os.environ["PWD"] = pwd or str(before)
 
 
 def plan(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
-    """Say what `deploy` would change.
+    """Print what `deploy` would change.
 
     Raises:
-        ConfigurationError: when it would refuse to.
+        ConfigurationError: when `deploy` would raise it.
     """
     project = prefect_yaml.read(root)
     found = compare(client, project)
     _refuse_missing(found.missing_blocks, os.environ)
     lines = [f"create block {slug}" for slug in found.missing_blocks]
-    _tell(found, lines, say)
+    _print_changes(found, lines, say)
     return found
 
 
 def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
-    """Make the server so, and say what was changed.
+    """Apply the declared state to the server, and print the changes.
 
     Raises:
-        ConfigurationError: when the files, the environment or the server refuse it.
+        ConfigurationError: when the files or the environment are wrong, or the server refuses.
+        UnavailableError: when the server still differs afterwards, e.g. after a parallel deploy.
     """
     project = prefect_yaml.read(root)
     saved = save(os.environ)
@@ -136,30 +137,30 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
         _make_pools(first)
         _deploy_changed(client, project, first)
         _settle(client, compare(client, project, first.disabled))
-        _prove(compare(client, project, first.disabled))
-    _tell(first, [], say)
+        _check_converged(compare(client, project, first.disabled))
+    _print_changes(first, [], say)
     _say_next(client, say)
     return first
 
 
 def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise when a block is not there, and no variable that it can be made of."""
+    """Raise when a block does not exist and the environment lacks the variable to create it."""
     variables = {slug: _variable(slug) for slug in slugs}
     lost = {slug: name for slug, name in variables.items() if not environment.get(name)}
     if lost:
         lines = "\n".join(f"  {slug}: set {name} in .env" for slug, name in lost.items())
         raise ConfigurationError(
-            f"Messages are to be sent through blocks that are not there:\n{lines}\nor take them "
-            "out of notify's `blocks` in prefect.yaml and out of deployments/automations.yaml."
+            f"These notification blocks do not exist:\n{lines}\nOr remove them from notify's "
+            "`blocks` in prefect.yaml and from deployments/automations.yaml."
         )
 
 
 def _variable(slug: str) -> str:
-    """`apprise/email` is made of NOTIFY_EMAIL_URL."""
+    """The variable that a block is created from: NOTIFY_EMAIL_URL for `apprise/email`."""
     return f"NOTIFY_{slug.partition('/')[2].upper().replace('-', '_')}_URL"
 
 
-def _tell(found: Plan, lines: Sequence[str], say: Say) -> None:
+def _print_changes(found: Plan, lines: Sequence[str], say: Say) -> None:
     for line in [*lines, *map(str, found.changes)]:
         say(line)
     if not found.changes and not lines:
@@ -171,7 +172,7 @@ def _tell(found: Plan, lines: Sequence[str], say: Say) -> None:
 
 
 def _say_next(client: SyncPrefectClient, say: Say) -> None:
-    """Where to look, and how to start a worker where a pool has none."""
+    """Print the UI's address, and how to start a worker if the pool has none."""
     say(f"See {get_current_settings().ui_url}/deployments")
     pool = get_current_settings().deployments.default_work_pool_name
     found = actual.pool(client, pool) if pool else None
@@ -192,7 +193,7 @@ def _make_pools(found: Plan) -> None:
 
 
 def _deploy_changed(client: SyncPrefectClient, project: Declared, found: Plan) -> None:
-    """Let Prefect deploy what changed; a deployment that was paused by hand is paused again."""
+    """Run `prefect deploy` for what changed, then pause again what was paused by hand."""
     changed = {
         change.name
         for change in [*found.of("deployment"), *found.of("schedule")]
@@ -209,15 +210,15 @@ def _deploy_changed(client: SyncPrefectClient, project: Declared, found: Plan) -
         client.pause_deployment(found.paused[name])
 
 
-def _prove(found: Plan) -> None:
-    """Raise when the server is not as it should be after all: somebody else may deploy as well."""
+def _check_converged(found: Plan) -> None:
+    """Raise when the server still differs from the files, e.g. after a parallel deploy."""
     if found.changes:
         lines = "\n  ".join(map(str, found.changes))
-        raise UnavailableError(f"The server is not as it should be; to do:\n  {lines}\nTry again.")
+        raise UnavailableError(f"The server still differs from the files:\n  {lines}\nTry again.")
 
 
 def _settle(client: SyncPrefectClient, found: Plan) -> None:
-    """What `prefect deploy` leaves undone: automations, and whatever is to be removed."""
+    """Make the changes that `prefect deploy` does not make: automations, and all removals."""
     for change in found.of("schedule"):
         _settle_schedule(client, change)
     for change in found.of("automation"):
@@ -247,16 +248,16 @@ def _settle_automation(client: SyncPrefectClient, change: Change) -> None:
 
 
 def _prefect(*words: str) -> None:
-    """Run Prefect's command line in the current folder; its output counts only when it fails.
+    """Run Prefect's command line in the current folder.
 
     Raises:
-        ConfigurationError: when it fails.
+        ConfigurationError: when it fails; the message contains its output.
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = f"{done.stdout}{done.stderr}".strip()
-        raise ConfigurationError(f"`prefect {' '.join(words)}` failed:\n{said}")
+        output = f"{done.stdout}{done.stderr}".strip()
+        raise ConfigurationError(f"`prefect {' '.join(words)}` failed:\n{output}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What `prefect deploy` would make of a checked prefect.yaml.
+"""The desired state of a checked prefect.yaml: what `prefect deploy` would send to the server.
 
-Its own steps and functions (prefect.cli.deploy._core), up to where it calls the server: so what is
-compared is what would be sent. Needs the project's folder as the current one, as it does.
+Uses the steps and functions of `prefect deploy` (prefect.cli.deploy._core) up to its calls of the
+server. Like it, needs the project's folder as the current one.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ _SILENT = Console(quiet=True)
 
 @dataclass(frozen=True)
 class DesiredDeployment:
-    """A deployment as it should be.
+    """The desired state of a deployment.
 
     Attributes:
         name: flow/deployment.
-        fields: by the names that Prefect's API has for them; `paused` only where the file says so.
-        schedules: by slug; `active` only where the file says so.
-        triggers: each as Prefect's own model, and whether the file says if it is enabled.
+        fields: by their names in Prefect's API; `paused` only if the file contains it.
+        schedules: by slug; `active` only if the file contains it.
+        triggers: each as Prefect's model, and whether the file contains `enabled` for it.
     """
 
     name: str
@@ -60,7 +60,6 @@ class DesiredDeployment:
 
     @property
     def pool(self) -> str:
-        """The work pool that its runs go to."""
         return str(self.fields["work_pool_name"])
 
 
@@ -68,7 +67,7 @@ def deployments(declared: Declared) -> list[DesiredDeployment]:
     """All deployments of the file.
 
     Raises:
-        ConfigurationError: when no work pool is named, neither there nor in Prefect's settings.
+        ConfigurationError: when neither the file nor Prefect's settings name a work pool.
     """
     return [_deployment(entry, declared) for entry in declared.deployments]
 
@@ -108,7 +107,7 @@ async def _config(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _runner(config: Mapping[str, Any], flow: Flow[..., Any]) -> RunnerDeployment:
-    """The model that `prefect deploy` sends, its version inferred as there."""
+    """The model that `prefect deploy` sends, with its version inferred in the same way."""
     limit = config["concurrency_limit"]
     options = (
         {key: value for key, value in limit.items() if key != "limit"}
@@ -140,7 +139,7 @@ def _runner(config: Mapping[str, Any], flow: Flow[..., Any]) -> RunnerDeployment
 
 
 def _pull_steps(config: Mapping[str, Any], steps: Any) -> list[dict[str, Any]]:
-    """How a run gets the code: as written, with placeholders for what only the run knows."""
+    """The steps that fetch a run's code; placeholders that only the run can fill remain."""
     if steps is None:
         steps = asyncio.run(
             _generate_default_pull_action(
@@ -155,7 +154,7 @@ def _pull_steps(config: Mapping[str, Any], steps: Any) -> list[dict[str, Any]]:
 
 
 def _schedule(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A schedule's own fields; an anchor that the file does not name is made up by Prefect."""
+    """A schedule's fields, without the anchor that Prefect invents if the file has none."""
     update = DeploymentScheduleUpdate(**given)
     slug = given["slug"]
     anchored = any(
@@ -168,7 +167,7 @@ def _schedule(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
 
 
 def schedule_fields(schedule: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A schedule of Prefect's client as it can be compared: no time zone is UTC."""
+    """A schedule of Prefect's client in comparable form; a missing time zone becomes UTC."""
     fields = schedule.model_dump()
     fields["timezone"] = fields.get("timezone") or "UTC"
     if isinstance(anchor := fields.get("anchor_date"), datetime):
@@ -177,7 +176,7 @@ def schedule_fields(schedule: Any, parameters: Mapping[str, Any]) -> dict[str, A
 
 
 def _triggers(name: str, specs: Sequence[dict[str, Any]]) -> list[tuple[Any, bool]]:
-    """Their parameters are templates of events, which nothing is filled into here."""
+    """The triggers' models; their parameters are templates of events and stay unfilled here."""
     settled = [
         {
             **apply_values({key: spec[key] for key in spec if key != "parameters"}, {}),

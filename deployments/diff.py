@@ -1,4 +1,4 @@
-"""Two plain structures, and the values in which they differ, as a person reads them."""
+"""Readable differences between two plain structures."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,7 +10,7 @@ from deployments.check import secrets
 
 
 def diff(old: Any, new: Any, path: str = "") -> list[str]:
-    """`parameters.retry.retries 3 -> 5` for each value that is not the same."""
+    """One line for each value that differs, e.g. `parameters.retry.retries 3 -> 5`."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             line
@@ -24,7 +24,7 @@ def diff(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """A model's dump as JSON has it; sets sorted, so that they can be compared."""
+    """A value as JSON types, with sets as sorted lists so that they compare equal."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (set, frozenset)):

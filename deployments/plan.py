@@ -1,8 +1,8 @@
-"""What would have to change on the server, so that it has what the files declare, and no more.
+"""The changes that bring the server to the state that the files declare.
 
-Only reads. What carries the project's tag is this project's: of that, what the files do not have is
-to be removed. What a person paused or disabled in Prefect's UI stays so, unless the file says
-otherwise.
+Only reads. Objects with the project's tag belong to this project, and those that the files do not
+declare are to be removed. What a person paused or disabled in Prefect's UI stays so, unless the
+file states otherwise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,11 +30,11 @@ class Change:
 
     Attributes:
         verb: create, update or remove.
-        name: a schedule's is that of its deployment.
+        name: for a schedule, the name of its deployment.
         details: the fields that change, old -> new.
-        slug: of a schedule.
-        ids: what it is on the server: a deployment's, or a deployment's and its schedule's.
-        body: what it should be.
+        slug: the schedule's; empty for other kinds.
+        ids: on the server: the object's; for a schedule, the deployment's and the schedule's.
+        body: the desired state.
     """
 
     verb: Literal["create", "update", "remove"]
@@ -54,12 +54,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """All changes, and what a person did on the server that stays.
+    """All changes, and what a person paused or disabled on the server and stays so.
 
     Attributes:
         paused: deployments that were paused by hand, by name.
         disabled: automations that were disabled by hand.
-        missing_blocks: blocks that messages are to be sent through, and that are not there.
+        missing_blocks: notification blocks that the files name and that do not exist.
     """
 
     changes: Sequence[Change]
@@ -68,7 +68,7 @@ class Plan:
     missing_blocks: Sequence[str]
 
     def of(self, kind: Kind, *verbs: str) -> list[Change]:
-        """The changes of a kind, of all verbs if none is named."""
+        """The changes of a kind, with any verb if none is given."""
         return [
             each for each in self.changes if each.kind == kind and (not verbs or each.verb in verbs)
         ]
@@ -77,13 +77,13 @@ class Plan:
 def compare(
     client: SyncPrefectClient, declared: Declared, disabled: frozenset[str] = frozenset()
 ) -> Plan:
-    """The server, compared with the files.
+    """Compare the server with the files.
 
     Args:
         client: of the server.
         declared: the files, checked.
-        disabled: automations to be disabled though they are not (any more): deploying a deployment
-            makes those of its triggers anew.
+        disabled: automations to disable again: deploying a deployment recreates those of its
+            triggers as enabled.
     """
     all_wanted = desired.deployments(declared)
     found = actual.deployments(client, declared.project, [each.name for each in all_wanted])
@@ -121,7 +121,7 @@ def _deployment(each: DesiredDeployment, found: DeploymentResponse | None) -> It
 
 
 def _fields(found: DeploymentResponse, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's deployment, in the fields that are compared."""
+    """The compared fields of the server's deployment: those that `like` has."""
     fields = {name: getattr(found, name) for name in like if name != "concurrency_limit"}
     limit = found.global_concurrency_limit
     fields["concurrency_limit"] = limit.limit if limit else None
@@ -129,7 +129,7 @@ def _fields(found: DeploymentResponse, like: Mapping[str, Any]) -> dict[str, Any
 
 
 def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields in one form, where the server answers in another than it was asked in."""
+    """Fields in one form, since the server returns some in another form than it accepts."""
     known: dict[str, Any] = plain(fields)
     options = known["concurrency_options"] or {}
     return {
@@ -179,7 +179,7 @@ def _automations(
     ids: Mapping[str, UUID],
     disabled: frozenset[str],
 ) -> tuple[list[Change], frozenset[str]]:
-    """The changes of automations, and the names of those that are disabled by hand."""
+    """The changes of automations, and the names of those that were disabled by hand."""
     there = actual.automations(client)
     changes: list[Change] = []
     kept, off = set(), set(disabled)
@@ -206,7 +206,7 @@ def _cores(
     all_wanted: Sequence[DesiredDeployment],
     ids: Mapping[str, UUID],
 ) -> Iterator[tuple[AutomationCore, bool]]:
-    """What automations.yaml and the triggers ask for, and whether they say if it is enabled."""
+    """The automations of automations.yaml and the triggers; whether the file sets `enabled`."""
     for each in all_wanted:
         for trigger, says_enabled in each.triggers:
             trigger.set_deployment_id(ids.get(each.name, automations.UNKNOWN))
@@ -220,7 +220,7 @@ def _cores(
 
 
 def _find(client: SyncPrefectClient, ids: Mapping[str, UUID], kind: str, name: str) -> UUID:
-    """The id of a block or a deployment; of one that is not there yet, one that none has."""
+    """The id of a block or a deployment, or `UNKNOWN` if it does not exist yet."""
     if kind == "deployment":
         other = None if name in ids else actual.deployment(client, name)
         return other.id if other else ids.get(name, automations.UNKNOWN)
@@ -235,7 +235,7 @@ def _missing_blocks(client: SyncPrefectClient, declared: Declared) -> list[str]:
 
 
 def _is_same(there: Automation, core: AutomationCore, project: str) -> bool:
-    """Whether an automation is the one of that name: ours, or just made by `prefect deploy`."""
+    """True if the name matches and it is ours: by tag, or just created by `prefect deploy`."""
     if there.name != core.name:
         return False
     runs = {getattr(action, "deployment_id", None) for action in there.actions}

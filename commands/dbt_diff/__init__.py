@@ -1,1 +1,1 @@
-"""What the working tree's dbt project would make of the warehouse, beside what is published."""
+"""Compares the relations that the working tree's dbt project builds with the published ones."""

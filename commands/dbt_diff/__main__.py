@@ -1,4 +1,4 @@
-"""`make dbt-diff`: build what the working tree changes, beside what is published, and compare."""
+"""`make dbt-diff`: build the changed models in separate schemas, and compare with the published."""
 
 import argparse
 import getpass
@@ -21,11 +21,11 @@ from flows.errors import EltError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, print what differs, and drop it again; 1 when a node failed."""
+    """Build, print the differences, and drop the schemas again; 1 when a node failed."""
     parser = argparse.ArgumentParser(prog="make dbt-diff", description=__doc__)
-    parser.add_argument("--name", default="", help="what the schemas end with; by default who asks")
-    parser.add_argument("--audit", action="store_true", help="compare what the last build left")
-    parser.add_argument("--drop", action="store_true", help="only drop what a killed one left")
+    parser.add_argument("--name", default="", help="the schemas' suffix; by default your user name")
+    parser.add_argument("--audit", action="store_true", help="compare what a failed build left")
+    parser.add_argument("--drop", action="store_true", help="only drop what a killed trial left")
     add_database_arguments(parser)
     given = parser.parse_args(arguments)
     name = given.name or re.sub(r"[^a-z0-9]+", "_", f"trial_{getpass.getuser()}".lower())[:30]
@@ -34,28 +34,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with local_warehouse.warehouse(os.environ, given.home, database) as warehouse:
             if given.drop:
                 if others := drop(warehouse, name):
-                    print(f"Not made by a trial, and left as they are: {', '.join(others)}.")
+                    print(f"Not created by a trial, so not dropped: {', '.join(others)}.")
                 return 0
             if given.audit:
                 with warehouse.transaction() as cursor:
-                    return _tell(cursor, audited(cursor))
+                    return _print_report(cursor, audited(cursor))
             with trial(warehouse, name) as built, warehouse.transaction() as cursor:
-                return _tell(cursor, built)
+                return _print_report(cursor, built)
     except EltError as error:
         print(f"FAILED: {error}")
         return 1
 
 
-def _tell(cursor: Cursor, built: Trial) -> int:
+def _print_report(cursor: Cursor, built: Trial) -> int:
     print("\n".join(report(cursor, built)), flush=True)
     return 0 if all(node["status"] in DONE for node in built.results) else 1
 
 
 def report(cursor: Cursor, built: Trial) -> list[str]:
-    """What was built, what failed, and what differs, line by line."""
+    """Lines that state what was built, what failed, and what differs."""
     if not built.results:
         return ["The working tree changes no model: nothing was built."]
-    lines = [f"Left out: what depends on {', '.join(built.left_out)}."] if built.left_out else []
+    lines = [f"Excluded: dependants of {', '.join(built.left_out)}."] if built.left_out else []
     nodes = built.manifest["nodes"]
     for result in built.results:
         node = nodes.get(result["unique_id"], {})
@@ -64,7 +64,7 @@ def report(cursor: Cursor, built: Trial) -> list[str]:
         elif node.get("resource_type") in ("model", "seed") and node.get("relation_name"):
             lines += _compared(cursor, built, result["unique_id"])
     done = sum(result["status"] in DONE for result in built.results)
-    return [*lines, f"{done} of {len(built.results)} nodes went well in *{built.suffix}."]
+    return [*lines, f"{done} of {len(built.results)} nodes succeeded in *{built.suffix}."]
 
 
 def _compared(cursor: Cursor, built: Trial, unique_id: str) -> list[str]:

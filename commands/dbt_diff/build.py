@@ -1,8 +1,8 @@
-"""Building what the working tree changes in schemas of its own; the rest is read as published.
+"""Builds the working tree's changes in separate schemas; reads the rest from the published ones.
 
-Writes nothing else in the warehouse, and drops the schemas when the caller is done with them. Which
-schemas a trial made is recorded in those schemas (`flows.dbt_build.scratch_schemas`): its role may
-write nowhere else.
+Writes nothing else in the warehouse, and drops the schemas when the caller is done with them. The
+schemas themselves record that a trial created them (`flows.dbt_build.scratch_schemas`), because
+its role may write nowhere else.
 """
 
 import json
@@ -31,11 +31,11 @@ _NAME = re.compile(r"(?!_)(?!.*__)[a-z0-9_]{1,30}")
 
 @dataclass(frozen=True)
 class Trial:
-    """What dbt left of a build in schemas that end with `suffix`.
+    """The result of a dbt build in schemas that end with `suffix`.
 
     Attributes:
-        results: of each node what run_results.json says; none where the tree changes nothing.
-        left_out: raw tables that are not loaded in full; what depends on them is not built.
+        results: each node's entry in run_results.json; empty if the tree changes nothing.
+        left_out: raw tables that are not loaded in full; their dependants are not built.
     """
 
     suffix: str
@@ -46,29 +46,29 @@ class Trial:
 
 @contextmanager
 def trial(database: Warehouse, name: str) -> Iterator[Trial]:
-    """Build what the working tree changes; its schemas are there until the block ends.
+    """Build what the working tree changes; drop the trial's schemas when the block ends.
 
-    What an earlier one of that name left is dropped first.
+    First drops what an earlier trial of that name left.
 
     Raises:
         BuildError: when dbt ended before it built anything.
-        ConfigurationError: when the name can't be a schema's or is in use, nothing is published, or
-            something that no trial made is in the way.
+        ConfigurationError: when the name is invalid or in use, when nothing is published, or when
+            a schema of that name exists that no trial created.
     """
     suffix = _suffix(name)
-    with _alone(database, name):
+    with _lock(database, name):
         with database.transaction() as cursor:
             scratch_schemas.drop_schemas(cursor, suffix)
             selection, published = _plan(cursor)
         try:
-            yield _built(database, suffix, selection, published)
+            yield _build(database, suffix, selection, published)
         finally:
             with database.transaction() as cursor:
                 scratch_schemas.drop_schemas(cursor, suffix)
 
 
 def audited(cursor: Cursor) -> Trial:
-    """What the last build left in the audit schemas, because not all of it passed.
+    """The last build's relations in the audit schemas, if it failed.
 
     Raises:
         ConfigurationError: when the last build left nothing there.
@@ -76,19 +76,19 @@ def audited(cursor: Cursor) -> Trial:
     last = history.last(cursor) if schemas.is_ours(cursor, history.OWN) else None
     if last is None or last.state != "failed" or not last.results:
         raise ConfigurationError(
-            "Nothing waits in the audit schemas: the last build was published, or built nothing."
+            "The audit schemas are empty: the last build was published, or built nothing."
         )
     return Trial(AUDIT, history.manifest_of(cursor, last.build_id), last.results, ())
 
 
 def drop(database: Warehouse, name: str) -> Sequence[str]:
-    """Drop what a trial left that could not do so itself, because its machine is gone.
+    """Drop the schemas of a killed trial, which could not drop them itself.
 
     Returns:
-        The schemas that only look like those of that trial, and stay.
+        The schemas that match the trial's name but were not created by it; they stay.
     """
     suffix = _suffix(name)
-    with _alone(database, name), database.transaction() as cursor:
+    with _lock(database, name), database.transaction() as cursor:
         scratch_schemas.drop_schemas(cursor, suffix)
         return scratch_schemas.others_schemas(cursor, suffix)
 
@@ -103,7 +103,7 @@ def _suffix(name: str) -> str:
 
 
 def _plan(cursor: Cursor) -> tuple[Selection, Json]:
-    """What differs from what is published, and the manifest of that."""
+    """The selection of what changed, and the published manifest."""
     published = None
     if schemas.is_ours(cursor, history.OWN):
         published = history.published_manifest(cursor)
@@ -115,7 +115,7 @@ def _plan(cursor: Cursor) -> tuple[Selection, Json]:
     return Selection((), left_out, (CHANGED_CODE,), "A trial."), published
 
 
-def _built(database: Warehouse, suffix: str, selection: Selection, published: Json) -> Trial:
+def _build(database: Warehouse, suffix: str, selection: Selection, published: Json) -> Trial:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "target")
         environment = {
@@ -137,8 +137,8 @@ def _built(database: Warehouse, suffix: str, selection: Selection, published: Js
         Path(folder, "manifest.json").write_text(json.dumps(published))
         events = dbt_runner.run(environment, TIMEOUT_SECONDS, listing, building)
         prepare = partial(_prepare, database, suffix, target)
-        said = dbt_runner.after_listing(events, prepare)
-        errors = [each["info"]["msg"] for each in said if each["info"]["level"] == "error"]
+        build_events = dbt_runner.after_listing(events, prepare)
+        errors = [each["info"]["msg"] for each in build_events if each["info"]["level"] == "error"]
         if not (target / "run_results.json").exists():
             raise BuildError(
                 "dbt ended before it built anything: " + dbt_runner.last_errors(errors)
@@ -155,7 +155,7 @@ def _prepare(database: Warehouse, suffix: str, target: Path, selected: Sequence[
 
 
 @contextmanager
-def _alone(database: Warehouse, name: str) -> Iterator[None]:
+def _lock(database: Warehouse, name: str) -> Iterator[None]:
     with closing(database.connect()) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -163,5 +163,5 @@ def _alone(database: Warehouse, name: str) -> Iterator[None]:
                 "select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:trial:{name}"]
             )
             if cursor.fetchall() == [(False,)]:
-                raise ConfigurationError(f"A trial named {name!r} is at work: choose another name.")
+                raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
         yield

@@ -1,4 +1,4 @@
-"""How two versions of a relation differ: rows, columns, keys, values; in lines for people."""
+"""Compares two versions of a relation: rows, columns, keys, values; returns readable lines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 
 def key_of(manifest: Json, unique_id: str) -> list[str]:
-    """The columns that a test says are unique, together where it takes several."""
+    """The key of a model by its `unique` or `unique_combination` test; empty if it has none."""
     for test in manifest["nodes"].values():
         if test.get("attached_node") == unique_id and (metadata := test.get("test_metadata")):
             if metadata["name"] == "unique":
@@ -44,7 +44,7 @@ def key_of(manifest: Json, unique_id: str) -> list[str]:
 
 
 def compare(cursor: Cursor, old: RelationName, new: RelationName, key: Sequence[str]) -> list[str]:
-    """What is different in `new`, a line each; the first line is a heading."""
+    """The differences of `new` from `old`, one per line, after a heading."""
     before, after = _columns(cursor, old), _columns(cursor, new)
     title = ".".join(old)
     if not before:
@@ -55,7 +55,7 @@ def compare(cursor: Cursor, old: RelationName, new: RelationName, key: Sequence[
         return [
             f"{title}: {rows}",
             *changes,
-            "  no key that both have is tested: values not compared",
+            "  no tested key in both versions: values not compared",
         ]
     compared = [
         name for name, kind in after.items() if before.get(name) == kind and name not in key
@@ -73,7 +73,7 @@ def compare(cursor: Cursor, old: RelationName, new: RelationName, key: Sequence[
 
 
 class _Comparison:
-    """Statements on one pair of relations that have a key in common."""
+    """Statements on two relations with a common key."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Comparison:
         }
 
     def counts(self) -> list[int]:
-        """Rows before and after; new, gone and changed keys."""
+        """Rows before and after; then new, gone and changed keys."""
         self._cursor.execute(sql.SQL(_COUNTS).format(**self._parts))
         return list(self._cursor.fetchall()[0])
 
@@ -106,16 +106,16 @@ class _Comparison:
         """The first rows of a kind: added, gone or changed."""
         statement = sql.SQL(_ROWS).format(**self._parts, kind=self._parts[kind])
         self._cursor.execute(statement, [SHOWN_ROWS])
-        return [self._line(_parsed(old), _parsed(new)) for old, new in self._cursor.fetchall()]
+        return [self._line(_parse(old), _parse(new)) for old, new in self._cursor.fetchall()]
 
     def _line(self, old: Row, new: Row) -> str:
         if not (old and new):
             row, sign = (new, "+") if new else (old, "-")
-            return f"{sign} {_named(row, self._key)}: {_named(row, self._compared)}"
+            return f"{sign} {_format(row, self._key)}: {_format(row, self._compared)}"
         changes = [
             f"{name} {old[name]} → {new[name]}" for name in self._compared if old[name] != new[name]
         ]
-        return f"~ {_named(new, self._key)}: {', '.join(changes)}"
+        return f"~ {_format(new, self._key)}: {', '.join(changes)}"
 
 
 def _distinct(columns: Sequence[str]) -> sql.Composable:
@@ -149,11 +149,11 @@ def _count(cursor: Cursor, name: RelationName) -> int:
     return int(cursor.fetchall()[0][0])
 
 
-def _parsed(row: str | None) -> Row:
-    """A row with its numbers as Postgres prints them; empty where there is none."""
+def _parse(row: str | None) -> Row:
+    """A row with its numbers as Postgres prints them; empty for null."""
     parsed: Row = json.loads(row, parse_float=str, parse_int=str) if row else {}
     return parsed
 
 
-def _named(row: Row, names: Sequence[str]) -> str:
+def _format(row: Row, names: Sequence[str]) -> str:
     return ", ".join(f"{name} {row[name]}" for name in names)

@@ -1,1 +1,1 @@
-"""`make new-source`: write a source module, its dbt files and its tests from an API's answer."""
+"""`make new-source`: write a source module, its dbt files and its tests from an API's response."""

@@ -1,6 +1,6 @@
-"""`make new-source`: asks an API once and writes a source module, its dbt source and staging model.
+"""`make new-source`: from one response, writes a source module, its dbt source and staging model.
 
-What it writes is a beginning that works: a person reviews the key, the casts and the descriptions.
+The files work as they are, but a person must review the key, the casts and the descriptions.
 """
 
 import argparse
@@ -30,11 +30,11 @@ TAB = r"\t"
 
 
 def main() -> int:
-    """Write the files, or say why not; nothing is written then."""
+    """Write all files, or print the reason and write none."""
     parser = argparse.ArgumentParser(prog="make new-source", description=__doc__)
     parser.add_argument("--name", required=True, help="of the source, e.g. github")
     parser.add_argument("--url", required=True, help="of one resource, with its parameters")
-    parser.add_argument("--records", default="", help="where they are, e.g. data.items; . for one")
+    parser.add_argument("--records", default="", help="their path, e.g. data.items; . for one")
     parser.add_argument("--key", default="", help="the fields that identify a record: id,line")
     parser.add_argument("--login", default="", help="bearer:NAME, header:H:NAME or param:P:NAME")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _printable(text: str) -> str:
-    """The text without what would steer the terminal."""
+    """The text with its control characters escaped, which would affect the terminal."""
     return "".join(
         character if character.isprintable() or character == "\n" else repr(character)[1:-1]
         for character in text
@@ -61,17 +61,17 @@ def _printable(text: str) -> str:
 
 
 def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft:
-    """Ask the API once and draw conclusions.
+    """Request one page of the API and infer the declaration from it.
 
     Raises:
-        ConfigurationError: when the name or the URL can't be used, or the answer has no records.
+        ConfigurationError: when the name or URL is invalid, or the response has no records.
         EltError: as `Client.get` does.
     """
     sources.check_name(name)
     given = api_url.parsed(url, name)
     credentials, read_secret = _credentials(_login(login), given.login)
     resource = Resource(
-        # Twice: İ in lower case is two characters, and the second one is no letter.
+        # Twice: İ in lower case is two characters, and the second one is not a letter.
         name=column_name(column_name(given.name)),
         path=given.path,
         records=records_at(),
@@ -102,56 +102,56 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
 
 def _check_records(url: str, rows: list[Any]) -> None:
     if not rows:
-        raise ConfigurationError(f"{url} answered no records: try it with parameters that do.")
+        raise ConfigurationError(f"{url} returned no records: use parameters that return some.")
     other = [row for row in rows if not isinstance(row, dict) or not row]
     if other:
         raise ConfigurationError(
-            f"{url} answered {other[0]!r:.100} as a record, which has no fields. Say where the "
-            "records are: RECORDS=data.items"
+            f"{url} returned {other[0]!r:.100} as a record, which has no fields. Name the path "
+            "of the records: RECORDS=data.items"
         )
 
 
 def _check_fields(rows: list[Record]) -> None:
-    """Some APIs repeat a login; as the name of a field it would be written to the files."""
+    """Refuse a secret as a field name: some APIs echo it, and the files would contain it."""
     if any(shows_secret(field) for row in rows for field in row):
         raise ConfigurationError(
-            "The API answers with the login as the name of a field. Write the source by hand, with "
-            "a `records` function that leaves the field out."
+            "The API returns the login as the name of a field. Write the source by hand, with a "
+            "`records` function that omits the field."
         )
 
 
-def _key(wanted: str, rows: list[Record], resource: str) -> tuple[str, ...]:
-    """The fields of the key; one whose name has a comma in it can be named alone."""
+def _key(requested: str, rows: list[Record], resource: str) -> tuple[str, ...]:
+    """The fields of the key; a single field name may contain a comma."""
     known = dict.fromkeys(field for row in rows for field in row)
     guessed = inference.key(rows, resource)
-    if not wanted:
+    if not requested:
         return () if guessed is None else (guessed,)
-    keys = (wanted,) if wanted in known else tuple(filter(None, wanted.split(",")))
+    keys = (requested,) if requested in known else tuple(filter(None, requested.split(",")))
     unknown = [field for field in keys if field not in known]
     if unknown:
         raise ConfigurationError(
-            f"KEY={wanted}: there is no {unknown[0]!r}. There are: {', '.join(known)}."
+            f"KEY={requested}: there is no {unknown[0]!r}. There are: {', '.join(known)}."
         )
     return keys
 
 
 def _credentials(login: Login | None, found: UrlLogin | None) -> tuple[Login | None, ReadSecret]:
-    """The login to declare, and where its secret's value is to be had now.
+    """The login to declare, and a function that returns its secret now.
 
     Raises:
-        ConfigurationError: when the URL has another login in it than LOGIN names.
+        ConfigurationError: when the URL contains another login than LOGIN names.
     """
     if found is None:
         return login, secret_from_environment
     if login is not None and (not login.param or login.param != found.login.param):
         raise ConfigurationError(
-            f"The URL has a login in it ({found.place}), and LOGIN names another one. Take one out."
+            f"The URL contains a login ({found.place}), and LOGIN names another one. Remove one."
         )
     return login or found.login, lambda _: found.value
 
 
 def _notes(found: UrlLogin | None, login: Login | None) -> list[str]:
-    """What a person has to do about a login that stood in the URL."""
+    """The user's next step for a login that the URL contained."""
     if found is None or login is None:
         return []
     return [
@@ -174,12 +174,12 @@ def _login(text: str) -> Login | None:
             return ApiKey(rest[1], param=rest[0])
     raise ConfigurationError(
         f"LOGIN={text} must be bearer:SECRET, header:HEADER:SECRET or param:PARAMETER:SECRET; "
-        "SECRET is the name under which the secret is kept, e.g. github-token."
+        "SECRET is the name of the stored secret, e.g. github-token."
     )
 
 
 def _call(login: Any) -> Call | None:
-    """The call that declares a login: what stands first by place, the rest by name."""
+    """The call that declares a login: the first argument by position, the rest by name."""
     if login is None:
         return None
     first, *others = fields(login)
@@ -189,7 +189,7 @@ def _call(login: Any) -> Call | None:
 
 
 def _records(page: Page, wanted: str) -> tuple[Call, list[Record]]:
-    """The call that finds the records, and what it finds."""
+    """The selector call, and the records that it finds."""
     kind = page.content_type.lower()
     delimiter = wanted.replace(TAB, "\t")
     if delimiter in DELIMITERS or any(word in kind for word in Csv.types):
@@ -216,7 +216,7 @@ def _document(page: Page) -> Any:
 def _csv(page: Page, delimiter: str) -> tuple[Call, list[Record]]:
     delimiters = [] if delimiter else _delimiters(page)
     if delimiters not in ([], [","]):
-        raise ConfigurationError(f"{page.url} answered CSV: {_delimiter_is(delimiters)}")
+        raise ConfigurationError(f"{page.url} returned CSV: {_delimiter_is(delimiters)}")
     if len(delimiter) > 1 or delimiter in {"\r", "\n", '"'}:
         raise ConfigurationError(
             f"RECORDS={delimiter} must be the delimiter of the CSV: one character, e.g. RECORDS=;"
@@ -225,7 +225,7 @@ def _csv(page: Page, delimiter: str) -> tuple[Call, list[Record]]:
 
 
 def _delimiters(page: Page) -> list[str]:
-    """Those with which the page is a table of several columns."""
+    """The delimiters with which the page is a table of several columns."""
     return [delimiter for delimiter in DELIMITERS if _is_table(page, delimiter)]
 
 
@@ -240,7 +240,7 @@ def _is_table(page: Page, delimiter: str) -> bool:
 def _delimiter_is(likely: list[str]) -> str:
     named = " or ".join(map(repr, likely))
     words = " or ".join(f'RECORDS="{each}"'.replace("\t", TAB) for each in likely)
-    return f"its delimiter may be {named}. Say it: {words}"
+    return f"its delimiter may be {named}. Name it: {words}"
 
 
 if __name__ == "__main__":

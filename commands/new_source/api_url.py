@@ -1,6 +1,6 @@
-"""The address that a person gives: its parts as a source declares them, and the login in it.
+"""Parses the address that a person gives into the parts of a source, and a login if it has one.
 
-A secret that stands in the address is taken out before anything is written or shown.
+A secret in the address is removed before anything is written or shown.
 """
 
 import re
@@ -14,7 +14,7 @@ from flows.extract.auth import ApiKey, Basic
 from flows.extract.url_policy import without_params
 from flows.source import Login
 
-# How APIs call a query parameter that holds a secret, in lower case without other characters.
+# Usual names of query parameters that hold a secret: in lower case, letters and digits only.
 _LOGIN_PARAMS = frozenset(
     {
         "accesskey", "accesstoken", "apikey", "apitoken", "appid", "appkey", "apptoken",
@@ -28,7 +28,7 @@ _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class UrlLogin:
-    """A login that stood in an address, and the secret's value, which is written nowhere."""
+    """The login of an address, and the secret's value, which is not written anywhere."""
 
     login: Login
     value: str
@@ -40,9 +40,9 @@ class ApiUrl:
     """An address without its login.
 
     Attributes:
-        url: to be shown.
-        path: the last part, with braces doubled as `Resource.path` wants them, and with the query
-            where that can't be declared as parameters.
+        url: safe to show.
+        path: the last part, with braces doubled as `Resource.path` requires, and with the query
+            if that can't be declared as parameters.
     """
 
     url: str
@@ -75,28 +75,28 @@ def parsed(url: str, source: str) -> ApiUrl:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts; where that fails, the address may hold a secret, so that it isn't shown.
+    """Split the address. An error does not show it, because it may contain a secret.
 
     Raises:
-        ConfigurationError: when it is no address.
+        ConfigurationError: when the address is invalid.
     """
     if _UNFIT.search(url):
         raise ConfigurationError(
-            "The URL has a line break, another control character or a broken letter in it. "
+            "The URL contains a line break, another control character or an unpaired surrogate. "
             "Percent-encode it: %0A for a line break."
         )
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"The URL is no address: {error}. Correct it.") from error
+        raise ConfigurationError(f"The URL is invalid: {error}. Correct it.") from error
     return parts
 
 
 def _params(query: str) -> dict[str, str | list[str]] | None:
-    """The query as parameters, a list for one that is repeated.
+    """The query as parameters, with a list for a repeated one.
 
-    None where they would ask for something else than the query does.
+    None if they would not reproduce the query.
     """
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
     if ";" in query or not all(mark and _is_text(n) and _is_text(v) for n, mark, v in pairs):
@@ -112,22 +112,22 @@ def _params(query: str) -> dict[str, str | list[str]] | None:
 
 
 def _is_text(encoded: str) -> bool:
-    """Whether it is UTF-8 once it is decoded."""
+    """True if it decodes to valid UTF-8."""
     return unquote_to_bytes(encoded.replace("+", " ")) == unquote_plus(encoded).encode()
 
 
 def _without_login(url: str, source: str) -> tuple[str, UrlLogin | None]:
-    """The address without its login, which may be a user and password, or a parameter.
+    """The address without its login, which is a user and password, or a parameter.
 
     Raises:
-        ConfigurationError: when there are several, or it is a user without a password.
+        ConfigurationError: when there are several logins, or a user without a password.
     """
     found = [*_user(_split(url), source), *_keys(_split(url).query, source)]
     if len({login.login for login in found}) > 1 or len({login.value for login in found}) > 1:
         places = ", ".join(login.place for login in found)
         raise ConfigurationError(
-            f"The URL has several logins in it: {places}. Leave one in it, and declare the others "
-            "in the module by hand."
+            f"The URL contains several logins: {places}. Keep one, and declare the others in the "
+            "module by hand."
         )
     parts = _split(without_params(url, _is_login) if found else url)
     clean = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
@@ -139,8 +139,8 @@ def _user(parts: SplitResult, source: str) -> list[UrlLogin]:
         return []
     if not parts.username or not parts.password:
         raise ConfigurationError(
-            "The URL has a user without a password in it, which may be a key. Take it out, and "
-            "name the login: LOGIN=header:HEADER:SECRET, for example."
+            "The URL contains a user without a password, which may be a key. Remove it, and name "
+            "the login: LOGIN=header:HEADER:SECRET, for example."
         )
     login = Basic(unquote(parts.username), _secret(source, "password"))
     return [UrlLogin(login, unquote(parts.password), "user and password")]
@@ -161,5 +161,5 @@ def _is_login(name: str, value: str) -> bool:
 
 
 def _secret(source: str, what: str) -> str:
-    """The name under which it is to be kept, e.g. `shop-api-key`."""
+    """The name of a secret in the store, e.g. `shop-api-key`."""
     return re.sub("[^a-z0-9]+", "-", f"{source}-{what}".lower()).strip("-")

@@ -1,7 +1,7 @@
-"""The files of a new source on the disk: all of them, or none.
+"""Writes the files of a new source to disk: all of them, or none.
 
-They are written in a folder beside and moved in two steps: the dbt folder, then the module. What an
-interrupted run left, in either step, the next one removes.
+They are written to a separate folder and moved in two steps: the dbt folder, then the module. The
+next run removes what an interrupted run left in either step.
 """
 
 import fcntl
@@ -17,12 +17,12 @@ DRAFTS = ".new-source"
 
 
 def module_path(root: Path, name: str) -> Path:
-    """Where a source is declared."""
+    """The path of a source's module."""
     return root / "flows" / "sources" / f"{name}.py"
 
 
 def models_path(root: Path, name: str) -> Path:
-    """Where its dbt source and staging models are."""
+    """The folder of a source's dbt source and staging models."""
     return root / "dbt_project" / "models" / "staging" / name
 
 
@@ -30,10 +30,10 @@ def add(root: Path, name: str, module: str, models: Mapping[str, str]) -> list[P
     """Write a source's module, and its dbt files by their names.
 
     Raises:
-        ConfigurationError: when there are such files already, or the disk does not take them;
-            nothing is left of them then.
+        ConfigurationError: when the files exist already, or can't be written; then none of them
+            is left.
     """
-    with _alone(root):
+    with _lock(root):
         _clean(root)
         _check_absent(root, name)
         try:
@@ -52,8 +52,8 @@ def add(root: Path, name: str, module: str, models: Mapping[str, str]) -> list[P
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Let one process at a time write, so that none removes what another is writing."""
+def _lock(root: Path) -> Iterator[None]:
+    """Let one process write at a time, so that no other removes its unfinished files."""
     folder = os.open(root / "flows" / "sources", os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -67,7 +67,7 @@ def _check_absent(root: Path, name: str) -> None:
     present = [path for path in (module, models) if path.is_file() or _has_files(path)]
     if present:
         raise ConfigurationError(
-            f"{present[0].relative_to(root)} is there already. Add the resource to it by hand, or "
+            f"{present[0].relative_to(root)} exists already. Add the resource to it by hand, or "
             "choose another NAME."
         )
 
@@ -77,7 +77,7 @@ def _has_files(path: Path) -> bool:
 
 
 def _write(draft: Path, module: str, models: Mapping[str, str]) -> None:
-    """The folder comes before the module: a module without a folder shows that it was moved."""
+    """Write the folder before the module: a module without the folder shows that it was moved."""
     (draft / "models").mkdir(parents=True)
     for file, text in models.items():
         (draft / "models" / file).write_text(text, encoding="utf-8")
@@ -85,7 +85,7 @@ def _write(draft: Path, module: str, models: Mapping[str, str]) -> None:
 
 
 def _clean(root: Path) -> None:
-    """Remove what is not complete; a folder that was moved in without its module, too."""
+    """Remove incomplete files, including a dbt folder that was moved without its module."""
     drafts = root / DRAFTS
     for draft in drafts.iterdir() if drafts.is_dir() else ():
         if (draft / "module.py").exists() and not (draft / "models").exists():

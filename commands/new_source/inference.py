@@ -1,6 +1,6 @@
-"""What a first page suggests: where its records are, their key, how to page, types to cast to.
+"""Infers from a first page: the records' path, their key, the paging style, the types to cast to.
 
-Suggestions only: a person reviews what is made of them. Knows no network.
+These are suggestions, which a person reviews. Knows nothing of the network.
 """
 
 import re
@@ -19,11 +19,11 @@ from flows.page import Page
 
 NEXT_FIELDS = ("next", "next_url", "nextLink", "@odata.nextLink", "links.next", "paging.next")
 DEEPEST = 3
-# RECORDS=. says that the whole answer is one record.
+# RECORDS=. means that the whole response is one record.
 WHOLE = "."
 LOADED_AT = "loaded_at"
 
-# Where APIs put their records, if not under their own name.
+# Usual names of the field with the records, apart from the resource's name.
 _USUAL = re.compile(
     "content|data|entries|hits|items|objects|records|results|rows|values?", re.IGNORECASE
 )
@@ -36,10 +36,10 @@ _KEYWORDS = frozenset(Path(__file__).with_name("sql_keywords.txt").read_text().s
 
 @dataclass(frozen=True)
 class Column:
-    """A raw column and what to make of it in staging.
+    """A raw column and its staging cast.
 
     Attributes:
-        field: as the API names it.
+        field: the API's name.
         type: the raw column's type.
         cast: the type to cast to in staging; empty for none.
         group: id, text, number, boolean or time.
@@ -53,21 +53,23 @@ class Column:
 
 
 def records_path(document: Any) -> str | None:
-    """The path of the only list of objects in a document; None where it is one object itself.
+    """The path of the only list of objects in a document; None if the document is one record.
 
     Raises:
-        ConfigurationError: when that can't be told: there are several lists, or empty ones, or
+        ConfigurationError: when the path is ambiguous: there are several lists, or empty ones, or
             objects by name.
     """
     if isinstance(document, list):
         return ""
     if not isinstance(document, dict):
-        raise ConfigurationError(f"The answer is {type(document).__name__}, which has no records.")
+        raise ConfigurationError(
+            f"The response is {type(document).__name__}, which has no records."
+        )
     paths = _places(document, _is_list_of_objects)
     if len(paths) > 1:
         raise ConfigurationError(
-            f"There are several lists in the answer: {', '.join(map(repr, paths))}. Say which one "
-            f"holds the records: RECORDS={paths[0]}"
+            f"There are several lists in the response: {', '.join(map(repr, paths))}. Name the one "
+            f"with the records: RECORDS={paths[0]}"
         )
     if not paths:
         _check_is_record(document)
@@ -77,29 +79,29 @@ def records_path(document: Any) -> str | None:
 
 
 def _check_is_only_place(document: dict[str, Any], path: str) -> None:
-    """Refuse, say, a list of errors beside `items` that are empty today."""
+    """Refuse e.g. a list of errors next to `items` that are empty today."""
     others = _usual_places(
         document,
         lambda value: _is_nothing(value) or isinstance(value, list) or _is_object_of_objects(value),
     )
     if others and not _is_usual(path):
         raise ConfigurationError(
-            f"The only list of objects in the answer is {path!r}, and the records may be at "
-            f"{others[0]!r}. If they are not, say so: RECORDS={path}. If they are, ask with "
-            "parameters that bring some, in a list."
+            f"The only list of objects in the response is {path!r}, and the records may be at "
+            f"{others[0]!r}. If they are not, use RECORDS={path}. If they are, use parameters "
+            "that return some, in a list."
         )
 
 
 def _check_is_record(document: dict[str, Any]) -> None:
-    """Refuse a document that may be something else than one record."""
-    remedy = f"If the whole answer is one record, say so: RECORDS={WHOLE}"
+    """Refuse a document that may not be one record."""
+    remedy = f"If the whole response is one record, use RECORDS={WHOLE}"
     if empty := _places(document, lambda value: value == []):
         raise ConfigurationError(
-            f"There is an empty list in the answer: {empty[0]!r}. If it holds the records, ask "
-            f"with parameters that bring some. {remedy}"
+            f"There is an empty list in the response: {empty[0]!r}. If it holds the records, use "
+            f"parameters that return some. {remedy}"
         )
     if named := _places({"": document}, _is_object_of_objects):
-        place = repr(named[0].strip(".")) if named[0] else "the answer"
+        place = repr(named[0].strip(".")) if named[0] else "the response"
         raise ConfigurationError(
             f"There are objects by name under {place}. If they are the records, write a `records` "
             f"function by hand: see docs/sources.md. {remedy}"
@@ -108,21 +110,21 @@ def _check_is_record(document: dict[str, Any]) -> None:
 
 
 def _check_usual_places(document: dict[str, Any], remedy: str) -> None:
-    """Refuse a document that has no objects where records usually are."""
+    """Refuse a document without objects at the usual places of records."""
     if nothing := _usual_places(document, _is_nothing):
         raise ConfigurationError(
-            f"There is nothing at {nothing[0]!r} in the answer. If the records are there, ask with "
-            f"parameters that bring some. {remedy}"
+            f"There is nothing at {nothing[0]!r} in the response. If the records belong there, use "
+            f"parameters that return some. {remedy}"
         )
     if others := _usual_places(document, lambda value: isinstance(value, list)):
         raise ConfigurationError(
-            f"Not everything in the list {others[0]!r} of the answer has fields. If it holds the "
+            f"Not everything in the list {others[0]!r} of the response has fields. If it holds the "
             f"records, write a `records` function by hand: see docs/sources.md. {remedy}"
         )
 
 
-def _usual_places(document: Mapping[str, Any], is_wanted: Callable[[Any], bool]) -> list[str]:
-    return [path for path in _places(document, is_wanted) if _is_usual(path)]
+def _usual_places(document: Mapping[str, Any], matches: Callable[[Any], bool]) -> list[str]:
+    return [path for path in _places(document, matches) if _is_usual(path)]
 
 
 def _is_usual(path: str) -> bool:
@@ -130,15 +132,15 @@ def _is_usual(path: str) -> bool:
 
 
 def _places(
-    document: Mapping[str, Any], is_wanted: Callable[[Any], bool], path: tuple[str, ...] = ()
+    document: Mapping[str, Any], matches: Callable[[Any], bool], path: tuple[str, ...] = ()
 ) -> list[str]:
-    """The paths of the values that are wanted, as far down as records are looked for."""
+    """The paths of the matching values, down to the depth `DEEPEST`."""
     found: list[str] = []
     for name, value in document.items():
-        if is_wanted(value):
+        if matches(value):
             found.append(".".join((*path, name)))
         elif isinstance(value, dict) and len(path) < DEEPEST:
-            found += _places(value, is_wanted, (*path, name))
+            found += _places(value, matches, (*path, name))
     return found
 
 
@@ -151,7 +153,7 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _is_object_of_objects(value: Any) -> bool:
-    """Whether it looks like records by their key: `17`, or several that share a field."""
+    """True if it looks like records by key: names with digits, or objects that share a field."""
     if not isinstance(value, dict) or not value:
         return False
     if not all(isinstance(item, dict) and item for item in value.values()):
@@ -161,7 +163,7 @@ def _is_object_of_objects(value: Any) -> bool:
 
 
 def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
-    """The field that is likely to identify a record: named like an id, never null, never twice."""
+    """The likely key: a field that is named like an id, never null, and unique."""
     wanted = ("id", f"{singular(resource)}_id", "uuid", "key", "code")
     for name in wanted:
         for field in records[0] if records else ():
@@ -173,7 +175,7 @@ def key(records: Sequence[Mapping[str, Any]], resource: str) -> str | None:
 
 
 def paging(page: Page) -> Call | None:
-    """The call of `flows.extract.paginators` that follows this page's own next link, if any."""
+    """The call of `flows.extract.paginators` for the page's next link; None without one."""
     for field in NEXT_FIELDS if page.members else ():
         if isinstance(value_at(page, field), str):
             return Call("next_url", (field,))
@@ -181,7 +183,7 @@ def paging(page: Page) -> Call | None:
 
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:
-    """The raw table's columns, ids first, then texts, numbers, booleans and times."""
+    """The raw table's columns: ids, then texts, numbers, booleans and times."""
     natural = RecordBatch(records).natural
     names = column_names(natural, known={})
     found = [
@@ -195,9 +197,9 @@ def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Colu
 
 
 def staged_names(columns: Sequence[Column], entity: str) -> dict[str, str]:
-    """The staging model's name of each raw column, each once.
+    """The staging model's unique name for each raw column.
 
-    `id` becomes `order_id`; what SQL reserves gets the entity's name before it.
+    `id` becomes `order_id`; names that SQL reserves get the entity's name as a prefix.
     """
     names = {
         column.name: column.name
@@ -234,7 +236,7 @@ def _column(field: str, name: str, kind: str, values: Sequence[Any], keys: Seque
 
 
 def singular(resource: str) -> str:
-    """The name of one record, as far as English goes."""
+    """The name of one record, by English plural rules."""
     if resource.endswith("ies") and resource != "ies":
         return f"{resource[:-3]}y"
     if resource.endswith(("sses", "xes", "ches", "shes")):
@@ -244,7 +246,7 @@ def singular(resource: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A column's name as SQL wants it."""
+    """A column's name, quoted if SQL requires it."""
     is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) is not None and name not in _KEYWORDS
     doubled = name.replace('"', '""')
     return name if is_plain else f'"{doubled}"'

@@ -1,6 +1,6 @@
-"""Values as source text: Python, YAML and Jinja that read back as exactly those values.
+"""Writes values as Python, YAML and Jinja text that parses back to exactly the same values.
 
-Whatever an API or a person wrote goes through here before it stands in a file.
+Every value from an API or a person passes through here before it is written to a file.
 """
 
 import ast
@@ -19,7 +19,7 @@ _JINJA = re.compile(r"\{[{%#]")
 
 @dataclass(frozen=True)
 class Call:
-    """A call as a module declares it, e.g. `records_at("items")`."""
+    """A call in a module, e.g. `records_at("items")`."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -42,7 +42,7 @@ def _leaves(values: tuple[Any, ...]) -> Iterator[Any]:
 
 
 def python(value: Any, indent: int = 0, before: int = 0) -> str:
-    """The value as Python, formatted as ruff does; `before` characters stand on its first line."""
+    """The value as Python in ruff's format; its first line already has `before` characters."""
     flat = _flat(value)
     opening, parts, closing = _parts(value)
     fits = indent + before + len(flat) < LINE and not _is_block(value)
@@ -65,7 +65,7 @@ def _flat(value: Any) -> str:
 
 
 def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
-    """What opens a value, its items with their labels, and what closes it."""
+    """A value's opening text, its items with their labels, and its closing text."""
     if isinstance(value, Call):
         named = [(f"{name}=", item) for name, item in value.named.items()]
         return f"{value.name}(", [("", item) for item in value.args] + named, ")"
@@ -79,21 +79,21 @@ def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
 
 
 def _is_block(value: Any) -> bool:
-    """Whether ruff's trailing comma keeps it on lines of its own, however short it is."""
+    """True if ruff's trailing comma keeps it on several lines, however short it is."""
     if isinstance(value, tuple):
         return any(map(_is_block, value))
     return isinstance(value, Call) and value.name in {"Source", "Resource"}
 
 
 def read_python(text: str) -> tuple[dict[str, set[str]], Any]:
-    """What a module imports, and what its last line declares; nothing of it is executed.
+    """A module's imports and the declaration in its last line, without executing it.
 
     Raises:
-        ValueError: when it is no Python, or does more than import and declare.
+        ValueError: when it is not valid Python, or does more than import and declare.
     """
     about, *imports, declared = ast.parse(text).body
     if not isinstance(about, ast.Expr) or not isinstance(about.value, ast.Constant):
-        raise ValueError("it does not begin with a docstring")
+        raise ValueError("it does not start with a docstring")
     if not isinstance(declared, ast.Assign) or ast.unparse(declared.targets[0]) != "SOURCE":
         raise ValueError("it does not end with SOURCE = ...")
     found: dict[str, set[str]] = {}
@@ -114,12 +114,12 @@ def _value(node: ast.expr) -> Any:
 
 
 def jinja(text: str) -> str:
-    """The text as Jinja that renders to it. dbt renders names, descriptions and whole models."""
+    """Jinja that renders to the text. dbt renders names, descriptions and whole models."""
     return _JINJA.sub(lambda found: f"{{{{ '{found[0]}' }}}}", text)
 
 
 def rendered(value: Any, **context: Callable[..., str]) -> Any:
-    """What Jinja makes of a text, or of each text in lists and dictionaries."""
+    """A text rendered by Jinja, or each text in lists and dictionaries."""
     if isinstance(value, dict):
         return {name: rendered(item, **context) for name, item in value.items()}
     if isinstance(value, list):

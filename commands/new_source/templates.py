@@ -1,6 +1,6 @@
-"""The files that make a new source: its module, dbt source, staging model and their tests.
+"""Renders the files of a new source: its module, dbt source, staging model and their tests.
 
-Values come from an API: each is written as a literal, and what was written is read back.
+Values come from an API, so each is written as a literal, and every file is read back as a check.
 """
 
 import re
@@ -41,10 +41,10 @@ Escape = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Draft:
-    """All that is written about one resource.
+    """Everything to write about one resource.
 
     Attributes:
-        notes: what a person has to know of the guesses.
+        notes: what a person has to know about the guesses.
     """
 
     source: str
@@ -66,7 +66,7 @@ class Draft:
 
     @property
     def entity(self) -> str:
-        """What one row is."""
+        """The name of one row, e.g. `order`."""
         return inference.singular(self.resource)
 
     @cached_property
@@ -85,7 +85,7 @@ def write(draft: Draft, root: Path) -> list[Path]:
     """Write all files, or none.
 
     Raises:
-        ConfigurationError: when one of them is there already, or would not say what it should.
+        ConfigurationError: when one of them exists already, or does not read back as intended.
     """
     text = module(draft)
     _check("The module", (imports(draft), declaration(draft)), lambda: read_python(text))
@@ -112,10 +112,10 @@ def _checked_sql(draft: Draft) -> str:
 
 
 def _check(what: str, intended: Any, read: Callable[[], Any]) -> None:
-    """Compare what a text says with what it should say.
+    """Compare the values read back with the intended ones.
 
     Raises:
-        ConfigurationError: when that differs; it names the first value that does.
+        ConfigurationError: when they differ; the message names the first value that does.
     """
     try:
         found = read()
@@ -126,12 +126,12 @@ def _check(what: str, intended: Any, read: Callable[[], Any]) -> None:
     if found != intended:
         raise ConfigurationError(
             f"{what} could not be written: {_first_difference(intended, found)!r:.200} reads back "
-            "as something else. Write it by hand."
+            "differently. Write it by hand."
         )
 
 
 def _first_difference(intended: Any, found: Any) -> Any:
-    """The innermost part of a value that was not found again."""
+    """The innermost part of `intended` that `found` lacks."""
     if isinstance(intended, Call) and isinstance(found, Call) and intended.name == found.name:
         return _first_difference(
             {**dict(enumerate(intended.args)), **intended.named},
@@ -155,14 +155,14 @@ def _read_sql(text: str) -> Any:
 
 
 def _selected(sql: str) -> list[str]:
-    """The columns' names in the model's list of them."""
+    """The names in the model's column list."""
     listed = sql.partition("    select\n")[2].partition("    from source\n")[0]
     names = re.findall(r'("(?:[^"]|"")*"|[^\s"]+?),?$', listed, re.MULTILINE)
     return [name[1:-1].replace('""', '"') if name.startswith('"') else name for name in names]
 
 
 def declaration(draft: Draft) -> Call:
-    """What the module declares as SOURCE."""
+    """The module's SOURCE declaration."""
     resource = {
         "name": draft.resource,
         "path": draft.path,
@@ -196,7 +196,7 @@ def module(draft: Draft) -> str:
         f"from {home} import {', '.join(sorted(names))}" for home, names in imports(draft).items()
     ]
     newline = "\n"
-    return f'''"""{draft.source}: say here what the API is, and where it is documented."""
+    return f'''"""{draft.source}: describe the API here, and link its documentation."""
 
 {newline.join(lines)}
 
@@ -224,7 +224,7 @@ def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
         "sources": [
             {
                 "name": draft.source,
-                "description": escape(f"What {draft.base_url} sends."),
+                "description": escape(f"Data from {draft.base_url}."),
                 "schema": f"raw_{draft.source}",
                 "config": {"loaded_at_query": LAST_LOADED_AT},
                 "tables": [table | _combination_test(key, escape) | {"columns": columns}],
@@ -234,14 +234,14 @@ def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
 
 
 def models_of(draft: Draft, escape: Escape) -> dict[str, Any]:
-    """The staging model with the tests of its key and what its casts are."""
+    """The staging model's YAML, with the tests of its key and the casts of its columns."""
     key = [draft.staged[column.name] for column in draft.keys]
     columns = []
     for column in draft.columns:
         cast = f", cast from {column.type} to {column.cast}" if column.cast else ""
         about = f"The API's field {column.field!r}{cast}."
         columns.append(_column(draft.staged[column.name], about, key, escape))
-    about = escape(f"What the API calls {_shown(draft.path)}, one row per {draft.entity}.")
+    about = escape(f"The API's {_shown(draft.path)}, one row per {draft.entity}.")
     model = {"name": escape(draft.model), "description": about}
     return {"models": [model | _combination_test(key, escape) | {"columns": columns}]}
 
@@ -267,7 +267,7 @@ def _shown(path: str) -> str:
 
 
 def model_sql(draft: Draft, escape: Escape, relation: str = "") -> str:
-    """The staging view: renamed, cast, and grouped as ids, texts, numbers, booleans, times."""
+    """The staging view: renamed, cast, grouped by ids, texts, numbers, booleans, times."""
     groups = [
         ",\n".join(f"        {escape(_expression(draft, column))}" for column in group)
         for _, group in groupby(draft.columns, key=lambda column: column.group)
@@ -296,22 +296,22 @@ select * from final
 
 
 def next_steps(draft: Draft) -> str:
-    """What is left to a person."""
+    """The remaining steps for a person, as text."""
     unsure = [
         "the paging: see flows/extract/paginators.py" if draft.paging is None else "",
-        "the key: without one, every load adds all rows again" if not draft.key else "",
+        "the key: without one, every load inserts all rows again" if not draft.key else "",
     ]
     missing = "".join(f"\n  NOT FOUND: {text}" for text in unsure if text)
     notes = "".join(f"\n  NOTE: {text}" for text in draft.notes)
     name = yaml_text([draft.source])[2:].strip()
     return f"""{missing}{notes}
 Next:
-  look at the files: they are guesses from one page
+  review the files: they are guesses from one page
   make preview SOURCE={draft.source}
   add to prefect.yaml, under deployments:
 
   - name: {name}
-    description: Say what it loads, and what is built from that.
+    description: Describe what it loads and builds.
     entrypoint: flows/elt.py:elt
     tags: [elt]
     parameters:

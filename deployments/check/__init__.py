@@ -1,1 +1,1 @@
-"""What `make deploy` refuses in prefect.yaml and automations.yaml before it asks a server."""
+"""Checks of prefect.yaml and automations.yaml, which `make deploy` runs before any request."""

@@ -1,7 +1,7 @@
-"""Automations of this project: those of automations.yaml, and those that triggers become.
+"""The automations of automations.yaml: their check, and their conversion to Prefect's model.
 
-In the file a block and a deployment are named (`block: custom-webhook/webhook`, `deployment:
-flow/name`); Prefect wants ids.
+The file names blocks and deployments (`block: custom-webhook/webhook`, `deployment: flow/name`);
+Prefect needs their ids.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ Find = Callable[[Named, str], UUID]
 
 
 def problems(top: YamlNode) -> Iterator[Problem]:
-    """All that is wrong in automations.yaml."""
+    """All problems of automations.yaml."""
     yield from unknown_keys(top, {"automations", "definitions"})
     yield from unlisted(top, "automations")
     yield from secrets.passwords_in_urls(top)
@@ -38,7 +38,7 @@ def problems(top: YamlNode) -> Iterator[Problem]:
         yield from _automation(node)
         name = node.get("name").value
         if not isinstance(name, str) or names.count(name) > 1:
-            text = f"name: {name!r}: an automation is found again by its name. Give it its own."
+            text = f"name: {name!r}: a name identifies one automation. Give it its own."
             yield Problem(node.line_at(["name"]), text)
 
 
@@ -48,7 +48,7 @@ def _automation(node: YamlNode) -> Iterator[Problem]:
     yield from unlisted(node, *_ACTION_LISTS)
     yield from triggers.problems(node.get("trigger"), node.get("trigger").plain(), False)
     if not node.get("actions").items:
-        yield Problem(node.line_at(["actions"]), "actions is empty: say what is to be done.")
+        yield Problem(node.line_at(["actions"]), "actions is empty: name at least one action.")
     for key in _ACTION_LISTS:
         for action in node.get(key).items:
             yield from _action(action)
@@ -57,7 +57,7 @@ def _automation(node: YamlNode) -> Iterator[Problem]:
 def _action(node: YamlNode) -> Iterator[Problem]:
     kind = node.get("type").value
     if kind not in ACTIONS:
-        text = f"type: no action is {kind!r}. There are: {', '.join(sorted(ACTIONS))}."
+        text = f"type: {kind!r} is not an action. Known: {', '.join(sorted(ACTIONS))}."
         yield Problem(node.line_at(["type"]), text)
         return
     yield from misread(node, ACTIONS[kind])
@@ -65,20 +65,20 @@ def _action(node: YamlNode) -> Iterator[Problem]:
     yield from unknown_keys(node, known | {name for name, id_ in NAMED.items() if id_ in known})
     for name in NAMED:
         if name in node.keys and str(node.get(name).value).count("/") != 1:
-            text = f"{name}: {node.get(name).value!r} is no name: write type/name, or flow/name."
+            text = f"{name}: {node.get(name).value!r} is refused: write type/name, or flow/name."
             yield Problem(node.line_at([name]), text)
     plain = with_ids(node.plain(), lambda kind, name: UNKNOWN)
     yield from refusals(node, lambda: ACTIONS[kind].model_validate(plain))
 
 
 def blocks(spec: Mapping[str, Any]) -> list[str]:
-    """The blocks that an automation's actions send through, e.g. custom-webhook/webhook."""
+    """The blocks that an automation's actions name, e.g. custom-webhook/webhook."""
     actions = [action for key in _ACTION_LISTS for action in spec.get(key) or []]
     return [action["block"] for action in actions if "block" in action]
 
 
 def with_ids(action: Mapping[str, Any], find: Find) -> dict[str, Any]:
-    """An action as Prefect takes it: what is named, by its id."""
+    """An action in Prefect's form, with ids in place of names."""
     found = {NAMED[name]: find(name, action[name]) for name in NAMED if name in action}
     return {**{key: value for key, value in action.items() if key not in NAMED}, **found}
 
@@ -86,13 +86,13 @@ def with_ids(action: Mapping[str, Any], find: Find) -> dict[str, Any]:
 def core(
     spec: Mapping[str, Any], project: str, find: Find, values: dict[str, Any]
 ) -> AutomationCore:
-    """A declared automation as Prefect takes it, with the project's tag.
+    """A declared automation as Prefect's model, with the project's tag.
 
     Args:
-        spec: as it stands in the file.
+        spec: the automation as written in the file.
         project: the tag.
-        find: the id of what is named.
-        values: what `{{ … }}` in the trigger stands for; elsewhere it is a template of events.
+        find: returns the id of a block or deployment by its name.
+        values: fill `{{ … }}` in the trigger; in other places these are templates of events.
     """
     trigger = apply_values(spec["trigger"], values, remove_notset=False)
     actions = {

@@ -1,6 +1,6 @@
-"""YAML whose keys and values know their lines, so that a problem can say where it stands.
+"""YAML with the line number of each key and value, so that problems can name their lines.
 
-Knows YAML only: what the keys mean is the business of its readers.
+Knows nothing of the keys' meanings.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ _SCALARS = yaml.SafeLoader("")
 
 
 class Key(str):
-    """A mapping's key; one that came through an anchor has the line where it was written."""
+    """A mapping's key; if it came through an anchor, its line is that of the anchor's mapping."""
 
     line: int
 
     def __new__(cls, name: object, line: int) -> "Key":
-        """A key is compared and hashed by its name alone."""
+        """The line does not take part in comparison and hashing."""
         key = super().__new__(cls, name)
         key.line = line
         return key
@@ -31,7 +31,7 @@ class Key(str):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong in a file, and how to mend it. Lines count from 1."""
+    """A problem in a file and its remedy. Lines count from 1."""
 
     line: int
     text: str
@@ -46,16 +46,16 @@ class YamlNode:
 
     @property
     def keys(self) -> list[Key]:
-        """None where this is no mapping."""
+        """Empty if this is not a mapping."""
         return list(self.value) if isinstance(self.value, dict) else []
 
     @property
     def items(self) -> list["YamlNode"]:
-        """None where this is no sequence."""
+        """Empty if this is not a sequence."""
         return self.value if isinstance(self.value, list) else []
 
     def get(self, step: Step) -> "YamlNode":
-        """What stands there; a null of this line where nothing does."""
+        """The value at a key or index; if there is none, a null with this node's line."""
         if isinstance(self.value, dict) and isinstance(step, str):
             found = self.value.get(step)
         else:
@@ -63,9 +63,9 @@ class YamlNode:
         return found or YamlNode(None, self.line)
 
     def line_at(self, path: Iterable[Step]) -> int:
-        """The line of the key or item that a path leads to; steps that lead nowhere are left out.
+        """The line of the key or item at a path; steps that do not exist are skipped.
 
-        So pydantic's locations can be used, which also name the members of unions.
+        So pydantic's locations work, which also name the members of unions.
         """
         node, line = self, self.line
         for step in path:
@@ -77,7 +77,7 @@ class YamlNode:
         return line
 
     def plain(self) -> Any:
-        """The same without lines."""
+        """The value as plain Python, without lines."""
         if isinstance(self.value, dict):
             return {str(key): node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -85,7 +85,7 @@ class YamlNode:
         return self.value
 
     def scalars(self, name: str = "") -> Iterator[tuple[str, "YamlNode"]]:
-        """Every scalar below, with the last key on the way to it."""
+        """Every scalar below, with the last key of its path."""
         for key in self.keys:
             yield from self.value[key].scalars(key)
         for item in self.items:
@@ -95,10 +95,10 @@ class YamlNode:
 
 
 def read(path: Path) -> tuple[YamlNode, list[Problem]]:
-    """A file's document, and what is wrong with it as YAML.
+    """A file's document and its YAML problems.
 
     Raises:
-        ConfigurationError: when there is no such file.
+        ConfigurationError: when the file does not exist.
     """
     try:
         text = path.read_text()
@@ -110,7 +110,7 @@ def read(path: Path) -> tuple[YamlNode, list[Problem]]:
         return (_node(tree, problems) if tree else YamlNode({}, 1)), problems
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return YamlNode({}, 1), [Problem(line, f"this is no YAML: {error.problem}.")]
+        return YamlNode({}, 1), [Problem(line, f"this is not valid YAML: {error.problem}.")]
 
 
 def _node(tree: yaml.Node, problems: list[Problem]) -> YamlNode:
@@ -123,7 +123,7 @@ def _node(tree: yaml.Node, problems: list[Problem]) -> YamlNode:
 
 
 def _mapping(tree: yaml.MappingNode, problems: list[Problem]) -> dict[Key, YamlNode]:
-    """The keys written here, and after them those merged in that are not written here."""
+    """The keys written here, followed by merged keys that are not written here."""
     own: dict[Key, YamlNode] = {}
     merged: dict[Key, YamlNode] = {}
     for name, value in tree.value:
@@ -134,7 +134,7 @@ def _mapping(tree: yaml.MappingNode, problems: list[Problem]) -> dict[Key, YamlN
             continue
         key = Key(_SCALARS.construct_object(name), name.start_mark.line + 1)
         if key in own:
-            text = f"{key!s} stands here twice, and only the last one counts: keep one."
+            text = f"{key!s} is here twice, and only the last one counts: keep one."
             problems.append(Problem(key.line, text))
             del own[key]
         own[key] = _node(value, problems)

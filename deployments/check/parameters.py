@@ -1,7 +1,7 @@
-"""Whether a flow takes what the files give it, as Prefect's server and the flow itself see it.
+"""Checks that a flow accepts the parameters in the files, as Prefect's server and the flow would.
 
-Prefect checks a deployment's parameters when it is deployed, and a schedule's or a trigger's only
-when their runs begin, which then fail.
+Prefect checks a deployment's parameters at deployment. It checks those of a schedule or a trigger
+only when their runs start, which then fail.
 """
 
 import difflib
@@ -24,45 +24,45 @@ AnyFlow = Flow[..., Any]
 
 
 def refused(flow: AnyFlow, given: YamlNode, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Parameters that the flow has not, or not so.
+    """Parameters that the flow does not have, and values that it refuses.
 
     Args:
-        flow: whose signature counts.
-        given: the parameters where they are written.
-        values: the same as JSON, the environment filled in; what is a template is not judged.
+        flow: has the signature.
+        given: the parameters with their lines.
+        values: the same as JSON with the environment filled in; templates are not checked.
     """
     schema = parameter_schema(flow).model_dump()
     known = schema["properties"]
     for key in given.keys:
         if key not in known:
             yield Problem(key.line, _unknown(flow, key, known))
-    judged = {
+    checked = {
         name: value
         for name, value in values.items()
         if name in known and not _TEMPLATE.search(json.dumps(value))
     }
-    found = [*_by_schema(judged, schema)]
+    found = [*_by_schema(checked, schema)]
     names = {path[0] for path, _ in found if path}
-    found += _by_type(flow, {name: judged[name] for name in judged if name not in names})
+    found += _by_type(flow, {name: checked[name] for name in checked if name not in names})
     for path, message in found:
         where = ".".join(map(str, path))
         yield Problem(given.line_at(path), f"{where}: {message}. Correct it.")
 
 
 def missing(flow: AnyFlow, given: Collection[str]) -> list[str]:
-    """The parameters that a run needs and does not get."""
+    """The required parameters that are not given."""
     return [name for name in parameter_schema(flow).required if name not in given]
 
 
 def unprintable(given: YamlNode) -> Iterator[Problem]:
-    """Templates of events that would end as InvalidJinja: Prefect makes JSON of a lone expression.
+    """Templates of events that become InvalidJinja: Prefect converts a lone expression to JSON.
 
-    So the run of the trigger would never be made, and nobody told.
+    The trigger's run would never be created, and no error would be reported.
     """
     for name, scalar in given.scalars():
         if isinstance(scalar.value, str) and _NOT_JSON.fullmatch(scalar.value.strip()):
             inner = scalar.value.strip()[2:-2].strip()
-            text = f"{name}: {inner} is no JSON: write {{{{ {inner} | string }}}}."
+            text = f"{name}: {inner} is not JSON: write {{{{ {inner} | string }}}}."
             yield Problem(scalar.line, text)
 
 
@@ -75,13 +75,13 @@ def _unknown(flow: AnyFlow, name: str, known: Collection[str]) -> str:
 def _by_schema(
     values: Mapping[str, Any], schema: dict[str, Any]
 ) -> Iterator[tuple[list[Any], str]]:
-    """What Prefect's server complains about."""
+    """Paths and messages of the values that Prefect's server refuses."""
     for error in validate(dict(values), schema, ignore_required=True):
         yield list(error.absolute_path), error.message
 
 
 def _by_type(flow: AnyFlow, values: Mapping[str, Any]) -> Iterator[tuple[list[Any], str]]:
-    """What the flow itself complains about, when it is called."""
+    """Paths and messages of the values that the flow refuses when it is called."""
     hints = get_type_hints(flow.fn, include_extras=True)
     for name, value in values.items():
         for path, message in _complaints(hints.get(name, Any), value):

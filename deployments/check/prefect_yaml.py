@@ -1,6 +1,6 @@
-"""What prefect.yaml and automations.yaml declare, checked whole before anything is deployed.
+"""Reads prefect.yaml and automations.yaml, and checks them completely before any deployment.
 
-Needs no server: what only the server knows (its variables and blocks) is not judged here.
+Needs no server: it does not check what only the server knows (its variables and blocks).
 """
 
 import json
@@ -46,14 +46,14 @@ _CHECKED_APART = ("schedule", "schedules", "triggers", "concurrency_limit", "wor
 
 @dataclass(frozen=True)
 class Declared:
-    """The two files, without a problem in them.
+    """The contents of the two files, which have no problems.
 
     Attributes:
-        root: the folder of prefect.yaml, from which entrypoints are found.
-        project: prefect.yaml's name; the tag of all that this project makes.
-        deployments: as they stand in the file, anchors resolved, templates not.
-        pull: the pull steps of those deployments that have none of their own; None for Prefect's.
-        automations: as they stand in their file.
+        root: the folder of prefect.yaml; entrypoints are relative to it.
+        project: prefect.yaml's name; the tag of everything that this project deploys.
+        deployments: as written in the file, with anchors resolved and templates unresolved.
+        pull: the pull steps of deployments that have none of their own; None for Prefect's.
+        automations: as written in their file.
         flows: by entrypoint.
     """
 
@@ -66,10 +66,10 @@ class Declared:
 
 
 def read(root: Path) -> Declared:
-    """What the files in a project's folder declare; it must be the current folder.
+    """Read and check the files in a project's folder, which must be the current folder.
 
     Raises:
-        ConfigurationError: when anything is wrong in them; it lists all that is.
+        ConfigurationError: when the files have problems; the message lists all of them.
     """
     top, problems = located_yaml.read(root / DEPLOYMENTS)
     flows = _Flows()
@@ -82,7 +82,9 @@ def read(root: Path) -> Declared:
         found += [f"{AUTOMATIONS}:{each.line}: {each.text}" for each in _ordered(problems)]
         own = rest.get("automations").plain() or []
     if found:
-        raise ConfigurationError(f"{_counted(found)} to mend first:\n  " + "\n  ".join(found))
+        raise ConfigurationError(
+            f"Correct {_count_problems(found)} first:\n  " + "\n  ".join(found)
+        )
     plain = top.plain()
     return Declared(
         root, plain["name"], plain.get("deployments") or [], plain.get("pull"), own, flows.loaded
@@ -90,22 +92,22 @@ def read(root: Path) -> Declared:
 
 
 def with_environment(value: Any) -> Any:
-    """A plain value as JSON has it, with the environment filled in as far as it is set."""
+    """A plain value as JSON types, with those environment variables filled in that are set."""
     as_json = json.loads(json.dumps(value, default=lambda day: day.isoformat()))
     return apply_values(as_json, {}, remove_notset=False)
 
 
 def _ordered(problems: Sequence[Problem]) -> list[Problem]:
-    """By line, each once, though many deployments may share an anchor."""
+    """Sorted by line, without duplicates: several deployments may share an anchor."""
     return sorted(set(problems), key=lambda each: (each.line, each.text))
 
 
-def _counted(found: Sequence[str]) -> str:
+def _count_problems(found: Sequence[str]) -> str:
     return "1 problem" if len(found) == 1 else f"{len(found)} problems"
 
 
 class _Flows:
-    """The flows of all entrypoints, each loaded once; `complaints` has those that do not load."""
+    """Loads the flow of each entrypoint once; `complaints` has the errors of those that fail."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Flow[..., Any]] = {}
@@ -128,19 +130,19 @@ def _deployments_file(top: YamlNode, flows: _Flows) -> Iterator[Problem]:
     yield from unlisted(top, "deployments")
     project = top.get("name").value
     if not isinstance(project, str) or not project:
-        yield Problem(top.line, "name is missing: it is the tag of all that this project deploys.")
+        yield Problem(top.line, "name is missing: it tags everything that this project deploys.")
     yield from secrets.passwords_in_urls(top)
-    yield from _doubled(top.get("deployments").items, "name", "deployments")
+    yield from _duplicates(top.get("deployments").items, "name", "deployments")
     for node in top.get("deployments").items:
         yield from _deployment(node, str(project), flows)
 
 
-def _doubled(nodes: Sequence[YamlNode], key: str, what: str) -> Iterator[Problem]:
+def _duplicates(nodes: Sequence[YamlNode], key: str, what: str) -> Iterator[Problem]:
     counts = Counter(node.get(key).value for node in nodes)
     for node in nodes:
         name = node.get(key).value
         if name is not None and counts[name] > 1:
-            text = f"{key}: {counts[name]} {what} are called {name!r}: give each one of its own."
+            text = f"{key}: {counts[name]} {what} are called {name!r}: give each its own {key}."
             yield Problem(node.line_at([key]), text)
 
 
@@ -166,9 +168,9 @@ def _deployment(node: YamlNode, project: str, flows: _Flows) -> Iterator[Problem
 
 
 def _shape(node: YamlNode) -> Iterator[Problem]:
-    """Values of the wrong type, and no name."""
+    """A missing name, and values of the wrong type."""
     if not node.get("name").value:
-        yield Problem(node.line, "name is missing: Prefect would leave this deployment out.")
+        yield Problem(node.line, "name is missing: Prefect would skip this deployment.")
     plain = {
         key: value
         for key, value in with_environment(node.plain()).items()
@@ -182,13 +184,13 @@ def _tags(node: YamlNode, project: str) -> Iterator[Problem]:
     if project not in ([tags] if isinstance(tags, str) else tags):
         yield Problem(
             node.line_at(["tags"]),
-            f"tags of {node.get('name').value!r} lack {project!r}: what carries this project's "
-            f"name is removed when it leaves the file. Write `tags: [{project}]`.",
+            f"tags of {node.get('name').value!r} lack {project!r}: `make deploy` removes only what "
+            f"has this tag once it leaves the file. Write `tags: [{project}]`.",
         )
 
 
 def _unset_variables(node: YamlNode) -> Iterator[Problem]:
-    """Pull steps are left out: what is not set for them here is filled in where they run."""
+    """Variables that are not set. Pull steps are excluded: a run fills them in on its machine."""
     for key in node.keys:
         if key == "pull":
             continue
@@ -228,7 +230,7 @@ def _concurrency_limit(node: YamlNode) -> Iterator[Problem]:
     elif limit.value is not None and type(limit.value) is not int:
         yield Problem(
             limit.line,
-            f"concurrency_limit: {limit.plain()!r} is refused: it is a number of runs, 1 or more.",
+            f"concurrency_limit: {limit.plain()!r} is refused: write a number of runs, 1 or more.",
         )
 
 
@@ -241,25 +243,25 @@ def _stored_secrets(node: YamlNode) -> Iterator[Problem]:
 
 def _schedules(node: YamlNode) -> Iterator[Problem]:
     if node.get("schedule").value is not None:
-        text = "schedule is Prefect's old word: write `schedules:`, a list, each with a slug."
+        text = "schedule is Prefect's old key: write `schedules:`, a list, each with a slug."
         yield Problem(node.line_at(["schedule"]), text)
-    yield from _doubled(node.get("schedules").items, "slug", "schedules of this deployment")
+    yield from _duplicates(node.get("schedules").items, "slug", "schedules of this deployment")
     for schedule in node.get("schedules").items:
         yield from unknown_keys(schedule, keys_of(RawScheduleConfig))
         if not schedule.get("slug").value:
             yield Problem(
                 schedule.line,
-                "slug is missing: without it Prefect makes all schedules anew at each deploy, and "
+                "slug is missing: without it Prefect recreates all schedules at each deploy and "
                 "forgets which were paused. Give it a name of its own, e.g. `slug: daily`.",
             )
         yield from misread(schedule, RawScheduleConfig)
         yield from schedules.without_effect(schedule)
         empty = [*schedules.emptiness(schedule)]
-        yield from empty or refusals(schedule, _as_prefect_takes(schedule))
+        yield from empty or refusals(schedule, _schedule_validator(schedule))
 
 
-def _as_prefect_takes(schedule: YamlNode) -> Callable[[], object]:
-    """The schedule as `prefect deploy` reads it; keys that it does not know are told elsewhere."""
+def _schedule_validator(schedule: YamlNode) -> Callable[[], object]:
+    """Validates a schedule as `prefect deploy` does; `unknown_keys` reports unknown keys."""
     known = keys_of(RawScheduleConfig)
     plain = {
         key: value for key, value in with_environment(schedule.plain()).items() if key in known
@@ -278,7 +280,7 @@ def _as_prefect_takes(schedule: YamlNode) -> Callable[[], object]:
 
 
 def _flow(node: YamlNode, flows: _Flows) -> Iterator[Problem]:
-    """What the flow itself says: that it is there, what it does, and takes its parameters."""
+    """Checks that the flow loads, has a description and accepts its parameters."""
     entrypoint = with_environment(node.get("entrypoint").value)
     if not isinstance(entrypoint, str) or not entrypoint:
         text = "entrypoint is missing: write `entrypoint: flows/elt.py:elt`, a file and a flow."
@@ -299,15 +301,15 @@ def _flow(node: YamlNode, flows: _Flows) -> Iterator[Problem]:
 
 def _parameters(flow: Flow[..., Any], node: YamlNode) -> Iterator[Problem]:
     own = node.get("parameters")
-    begun_by = [*node.get("schedules").items, *node.get("triggers").items]
-    for holder in [node, *begun_by]:
+    starters = [*node.get("schedules").items, *node.get("triggers").items]
+    for holder in [node, *starters]:
         given = holder.get("parameters")
         yield from parameters.refused(flow, given, with_environment(given.plain()) or {})
-    for holder in begun_by:
+    for holder in starters:
         names = [*own.keys, *holder.get("parameters").keys]
         for name in parameters.missing(flow, names):
             yield Problem(
                 holder.line,
-                f"{name}: the flow {flow.name} needs this parameter, and a run begun by this gets "
-                "none: name it under the deployment's `parameters:`.",
+                f"{name}: the flow {flow.name} needs this parameter, and runs started by this lack "
+                "it: name it under the deployment's `parameters:`.",
             )

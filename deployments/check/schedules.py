@@ -1,6 +1,6 @@
-"""Whether a schedule ever comes, as Prefect's server reckons it, and whether all of it counts.
+"""Checks that a schedule ever starts a run, as Prefect's server computes it, and has no dead keys.
 
-Prefect accepts a schedule that never comes. Nothing fails then, and nothing runs.
+Prefect accepts a schedule that never comes. Then nothing fails, and nothing runs.
 """
 
 import re
@@ -15,9 +15,9 @@ from deployments.check.located_yaml import Problem, YamlNode
 
 _ONLY_WITH = {"anchor_date": "interval", "day_or": "cron"}
 _EMPTY = {
-    "cron": 'write `cron: "0 5 * * *"`, or what else it is to be.',
-    "rrule": 'write `rrule: "FREQ=DAILY"`, or what else it is to be.',
-    "timezone": "Prefect would take UTC. Write `timezone: UTC` if that is meant.",
+    "cron": 'write `cron: "0 5 * * *"`, or another schedule.',
+    "rrule": 'write `rrule: "FREQ=DAILY"`, or another schedule.',
+    "timezone": "Prefect would use UTC. Write `timezone: UTC` if you want that.",
 }
 _WITHIN_A_DAY = re.compile("FREQ=(SECONDLY|MINUTELY|HOURLY)", re.IGNORECASE)
 _INTERVAL = re.compile("INTERVAL=[^;]*", re.IGNORECASE)
@@ -25,14 +25,14 @@ _NO_INTERVAL = re.compile("INTERVAL=(?![1-9])", re.IGNORECASE)
 
 
 def emptiness(node: YamlNode) -> Iterator[Problem]:
-    """Keys with an empty text."""
+    """Keys with an empty string."""
     for key, remedy in _EMPTY.items():
         if node.get(key).value == "":
             yield Problem(node.line_at([key]), f"{key} is empty: {remedy}")
 
 
 def without_effect(node: YamlNode) -> Iterator[Problem]:
-    """Keys that Prefect drops, because they belong to another kind of schedule."""
+    """Keys that Prefect drops because they belong to another kind of schedule."""
     for key, kind in _ONLY_WITH.items():
         if node.get(key).value is not None and node.get(kind).value is None:
             text = (
@@ -42,10 +42,10 @@ def without_effect(node: YamlNode) -> Iterator[Problem]:
 
 
 def must_come(schedule: Any) -> None:
-    """Accept a schedule by which a run begins some day.
+    """Accept a schedule that starts at least one run.
 
     Raises:
-        ValueError: when none ever does.
+        ValueError: when it never starts one.
     """
     if isinstance(schedule, CronSchedule):
         _cron(schedule)
@@ -53,7 +53,7 @@ def must_come(schedule: Any) -> None:
         _rrule(schedule)
     if isinstance(schedule, IntervalSchedule) and schedule.interval < timedelta(seconds=1):
         seconds = schedule.interval.total_seconds()
-        raise ValueError(f"interval: {seconds} is refused: it is a number of seconds, 1 or more")
+        raise ValueError(f"interval: {seconds} is refused: write a number of seconds, 1 or more")
 
 
 def _cron(schedule: CronSchedule) -> None:
@@ -73,20 +73,19 @@ def _rrule(schedule: RRuleSchedule) -> None:
         rule = RRuleSchedule(rrule=_by_day(schedule.rrule), timezone=schedule.timezone).to_rrule()
     except ValueError as error:
         raise ValueError(
-            f"rrule: {written}: {error}. Write UNTIL without the Z, or with it a DTSTART "
-            "that has a Z too"
+            f"rrule: {written}: {error}. Write UNTIL without the Z, or add a DTSTART with a Z"
         ) from error
     if next(iter(rule.xafter(datetime.now(timezone.utc), inc=True)), None) is None:
         raise ValueError(
-            f"rrule: {written} never comes: there is no such day, or none is left. Where "
-            "it names no DTSTART, Prefect counts from 2020-01-01"
+            f"rrule: {written} never comes: there is no such day, or all are past. "
+            "Without a DTSTART, Prefect counts from 2020-01-01"
         )
 
 
 def _by_day(rrule: str) -> str:
-    """A rule that comes if this one does, and is found in milliseconds instead of minutes.
+    """A daily rule that comes if this one does, to be evaluated in milliseconds, not minutes.
 
-    From 2020 until now there are two thousand days, and two hundred million seconds.
+    From 2020 until now there are two thousand days, but two hundred million seconds.
     """
     if "COUNT=" in rrule.upper() or not _WITHIN_A_DAY.search(rrule):
         return rrule

@@ -1,4 +1,4 @@
-"""What must not stand in a file, because Prefect stores and shows it in plain text."""
+"""Finds secrets in the files that Prefect would store and show in plain text."""
 
 import re
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ _BLOCK = re.compile(r"\{\{\s*prefect\.blocks\.")
 _PASSWORD_IN_URL = re.compile(r"://[^/\s:@{]*:(?!\{\{)[^/\s@]+@")
 _REMEDY = (
     "Prefect stores it in plain text and shows it in its UI. Keep it in a block (`make deploy` "
-    "makes them from .env), which the flow reads when it runs."
+    "creates blocks from .env), which the flow reads when it runs."
 )
 
 
 def stored_secrets(node: YamlNode) -> Iterator[Problem]:
-    """Secrets below a node that Prefect stores as it is: job variables, or parameters."""
+    """Secrets below a node that Prefect stores unchanged: job variables or parameters."""
     for name, scalar in node.scalars():
         if not isinstance(scalar.value, str) or not scalar.value:
             continue
@@ -30,14 +30,14 @@ def stored_secrets(node: YamlNode) -> Iterator[Problem]:
 
 
 def passwords_in_urls(node: YamlNode) -> Iterator[Problem]:
-    """Addresses below a node that hold a password; the password is not repeated."""
+    """Addresses below a node that contain a password; the problem does not repeat it."""
     for name, scalar in node.scalars():
         if isinstance(scalar.value, str) and _PASSWORD_IN_URL.search(scalar.value):
-            yield Problem(scalar.line, f"{name}: the address holds a password: {_REMEDY}")
+            yield Problem(scalar.line, f"{name}: the address contains a password: {_REMEDY}")
 
 
 def shown(name: str, value: object) -> str:
-    """A value as it may be printed: short, and without what its name says is secret."""
+    """A value in printable form: short, and redacted if its name is that of a secret."""
     if isinstance(value, str) and NAMES.search(name):
         return "'…'"
     text = repr(value)

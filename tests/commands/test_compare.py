@@ -1,4 +1,4 @@
-"""What `make dbt-diff` says of two versions of a relation."""
+"""What `make dbt-diff` reports about two versions of a relation."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def test_what_is_the_same_is_one_line(connection: Connection, query: Query) -> N
 def test_keys_that_came_and_went_and_values_that_changed(
     connection: Connection, query: Query
 ) -> None:
-    """With the first three rows of each; from null to a value counts, order does not."""
+    """With the first three rows of each; null to a value is a change, another order is not."""
     query(
         'create table marts__trial."Items" as select shop, id, price, note from marts."Items"'
         " where id > 2 order by id desc"
@@ -85,7 +85,7 @@ def test_without_a_key_only_rows_are_counted(
     query('create table marts__trial."Items" as select * from marts."Items" limit 7')
     assert said(connection, *key) == [
         "marts.Items: 1,200 → 7 rows",
-        "  no key that both have is tested: values not compared",
+        "  no tested key in both versions: values not compared",
     ]
 
 

@@ -1,4 +1,4 @@
-"""`make dbt-diff` with dbt: only what changed is built, beside what is published, then dropped."""
+"""`make dbt-diff` with dbt: builds only the changes, in separate schemas, and drops them."""
 
 import json
 import os
@@ -52,7 +52,7 @@ from unnest(array['ALFKI', 'BERGS']) as customer_id
 
 @pytest.fixture(autouse=True)
 def no_other_warehouse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local stack of other tests names dbt's login, which would come first."""
+    """Unset dbt's login, which the local stack of other tests sets and which has precedence."""
     monkeypatch.delenv(TRANSFORMER_URL_VARIABLE, raising=False)
 
 
@@ -79,7 +79,7 @@ def login(database: URL, query: Query) -> Iterator[URL]:
 def published(
     database: URL, project: Path, tmp_path: Path, connection: Connection, query: Query
 ) -> None:
-    """Customers, loaded and built, as a build that was published leaves them."""
+    """Customers, loaded, built and published."""
     with connection, connection.cursor() as cursor:
         ledger.prepare(cursor, "raw_northwind")
         cursor.execute(CUSTOMERS)
@@ -98,7 +98,7 @@ def published(
 
 
 @pytest.mark.usefixtures("published")
-def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
+def test_a_changed_mart_is_built_separately_compared_and_dropped(
     project: Path,
     login: URL,
     query: Query,
@@ -118,9 +118,9 @@ def test_a_changed_mart_is_built_beside_what_is_published_compared_and_dropped(
     assert "key customer_id: 0 new, 0 gone, 1 changed" in printed
     assert "~ customer_id BERGS: company_name Company BERGS → COMPANY BERGS" in printed
     assert "staging." not in printed, "it is read where it is published"
-    assert "what depends on" in printed
+    assert "Excluded: dependants of" in printed
     assert "northwind.orders" in printed
-    assert "nodes went well in *__pr_7." in printed
+    assert "nodes succeeded in *__pr_7." in printed
     assert query(OURS) == before
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
 
@@ -159,7 +159,7 @@ def test_two_trials_of_one_name_are_kept_apart(database: URL, connection: Connec
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_lock(hashtextextended('elt:trial:mine', 0))")
     with (
-        pytest.raises(ConfigurationError, match="A trial named 'mine' is at work"),
+        pytest.raises(ConfigurationError, match="A trial named 'mine' is running"),
         trial(Warehouse(database), "mine"),
     ):
         pass
@@ -185,7 +185,7 @@ def test_what_a_killed_trial_left_can_be_dropped_and_nothing_else(
         assert hindrance.split(" ")[1].removeprefix("public.") in capsys.readouterr().out
         query(f"drop {hindrance}")
     assert main(["--name", "pr_7", "--drop"]) == 0
-    assert "left as they are: raw_shop__pr_7." in capsys.readouterr().out
+    assert "so not dropped: raw_shop__pr_7." in capsys.readouterr().out
     assert query("select nspname from pg_namespace where nspname ~ '__pr' order by 1") == [
         ("marts__pr_77",),
         ("raw_shop__pr_7",),
@@ -217,7 +217,7 @@ def test_where_nothing_is_published_there_is_nothing_to_compare_with(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In an empty warehouse, and in one that is loaded and was never built."""
+    """In an empty warehouse, and in a loaded one that was never built."""
     monkeypatch.setenv(URL_VARIABLE, libpq(database))
     for _ in "ab":
         assert main(["--name", "pr_7"]) == 1
@@ -225,7 +225,7 @@ def test_where_nothing_is_published_there_is_nothing_to_compare_with(
         with connection, connection.cursor() as cursor:
             ledger.prepare(cursor, "raw_northwind")
     assert main(["--audit"]) == 1
-    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
+    assert "FAILED: The audit schemas are empty" in capsys.readouterr().out
 
 
 def test_what_a_failed_build_left_is_compared_where_it_is(
@@ -269,4 +269,4 @@ def test_what_a_failed_build_left_is_compared_where_it_is(
 
     query("update dbt.builds set state = 'published'")
     assert main(["--audit"]) == 1
-    assert "FAILED: Nothing waits in the audit schemas" in capsys.readouterr().out
+    assert "FAILED: The audit schemas are empty" in capsys.readouterr().out

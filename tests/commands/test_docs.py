@@ -37,7 +37,7 @@ def test_it_serves_the_models_on_loopback_until_ctrl_c(tmp_path: Path) -> None:
     assert laptop.left_running() == []
 
 
-def test_it_serves_what_a_build_kept_and_names_one_that_kept_nothing(
+def test_it_serves_a_build_s_docs_and_names_a_build_without_any(
     tmp_path: Path, database: URL, connection: Connection
 ) -> None:
     with connection, connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Whatever an API, an address or a person says, `make new-source` writes it as data."""
+"""`make new-source` writes any text of an API, an address or a person as data, never as code."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def is_path(text: str) -> bool:
 
 
 def name_of(number: int) -> str:
-    """Postgres stores no NUL and no half of a surrogate pair, so dbt builds only the others."""
+    """Postgres stores neither NUL nor unpaired surrogates, so dbt builds only the others."""
     is_storable = "\x00" not in TEXTS[number] and "\ud800" not in TEXTS[number]
     return f"{'hostile' if is_storable else 'unstorable'}_{number}"
 
@@ -134,7 +134,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def written(root: Path, url: str, number: int) -> list[Any]:
-    """Write a source whose every part is the text; what it should declare."""
+    """Write a source with the text in every part; return the intended declaration."""
     text = TEXTS[number]
     part = quote(text, safe="", errors="replace")
     last = f"{part}/{part}?{part}={part}"

@@ -138,16 +138,16 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
         pytest.param({"url": "http://127.0.0.1:9/"}, "must name one resource", id="no resource"),
         pytest.param({"login": "token"}, "must be bearer:SECRET", id="unknown login"),
         pytest.param({"login": "bearer:no-such"}, "set NO_SUCH", id="a secret that is missing"),
-        pytest.param({"name": "northwind"}, "is there already", id="a source there is"),
+        pytest.param({"name": "northwind"}, "exists already", id="a source there is"),
         pytest.param({"name": "find"}, "'find' is reserved", id="a name of the package's own"),
         pytest.param({"name": "class"}, "'class' is reserved", id="a word of Python's"),
         pytest.param({"name": "shop__audit"}, "Choose another NAME", id="a schema of dbt's"),
         pytest.param({"url": "http://x/a\nb"}, "Percent-encode it", id="a line break"),
-        pytest.param({"url": "http://[x/y"}, "is no address", id="no address"),
+        pytest.param({"url": "http://[x/y"}, "The URL is invalid", id="an invalid address"),
         pytest.param({"url": "http://x/a//b"}, "must name one resource", id="an empty segment"),
     ],
 )
-def test_what_can_not_be_is_said_and_nothing_is_written(
+def test_invalid_input_is_refused_and_nothing_is_written(
     serve: Serve, root: Path, options: dict[str, str], said: str
 ) -> None:
     before = sorted(root.rglob("*"))
@@ -162,7 +162,7 @@ SECRET = "s3cret-of-the-url"  # noqa: S105 (of no real API)
 
 
 def declared(root: Path) -> Any:
-    """The tracker's module, as JSON shows what it declares."""
+    """The declaration in the tracker's module, by way of JSON."""
     script = (
         "import json; from flows.sources.tracker import SOURCE as s;"
         "r = s.resources[0];"
@@ -210,7 +210,7 @@ def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
     assert made.returncode == 0, made.stdout + made.stderr
 
 
-def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, root: Path) -> None:
+def test_a_login_that_the_api_returns_as_a_field_is_not_written(serve: Serve, root: Path) -> None:
     before = sorted(root.rglob("*"))
     url = serve(lambda _: Answer(json.dumps([{"id": 1, f"of {SECRET}": 2}]).encode())).url
     made = new_source(root, f"{url}v1/issues?token={SECRET}")
@@ -224,16 +224,16 @@ def test_a_login_that_the_api_makes_a_field_of_is_written_nowhere(serve: Serve, 
     ("url", "login", "said"),
     [
         ("http://me@127.0.0.1:9/a", "", "a user without a password"),
-        (f"http://127.0.0.1:9/a?token={SECRET}&key=other", "", "several logins in it"),
-        (f"http://127.0.0.1:9/a?token={SECRET}&token=other", "", "several logins in it"),
-        (f"http://me:other@127.0.0.1:9/a?token={SECRET}", "", "several logins in it"),
+        (f"http://127.0.0.1:9/a?token={SECRET}&key=other", "", "contains several logins"),
+        (f"http://127.0.0.1:9/a?token={SECRET}&token=other", "", "contains several logins"),
+        (f"http://me:other@127.0.0.1:9/a?token={SECRET}", "", "contains several logins"),
         (f"http://127.0.0.1:9/a?token={SECRET}", "bearer:x", "LOGIN names another one"),
         (f"http://127.0.0.1:9/?token={SECRET}", "", "URL=http://127.0.0.1:9/ must name"),
-        (f"http://me:{SECRET}@127.0.0.1:no/a", "", "is no address"),
+        (f"http://me:{SECRET}@127.0.0.1:no/a", "", "The URL is invalid"),
         (f"http://127.0.0.1:9/a?\n&token={SECRET}", "", "Percent-encode it"),
     ],
 )
-def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
+def test_an_undeclarable_login_in_the_url_is_refused_and_not_shown(
     root: Path, url: str, login: str, said: str
 ) -> None:
     made = new_source(root, url, login=login)
@@ -251,7 +251,7 @@ def test_a_login_in_the_url_that_can_not_be_declared_is_refused_unseen(
         ("a;b=1", "issues?a;b=1", {}),
         ("id=1&id=2&id=1&b=3", "issues", {"id": ["1", "2", "1"], "b": "3"}),
         ("id[]=1&id%5B%5D=%22%0A&b=3", "issues", {"id[]": ["1", '"\n'], "b": "3"}),
-        ("id=1&b=3&id=2", "issues?id=1&b=3&id=2", {}),  # a list would ask in another order
+        ("id=1&b=3&id=2", "issues?id=1&b=3&id=2", {}),  # a list would change the order
         ("flag&b={x}", "issues?flag&b={{x}}", {}),
         ("a=%FF", "issues?a=%FF", {}),
         ("a%C3=%A9", "issues?a%C3=%A9", {}),
@@ -277,25 +277,25 @@ def test_a_query_is_declared_as_it_was_asked(
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ([], "answered no records"),
-        ([1, 2], "answered 1 as a record"),
-        ([{}], "answered {} as a record"),
-        ({"id": 1, "data": {"items": []}}, "an empty list in the answer: 'data.items'"),
+        ([], "returned no records"),
+        ([1, 2], "returned 1 as a record"),
+        ([{}], "returned {} as a record"),
+        ({"id": 1, "data": {"items": []}}, "an empty list in the response: 'data.items'"),
         ({"items": {"a": {"x": 1}, "b": {"x": 2}}}, "objects by name under 'items'"),
-        ({"a": {"x": 1}, "b": {"x": 2}}, "objects by name under the answer"),
+        ({"a": {"x": 1}, "b": {"x": 2}}, "objects by name under the response"),
         ({"items": {"17": {"x": 1}}}, "objects by name under 'items'"),
         ({"items": {"a": {"x": 1}, "b": {"x": 2, "y": 3}}}, "objects by name under 'items'"),
-        ({"17": {"x": 1}}, "objects by name under the answer"),
-        ({"items": []}, "an empty list in the answer: 'items'"),
-        ({"items": {}, "total": 0}, "nothing at 'items' in the answer"),
-        ({"data": {"Records": None}}, "nothing at 'data.Records' in the answer"),
-        ({"columns": ["a"], "rows": [[1]]}, "in the list 'rows' of the answer has fields"),
-        ({"items": [{"id": 1}, None]}, "in the list 'items' of the answer has fields"),
+        ({"17": {"x": 1}}, "objects by name under the response"),
+        ({"items": []}, "an empty list in the response: 'items'"),
+        ({"items": {}, "total": 0}, "nothing at 'items' in the response"),
+        ({"data": {"Records": None}}, "nothing at 'data.Records' in the response"),
+        ({"columns": ["a"], "rows": [[1]]}, "in the list 'rows' of the response has fields"),
+        ({"items": [{"id": 1}, None]}, "in the list 'items' of the response has fields"),
         ({"items": [], "errors": [{"x": 1}]}, "may be at 'items'"),
         ({"items": {"17": {"x": 1}}, "links": [{"rel": "self"}]}, "may be at 'items'"),
     ],
 )
-def test_records_that_can_not_be_told_are_asked_for(
+def test_ambiguous_records_are_refused_with_a_remedy(
     serve: Serve, root: Path, document: Any, said: str
 ) -> None:
     url = serve(lambda _: Answer(json.dumps(document).encode())).url
@@ -395,7 +395,7 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
         check=True,
     )
     wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
-    # A make that was started by another make says which folder it enters.
+    # A make started by another make prints the folder that it enters.
     assert [line for line in done.stdout.splitlines() if line.startswith("--")] == wanted
     assert not (tmp_path / "executed").exists()
 
@@ -474,5 +474,5 @@ def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, ro
     first_only = "map_record=lambda record: {'first': 1} if record['id'] == 1 else None,"
     module.write_text(module.read_text().replace("key=(", f"{first_only} key=(", 1))
     shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
-    assert "map_record leaves 2 of them out" in shown
+    assert "map_record omits 2 of them" in shown
     assert '  {"first": 1}' in shown

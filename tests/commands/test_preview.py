@@ -1,4 +1,4 @@
-"""Promises of a preview about `records` functions: it takes and refuses what a load does."""
+"""A preview accepts and refuses the same `records` functions as a load."""
 
 import json
 from collections.abc import Callable

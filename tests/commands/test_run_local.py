@@ -19,7 +19,7 @@ NORTHWIND_ROWS = 3229
 
 @dataclass(frozen=True)
 class Laptop:
-    """A data folder, and a mark by which the processes that were started on it can be found."""
+    """A data folder, and a mark that identifies the processes started on it."""
 
     home: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -38,13 +38,13 @@ class Laptop:
         )
 
     def run(self, module: str, *arguments: str) -> tuple[int, str]:
-        """Run a module to its end; its exit code and all it printed."""
+        """Run a module to its end, and return its exit code and output."""
         with self.start(module, *arguments) as process:
             printed, _ = process.communicate(timeout=300)
         return process.returncode, printed
 
     def left_running(self) -> list[str]:
-        """Command lines of processes that were started on this laptop and are still there."""
+        """Command lines of processes started on this laptop that still run."""
         return [
             " ".join(process.cmdline()) for process in psutil.process_iter() if self._ours(process)
         ]
@@ -58,12 +58,12 @@ class Laptop:
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """One for the whole module: what the first run leaves is what the next one finds."""
+    """One for the whole module: each run finds what the previous one left."""
     yield Laptop(tmp_path_factory.mktemp("laptop") / "local")
 
 
 def days_of_weather() -> int:
-    """How many days the sample API has of the weather: one more every midnight UTC."""
+    """The number of days in the sample API's weather: one more every midnight UTC."""
     return (datetime.now(timezone.utc).date() - date(1996, 1, 1)).days
 
 

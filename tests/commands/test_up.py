@@ -42,7 +42,7 @@ class Terminal:
                 self._lines.put(line.rstrip("\n"))
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first match in what is printed from here on."""
+        """The first match in the output from now on."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             try:
@@ -68,14 +68,14 @@ class System:
     api_url: str
 
     def prefect(self, *arguments: str) -> int:
-        """Run Prefect's command line as the terminal says one should; its exit code."""
+        """Run Prefect's command line as `make up` instructs; returns the exit code."""
         environment = {**os.environ, "PREFECT_API_URL": self.api_url}
         command = [sys.executable, "-m", "prefect", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS)
         return done.returncode
 
     def run(self, deployment: str, *parameters: str) -> int:
-        """Start a run by hand and wait for its end; 0 when it went well."""
+        """Start a run by hand and wait for its end; 0 on success."""
         given = [word for parameter in parameters for word in ("--param", parameter)]
         return self.prefect(
             "deployment", "run", deployment, *given, "--watch", "--watch-interval", "1"
@@ -84,7 +84,7 @@ class System:
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
-    """One for the whole module: what the first start leaves is what the next one finds."""
+    """One for the whole module: each start finds what the previous one left."""
     return Laptop(tmp_path_factory.mktemp("laptop") / "local")
 
 
@@ -97,7 +97,7 @@ def start(laptop: Laptop) -> System:
 
 @pytest.fixture(scope="module")
 def system(laptop: Laptop) -> Iterator[System]:
-    """The first start; the test that ends it comes last of those that use it."""
+    """The first start; the last test that uses it ends it."""
     started = start(laptop)
     yield started
     started.terminal.program.kill()
@@ -145,7 +145,7 @@ def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: 
 
 
 def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
-    """With where to look at it."""
+    """With a link to the run."""
     assert system.run("elt/northwind", "replay=true", "full_refresh=true") == 1
     told = [system.terminal.wait_for(r"^\d\d:\d\d:\d\d  (mail|webhook)").group(1) for _ in "ab"]
     assert sorted(told) == ["mail", "webhook"]

@@ -1,4 +1,4 @@
-"""Commands as a person types them in the checkout, against the tests' Prefect server."""
+"""Runs commands in the checkout, as a person does, against the tests' Prefect server."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def prefect(stack: Stack, *arguments: str) -> str:
 
 
 def run_module(stack: Stack, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run a module; what it prints, when it succeeds."""
+    """Run a module, and return its output if it succeeds."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=REPOSITORY,
@@ -32,7 +32,7 @@ def run_module(stack: Stack, *arguments: str, environment: Mapping[str, str] | N
 
 
 def run_in(root: Path, *command: str, **environment: str) -> str:
-    """Run Python in a copy of the checkout; what it prints, when it succeeds.
+    """Run Python in a copy of the checkout, and return its output if it succeeds.
 
     dbt writes into that copy, also after a test whose stack names other folders for its files.
     """

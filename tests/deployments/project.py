@@ -1,4 +1,4 @@
-"""A small project of a test's own on the tests' Prefect server: its files, its tag, its pool."""
+"""A small test project on the tests' Prefect server, with its own files, tag and pool."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from deployments import actual, deploy
 
 @dataclass
 class Project:
-    """What `make deploy` and `make deploy-plan` do with files of a test's own.
+    """`make deploy` and `make deploy-plan` for a test's own files.
 
     Attributes:
         name: of the project, its tag and its work pool.
@@ -24,18 +24,18 @@ class Project:
     client: SyncPrefectClient
 
     def write(self, deployments: str, automations: str = "automations: []") -> None:
-        """Declare deployments, as they stand below `deployments:`, and automations."""
+        """Declare deployments, as written below `deployments:`, and automations."""
         text = f"name: {self.name}\ndeployments:\n{deployments}"
         (self.root / "prefect.yaml").write_text(text.replace("TAG", self.name))
         file = self.root / "deployments" / "automations.yaml"
         file.write_text(automations.replace("TAG", self.name))
 
     def deploy(self) -> list[str]:
-        """Deploy, and return what is said of changes."""
+        """Deploy, and return the printed changes."""
         return self._run(deploy.deploy)
 
     def plan(self) -> list[str]:
-        """What deploying would change."""
+        """The printed changes of a plan."""
         return self._run(deploy.plan)
 
     def _run(self, act: Callable[..., object]) -> list[str]:
@@ -51,11 +51,11 @@ class Project:
         return self.client.read_deployment_by_name(f"{self.name} {flow}/{name}")
 
     def deployments(self) -> list[str]:
-        """The names of all that carry the project's tag on the server."""
+        """The names of the server's deployments with the project's tag."""
         found = actual.deployments(self.client, self.name, [])
         return sorted(each.name for each in found.values())
 
     def automations(self) -> dict[str, Automation]:
-        """Those that carry the project's tag on the server, by name."""
+        """The server's automations with the project's tag, by name."""
         found = actual.automations(self.client)
         return {each.name: each for each in found if self.name in each.tags}

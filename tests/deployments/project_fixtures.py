@@ -30,7 +30,7 @@ _numbers = count(1)
 
 @pytest.fixture
 def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
-    """A project with two flows, of which the server has nothing before, and nothing after."""
+    """A project with two flows; the server has none of it before the test or after it."""
     with _new_project(tmp_path) as project:
         yield project
 

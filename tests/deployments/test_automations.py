@@ -1,4 +1,4 @@
-"""Promises of automations.yaml: what no worker can tell is told or mended by the server alone."""
+"""automations.yaml: the server reports or repairs what a dead worker can't report."""
 
 import json
 import time
@@ -59,7 +59,7 @@ JOBS = """
 """
 
 
-def test_every_scheduled_deployment_is_missed_when_it_falls_silent() -> None:
+def test_every_scheduled_deployment_is_reported_when_silent() -> None:
     scheduled = {entry["name"] for entry in DEPLOYMENTS if entry.get("schedules")}
     silent = {
         spec["trigger"]["match_related"]["prefect.resource.name"]: spec["trigger"]
@@ -95,8 +95,8 @@ def test_silence_lasts_longer_than_heartbeats_are_apart() -> None:
         assert trigger["within"] >= 3 * int(env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
-def test_a_run_that_stays_pending_has_its_slot_until_it_counts_as_crashed() -> None:
-    """Else the slot would be given back twice, the second time while another run has it."""
+def test_a_run_that_stays_pending_holds_its_slot_until_it_is_crashed() -> None:
+    """Otherwise the slot would be released twice, the second time while another run holds it."""
     (trigger,) = (each["trigger"] for each in DECLARED if "does not begin" in each["name"])
     ends = {f"prefect.flow-run.{state.value.title()}" for state in TERMINAL_STATES}
     assert {*ends, "prefect.flow-run.TimedOut", "prefect.flow-run.Running"} <= {*trigger["expect"]}
@@ -117,7 +117,7 @@ def inbox(stack: object) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def watched(shared_project: Project, inbox: Server) -> Project:
-    """The project with the automations of the file; silence of ten seconds is enough for them."""
+    """The project with the file's automations, which fire after ten seconds of silence."""
     text = TEXT.replace("name: elt ", "name: TAG ").replace("tag.elt", "tag.TAG")
     text = text.replace("tag.watched", "tag.watched-by-TAG")
     for within in ("within: 600", "within: 900", "within: 93600"):
@@ -130,7 +130,7 @@ def watched(shared_project: Project, inbox: Server) -> Project:
 
 
 def until(found: Callable[[], Any]) -> Any:
-    """What is found, as soon as something is."""
+    """Wait until something is found, and return it."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         if result := found():
@@ -140,12 +140,12 @@ def until(found: Callable[[], Any]) -> Any:
 
 
 def subjects(inbox: Server) -> list[str]:
-    """What the messages say first, in order."""
+    """The messages' subjects, in order."""
     return [json.loads(asked.body)["subject"] for asked in inbox.asked]
 
 
 def begun(project: Project) -> UUID:
-    """A run of `load` whose worker has begun it."""
+    """A run of `load` that its worker has started."""
     run = project.client.create_flow_run_from_deployment(project.deployment("load").id)
     set_state(project, run.id, states.Running())
     return run.id
@@ -157,7 +157,7 @@ def set_state(project: Project, run: UUID, state: State[Any]) -> None:
 
 
 def read(project: Project, run: UUID) -> FlowRun:
-    """The run as the server knows it."""
+    """The run from the server."""
     return project.client.read_flow_run(run)
 
 
@@ -184,7 +184,7 @@ def test_a_run_that_never_began_is_not_started_again(watched: Project) -> None:
     assert read(watched, run.id).state_name == "Crashed"
 
 
-def test_a_run_whose_heartbeat_stops_counts_as_crashed_and_is_started_again(
+def test_a_run_whose_heartbeat_stops_is_crashed_and_restarted(
     watched: Project,
 ) -> None:
     silent, ended = begun(watched), begun(watched)
@@ -195,7 +195,7 @@ def test_a_run_whose_heartbeat_stops_counts_as_crashed_and_is_started_again(
     assert read(watched, ended).state_name == "TimedOut"
 
 
-def test_a_run_that_stays_pending_counts_as_crashed_and_gives_its_slot_back(
+def test_a_run_that_stays_pending_is_crashed_and_releases_its_slot(
     watched: Project,
 ) -> None:
     def pending() -> UUID:
@@ -257,7 +257,7 @@ def test_a_pool_without_a_worker_is_told(watched: Project, inbox: Server) -> Non
 
 
 def _pool_event(project: Project, name: str) -> None:
-    """What Prefect's foreman emits a minute and a half after the last worker was heard of."""
+    """The event that Prefect's foreman emits 90 seconds after the last worker's heartbeat."""
     pool = project.client.read_work_pool(project.name)
     resource = {
         "prefect.resource.id": f"prefect.work-pool.{pool.id}",

@@ -1,4 +1,4 @@
-"""What a person does in Prefect's UI, in a real browser: fill in a run's form, watch the run."""
+"""Prefect's UI in a real browser, as a person uses it: fill in a run's form, watch the run."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ def open_form(page: Page) -> None:
 
 
 def choices(page: Page, label: str) -> list[str]:
-    """What a drop-down offers; it stays open."""
+    """The options of a drop-down, which stays open."""
     page.get_by_role("button", name=label).click()
     options = page.get_by_role("option")
     expect(options.first).to_be_visible()
@@ -116,7 +116,7 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
         page.get_by_role("button", name="Submit").click()
         page.get_by_role("button", name="View run").click()
         page.wait_for_url("**/runs/flow-run/**")
-        page.reload()  # the page before shows how the last run ended, and lingers
+        page.reload()  # the previous page still shows how the last run ended
         expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
         page.set_viewport_size({"width": 1200, "height": 560})
         page.reload()

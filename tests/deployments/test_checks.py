@@ -1,4 +1,4 @@
-"""Promises of the check: what Prefect would drop, store or refuse late is told at its line."""
+"""The check reports, with its line, what Prefect would drop, store in plain text or refuse late."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -71,12 +71,12 @@ Check = Callable[..., list[str]]
 
 @pytest.fixture
 def check(tmp_path: Path) -> Iterator[Check]:
-    """What is said of a prefect.yaml (and an automations.yaml) beside some flows, line by line."""
+    """The problems of a prefect.yaml (and an automations.yaml) next to some flows, one per line."""
     (tmp_path / "jobs.py").write_text(FLOWS)
     (tmp_path / "broken.py").write_text("import no_such_package\n")
     (tmp_path / "deployments").mkdir()
 
-    def said(deployments: str, automations: str | None = None) -> list[str]:
+    def find_problems(deployments: str, automations: str | None = None) -> list[str]:
         (tmp_path / "prefect.yaml").write_text(deployments)
         if automations is not None:
             (tmp_path / "deployments" / "automations.yaml").write_text(automations)
@@ -87,11 +87,11 @@ def check(tmp_path: Path) -> Iterator[Check]:
         return []
 
     with inside(tmp_path):
-        yield said
+        yield find_problems
 
 
 def below(head: str, *lines: str) -> str:
-    """A file that begins so, and goes on with a deployment's own keys."""
+    """A file that starts with `head`, followed by further keys of its deployment."""
     return head + indent(dedent("\n".join(lines)), "    ") + "\n"
 
 
@@ -116,7 +116,7 @@ EXPECTED = "expect: [prefect.flow-run.Failed]"
 COMPOUND = ["type: compound", "require: all", "triggers:", f"  - {MATCHED}", f"    {EXPECTED}"]
 
 BROKEN = [
-    # what Prefect drops without a word
+    # what Prefect drops silently
     ("deploymets: []\n" + HEAD, 1, "deploymets", "deployments may be meant"),
     (below(HEAD, "schedulers: []"), 7, "schedulers", "schedules may be meant"),
     (below(HEAD, "retries: 3"), 7, "retries", "parameters: {retry: {retries: 3"),
@@ -131,7 +131,7 @@ BROKEN = [
         "expect may be meant",
     ),
     (below(HEAD, "tags: [shop]"), 7, "tags", "twice"),  # YAML keeps the last one only
-    # triggers that would take every event for their own
+    # triggers that would fire on every event
     (trigger(EXPECTED), 7, "match is empty", "Name what it is for"),
     (trigger(MATCHED, "expect: []"), 9, "expect is empty", "Name what it is for"),
     (
@@ -155,7 +155,7 @@ BROKEN = [
         below(HEAD, "schedules:", "  - {slug: a, interval: 60}", "  - {slug: a, interval: 90}"),
         9,
         "'a'",
-        "each one of its own",
+        "each its own",
     ),
     (below(HEAD, "schedules:", "  - {slug: a, cron: 61 * * * *}"), 8, "61 * * * *", "Correct it"),
     (
@@ -166,8 +166,8 @@ BROKEN = [
     ),
     (below(HEAD, "schedules:", "  - slug: a", "    chron: 1"), 9, "chron", "cron may be meant"),
     (below(HEAD, "schedules:", "  - slug: a"), 8, "Exactly one of", "Correct it"),
-    (below(HEAD, "schedule: {interval: 60}"), 7, "old word", "write `schedules:`"),
-    # parameters that would be refused when a run begins
+    (below(HEAD, "schedule: {interval: 60}"), 7, "old key", "write `schedules:`"),
+    # parameters that would be refused when a run starts
     (
         below(HEAD, "schedules:", "  - slug: a", "    interval: 60", "    parameters:")
         + "          days: many\n",
@@ -201,11 +201,11 @@ BROKEN = [
     (HEAD.replace("jobs.py", "broken.py"), 4, "does not load", "no_such_package"),
     (HEAD.replace("jobs.py", "gone.py"), 4, "gone.py:load does not load", ""),
     (HEAD.replace("    entrypoint: jobs.py:load\n", ""), 3, "entrypoint is missing", "write"),
-    (HEAD.replace("- name: load", "- description: x"), 3, "name is missing", "leave this"),
+    (HEAD.replace("- name: load", "- description: x"), 3, "name is missing", "skip this"),
     (HEAD.replace("jobs.py:load", "jobs.py:unsaid"), 3, "description is missing", "Write one"),
     (HEAD + HEAD.partition("deployments:\n")[2], 7, "2 deployments are called 'load'", "its own"),
     (HEAD.replace("[shop]", "[other]"), 5, "'shop'", "Write `tags: [shop]`"),
-    (HEAD.replace("name: shop\n", "", 1), 1, "name is missing", "tag of all"),
+    (HEAD.replace("name: shop\n", "", 1), 1, "name is missing", "tags everything"),
     (below(HEAD, "paused: perhaps"), 7, "paused", "Correct it"),
     (below(HEAD, "concurrency_limit: {limit: 1}"), 7, "collision_strategy", "CANCEL_NEW or"),
     (below(HEAD, "concurrency_limit: many"), 7, "'many'", "a number of runs"),
@@ -216,7 +216,7 @@ BROKEN = [
         "Correct it",
     ),
     (below(HEAD, 'version: "{{ $NO_SUCH_VARIABLE }}"'), 7, "NO_SUCH_VARIABLE", "set it in .env"),
-    (HEAD + "  - oops: [\n", 8, "this is no YAML", ""),
+    (HEAD + "  - oops: [\n", 8, "this is not valid YAML", ""),
     (
         below(HEAD, "work_pool:", "  job_variables:", "    env:") + "          SECONDS: 60\n",
         10,
@@ -244,8 +244,8 @@ BROKEN = [
         "PREFECT_API_KEY: a secret",
         "Keep it in a block",
     ),
-    (below(HEAD, "description: see http://me:pw@host/"), 7, "holds a password", "Keep it"),
-    # limits under which no run would ever begin
+    (below(HEAD, "description: see http://me:pw@host/"), 7, "contains a password", "Keep it"),
+    # limits with which no run would ever start
     (limit("0"), 7, "concurrency_limit: 0 is refused", "1 or more"),
     (limit("-1"), 7, "concurrency_limit: -1 is refused", "1 or more"),
     (limit("true"), 7, "concurrency_limit: True is refused", "1 or more"),
@@ -268,7 +268,7 @@ BROKEN = [
         "within: -5 is refused",
         "0 or more",
     ),
-    # what Prefect would read as something else than what is written
+    # what Prefect would convert to another type
     (schedule('cron: "0 5 * * *", active: "no"'), 8, "active: 'no'", "true or false"),
     (schedule('cron: "0 5 * * *", active: 0'), 8, "active: 0", "true or false"),
     (schedule('cron: "0 5 * * *", day_or: "off"'), 8, "day_or: 'off'", "true or false"),
@@ -287,7 +287,7 @@ BROKEN = [
     (below(HEAD, "schedules: daily"), 7, "schedules must be a list", "`- `"),
     (below(HEAD, f"triggers: {{{MATCHED}, {EXPECTED}}}"), 7, "triggers must be a list", "`- `"),
     ("name: shop\ndeployments: {name: load}\n", 2, "deployments must be a list", "`- `"),
-    # schedules that never come, or come otherwise than is written
+    # schedules that never come, or come at other times than written
     (schedule('cron: "0 5 30 2 *"'), 8, "0 5 30 2 * never comes", "Correct it"),
     (schedule('cron: "0 5 30 2 1", day_or: false'), 8, "0 5 30 2 1 never comes", "Correct it"),
     (schedule('cron: "0 5 30 2 1"'), 8, "0 5 30 2 1 never comes", "Correct it"),  # nor Mondays
@@ -320,7 +320,7 @@ BROKEN = [
     ("text", "line", "what", "remedy"),
     [pytest.param(*row, id=f"{number}-{row[2]}") for number, row in enumerate(BROKEN)],
 )
-def test_what_is_wrong_is_told_with_its_line_and_its_remedy(
+def test_a_problem_is_reported_with_its_line_and_its_remedy(
     check: Check, text: str, line: int, what: str, remedy: str
 ) -> None:
     said = [each for each in check(text) if each.startswith(f"prefect.yaml:{line}: ")]
@@ -335,9 +335,9 @@ BROKEN_AUTOMATIONS = [
     (AUTOMATION.replace("[prefect.flow-run.Late]", "[]"), 4, "expect is empty", "Name"),
     (AUTOMATION.replace("block:", "blok:"), 8, "blok", "block may be meant"),
     (AUTOMATION.replace("custom-webhook/", ""), 8, "'webhook'", "write type/name"),
-    (AUTOMATION.replace("send-notification", "send-message"), 7, "'send-message'", "There are"),
+    (AUTOMATION.replace("send-notification", "send-message"), 7, "'send-message'", "Known"),
     (AUTOMATION.replace("        body: late\n", ""), 7, "body", "Correct it"),
-    (AUTOMATION.partition("    actions")[0], 2, "actions is empty", "say what"),
+    (AUTOMATION.partition("    actions")[0], 2, "actions is empty", "name at least"),
     (AUTOMATION + AUTOMATION.partition("\n")[2], 10, "'late'", "Give it its own"),
     (AUTOMATION + "    owner_resource: x\n", 10, "owner_resource", "there is no such key"),
     (AUTOMATION + '    enabled: "no"\n', 10, "enabled: 'no'", "true or false"),
@@ -405,7 +405,7 @@ def test_what_is_written_as_it_should_be_is_accepted(check: Check) -> None:
     assert check(trigger(MATCHED, EXPECTED, *silence)) == []
 
 
-def test_all_problems_of_both_files_are_told_at_once_in_order(check: Check) -> None:
+def test_all_problems_of_both_files_are_reported_at_once_in_order(check: Check) -> None:
     said = check(
         below(HEAD, "retries: 3", "paused: perhaps", "work_pool: {nam: x}"),
         AUTOMATION.replace("match:", "matchh:"),
@@ -415,7 +415,7 @@ def test_all_problems_of_both_files_are_told_at_once_in_order(check: Check) -> N
     assert places == [f"{own}:{n}:" for n in (7, 8, 9)] + [f"{automations}:{n}:" for n in (4, 5)]
 
 
-def test_what_came_through_an_anchor_is_told_once_where_it_is_written(check: Check) -> None:
+def test_a_problem_in_an_anchor_is_reported_once_at_its_own_line(check: Check) -> None:
     head = "definitions:\n  shared: &shared\n    retrys: 3\n    tags: [shop]\n"
     entry = "  - <<: *shared\n    name: {}\n    entrypoint: jobs.py:tell\n"
     said = check(f"name: shop\n{head}deployments:\n{entry.format('a')}{entry.format('b')}")

@@ -1,4 +1,4 @@
-"""Promises of `make deploy` on a real server: it ends as the files say, and nothing else moves."""
+"""`make deploy` on a real server: it applies the declared state, and changes nothing else."""
 
 import os
 from typing import Any
@@ -75,10 +75,10 @@ def schedules(project: Project) -> dict[str, Any]:
     return {each.slug: each for each in project.deployment("load").schedules}
 
 
-def test_the_first_deploy_makes_all_and_the_second_finds_nothing_to_do(
+def test_the_first_deploy_creates_everything_and_the_second_nothing(
     shared_project: Project,
 ) -> None:
-    """The next two tests go on with what is deployed here."""
+    """The next two tests continue with this deployment."""
     project = shared_project
     project.write(LOAD + OTHER + TELL, WATCH)
     planned = project.plan()
@@ -120,7 +120,7 @@ def test_a_change_is_told_field_by_field_and_moves_nothing_else(shared_project: 
     assert project.plan() == [NOTHING]
 
 
-def test_what_left_the_files_is_removed_and_what_is_not_ours_stays(
+def test_what_left_the_files_is_removed_and_foreign_objects_stay(
     shared_project: Project,
 ) -> None:
     project = shared_project
@@ -218,7 +218,7 @@ def test_what_a_person_paused_stays_paused(project: Project) -> None:
     assert not project.deployment("load").paused
 
 
-def test_a_block_that_is_nowhere_is_refused_before_anything_is_deployed(
+def test_a_missing_block_is_refused_before_anything_is_deployed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write(LOAD, SENDING.replace("webhook/webhook", "webhook/nowhere"))

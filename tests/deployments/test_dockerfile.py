@@ -25,7 +25,7 @@ def arguments(name: str) -> list[str]:
 
 
 def is_sent(path: str) -> bool:
-    """Whether .dockerignore lets a path into the image: the last line that fits it decides."""
+    """True if .dockerignore lets a path into the image: the last matching line decides."""
     parts = path.split("/")
     parents = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
     sent = True
@@ -104,7 +104,7 @@ def test_its_lock_is_that_of_a_clone_without_what_only_a_laptop_needs() -> None:
 
 
 def test_it_installs_the_worker_s_lock() -> None:
-    """Every package of it by its hash; the line as it stands is run, dry."""
+    """It installs the worker's lock, with hashes; the test runs the unchanged line as a dry run."""
     (line,) = [each for each in arguments("RUN") if "pip install" in each]
     assert "--require-hashes" in line
     assert "--no-deps" in line

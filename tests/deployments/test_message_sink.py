@@ -1,4 +1,4 @@
-"""What is sent to the local receivers is told, whole and readable."""
+"""The local receivers pass on every message, complete and readable."""
 
 import smtplib
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ SECONDS = 10
 
 @pytest.fixture
 def told() -> Told:
-    """What the receivers told, in order."""
+    """The received messages, in order."""
     return Queue()
 
 

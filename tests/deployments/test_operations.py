@@ -1,4 +1,4 @@
-"""The deployed flows on a real worker: what is tried again, who is told, what a kill leaves."""
+"""The deployed flows on a real worker: retries, notifications, and the effects of a kill."""
 
 import json
 import os
@@ -58,7 +58,7 @@ Record = dict[str, Any]
 
 
 class Inbox:
-    """The messages of `notify` about northwind so far; what the server tells is left out."""
+    """The messages of `notify` about northwind so far, without those of the server."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -72,7 +72,7 @@ class Inbox:
             self._changed.notify_all()
 
     def wait_for(self, count: int) -> list[Message]:
-        """The messages, when there are that many."""
+        """Wait for that many messages, and return them."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: len(self.messages) >= count, DEADLINE_SECONDS)
         assert arrived, self.messages
@@ -80,7 +80,7 @@ class Inbox:
 
 
 class Api:
-    """The sample Northwind, which says something else first where it is told to; and its worker."""
+    """The sample Northwind, which can first return other responses; and its worker."""
 
     settings: dict[str, str]
     worker: "subprocess.Popen[bytes]"
@@ -117,7 +117,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def inbox() -> Iterator[tuple[Inbox, dict[str, str]]]:
-    """What arrives, and the channels through which it does."""
+    """The arriving messages, and the channels that they use."""
     arrived = Inbox()
     with receiving(arrived.tell) as channels:
         yield arrived, dict(channels)
@@ -156,7 +156,7 @@ def secret(channels: dict[str, str]) -> dict[str, str]:
 
 
 def start(server: SyncPrefectClient, **parameters: Any) -> FlowRun:
-    """Begin a run of elt/northwind that loads its shippers alone, if nothing else is said."""
+    """Start a run of elt/northwind, which by default loads only its shippers."""
     deployment = server.read_deployment_by_name("elt/northwind")
     defaults = {"resources": ["shippers"], "transform": False}
     return server.create_flow_run_from_deployment(
@@ -166,22 +166,22 @@ def start(server: SyncPrefectClient, **parameters: Any) -> FlowRun:
 
 
 def ended(server: SyncPrefectClient, run: FlowRun) -> FlowRun:
-    """The run when it has come to its end."""
+    """Wait for the run's end, and return it."""
     return wait_until(lambda: server.read_flow_run(run.id), is_over)
 
 
 def is_over(run: FlowRun) -> bool:
-    """Whether the run has come to its end."""
+    """True if the run has ended."""
     return run.state is not None and run.state.is_final()
 
 
 def is_left_out(run: FlowRun) -> bool:
-    """Whether a schedule's run was left out, because the one before it was still at work."""
+    """True if a scheduled run was cancelled because the previous one was still running."""
     return run.state is not None and run.state.is_cancelled()
 
 
 def wait_until(read: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:
-    """Ask again and again, until the answer is so."""
+    """Poll until the result meets the condition."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not is_so(found := read()):
         assert time.monotonic() < deadline, found
@@ -190,7 +190,7 @@ def wait_until(read: Callable[[], Any], is_so: Callable[[Any], bool]) -> Any:
 
 
 def loads_of(server: SyncPrefectClient, run: FlowRun) -> str:
-    """What stands above the table of the run's loads."""
+    """The text above the table of the run's loads."""
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
     found = server.read_artifacts(artifact_filter=of_run)
     [table] = [artifact for artifact in found if artifact.type == "table"]
@@ -198,7 +198,7 @@ def loads_of(server: SyncPrefectClient, run: FlowRun) -> str:
 
 
 def notify_runs(server: SyncPrefectClient, count: int) -> list[FlowRun]:
-    """All runs of `notify` since the module began, when they are that many and over."""
+    """Wait for that many ended runs of `notify` since the module began, and return all."""
 
     def read() -> list[FlowRun]:
         return server.read_flow_runs(
@@ -216,7 +216,7 @@ def states(ask: Ask) -> list[str]:
 def test_the_server_has_what_the_files_declare(
     api: Api, inbox: tuple[Inbox, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Schedules with their time zones too; a second `make deploy` would find nothing to do."""
+    """Including schedules with their time zones; a second `make deploy` changes nothing."""
     for name, value in secret(inbox[1]).items():
         monkeypatch.setenv(name, value)
     said: list[str] = []
@@ -237,7 +237,7 @@ def test_the_server_has_what_the_files_declare(
     assert said == [deploy.NOTHING]
 
 
-def test_what_a_retry_may_mend_is_tried_again_and_an_incident_is_told_once(
+def test_retryable_failures_are_retried_and_an_incident_is_reported_once(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
 ) -> None:
     arrived, _ = inbox
@@ -271,7 +271,7 @@ def test_what_a_retry_may_mend_is_tried_again_and_an_incident_is_told_once(
         assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages[2:])
 
 
-def test_a_killed_run_is_told_and_started_again_and_leaves_nothing_out(
+def test_a_killed_run_is_reported_and_restarted_and_loads_everything(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
 ) -> None:
     arrived, _ = inbox
@@ -297,7 +297,7 @@ def test_a_killed_run_is_told_and_started_again_and_leaves_nothing_out(
 
 
 def heartbeats(server: SyncPrefectClient, run: FlowRun) -> list[datetime]:
-    """When the run's heart was heard, in order."""
+    """The times of the run's heartbeats, in order."""
     wanted = {
         "occurred": {"since": str(run.created), "until": now("UTC").isoformat()},
         "event": {"name": ["prefect.flow-run.heartbeat"]},
@@ -308,7 +308,7 @@ def heartbeats(server: SyncPrefectClient, run: FlowRun) -> list[datetime]:
 
 
 def is_completed(run: FlowRun) -> bool:
-    """Whether the run went well in the end."""
+    """True if the run finally succeeded."""
     return run.state is not None and run.state.is_completed()
 
 
@@ -337,7 +337,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_two_schedules_start_runs_and_one_that_is_due_too_early_is_left_out(
+def test_two_schedules_start_runs_and_one_due_too_early_is_cancelled(
     stack: Stack, api: Api, ask: Ask
 ) -> None:
     with get_client(sync_client=True) as server:
@@ -375,7 +375,7 @@ def test_two_schedules_start_runs_and_one_that_is_due_too_early_is_left_out(
     assert "succeeded" in states(ask)
 
 
-def test_rejects_and_failed_dbt_tests_are_told_and_no_secret_is_found_anywhere(
+def test_rejects_and_failed_dbt_tests_are_reported_and_no_secret_leaks(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask, warehouse_url: Any
 ) -> None:
     """Of secrets: the warehouse's password, the channels' addresses and the Git token."""
@@ -426,7 +426,7 @@ def test_rejects_and_failed_dbt_tests_are_told_and_no_secret_is_found_anywhere(
 
 
 def logs_since(server: SyncPrefectClient, begun_at: datetime) -> Iterator[Log]:
-    """All log lines that the server got since then; it answers so many at a time."""
+    """All log lines of the server since then; it returns them in pages."""
     offset = 0
     chosen = LogFilter(timestamp=LogFilterTimestamp(after_=begun_at))
     while page := server.read_logs(chosen, limit=200, offset=offset):
@@ -436,7 +436,7 @@ def logs_since(server: SyncPrefectClient, begun_at: datetime) -> Iterator[Log]:
 
 @contextmanager
 def silence_of(server: SyncPrefectClient, seconds: float) -> Iterator[None]:
-    """Let silence of that many seconds be enough for a run to count as crashed."""
+    """Mark runs as crashed after that many seconds without heartbeat."""
     [before] = [
         automation
         for automation in server.read_automations()
@@ -457,10 +457,10 @@ def within(automation: Automation, seconds: float) -> AutomationCore:
 
 
 @pytest.mark.long
-def test_a_run_whose_machine_dies_counts_as_crashed_and_the_next_worker_does_it(
+def test_a_run_whose_machine_dies_is_crashed_and_resumed_by_the_next_worker(
     stack: Stack, api: Api, ask: Ask
 ) -> None:
-    """Heartbeats are as far apart as prefect.yaml says. The last test here: it kills the worker."""
+    """Heartbeats have the interval of prefect.yaml. Must be the last test: it kills the worker."""
     with get_client(sync_client=True) as server, silence_of(server, 70):
         with api.hold() as is_held:
             run = start(server)

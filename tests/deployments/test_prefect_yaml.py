@@ -1,4 +1,4 @@
-"""prefect.yaml against a real server: accepted whole, run by a worker, the marts are there."""
+"""prefect.yaml on a real server: it is accepted, a worker runs it, and the marts exist."""
 
 import os
 import subprocess
@@ -83,7 +83,7 @@ def test_a_run_finds_its_code_where_elt_code_says(
     ref: str,
     files: set[str],
 ) -> None:
-    save(stack.environment)  # the Git token, which a clone asks for
+    save(stack.environment)  # the Git token, which a clone needs
     done = subprocess.run(
         [sys.executable, "-c", RUN_PULL_STEPS, str(REPOSITORY / "prefect.yaml")],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Child processes end with all that they started, and a start can't be cut in half."""
+"""Child processes end with all that they started, and starts can't be interrupted."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local.processes import Service, StartError, child, uninterrupted
 
-# Starts a process in a group of its own, as a worker does for a flow run, and says which.
+# Starts a process in its own group, as a worker does for a flow run, and prints its id.
 PARENT = """
 import subprocess, sys, time
 other = subprocess.Popen([sys.executable, "-c", {program!r}], start_new_session=True)
@@ -22,7 +22,7 @@ IGNORES = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP
 
 
 def grandchild(log: Path) -> psutil.Process:
-    """What the command in PARENT started, as soon as it has said so."""
+    """The process that the command in PARENT started, as soon as it has printed its id."""
     while not (said := log.read_text()).endswith("\n"):
         pass
     return psutil.Process(int(said))
@@ -32,7 +32,7 @@ def grandchild(log: Path) -> psutil.Process:
 def test_what_a_child_started_in_another_group_ends_with_it(
     tmp_path: Path, dies_first: bool
 ) -> None:
-    """Also where the child was killed, and nobody knows it as its parent any more."""
+    """Also if the child was killed, so that its processes have no parent any more."""
     log = tmp_path / "log"
     with child([sys.executable, "-c", PARENT.format(program=SLEEPS)], log) as process:
         other = grandchild(log)
@@ -55,7 +55,7 @@ def test_what_does_not_want_to_end_is_killed(
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """Python's own handler, which a process that began in the background is without."""
+    """Python's own handler, which a process started in the background lacks."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The workflows name only what there is."""
+"""The workflows name only things that exist."""
 
 import re
 from pathlib import Path
@@ -63,8 +63,8 @@ def test_main_is_deployed_after_its_tests_and_not_by_a_pull_request() -> None:
     assert deploy["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
 
 
-def test_a_pull_request_builds_its_models_in_schemas_of_its_own_and_drops_them() -> None:
-    """Only where there is a warehouse for it: a fork gets no secret."""
+def test_a_pull_request_builds_in_its_own_schemas_and_drops_them() -> None:
+    """Only if there is a warehouse for it: a fork gets no secrets."""
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text())
     job = workflow["jobs"]["dbt"]
     assert job["if"] == "github.event_name == 'pull_request'"

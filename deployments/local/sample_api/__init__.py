@@ -1,4 +1,4 @@
-"""The sample API: two public services' contracts, answered with generated data and no network.
+"""The sample API: serves generated data under the contracts of two public services, offline.
 
-The data is invented from a fixed seed; nothing here comes from the real services.
+The data is generated from a fixed seed; nothing here comes from the real services.
 """

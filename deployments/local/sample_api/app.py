@@ -1,6 +1,6 @@
 """The sample API over HTTP: its routes, its errors, and the notice that the data is generated.
 
-Knows neither how the data is made nor how a query is answered.
+Knows neither how the data is generated nor how queries are evaluated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HOME = (
 
 
 class NoticeMiddleware:
-    """Says in every response's headers that the data is generated."""
+    """Marks the data as generated in every response's headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -107,7 +107,7 @@ def read_archive(request: Request) -> Response:
 
 
 def _envelope(name: str, context: str, page: Page) -> dict[str, object]:
-    """The next link is relative, as the real service sends it."""
+    """The next link is relative, as in the real service."""
     envelope: dict[str, object] = {"@odata.context": context}
     if page.count is not None:
         envelope["@odata.count"] = page.count
@@ -123,7 +123,7 @@ def _context(request: Request) -> str:
 
 
 def odata(body: dict[str, object], status: int = 200) -> Response:
-    """Dates are written as the service does: 1996-07-04T00:00:00Z."""
+    """Dates have the service's format: 1996-07-04T00:00:00Z."""
     content = orjson.dumps({**body, "@sample.notice": NOTICE}, option=orjson.OPT_UTC_Z)
     headers = {"OData-Version": "4.0"}
     return Response(content, status, headers, "application/json;odata.metadata=minimal")
@@ -135,7 +135,7 @@ def archive(body: dict[str, object], status: int = 200) -> Response:
 
 
 def on_error(request: Request, error: Exception) -> Response:
-    """The error body of the service that the path belongs to; wrong queries have status 400."""
+    """The error body of the path's service; wrong queries have status 400."""
     status = error.status_code if isinstance(error, HTTPException) else 400
     message = error.detail if isinstance(error, HTTPException) else str(error)
     if request.url.path.startswith(ODATA_ROOT):
@@ -144,6 +144,6 @@ def on_error(request: Request, error: Exception) -> Response:
 
 
 def _parameters(request: Request) -> dict[str, str]:
-    """A parameter given twice is one comma list."""
+    """The query parameters; a repeated one becomes a comma-separated list."""
     given = request.query_params
     return {name: ",".join(given.getlist(name)) for name in given}

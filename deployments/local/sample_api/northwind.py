@@ -1,4 +1,4 @@
-"""Generates the sample Northwind: invented traders, products and orders, the same every time.
+"""Generates the sample Northwind: invented traders, products and orders, always the same.
 
 Property names, types and page sizes are those of
 https://services.odata.org/V4/Northwind/Northwind.svc/; the records are not. Knows no HTTP.
@@ -106,7 +106,7 @@ def _entity_set(name: str, records: list[Record]) -> EntitySet:
 
 
 def _orders(rng: random.Random, scale: int, customers: list[Record]) -> Iterator[Record]:
-    """Orders grow denser with time; each month's first one goes to London."""
+    """Orders grow denser with time; the first order of each month goes to London."""
     londoners = [customer for customer in customers if customer[5] == LONDON[0]]
     count = ORDERS_PER_SCALE * scale
     month = 0
@@ -119,7 +119,7 @@ def _orders(rng: random.Random, scale: int, customers: list[Record]) -> Iterator
 
 
 def _order(rng: random.Random, order_id: int, ordered: datetime, customer: Record) -> Record:
-    """An order that would ship after the last day is not shipped yet: its date is null."""
+    """An order that would ship after the last day has not shipped yet: its date is null."""
     customer_id, company, _, _, *address = customer[:9]
     shipped = ordered + timedelta(days=rng.choice((1, 2, 3, 5, 7, 8, 10, 21)))
     return (
@@ -141,7 +141,7 @@ def _order_lines(
 ) -> Iterator[Record]:
     """Distinct products per order; list prices were a fifth lower before the price rise.
 
-    No discount is a whole 0 among decimals: both are numbers in JSON, and clients meet both.
+    Without a discount, the value is the integer 0 among decimals, as clients may meet in JSON.
     """
     prices = {product[0]: product[5] for product in products}
     for order_id, _, _, ordered, *_ in orders:
@@ -203,7 +203,7 @@ def _categories() -> Iterator[Record]:
 
 
 def _employees(rng: random.Random) -> Iterator[Record]:
-    """The second one leads the others, five in Seattle and four in London."""
+    """Five in Seattle and four in London; the second one manages the others."""
     for employee_id, family in enumerate(FAMILY_NAMES.split()[:9], 1):
         given = GIVEN_NAMES[employee_id]
         born = datetime(1950 + employee_id, employee_id, 3 * employee_id, tzinfo=timezone.utc)

@@ -1,6 +1,6 @@
 """OData v4 query options over lists of records: filter, order, page, select.
 
-Knows neither HTTP nor which data it pages through.
+Knows neither HTTP nor the data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONDITION = re.compile(
 
 
 class QueryError(ValueError):
-    """The query is not one the service answers: correct it; sent with status 400."""
+    """The query is invalid: correct it. Sent with status 400."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class EntitySet:
 
     @functools.cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each property, read off its first value that is not null."""
+        """The kind of each property, from its first value that is not null."""
         columns = range(len(self.properties))
         return tuple(
             next((k for k in (kind_of(r[c]) for r in self.records) if k != "null"), "null")
@@ -68,7 +68,7 @@ class EntitySet:
 
 @dataclass(frozen=True)
 class Page:
-    """One answer; `next_options` are those of the next page, None on the last one."""
+    """One response; `next_options` are those of the next page, None on the last page."""
 
     properties: tuple[str, ...]
     rows: list[dict[str, Value]]
@@ -78,7 +78,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Descending:
-    """Turns the order of what it holds around."""
+    """Reverses the sort order of a rank."""
 
     rank: Rank
 
@@ -112,7 +112,7 @@ def read_page(entity_set: EntitySet, options: Mapping[str, str]) -> Page:
 def _select(
     entity_set: EntitySet, filter_text: str | None, orderby: str | None
 ) -> tuple[list[Record], list[Rank]]:
-    """The matching records in order, and their ranks; kept, so that paging does not sort again."""
+    """The matching records in order, and their ranks; cached, so paging does not sort again."""
     conditions = _parse_filter(entity_set, filter_text)
     order = _parse_orderby(entity_set, orderby)
     ranked = [
@@ -125,7 +125,7 @@ def _select(
 
 
 def _rank(values: list[Value], order: Order) -> Rank:
-    """What sorts a record: nulls come first in ascending order, as in the real service."""
+    """A record's sort key: nulls come first in ascending order, as in the real service."""
     ranks = [(value is not None, value) for value in values]
     return tuple(
         Descending(rank) if descending else rank
@@ -157,7 +157,7 @@ def _parse_filter(entity_set: EntitySet, text: str | None) -> list[Condition]:
 
 
 def _parse_orderby(entity_set: EntitySet, text: str | None) -> Order:
-    """Columns to sort by and whether each descends; the key comes last and breaks ties."""
+    """Columns to sort by, True for descending; the key comes last and breaks ties."""
     order: dict[int, bool] = {}
     for part in text.split(",") if text is not None else []:
         name, *direction = part.split() or [""]
@@ -217,7 +217,7 @@ def _as_dicts(
 
 
 def _refuse_unknown(options: Mapping[str, str]) -> None:
-    """Options without a dollar sign are the caller's own, which a service ignores."""
+    """Options without a dollar sign are the caller's own, and services ignore them."""
     for name in options:
         if name.startswith("$") and name not in OPTIONS:
             raise QueryError(f"The query option '{name}' is not one of {sorted(OPTIONS)}.")

@@ -1,6 +1,6 @@
-"""Generates sample weather and answers it under the contract of the Open-Meteo archive.
+"""Generates sample weather under the contract of the Open-Meteo archive.
 
-Contract: https://archive-api.open-meteo.com/v1/archive. Knows no HTTP: parameters in, answer out.
+Contract: https://archive-api.open-meteo.com/v1/archive. Knows no HTTP: parameters in, response out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """A grid cell, 0.1 degrees wide; like the real service, the answer names the cell's place."""
+    """A grid cell, 0.1 degrees wide; like the real service, the response has its coordinates."""
 
     latitude: float
     longitude: float
@@ -87,7 +87,7 @@ def _daily(
 
 
 def generate_day(place: Place, day: date) -> dict[str, float]:
-    """One day's weather; it depends on nothing but the place and the day."""
+    """One day's weather; it depends only on the place and the day."""
     rng = random.Random(f"{place.latitude},{place.longitude},{day}")  # noqa: S311 (sample data)
     month = (day.month - 1 + (6 if place.latitude < 0 else 0)) % 12
     warmth = rng.gauss(0, 3)
@@ -112,7 +112,7 @@ def generate_day(place: Place, day: date) -> dict[str, float]:
 
 
 def _normal(months: tuple[float, ...], month: int, place: Place) -> float:
-    """London's month, moved: warmer and with weaker seasons towards the equator."""
+    """London's month, adjusted: warmer and with weaker seasons towards the equator."""
     latitude = abs(place.latitude)
     year = fmean(months)
     season = (months[month] - year) * latitude / LONDON_LATITUDE
@@ -163,7 +163,7 @@ def _parse_variables(parameters: Mapping[str, str]) -> list[str]:
 
 
 def _parse_timezone(parameters: Mapping[str, str]) -> ZoneInfo:
-    """GMT when not given; the real service's `auto` would need a map of the world."""
+    """GMT by default; the real service's `auto` would need a map of the world."""
     name = parameters.get("timezone", "GMT")
     try:
         return ZoneInfo(name)
