@@ -19,6 +19,7 @@ from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
 from flows.guards import redacted, without_secrets
 from flows.postgres import connection_url, session
 from flows.postgres.connection_url import ConnectionParameters
+from flows.postgres.errors import is_transient
 from flows.redaction import remember
 
 BLOCK = "warehouse"
@@ -26,9 +27,6 @@ URL_VARIABLE = "WAREHOUSE_URL"
 TRANSFORMER_BLOCK = "warehouse-transformer"
 TRANSFORMER_URL_VARIABLE = "WAREHOUSE_TRANSFORMER_URL"
 APPLICATION = "elt"  # application_name of the sessions of loads
-# SQLSTATE classes of transient errors: lost connections, rollbacks, resources, shutdowns, I/O
-# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-PASSING = ("08", "40", "53", "57P", "58")
 # Login errors of libpq, Postgres and PgBouncer.
 _BAD_SETTINGS = (
     "certificate",
@@ -163,7 +161,7 @@ def naming_errors() -> Iterator[None]:
 
 def _translate(error: psycopg2.Error) -> BaseException:
     shown = redacted(error)
-    if not _is_connection_lost(error):
+    if not is_transient(error):
         return shown
     problem = UnavailableError(
         f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
@@ -171,14 +169,6 @@ def _translate(error: psycopg2.Error) -> BaseException:
     )
     problem.__cause__ = shown
     return problem
-
-
-def _is_connection_lost(error: psycopg2.Error) -> bool:
-    """Whether Postgres was unavailable; for lost connections, psycopg2 sets no SQLSTATE."""
-    if error.pgcode is not None:
-        return error.pgcode.startswith(PASSING)
-    lost = (psycopg2.OperationalError, psycopg2.DatabaseError, psycopg2.InterfaceError)
-    return type(error) in lost
 
 
 def load(name: str = BLOCK) -> Warehouse:

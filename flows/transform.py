@@ -27,7 +27,7 @@ from blocks import warehouse
 from blocks.warehouse import Warehouse, naming_errors
 from flows import sources
 from flows.dbt_build import dbt_runner, docs, freshness, history, manifests, scratch_schemas
-from flows.dbt_build.failures import first_rows, is_connection_lost
+from flows.dbt_build.failures import first_rows
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.manifests import Json, ManifestNode
 from flows.dbt_build.publish import AUDIT, RelationName, exists, publish, refuse_others
@@ -35,6 +35,7 @@ from flows.dbt_build.published_copies import copy_published
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.dbt_task_runs import TaskRunMirror, counted, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
+from flows.postgres.errors import is_transient_text
 from flows.retries import Retry, is_retryable
 
 log = logging.getLogger(__name__)
@@ -385,7 +386,7 @@ def _read_artifact(name: str) -> Json | None:
 
 def _ended_early(what: str, errors: Sequence[str]) -> EltError:
     message = dbt_runner.last_errors(errors)
-    kind = UnavailableError if is_connection_lost(message) else BuildError
+    kind = UnavailableError if is_transient_text(message) else BuildError
     return kind(f"dbt ended before it {what}: {message or 'it reported no error'}")
 
 
@@ -420,7 +421,7 @@ def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
     show_summary(outcome.results, reason, rows, ages["results"], left_over)
     if len(_done(outcome.results)) < len(outcome.results):
         errors = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
-        kind = UnavailableError if any(map(is_connection_lost, errors)) else BuildError
+        kind = UnavailableError if any(map(is_transient_text, errors)) else BuildError
         complaints = "".join(f"\n  {complaint}" for complaint in failed(outcome.results, rows))
         raise kind(
             f"dbt nodes: {counted(outcome.results)}. Failed:{complaints}"

@@ -1,4 +1,4 @@
-"""Details of failed nodes: the first rows of a test, and whether the connection was lost."""
+"""Details of failed dbt tests: the first rows that each found."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,6 @@ from flows.dbt_build.manifests import Json
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 300
-_AWAY = (
-    "could not connect",
-    "connection refused",
-    "no such file or directory",
-    "server closed the connection",
-    "connection already closed",
-    "terminating connection",
-    "the database system is",
-    "remaining connection slots",
-    "too many clients",
-    "deadlock detected",
-)
-
-
-def is_connection_lost(message: str) -> bool:
-    """Whether dbt could not reach Postgres, or lost the connection: a retry can succeed."""
-    return any(words in message.lower() for words in _AWAY)
 
 
 def first_rows(cursor: Cursor, manifest: Json, results: Sequence[Json]) -> dict[str, list[str]]:

@@ -121,7 +121,7 @@ REFUSED: Mapping[int, Ends] = {
     413: Ends(BadRequestError, "answered 413 .*Make source 'sample' request less at a time"),
     422: Ends(BadRequestError, "answered 422 .*Correct the request that source 'sample'"),
 }
-PASSING = (408, 425, 429, 500, 502, 503, 504)
+RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 # Statuses that report a rate limit.
 LIMITED = (403, 429, 503)
 WAIT_SECONDS = 7
@@ -142,20 +142,20 @@ WRITTEN_OTHERWISE = (
 
 STATUSES = (
     *(_status(code, ends) for code, ends in REFUSED.items()),
-    *(_status(code, Passes(f"answered {code} ")) for code in PASSING),
+    *(_status(code, Passes(f"answered {code} ")) for code in RETRYABLE),
 )
 WAITS = (
     *(
         _status(code, Passes(f"answered {code} .*It asks to wait [78] s", WAIT_SECONDS), header)
         for code, header in [
-            *product((403, *PASSING), RETRY_AFTER),
+            *product((403, *RETRYABLE), RETRY_AFTER),
             *product(LIMITED, RESETS),
             *product((429,), WRITTEN_OTHERWISE),
         ]
     ),
     *(
         _status(code, Passes(f"answered {code} "), header)
-        for code, header in product(sorted({*PASSING} - {*LIMITED}), RESETS)
+        for code, header in product(sorted({*RETRYABLE} - {*LIMITED}), RESETS)
     ),
     *(
         _status(code, REFUSED[code], header)

@@ -19,7 +19,7 @@ from tests.fault_api.server import misbehaving
 from tests.fault_matrix.faults import (
     BODY_LIMIT_BYTES,
     FAULTS,
-    PASSING,
+    RETRYABLE,
     STATUSES,
     TIMEOUT_SECONDS,
     TOO_MANY_BYTES,
@@ -183,7 +183,7 @@ def test_a_token_that_is_good_for_nothing_ends_the_load(lab: Lab) -> None:
 
 
 WHERE_TOKENS_ARE = [
-    *((code, {}, {}) for code in map(str, PASSING)),
+    *((code, {}, {}) for code in map(str, RETRYABLE)),
     ("429", {"header": "retry_after", "seconds": WAIT_SECONDS}, {}),
     ("503", {"header": "retry_after_date", "seconds": WAIT_SECONDS}, {}),
     *((name, {}, {}) for name in ("hang_up", "reset_at_once", "reset", "cut", "cut_chunked")),
