@@ -84,8 +84,8 @@ install: .venv/.installed ## install the locked packages into .venv, once
 install-dev: .venv/.installed-dev ## install what the tests and linters need in addition
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is another version (dbt does not support 3.14 yet). Name one: make PYTHON=python3.13 …"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
 .venv/.installed: requirements.txt | .venv/bin/python
@@ -104,10 +104,10 @@ install-dev: .venv/.installed-dev ## install what the tests and linters need in 
 	@touch $@
 
 lock: install-dev ## regenerate requirements*.txt from requirements*.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements.in -o requirements.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-dev.in -o requirements-dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes requirements-bench.in -o requirements-bench.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dev.in -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-bench.in -o requirements-bench.txt
 
 clean: ## remove what the other targets created, including the local database; keeps .venv
 	@rm -rf .local dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

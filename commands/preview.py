@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -64,7 +64,7 @@ def _window(resource: Resource) -> Window:
     if cursor is None or cursor.start is None:
         return Window()
     step = cursor.step or timedelta(days=1)
-    return Window(cursor.start, min(cursor.start + step, datetime.now(timezone.utc)))
+    return Window(cursor.start, min(cursor.start + step, datetime.now(UTC)))
 
 
 def _partition(resource: Resource, text: str) -> Partition:

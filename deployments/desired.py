@@ -7,7 +7,7 @@ server. Like it, needs the project's folder as the current one.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from prefect.cli.deploy._actions import _generate_default_pull_action
@@ -171,7 +171,7 @@ def schedule_fields(schedule: Any, parameters: Mapping[str, Any]) -> dict[str, A
     fields = schedule.model_dump()
     fields["timezone"] = fields.get("timezone") or "UTC"
     if isinstance(anchor := fields.get("anchor_date"), datetime):
-        fields["anchor_date"] = anchor.astimezone(timezone.utc).isoformat()
+        fields["anchor_date"] = anchor.astimezone(UTC).isoformat()
     return {**fields, "parameters": dict(parameters)}
 
 

@@ -5,7 +5,7 @@ Knows how Prefect names, retries and shows a load; `flows.load` does the loading
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -272,7 +272,7 @@ def _other_runs() -> str:
 
 def midnight(day: date | None) -> datetime | None:
     """Start of the day in UTC."""
-    return None if day is None else datetime.combine(day, time(), timezone.utc)
+    return None if day is None else datetime.combine(day, time(), UTC)
 
 
 def errors_of(futures: Iterable[PrefectFuture[list[Entry]]]) -> list[Exception]:

@@ -6,7 +6,7 @@ incident: one message when it starts, and one when a run succeeds again.
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -89,7 +89,7 @@ def _open_incident(prefect: SyncPrefectClient, run: FlowRun) -> bool:
     """
     if run.end_time and _has_succeeded_since(prefect, run, run.end_time):
         return False
-    name, now = incident(run), datetime.now(timezone.utc)
+    name, now = incident(run), datetime.now(UTC)
     try:
         prefect.create_variable(VariableCreate(name=name, value=now.isoformat()))
     except ObjectAlreadyExists:

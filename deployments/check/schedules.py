@@ -5,7 +5,7 @@ Prefect accepts a schedule that never comes. Then nothing fails, and nothing run
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
@@ -75,7 +75,7 @@ def _rrule(schedule: RRuleSchedule) -> None:
         raise ValueError(
             f"rrule: {written}: {error}. Write UNTIL without the Z, or add a DTSTART with a Z"
         ) from error
-    if next(iter(rule.xafter(datetime.now(timezone.utc), inc=True)), None) is None:
+    if next(iter(rule.xafter(datetime.now(UTC), inc=True)), None) is None:
         raise ValueError(
             f"rrule: {written} never comes: there is no such day, or all are past. "
             "Without a DTSTART, Prefect counts from 2020-01-01"

@@ -10,9 +10,9 @@ from dataclasses import replace
 from itertools import count
 from time import monotonic, sleep
 from types import TracebackType
+from typing import Self
 
 from requests import PreparedRequest
-from typing_extensions import Self
 
 from flows.errors import (
     Answer,

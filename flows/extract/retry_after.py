@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import time
 
@@ -140,5 +140,5 @@ def _moment(text: str) -> datetime | None:
             at = read(_UTC.sub("+00:00", text))
         except ValueError:
             continue
-        return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
     return None

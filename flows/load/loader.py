@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import chain, islice
 from time import monotonic
 from typing import Any
@@ -176,7 +176,7 @@ class Loader:
         at_once = self._disposition == "replace"
         if at_once:
             checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         checkpoint = without_future(checkpoint, self._resource.cursor, now)
         self._seen_at = checkpoint.cursor_seen_at
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from dateutil.parser import isoparse
@@ -17,8 +17,8 @@ from flows.source import Cursor, Resource, Window
 log = logging.getLogger(__name__)
 
 ANY_TIME = Window()
-EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
-LATEST = datetime.max.replace(tzinfo=timezone.utc)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
 
 _DATE = re.compile(r"\d{4}-?(?:\d\d-?\d\d|W\d\d)")
 _LEAP_SECOND = re.compile(r"([T ]\d\d:?\d\d):?60")
@@ -171,9 +171,9 @@ def _as_time(value: Any) -> datetime:
             "another cursor field, or turn it into one in the source's `records` function."
         )
     if at.tzinfo is None:
-        return at.replace(tzinfo=timezone.utc)
+        return at.replace(tzinfo=UTC)
     try:
-        return at.astimezone(timezone.utc)
+        return at.astimezone(UTC)
     except OverflowError:
         return EARLIEST if at.year == 1 else LATEST
 
@@ -181,7 +181,7 @@ def _as_time(value: Any) -> datetime:
 def _parsed(value: Any) -> datetime | None:
     """None if it is not a time; the parser's error could quote a secret without redaction.
 
-    Python's own parser is fast, but 3.10 reads fewer formats than 3.11; dateutil reads all.
+    Python's own parser is fast, but reads fewer formats than dateutil.
     """
     if not isinstance(value, str) or not _DATE.match(value):
         return None
@@ -202,4 +202,4 @@ def _earlier(at: datetime, by: timedelta) -> datetime:
 
 
 def _midnight(at: datetime) -> datetime:
-    return datetime.combine(at.astimezone(timezone.utc).date(), time(), timezone.utc)
+    return datetime.combine(at.astimezone(UTC).date(), time(), UTC)

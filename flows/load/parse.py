@@ -5,7 +5,7 @@ Has no database connection: it runs in the thread that fetches pages.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
@@ -154,7 +154,7 @@ class PageParser:
         if cursor is None:
             return Times()
         self.fields |= dict.fromkeys(fields)
-        return times_of(values, datetime.now(timezone.utc) + cursor.slack)
+        return times_of(values, datetime.now(UTC) + cursor.slack)
 
     def missing_cursor(self) -> str | None:
         """The cursor field, if records were read and none of them had it."""

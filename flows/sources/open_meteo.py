@@ -4,7 +4,7 @@ https://open-meteo.com/en/docs/historical-weather-api — keyless; days are in t
 units are the API's defaults (°C, mm, km/h, seconds). The archive corrects its most recent days.
 """
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from flows.extract.selectors import columns_at
 from flows.source import Cursor, Params, Partition, Resource, Source, Window
@@ -58,7 +58,7 @@ SOURCE = Source(
             cursor=Cursor(
                 "time",
                 lookback=timedelta(days=10),
-                start=datetime(1996, 1, 1, tzinfo=timezone.utc),
+                start=datetime(1996, 1, 1, tzinfo=UTC),
                 step=timedelta(days=366),
             ),
             partitions=CITIES,

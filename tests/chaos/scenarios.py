@@ -7,7 +7,7 @@ to fractions, one that comes late, objects, and a key that is sent twice.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -25,8 +25,8 @@ from flows.source import Cursor, Disposition, Params, Partition, Resource, Sourc
 Paging = Literal["next url", "steps", "one page"]
 Edition = Literal["old", "new"]
 
-FIRST_DAY = datetime(2024, 3, 1, tzinfo=timezone.utc)
-NOW = datetime(2024, 3, 5, 15, tzinfo=timezone.utc)
+FIRST_DAY = datetime(2024, 3, 1, tzinfo=UTC)
+NOW = datetime(2024, 3, 5, 15, tzinfo=UTC)
 PAGES_PER_DAY = (2, 1, 3, 1)
 ROWS_PER_PAGE = 5
 CHECKPOINT_ROWS = 10

@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psutil
@@ -64,7 +64,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 def days_of_weather() -> int:
     """The number of days in the sample API's weather: one more every midnight UTC."""
-    return (datetime.now(timezone.utc).date() - date(1996, 1, 1)).days
+    return (datetime.now(UTC).date() - date(1996, 1, 1)).days
 
 
 def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:

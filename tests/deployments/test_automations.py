@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -236,7 +236,7 @@ def _beat(project: Project, run: UUID) -> None:
 def test_a_run_that_nobody_begins_is_told_by_the_server_itself(
     watched: Project, inbox: Server
 ) -> None:
-    due = datetime.now(timezone.utc) - timedelta(minutes=5)
+    due = datetime.now(UTC) - timedelta(minutes=5)
     watched.client.create_flow_run_from_deployment(
         watched.deployment("load").id, state=states.Scheduled(scheduled_time=due)
     )

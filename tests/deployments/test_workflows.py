@@ -82,5 +82,5 @@ def test_a_pull_request_builds_in_its_own_schemas_and_drops_them() -> None:
 def test_python_versions_are_ones_that_the_lock_serves() -> None:
     tested = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text())
     versions = tested["jobs"]["check"]["strategy"]["matrix"]["python"]
-    assert versions[0] == "3.10"
-    assert "--python-version 3.10" in (REPOSITORY / "requirements.txt").read_text()[:400]
+    assert versions[0] == "3.11"
+    assert "--python-version 3.11" in (REPOSITORY / "requirements.txt").read_text()[:400]

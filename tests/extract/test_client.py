@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, formatdate
 from time import time
 from typing import Any
@@ -82,7 +82,7 @@ def test_retry_after_as_a_date_is_honoured_in_full(
     serve: Serve, slept: list[float], zone: str
 ) -> None:
     """`-0000` is not valid in an HTTP date, but servers that format mail dates send it."""
-    at = datetime.now(timezone.utc) + timedelta(seconds=120)
+    at = datetime.now(UTC) + timedelta(seconds=120)
     said = format_datetime(at, usegmt=True).replace("GMT", zone)
     get(serve(answers(Answer(status=503, headers={"Retry-After": said}), GOOD)).url)
     assert slept == [pytest.approx(120, abs=5)]
@@ -242,7 +242,7 @@ def test_a_wait_is_kept_however_it_is_written(
 
 
 def iso(moment: float, ending: str) -> str:
-    at = datetime.fromtimestamp(moment, timezone.utc)
+    at = datetime.fromtimestamp(moment, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}{ending}"
 
 

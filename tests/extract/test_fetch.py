@@ -1,7 +1,7 @@
 """Promises of pages: the requests, their order, and where reading resumes."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from flows.source import Cursor, Params, Partition, Resource, Rule, Source, Wind
 from tests.extract import reading
 from tests.extract.reading import ANY_TIME, rows, stored
 
-JANUARY_1 = datetime(2024, 1, 1, tzinfo=timezone.utc)
+JANUARY_1 = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 WEEK = Window(JANUARY_1, JANUARY_1 + 7 * DAY)
 

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
@@ -148,6 +148,6 @@ def _logged(ask: Ask, due: PlannedFault | None) -> dict[str, Any]:
         "path": ask.target,
         "headers": dict(ask.headers),
         "body": ask.body.decode(errors="replace"),
-        "received_at": datetime.now(timezone.utc).isoformat(),
+        "received_at": datetime.now(UTC).isoformat(),
         "fault": due.fault if due else None,
     }

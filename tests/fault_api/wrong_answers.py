@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -40,7 +40,7 @@ def _status(status: int) -> Callable[..., None]:
 def _wait_headers(header: str, seconds: float) -> dict[str, str]:
     """The wait in one of the ways that APIs use; rounded up, never shorter than `seconds`."""
     delay, moment = math.ceil(seconds), math.ceil(time.time() + seconds)
-    iso = datetime.fromtimestamp(moment, timezone.utc).isoformat()
+    iso = datetime.fromtimestamp(moment, UTC).isoformat()
     known = {
         "none": {},
         "retry_after": {"Retry-After": str(delay)},

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
@@ -27,8 +27,8 @@ IDS = [row["id"] for row in ROWS]
 # The third of the parents: the only one with more children than a page holds.
 CHILDREN: list[Row] = [{**item(number), "parent_id": 3} for number in range(4, 16)]
 
-FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
-NOW = datetime(2024, 1, 31, 12, tzinfo=timezone.utc)
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+NOW = datetime(2024, 1, 31, 12, tzinfo=UTC)
 TEN_DAYS = timedelta(days=10)
 IN_STEPS = Cursor("updated_at", start=FIRST_DAY, step=TEN_DAYS)
 IN_STEPS_AGAIN = Cursor("updated_at", 3 * TEN_DAYS, FIRST_DAY, TEN_DAYS)

@@ -5,7 +5,7 @@ In every paging style, since paging reads its result before the load does.
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -79,7 +79,7 @@ def test_an_error_in_a_generator_names_its_line(lab: Lab) -> None:
 
 VALUES: dict[str, Any] = {
     "Decimal": Decimal("1.5"),
-    "datetime": datetime(2024, 1, 1, tzinfo=timezone.utc),
+    "datetime": datetime(2024, 1, 1, tzinfo=UTC),
     "UUID": UUID(int=1),
     "bytes": b"abc",
     "tuple": (1, 2),

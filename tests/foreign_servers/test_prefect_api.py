@@ -5,7 +5,7 @@ The rows in Postgres are compared with the results of Prefect's own client.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -34,7 +34,7 @@ ENDED = FlowRunFilter(end_time=FlowRunFilterEndTime(is_null_=False))
 ROWS_A_PAGE = 10
 NEW_FLOWS = 23
 OLD_RUNS = 12
-LONG_AGO = datetime.now(timezone.utc) - timedelta(days=9)
+LONG_AGO = datetime.now(UTC) - timedelta(days=9)
 
 
 @flow(name="read-by-tests")
@@ -48,7 +48,7 @@ def prefect(stack: Stack) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         for _ in range(NEW_FLOWS):
             client.create_flow_from_name(f"read-by-tests-{uuid4()}")
-        for due_at in [LONG_AGO] * OLD_RUNS + [datetime.now(timezone.utc)]:
+        for due_at in [LONG_AGO] * OLD_RUNS + [datetime.now(UTC)]:
             run = client.create_flow_run(read_by_tests, state=Scheduled(scheduled_time=due_at))
             client.set_flow_run_state(run.id, Completed())
         yield client

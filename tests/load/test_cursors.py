@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 Query = Callable[..., list[tuple[Any, ...]]]
 
 CURSOR_AT = "select cursor_at from elt.checkpoints"
-JANUARY_1 = datetime(2026, 1, 1, tzinfo=timezone.utc)
+JANUARY_1 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def both_ways() -> Any:
@@ -97,7 +97,7 @@ def test_a_lookback_over_the_beginning_of_the_calendar_asks_for_all(
     assert api.asked[-1][0] == Window(EARLIEST)
 
 
-NOON = datetime(2024, 2, 29, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,6 @@ NOON = datetime(2024, 2, 29, 12, tzinfo=timezone.utc)
     ],
 )
 def test_a_time_is_read_the_same_by_every_python(text: str, at: datetime) -> None:
-    """Python's own parser accepts different formats in 3.10, 3.11 and 3.13."""
+    """Python's own parser accepts different formats in 3.11 and 3.13."""
     times = times_of([text], LATEST)
     assert times.newest_at == at

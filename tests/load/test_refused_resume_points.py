@@ -1,7 +1,7 @@
 """Promises about resume points that an API no longer accepts, such as expired page tokens."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,9 +28,7 @@ IDS = "select id from raw_shop.items order by id"
 # One window holds all records: the step is longer than the time since its start.
 WINDOWS: dict[str, Any] = {
     "key": (),
-    "cursor": Cursor(
-        "at", start=datetime(2026, 1, 1, tzinfo=timezone.utc), step=timedelta(days=9e3)
-    ),
+    "cursor": Cursor("at", start=datetime(2026, 1, 1, tzinfo=UTC), step=timedelta(days=9e3)),
 }
 REFUSED = {
     "400": BadRequestError("answered 400: invalid page token"),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg2
@@ -226,7 +226,7 @@ def test_append_with_too_many_rejects_moves_its_cursor_since_its_rows_are_there(
     connection: Connection, connect: Connect, query: Query
 ) -> None:
     """Requesting them again would duplicate them; the others are replayed."""
-    start = datetime(2024, 3, 1, tzinfo=timezone.utc)
+    start = datetime(2024, 3, 1, tzinfo=UTC)
     declared = {"key": (), "cursor": Cursor("at", start=start, step=timedelta(days=5000))}
     api = MemoryApi([[{"id": 1, "v": "2024-01-01"}, {"id": 2, "v": "soon"}]])
     with pytest.raises(BadPayloadError):

@@ -1,7 +1,7 @@
 """Promises about raw tables whose rows are gone: their next loads read everything."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg2
@@ -22,7 +22,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 PAGE = [{"id": 1, "at": "2026-01-05T00:00:00Z"}, {"id": 2, "at": "2026-02-05T00:00:00Z"}]
 INCREMENTAL = items(cursor=Cursor("at"))
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 APPENDED = items(key=(), cursor=Cursor("at", start=START, step=timedelta(days=9e3)))
 LOST = {
     "dropped": "drop table raw_shop.items cascade",

@@ -1,7 +1,7 @@
 """Promises about the next load's requests: the cursor, windows by hand, and after a failure."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -29,7 +29,7 @@ BY_AT = items(cursor=Cursor("at", lookback=timedelta(days=2)))
 
 
 def day(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 NOW = day("2024-03-10T15:00:00")
@@ -38,7 +38,7 @@ MARCH = Window(day("2024-03-01"), day("2024-04-01"))
 
 def cursor_at(query: Query) -> datetime | None:
     found: datetime | None = query("select cursor_at from elt.checkpoints")[0][0]
-    return found and found.astimezone(timezone.utc)
+    return found and found.astimezone(UTC)
 
 
 def load_until_failure(

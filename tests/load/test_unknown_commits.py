@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 PAGES = [[{"id": page * 10 + row} for row in range(10)] for page in range(3)]
 WITH_REJECTS = [*PAGES[:2], [*PAGES[2], "no object"]]
-IN_STEPS = Cursor("at", start=datetime(2024, 3, 1, tzinfo=timezone.utc), step=timedelta(days=9999))
+IN_STEPS = Cursor("at", start=datetime(2024, 3, 1, tzinfo=UTC), step=timedelta(days=9999))
 RUN = LoadOptions(run_id="run 1")
 APPEND: dict[str, Any] = {"key": ()}
 COUNT = "select count(*) from raw_shop.items"

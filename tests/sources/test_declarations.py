@@ -1,7 +1,7 @@
 """A declaration that would lose rows, mix them up or load nothing is refused when it is made."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -169,7 +169,7 @@ def test_partitions_of_one_name_are_told() -> None:
         )
 
 
-MIDNIGHT = datetime(2024, 1, 1, tzinfo=timezone.utc)
+MIDNIGHT = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

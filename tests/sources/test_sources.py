@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ from flows.sources.northwind import orders_by_date
 from flows.sources.open_meteo import CITIES, archive_days
 
 ROOT = Path(__file__).resolve().parents[2]
-JULY_4 = datetime(1996, 7, 4, tzinfo=timezone.utc)
-JULY_11 = datetime(1996, 7, 11, tzinfo=timezone.utc)
+JULY_4 = datetime(1996, 7, 4, tzinfo=UTC)
+JULY_11 = datetime(1996, 7, 11, tzinfo=UTC)
 
 
 def test_every_module_is_a_source_of_its_name() -> None:

@@ -5,7 +5,7 @@ Knows neither how the data is generated nor how queries are evaluated.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from html import escape
 from urllib.parse import quote, urlencode
 
@@ -102,7 +102,7 @@ def read_entity_set(request: Request) -> Response:
 
 
 def read_archive(request: Request) -> Response:
-    today = request.app.state.today or datetime.now(timezone.utc).date()
+    today = request.app.state.today or datetime.now(UTC).date()
     return archive(open_meteo.answer(_parameters(request), today))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import product
 
 from deployments.local.sample_api.odata import EntitySet, Record
@@ -17,9 +17,9 @@ from deployments.local.sample_api.odata import EntitySet, Record
 SEED = 1996
 ORDERS_PER_SCALE = 830
 FIRST_ORDER_ID = 10248
-FIRST_DAY = datetime(1996, 7, 4, tzinfo=timezone.utc)
-LAST_DAY = datetime(1998, 5, 6, tzinfo=timezone.utc)
-PRICE_RISE = datetime(1997, 4, 1, tzinfo=timezone.utc)
+FIRST_DAY = datetime(1996, 7, 4, tzinfo=UTC)
+LAST_DAY = datetime(1998, 5, 6, tzinfo=UTC)
+PRICE_RISE = datetime(1997, 4, 1, tzinfo=UTC)
 LINE_COUNTS, LINE_COUNT_WEIGHTS = (1, 2, 3, 4, 5, 6), (19, 31, 27, 14, 6, 3)
 DISCOUNTS, DISCOUNT_WEIGHTS = (0, 0.05, 0.1, 0.15, 0.2, 0.25), (61, 9, 8, 7, 8, 7)
 
@@ -206,7 +206,7 @@ def _employees(rng: random.Random) -> Iterator[Record]:
     """Five in Seattle and four in London; the second one manages the others."""
     for employee_id, family in enumerate(FAMILY_NAMES.split()[:9], 1):
         given = GIVEN_NAMES[employee_id]
-        born = datetime(1950 + employee_id, employee_id, 3 * employee_id, tzinfo=timezone.utc)
+        born = datetime(1950 + employee_id, employee_id, 3 * employee_id, tzinfo=UTC)
         yield (
             employee_id,
             family,

@@ -1,13 +1,13 @@
 """The catalogue's rows, invented, the same every time; in the order of their ids and times."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Row = Mapping[str, Any]
 
 ITEM_COUNT = 25
-FIRST_UPDATE = datetime(2024, 1, 1, 6, tzinfo=timezone.utc)
+FIRST_UPDATE = datetime(2024, 1, 1, 6, tzinfo=UTC)
 NAMES = ("Lamp", "Café table", 'Desk, 48"', "Shelf", "Chair; oak")
 
 

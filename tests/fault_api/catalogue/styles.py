@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from tests.fault_api.catalogue.items import written
 from tests.fault_api.catalogue.listing import Listing
@@ -176,5 +176,5 @@ def _moment(ask: Ask, name: str, default: str) -> str:
     except ValueError as error:
         raise AskError(f"{name} is {text!r}; expected a date or a time.") from error
     if moment.tzinfo is not None:
-        moment = moment.astimezone(timezone.utc)
+        moment = moment.astimezone(UTC)
     return written(moment)
