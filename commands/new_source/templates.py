@@ -30,10 +30,10 @@ from flows.load.column_names import column_name
 
 LAST_LOADED_AT = "{{ last_loaded_at() }}"
 HOMES = {
-    "flows.source": {"Resource", "Source"},
     "flows.extract.auth": {"ApiKey", "Basic", "Bearer"},
     "flows.extract.paginators": {"next_link", "next_url"},
     "flows.extract.selectors": {"csv_rows", "ndjson", "record_at", "records_at"},
+    "flows.source": {"Resource", "Source"},
 }
 
 Escape = Callable[[str], str]

@@ -269,7 +269,8 @@ def test_a_query_is_declared_as_it_was_asked(
     made = new_source(root, f"{serve(listen).url}v1/issues?{query}")
     assert made.returncode == 0, made.stdout + made.stderr
     assert declared(root)[1:3] == [path, params]
-    shutil.copytree(ROOT / "deployments", root / "deployments")
+    for folder in ("commands", "deployments"):
+        shutil.copytree(ROOT / folder, root / folder)
     run_in(root, "-m", "commands.preview", "--source", "tracker")
     assert asked[1] == asked[0]
 
@@ -403,7 +404,7 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from deployments.local import new_source
+from commands.new_source import __main__ as new_source
 
 step, renamed = int(sys.argv.pop(1)), Path.rename
 
@@ -419,7 +420,7 @@ new_source.main()
 """
 FULL = """
 import resource, sys
-from deployments.local import new_source
+from commands.new_source import __main__ as new_source
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
 sys.exit(new_source.main())
@@ -463,7 +464,8 @@ def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int)
 def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, root: Path) -> None:
     new_source(root, f"{serve(tracker).url}v1/issues?state=all")
     before = sorted(root.rglob("*.yml"))
-    shutil.copytree(ROOT / "deployments", root / "deployments")
+    for folder in ("commands", "deployments"):
+        shutil.copytree(ROOT / folder, root / folder)
     shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
     assert "3 records; next: http://" in shown
     assert "  total_price                     double precision    1.5\n" in shown

@@ -25,9 +25,9 @@ class Laptop:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a module of the local environment with a plain environment."""
+        """Start the module of a Make target with a plain environment."""
         plain = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "DBT_"))}
-        command = [sys.executable, "-m", f"deployments.local.{module}", f"--home={self.home}"]
+        command = [sys.executable, "-m", f"commands.{module}", f"--home={self.home}"]
         return subprocess.Popen(
             [*command, *arguments],
             cwd=REPOSITORY,
@@ -69,7 +69,7 @@ def days_of_weather() -> int:
 
 def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:
     days_before = days_of_weather()
-    code, printed = laptop.run("run")
+    code, printed = laptop.run("run_local")
     assert code == 0, printed
     assert "its data is GENERATED, not real" in printed
     assert any(
@@ -83,7 +83,7 @@ def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:
 
 
 def test_the_second_run_says_that_nothing_is_new(laptop: Laptop) -> None:
-    code, printed = laptop.run("run")
+    code, printed = laptop.run("run_local")
     assert code == 0, printed
     assert "Nothing new: 0 inserted, 0 updated." in printed
 
@@ -135,7 +135,7 @@ def test_psql_prints_bare_rows(laptop: Laptop) -> None:
 def test_a_run_that_fails_says_so_and_exits_with_an_error(laptop: Laptop) -> None:
     bad_line = "insert into raw_northwind.order_details values (1, 1, 1, -5, 0, now(), 1)"
     assert laptop.run("psql", "--sql", bad_line)[0] == 0
-    code, printed = laptop.run("run")
+    code, printed = laptop.run("run_local")
     assert code == 1
     assert "FAILED: dbt: dbt nodes:" in printed
     assert "accepted_range_fct_order_lines_quantity" in printed
@@ -145,7 +145,7 @@ def test_a_run_that_fails_says_so_and_exits_with_an_error(laptop: Laptop) -> Non
 
 
 def test_a_run_that_is_stopped_leaves_no_process(laptop: Laptop) -> None:
-    with laptop.start("run") as process:
+    with laptop.start("run_local") as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("Loading"))
         process.terminate()

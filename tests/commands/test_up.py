@@ -154,7 +154,7 @@ def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
 
 
 def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
-    code, printed = laptop.run("run")
+    code, printed = laptop.run("run_local")
     assert code == 1
     assert f"{laptop.home} is in use by another" in printed
     assert f"process {system.terminal.program.pid}." in printed

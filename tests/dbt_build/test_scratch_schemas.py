@@ -78,7 +78,9 @@ def test_a_view_of_somebody_elses_on_a_leftover_is_named_and_stays(
 def test_a_schema_whose_suffix_postgres_would_cut_is_refused(cursor: Cursor, query: Query) -> None:
     """Of 63 bytes, the schema that readers see and the one of a build would be one."""
     published = "m" * 63
-    with pytest.raises(ConfigurationError, match=f"{published}__audit.* 70 bytes.* cuts .* 63"):
+    with pytest.raises(
+        ConfigurationError, match=f"{published}__audit.* 70 bytes.* truncates .* 63"
+    ):
         scratch_schemas.prepare(cursor, [FACTS, RelationName(f"{published}__audit", "facts")])
     assert query("select to_regnamespace(%s) is null", published) == [(True,)]
 
