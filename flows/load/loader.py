@@ -165,6 +165,7 @@ class Loader:
         self._checkpoint_at = monotonic()
         self._pages = 0
         self._filtered = 0
+        self._moved = 0
         self._staged = 0
         self._has_read = False
         self._begun_by: int | None = load_id
@@ -314,6 +315,7 @@ class Loader:
             written, changes = self._stage.flush(
                 cursor, self._disposition, self._load_id, self._options.replays, not is_unique
             )
+            self._moved += written.moved
             self._account(cursor, self._staged, written, changes)
             self._staged = 0
         elif rejects_bytes(self._rejects) >= REJECTS_BYTES:
@@ -422,6 +424,7 @@ class Loader:
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._warn_of_future()
+        self._warn_of_moved()
         if error is not None:
             raise error
 
@@ -448,6 +451,16 @@ class Loader:
                 self._address,
                 len(self._ahead),
                 max(self._ahead),
+            )
+
+    def _warn_of_moved(self) -> None:
+        if self._moved:
+            log.warning(
+                "%s: %d rows belonged to another partition before and moved to this one. If both "
+                "partitions send these records, each load moves them again: add partition_columns "
+                "to the key.",
+                self._address,
+                self._moved,
             )
 
     def _rejects_error(self, cursor: Cursor) -> BadPayloadError | None:

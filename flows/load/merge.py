@@ -51,6 +51,11 @@ _COMPARE = sql.SQL(
     "  present._load_id"
     " ))"
 )
+_COUNT_MOVED = sql.SQL(
+    "select count(*) from {table} as present"
+    " join pg_temp.differing as latest on present.ctid = latest._present_at"
+    " where row({present_scope}) is distinct from row({latest_scope})"
+)
 _UPDATE = sql.SQL(
     "update {table} as present set {assignments} from pg_temp.differing as latest"
     " where present.ctid = latest._present_at and latest._present_at <> '(0,0)'"
@@ -74,11 +79,16 @@ _DELETE = sql.SQL("delete from {table} as present where {scope}")
 
 @dataclass(frozen=True)
 class WriteCounts:
-    """Rows inserted, updated and deleted in a raw table; all others were unchanged."""
+    """Rows inserted, updated and deleted in a raw table; all others were unchanged.
+
+    Attributes:
+        moved: the updated rows that belonged to another partition before.
+    """
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    moved: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,13 +145,28 @@ def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Wr
         cursor.execute(_DROP_EARLIER.format(**parts))
     cursor.execute(_LOOK_UP, {"joins": "off"})
     cursor.execute(_COMPARE.format(**parts), ids)
+    moved = _count_moved(cursor, target, staged)
     cursor.execute(_UPDATE.format(**parts), ids)
     updated = cursor.rowcount
     cursor.execute(_LOOK_UP, {"joins": "on"})
     cursor.execute(_INSERT.format(**parts), ids)
     inserted = cursor.rowcount
     cursor.execute("drop table pg_temp.differing")
-    return WriteCounts(inserted, updated)
+    return WriteCounts(inserted, updated, moved=moved)
+
+
+def _count_moved(cursor: Cursor, target: Target, staged: Mapping[str, str]) -> int:
+    """How many of the rows to be updated are another partition's; none if the key holds it."""
+    scope = [name for name in target.scope if name not in target.key and name in staged]
+    if not scope:
+        return 0
+    count = _COUNT_MOVED.format(
+        table=target.table,
+        present_scope=listed("present.{}", scope),
+        latest_scope=listed("latest.{}", scope),
+    )
+    cursor.execute(count)
+    return int(cursor.fetchall()[0][0])
 
 
 def append(cursor: Cursor, target: Target, ids: Ids) -> WriteCounts:

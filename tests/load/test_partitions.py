@@ -90,15 +90,19 @@ def test_a_key_that_repeats_in_each_partition_keeps_the_rows_of_all(
 
 @pytest.mark.parametrize("disposition", ["merge", "replace"])
 def test_a_row_with_a_global_key_moves_to_the_partition_that_had_it_last(
-    connection: Connection, query: Query, disposition: str
+    connection: Connection, query: Query, disposition: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each move is an update, in the ledger too."""
+    """Each move is an update, in the ledger too, and the load warns of it."""
     declared = {**BY_ORDER, "key": ("id",), "key_is_global": True, "disposition": disposition}
     load_pages(connection, [{"id": 7}, {"id": 8}], partition=ORDERS[0], **declared)
+    assert "moved" not in caplog.text
     moved = load_pages(connection, [{"id": 7}], partition=ORDERS[1], **declared)
     assert (moved.inserted, moved.updated) == (0, 1)
+    assert "1 rows belonged to another partition before and moved" in caplog.text
+    caplog.clear()
     again = load_pages(connection, [{"id": 8}], partition=ORDERS[0], **declared)
     assert (again.unchanged, again.deleted) == (1, 0)
+    assert "moved" not in caplog.text
     assert query('select id, "order" from raw_shop.items order by id') == [(7, 2), (8, 1)]
 
 
