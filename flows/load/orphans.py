@@ -15,7 +15,7 @@ from flows.load.loader import load, postgres_errors_of
 from flows.load.merge import listed
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction
-from flows.load.partitions import partition_name, partitions_of
+from flows.load.partitions import partition_of, partitions_of
 from flows.load.shrinkage import Replacement
 from flows.load.table_schema import column_types
 from flows.page import Page, Resume
@@ -49,19 +49,22 @@ def delete_orphans(
     parent = resource.partitions
     if not isinstance(parent, RowsOf) or not replaces or options.by_hand:
         return []
-    parents = partitions_of(connection, source.name, source.resource(parent.resource))
     address = Address(source.name, resource.name, "")
     with postgres_errors_of(address, connection), transaction(connection) as cursor:
         found = _orphans(cursor, source.name, resource, parent)
+    if not found:
+        return []
+    parents = partitions_of(connection, source.name, source.resource(parent.resource))
+    with postgres_errors_of(address, connection), transaction(connection) as cursor:
         complete = ledger.complete_partitions(cursor, source.name, parent.resource)
-        if found and not complete.issuperset(partition.name for partition in parents):
+        if not complete.issuperset(partition.name for partition in parents):
             log.warning(
                 "%s: the rows of %d partitions are kept although %s no longer has them, because "
                 "some of its own last loads failed or left rejects.",
                 *(address, len(found), parent.resource),
             )
             return []
-        if found and not options.accepts_shrinkage:
+        if not options.accepts_shrinkage:
             _check_shrinkage(cursor, source.name, resource, sum(count for _, count in found))
         for partition, _ in found:
             ledger.forget_partition(cursor, Address(source.name, resource.name, partition.name))
@@ -100,10 +103,7 @@ def _orphans(
         "parents": listed("parent.{}", parent.columns.values()),
     }
     cursor.execute(_ORPHANS.format(**parts))
-    return [
-        (Partition(partition_name(values), dict(zip(parent.columns, values, strict=True))), count)
-        for *values, count in cursor.fetchall()
-    ]
+    return [(partition_of(parent, values), count) for *values, count in cursor.fetchall()]
 
 
 def _check_shrinkage(cursor: Cursor, source: str, resource: Resource, orphans: int) -> None:

@@ -38,10 +38,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
             return ()
         columns = sql.SQL(", ").join(map(sql.Identifier, parent.columns.values()))
         cursor.execute(_DISTINCT.format(columns=columns, table=table))
-        found = tuple(
-            Partition(partition_name(row), dict(zip(parent.columns, row, strict=True)))
-            for row in cursor
-        )
+        found = tuple(partition_of(parent, row) for row in cursor)
     if twice := repeated([partition.name for partition in found]):
         raise ConfigurationError(
             f"{source}.{resource.name} would have two partitions {twice[0]!r}: values of "
@@ -52,7 +49,12 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     return found
 
 
-def partition_name(row: Sequence[object]) -> str:
+def partition_of(parent: RowsOf, row: Sequence[object]) -> Partition:
+    """The partition of a row of values, in the order of the parent's columns."""
+    return Partition(_name(row), dict(zip(parent.columns, row, strict=True)))
+
+
+def _name(row: Sequence[object]) -> str:
     """The values joined by commas; if there are several, a comma inside a value becomes `\\,`."""
     texts = list(map(str, row))
     if len(texts) == 1:
