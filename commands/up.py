@@ -17,7 +17,7 @@ from typing import NoReturn
 from urllib.parse import urljoin
 
 from blocks.channels import named, variable
-from commands.run_local import HOME, SAMPLE
+from commands.local_warehouse import SAMPLE, add_home_argument
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -47,7 +47,7 @@ HERE = {
 def main() -> int:
     """Run until a signal (0 for Ctrl-C) or until a part ends by itself (1)."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
-    parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
+    add_home_argument(parser)
     home = parser.parse_args().home
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
