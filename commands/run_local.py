@@ -8,9 +8,7 @@ import sys
 import time
 from types import FrameType
 
-from commands.local_warehouse import SAMPLE
-from commands.local_warehouse import add_database_arguments as add_database_arguments
-from commands.local_warehouse import database_name as database_name
+from commands.local_warehouse import SAMPLE, add_database_arguments, database_name
 from deployments.local.processes import StartError
 from deployments.local.stack import Stack, running
 
