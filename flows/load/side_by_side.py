@@ -131,6 +131,8 @@ class _Run:
         self._is_planned = False
         self._is_stopped = False
         self._read: list[ReadPartition] = []
+        self._read_bytes = 0
+        self._read_rows = 0
         self._read_at = 0.0
 
     def load_all(self, chunks: Iterator[Sequence[PlannedPartition]], threads: int) -> None:
@@ -172,6 +174,8 @@ class _Run:
         if isinstance(result, ReadPartition):
             self._read_at = self._read_at if self._read else monotonic()
             self._read.append(result)
+            self._read_bytes += result.memory_bytes
+            self._read_rows += result.rows
             if self._is_group_full():
                 self._store()
         elif isinstance(result, Entry):
@@ -184,13 +188,13 @@ class _Run:
     def _is_group_full(self) -> bool:
         return (
             len(self._read) >= GROUP_PARTITIONS
-            or sum(each.memory_bytes for each in self._read) >= GROUP_BYTES
-            or sum(each.rows for each in self._read) >= self.resource.checkpoint_rows
+            or self._read_bytes >= GROUP_BYTES
+            or self._read_rows >= self.resource.checkpoint_rows
         )
 
     def _store(self) -> None:
         """Commit the partitions that were read."""
-        read, self._read = self._read, []
+        read, self._read, self._read_bytes, self._read_rows = self._read, [], 0, 0
         if read:
             self._room.release(len(read))
             if alone := self._store_together(read):

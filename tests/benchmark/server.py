@@ -1,8 +1,9 @@
 """The API of the benchmark: pages rendered once and served from memory, in a process of its own.
 
 `/first/1` and `/changed/1` begin the real flights, `/generated/<pages>/1` that many pages made on
-the fly from one real page, `/shape/<name>` is a page of an odd shape, `/children/<parents>/<milliseconds>/parents/1` begins
-parents with children, answered that late, `/` says what there is.
+the fly from one real page, `/shape/<name>` is a page of an odd shape,
+`/children/<parents>/<milliseconds>/parents/1` begins parents with children, each answer so late,
+`/` says what there is.
 """
 
 import argparse

@@ -9,7 +9,8 @@ GROWTH = "growth"
 READING = "read_pages"
 READING_PAGES = 1000
 SHAPE = "shape"
-CHILDREN = "children"
+AGAIN = "again"
+# Requests at once in loads of children, for every tool.
 CONCURRENCY = 5
 
 PATHS = {FIRST_LOAD: "first/1", MERGE_CHANGED: "changed/1", MERGE_UNCHANGED: "first/1"}
