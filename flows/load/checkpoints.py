@@ -77,7 +77,8 @@ def read_many(
 
 
 def resume_from(stored: Mapping[str, Any]) -> Resume:
-    """A resume point as it was before `resume_json`."""
+    """A resume point as it was before `resume_json`, also of versions before 2026-12."""
+    stored = {("first_request" if k == "first_url" else k): v for k, v in stored.items()}
     since = stored["since"] and datetime.fromisoformat(stored["since"])
     return Resume(**{**stored, "since": since})
 

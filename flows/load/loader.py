@@ -401,7 +401,7 @@ class Loader:
     ) -> None:
         """Save the resume point: the next request, or the last reject that a replay has read."""
         if self._options.replays is not None:
-            upto = int(resume.url or 0) if resume else None
+            upto = resume.reject_id if resume else None
             reject_log.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
         checkpoint = Checkpoint(cursor_at, None, resume, parent_load_id=parent_load_id)
