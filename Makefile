@@ -11,6 +11,8 @@ BUILD ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
+# uv where it is on PATH, pip elsewhere. Both check the hashes of the locked files.
+INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python --compile-bytecode,$(BIN)/python -m pip install --disable-pip-version-check) --quiet --no-deps --require-hashes -r
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 # As they are: neither make nor the shell expands a $$ in an address or a name.
@@ -90,17 +92,17 @@ install-dev: .venv/.installed-dev ## install what the tests and linters need in 
 
 .venv/.installed: requirements.txt | .venv/bin/python
 	@echo "Installing the locked packages into .venv (once, a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	@$(INSTALL) requirements.txt
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
 	@echo "Installing what tests and linters need (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.txt
+	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
 .venv/.installed-bench: requirements-bench.txt .venv/.installed-dev
 	@echo "Installing what the benchmark compares with (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@$(INSTALL) requirements-bench.txt
 	@touch $@
 
 lock: install-dev ## regenerate requirements*.txt from requirements*.in

@@ -1,12 +1,10 @@
-"""Notification blocks, created from environment variables.
+"""Notification blocks, created from environment variables (`blocks.channels`).
 
-NOTIFY_<NAME>_URL is a channel. WEBHOOK and SLACK become Prefect's own block types, through which
-Prefect's server can also send. Every other name (EMAIL, TEAMS, …) takes any address that Apprise
-supports.
+The channels webhook and slack become Prefect's own block types, through which Prefect's server can
+also send. Every other one (email, teams, …) takes any address that Apprise supports.
 """
 
 import os
-import re
 from collections.abc import Mapping
 
 from prefect.blocks.core import Block
@@ -17,9 +15,8 @@ from prefect.blocks.notifications import (
 )
 from pydantic import SecretStr
 
+from blocks.channels import addresses, variable
 from flows.errors import ConfigurationError
-
-VARIABLE = re.compile(r"NOTIFY_([A-Z0-9]+(?:_[A-Z0-9]+)*)_URL")
 
 
 class Apprise(AppriseNotificationBlock):
@@ -39,19 +36,13 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     Raises:
         ConfigurationError: when Apprise does not support an address.
     """
-    channels = {
-        found.group(1): url
-        for variable, url in sorted(environment.items())
-        if (found := VARIABLE.fullmatch(variable)) and url
-    }
-    return [_save(name, url) for name, url in channels.items()]
+    return [_save(name, url) for name, url in addresses(environment).items()]
 
 
-def _save(channel: str, url: str) -> str:
-    name = channel.lower().replace("_", "-")
+def _save(name: str, url: str) -> str:
     if not _is_known(url, is_webhook=name == "webhook"):
         raise ConfigurationError(
-            f"NOTIFY_{channel}_URL is not an address that messages can be sent to. Use a form that "
+            f"{variable(name)} is not an address that messages can be sent to. Use a form that "
             "https://github.com/caronc/apprise/wiki lists (a webhook: http or https), or leave it "
             "empty."
         )

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from blocks.warehouse import Warehouse
 from commands import local_warehouse
-from commands.run_local import add_database_arguments, database_name
+from commands.local_warehouse import add_database_arguments, database_name
 from flows.dbt_build import dbt_runner, docs, history
 from flows.errors import ConfigurationError, EltError
 

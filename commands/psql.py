@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from commands.run_local import add_database_arguments, database_name
+from commands.local_warehouse import add_database_arguments, database_name
 from deployments.local.postgres import ensure_database, libpq, postgres
 
 

@@ -5,7 +5,7 @@ import sys
 from contextlib import closing
 
 from commands import local_warehouse
-from commands.run_local import add_database_arguments, database_name
+from commands.local_warehouse import add_database_arguments, database_name
 from flows import sources
 from flows.errors import EltError
 from flows.load.reset import reset

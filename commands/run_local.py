@@ -6,23 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
+from commands.local_warehouse import SAMPLE, add_database_arguments, database_name
 from deployments.local.processes import StartError
 from deployments.local.stack import Stack, running
 
-HOME = Path(__file__).resolve().parents[1] / ".local"
-SAMPLE = "sample"
-LIVE = "live"
 REPLAY = "Loading rejected records again.\n\nStarting Postgres and a Prefect server ..."
-
-
-def add_database_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that select the local database (see `database_name`)."""
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
-    parser.add_argument("--scale", type=int, default=1, help="times 830 sample orders")
-    parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
 
 
 def main() -> int:
@@ -46,11 +36,6 @@ def main() -> int:
     except StartError as error:
         print(f"\nFAILED: {error}")
         return 1
-
-
-def database_name(api: str, scale: int) -> str:
-    """One database per API and scale: generated rows never mix with real ones."""
-    return api if api == LIVE or scale == 1 else f"{api}_x{scale}"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

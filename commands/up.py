@@ -4,7 +4,6 @@ Must not import Prefect: the processes it starts read their settings from the en
 """
 
 import argparse
-import re
 import signal
 import sys
 import time
@@ -17,7 +16,8 @@ from types import FrameType
 from typing import NoReturn
 from urllib.parse import urljoin
 
-from commands.run_local import HOME, SAMPLE
+from blocks.channels import named, variable
+from commands.local_warehouse import SAMPLE, add_home_argument
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -34,7 +34,6 @@ WATCH_SECONDS = 0.5
 LAST_LINES = 20
 MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
-CHANNEL = re.compile(r"\b(?:apprise|custom-webhook|slack-webhook)/([a-z0-9-]+)")
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
@@ -48,7 +47,7 @@ HERE = {
 def main() -> int:
     """Run until a signal (0 for Ctrl-C) or until a part ends by itself (1)."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
-    parser.add_argument("--home", type=Path, default=HOME, help="where data and logs are kept")
+    add_home_argument(parser)
     home = parser.parse_args().home
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -74,12 +73,9 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
     """A variable for every declared channel, pointing at the local receivers."""
-    webhook, email = receivers["NOTIFY_WEBHOOK_URL"], receivers["NOTIFY_EMAIL_URL"]
+    webhook, email = receivers[variable("webhook")], receivers[variable("email")]
     urls = {"webhook": webhook, "slack": webhook.replace("http://", "json://")}
-    return {
-        f"NOTIFY_{name.upper().replace('-', '_')}_URL": urls.get(name, email)
-        for name in CHANNEL.findall(declared)
-    }
+    return {variable(name): urls.get(name, email) for name in named(declared)}
 
 
 @contextmanager

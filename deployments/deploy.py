@@ -21,6 +21,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
 from blocks.__main__ import save
+from blocks.channels import variable
 from deployments import actual
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
@@ -145,7 +146,7 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
 
 def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> None:
     """Raise when a block does not exist and the environment lacks the variable to create it."""
-    variables = {slug: _variable(slug) for slug in slugs}
+    variables = {slug: variable(slug.partition("/")[2]) for slug in slugs}
     lost = {slug: name for slug, name in variables.items() if not environment.get(name)}
     if lost:
         lines = "\n".join(f"  {slug}: set {name} in .env" for slug, name in lost.items())
@@ -153,11 +154,6 @@ def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> Non
             f"These notification blocks do not exist:\n{lines}\nOr remove them from notify's "
             "`blocks` in prefect.yaml and from deployments/automations.yaml."
         )
-
-
-def _variable(slug: str) -> str:
-    """The variable that a block is created from: NOTIFY_EMAIL_URL for `apprise/email`."""
-    return f"NOTIFY_{slug.partition('/')[2].upper().replace('-', '_')}_URL"
 
 
 def _print_changes(found: Plan, lines: Sequence[str], say: Say) -> None:

@@ -4,7 +4,7 @@ Knows how Prefect names, retries and shows a load; `flows.load` does the loading
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -31,20 +31,24 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.guards import without_secrets
 from flows.load import ledger
+from flows.load.group import FEW_PARTITIONS
 from flows.load.ledger import Address, Entry
-from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
+from flows.load.side_by_side import ReadPages, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
 from flows.retries import Retry, is_retryable
 from flows.source import Partition, Resource, RowsOf, Source
 from flows.transform import transform as build
 
-COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected", "filtered", "deleted")
+# The columns of a run's table, and of its totals.
+COUNTED = tuple(name for name in ledger.COUNTERS if name not in ("partitions", "pages"))
+
+SHOWN_ERRORS = 20
 
 # Drop-downs in Prefect's forms. `sources.find` and `Source.resource` report a wrong name.
 SourceName = Annotated[str, Field(json_schema_extra={"enum": [*sources.names()]})]
@@ -73,7 +77,7 @@ def submit_loads(
     retry: Retry,
     progress: Progress,
 ) -> list[PrefectFuture[list[Entry]]]:
-    """Submit a task per declared partition, or one task for all rows of a parent."""
+    """Submit a task per declared partition if they are few, otherwise one task for all of them."""
     by_task = _partitions_by_task(database, source, resource)
     progress.expect(resource, sum(map(len, by_task.values())))
     return [
@@ -100,14 +104,15 @@ def _partitions_by_task(
     database: Warehouse, source: Source, resource: Resource
 ) -> Mapping[str, Sequence[Partition]]:
     """Partitions by the name of the task that loads them."""
-    if isinstance(resource.partitions, RowsOf):
-        with closing(database.connect()) as connection:
-            found = partitions_of(connection, source.name, resource)
-        return {f"{Address(source.name, resource.name, '')} ({len(found)} partitions)": found}
-    return {
-        str(Address(source.name, resource.name, partition.name)): (partition,)
-        for partition in resource.partitions
-    }
+    declared = resource.partitions
+    if not isinstance(declared, RowsOf) and len(declared) <= FEW_PARTITIONS:
+        return {
+            str(Address(source.name, resource.name, partition.name)): (partition,)
+            for partition in declared
+        }
+    with closing(database.connect()) as connection:
+        found = partitions_of(connection, source.name, resource)
+    return {f"{Address(source.name, resource.name, '')} ({len(found)} partitions)": found}
 
 
 def as_task(
@@ -137,27 +142,23 @@ def load_partitions(
     options: LoadOptions,
     read: Callable[..., Iterator[Page]] = read_pages,
 ) -> list[Entry]:
-    """Load partitions of a resource one after the other, on a new connection.
+    """Load partitions of a resource side by side.
 
     If one fails, the others are still loaded, unless the API is down. If all succeed, rows of
     partitions that no longer exist are deleted (`flows.load.orphans`).
     """
-    wait_for_slot = _global_rate_limit(source)
-    with (
-        Client(source, secrets.read, wait_for_slot) as client,
-        closing(database.connect()) as connection,
-    ):
-        entries: list[Entry] = []
-        errors: list[Exception] = []
-        for partition in partitions:
-            pages = partial(read, client, source, resource, partition)
-            try:
-                entries.append(load(connection, source.name, resource, partition, pages, options))
-            except EltError as error:
-                errors.append(error)
-                if isinstance(error, UnavailableError):
-                    break
-        if not errors:
+    with Client(source, secrets.read, _global_rate_limit(source)) as client:
+        entries, errors = load_side_by_side(
+            database.connect,
+            source.name,
+            resource,
+            partitions,
+            partial(_reader, client, source, resource, read),
+            options,
+            source.concurrency,
+        )
+    if not errors:
+        with closing(database.connect()) as connection:
             try:
                 entries += delete_orphans(connection, source, resource, options)
             except EltError as error:
@@ -166,6 +167,15 @@ def load_partitions(
     if errors:
         raise combine_errors(errors, len(partitions))
     return entries
+
+
+@contextmanager
+def _reader(
+    client: Client, source: Source, resource: Resource, read: Callable[..., Iterator[Page]]
+) -> Iterator[ReadPages]:
+    """A reader of the resource's partitions for one thread."""
+    with client.sibling() as own:
+        yield partial(read, own, source, resource)
 
 
 def replay_partitions(
@@ -297,5 +307,7 @@ def combine_errors(errors: Sequence[Exception], loads: int) -> Exception:
     kind = kinds.pop() if len(kinds) == 1 else EltError
     if any(isinstance(error, UnavailableError) for error in errors):
         kind = UnavailableError
-    lines = "\n".join(f"  {error}" for error in errors)
+    shown = [f"  {error}" for error in errors[:SHOWN_ERRORS]]
+    more = [f"  and {len(errors) - SHOWN_ERRORS} more"] if len(errors) > SHOWN_ERRORS else []
+    lines = "\n".join(shown + more)
     return kind(f"{len(errors)} errors in {loads} loads and their build:\n{lines}")

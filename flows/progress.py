@@ -34,6 +34,13 @@ class ResourceProgress:
     pages: int = 0
     read: set[str] = field(default_factory=set)
 
+    def __str__(self) -> str:
+        """`12 pages`, or `1,250 pages, 500 of 2,000 partitions`."""
+        pages = f"{self.pages:,} pages"
+        if self.partitions == 1:
+            return pages
+        return f"{pages}, {len(self.read):,} of {self.partitions:,} partitions"
+
 
 class Progress:
     """What a run's loads have read; updated by their threads, shown by the flow's thread.
@@ -91,7 +98,7 @@ class Progress:
         with self._lock:
             readings = list(self._readings.items())
             parts = [len(each.read) / max(each.partitions, 1) for _, each in readings]
-            lines = [f"* {name}: {each.pages:,} pages" for name, each in readings if each.pages]
+            lines = [f"* {name}: {each}" for name, each in readings if each.pages]
         return 100 * sum(parts) / len(parts), "\n".join(lines)
 
 

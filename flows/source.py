@@ -39,10 +39,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Partition:
-    """One slice of a resource, e.g. a city, fetched on its own. `values` fill its requests."""
+    """One slice of a resource, e.g. a city, fetched on its own. `values` fill its requests.
+
+    Attributes:
+        parent_load_id: the load that last changed the parent's row; only with
+            `RowsOf(changed_only=True)`.
+    """
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    parent_load_id: int | None = field(default=None, compare=False)
 
 
 def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -130,18 +136,30 @@ class RowsOf:
         resource: the parent, of the same source; it is loaded first.
         columns: the names of the partition's values, each with the column of the parent's raw table
             that supplies it, e.g. `{"order_id": "id"}`.
+        where: only for the parent's rows that have this value, or one of these, in a column, e.g.
+            `{"state": ["open", "paid"], "lines_count": 3}`; None stands for null.
+        changed_only: only for rows that are new or changed since their partition was last loaded
+            successfully. For APIs that change a parent whenever one of its children changes.
     """
 
     resource: str
     columns: Mapping[str, str]
+    where: Mapping[str, Any] = field(default_factory=dict)
+    changed_only: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse partitions without a value to distinguish them."""
+        """Refuse partitions without a value to distinguish them, and conditions no row meets."""
         if not self.columns:
             raise ConfigurationError(
                 f"RowsOf({self.resource!r}) names no columns. Name at least one, e.g. "
                 f'RowsOf({self.resource!r}, {{"{self.resource}_id": "id"}}).'
             )
+        for column, values in self.where.items():
+            if not values and isinstance(values, list | tuple | set | frozenset):
+                raise ConfigurationError(
+                    f"RowsOf({self.resource!r}): `where` allows no value of {column!r}. Name one, "
+                    "or remove the column."
+                )
 
 
 @dataclass(frozen=True)
@@ -514,6 +532,7 @@ class Source:
         login: how requests authenticate (`flows.extract.auth`).
         hosts: other hosts that links and redirects may lead to, with the login.
         rate: the API's rate limit, shared by all loads.
+        concurrency: how many requests a run may have under way at once.
         connect_timeout_seconds: how long a connection may take to open.
         read_timeout_seconds: the longest silence allowed within a response.
         answer_timeout_seconds: how long one response may take in all, even if bytes keep coming.
@@ -527,6 +546,7 @@ class Source:
     login: Login | None = None
     hosts: tuple[str, ...] = ()
     rate: Rate | None = None
+    concurrency: int = 4
     connect_timeout_seconds: float = 10
     read_timeout_seconds: float = 60
     answer_timeout_seconds: float = 300
@@ -576,6 +596,7 @@ def _check_source_limits(source: Source) -> None:
         read_timeout_seconds=source.read_timeout_seconds,
         answer_timeout_seconds=source.answer_timeout_seconds,
         max_body_bytes=source.max_body_bytes,
+        concurrency=source.concurrency,
     )
     _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
 

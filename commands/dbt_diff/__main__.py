@@ -14,7 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 from commands import local_warehouse
 from commands.dbt_diff.build import Trial, audited, drop, trial
 from commands.dbt_diff.compare import compare, key_of
-from commands.run_local import add_database_arguments, database_name
+from commands.local_warehouse import add_database_arguments, database_name
 from flows.dbt_build.publish import RelationName
 from flows.dbt_build.selection import DONE
 from flows.errors import EltError

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +193,12 @@ def imports(draft: Draft) -> dict[str, set[str]]:
 
 def module(draft: Draft) -> str:
     """The source module."""
-    lines = [
+    lines = "\n".join(
         f"from {home} import {', '.join(sorted(names))}" for home, names in imports(draft).items()
-    ]
-    newline = "\n"
+    )
     return f'''"""{draft.source}: describe the API here, and link its documentation."""
 
-{newline.join(lines)}
+{lines}
 
 SOURCE = {python(declaration(draft))}
 '''
@@ -268,13 +268,11 @@ def _shown(path: str) -> str:
 
 def model_sql(draft: Draft, escape: Escape, relation: str = "") -> str:
     """The staging view: renamed, cast, grouped by ids, texts, numbers, booleans, times."""
-    groups = [
-        ",\n".join(f"        {escape(_expression(draft, column))}" for column in group)
-        for _, group in groupby(draft.columns, key=lambda column: column.group)
-    ]
-    times = [group for group in (draft.columns[-1].group,) if group == "time"]
-    columns = (
-        ",\n\n".join(groups) + (",\n" if times else ",\n\n") + "        _loaded_at as loaded_at"
+    listed = [(column.group, escape(_expression(draft, column))) for column in draft.columns]
+    listed.append(("time", "_loaded_at as loaded_at"))
+    columns = ",\n\n".join(
+        ",\n".join(f"        {expression}" for _, expression in group)
+        for _, group in groupby(listed, itemgetter(0))
     )
     relation = relation or f"{{{{ source('{draft.source}', '{draft.resource}') }}}}"
     return f"""with source as (

@@ -46,7 +46,7 @@ def _automation(node: YamlNode) -> Iterator[Problem]:
     yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"})
     yield from misread(node, AutomationCore)
     yield from unlisted(node, *_ACTION_LISTS)
-    yield from triggers.problems(node.get("trigger"), node.get("trigger").plain(), False)
+    yield from triggers.problems(node.get("trigger"), node.get("trigger").value, False)
     if not node.get("actions").items:
         yield Problem(node.line_at(["actions"]), "actions is empty: name at least one action.")
     for key in _ACTION_LISTS:
@@ -67,7 +67,7 @@ def _action(node: YamlNode) -> Iterator[Problem]:
         if name in node.keys and str(node.get(name).value).count("/") != 1:
             text = f"{name}: {node.get(name).value!r} is refused: write type/name, or flow/name."
             yield Problem(node.line_at([name]), text)
-    plain = with_ids(node.plain(), lambda kind, name: UNKNOWN)
+    plain = with_ids(node.value, lambda kind, name: UNKNOWN)
     yield from refusals(node, lambda: ACTIONS[kind].model_validate(plain))
 
 

@@ -1,32 +1,22 @@
 """YAML with the line number of each key and value, so that problems can name their lines.
 
-Knows nothing of the keys' meanings.
+PyYAML reads the values, as it does for Prefect; ruamel.yaml knows their lines. Knows nothing of the
+keys' meanings.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import RoundTripConstructor
+from ruamel.yaml.error import MarkedYAMLError
 
 from flows.errors import ConfigurationError
 
 Step = str | int
-_MERGE = "tag:yaml.org,2002:merge"
-_SCALARS = yaml.SafeLoader("")
-
-
-class Key(str):
-    """A mapping's key; if it came through an anchor, its line is that of the anchor's mapping."""
-
-    line: int
-
-    def __new__(cls, name: object, line: int) -> "Key":
-        """The line does not take part in comparison and hashing."""
-        key = super().__new__(cls, name)
-        key.line = line
-        return key
 
 
 @dataclass(frozen=True)
@@ -39,28 +29,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class YamlNode:
-    """A value: `dict[Key, Node]`, `list[Node]`, or a scalar as Python knows it."""
+    """A plain value and its line; the lines of what it contains are in ruamel.yaml's tree of it."""
 
     value: Any
     line: int
+    tree: Any = None
 
     @property
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[Any]:
         """Empty if this is not a mapping."""
         return list(self.value) if isinstance(self.value, dict) else []
 
     @property
     def items(self) -> list["YamlNode"]:
         """Empty if this is not a sequence."""
-        return self.value if isinstance(self.value, list) else []
+        return [self.get(index) for index in self._steps()] if isinstance(self.value, list) else []
 
     def get(self, step: Step) -> "YamlNode":
         """The value at a key or index; if there is none, a null with this node's line."""
-        if isinstance(self.value, dict) and isinstance(step, str):
-            found = self.value.get(step)
-        else:
-            found = self.items[step] if isinstance(step, int) and self.items[step:] else None
-        return found or YamlNode(None, self.line)
+        if step not in self._steps():
+            return YamlNode(None, self.line)
+        _, line, tree = self._place(step)
+        return YamlNode(self.value[step], line, tree)
 
     def line_at(self, path: Iterable[Step]) -> int:
         """The line of the key or item at a path; steps that do not exist are skipped.
@@ -69,29 +59,59 @@ class YamlNode:
         """
         node, line = self, self.line
         for step in path:
-            found = node.get(step)
-            if found.value is None and step not in node.keys:
-                continue
-            keys = [key.line for key in node.keys if key == step]
-            node, line = found, keys[0] if keys else found.line
+            if step in node._steps():
+                line, _, _ = node._place(step)
+                node = node.get(step)
         return line
 
-    def plain(self) -> Any:
-        """The value as plain Python, without lines."""
-        if isinstance(self.value, dict):
-            return {str(key): node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.plain() for node in self.value]
-        return self.value
-
-    def scalars(self, name: str = "") -> Iterator[tuple[str, "YamlNode"]]:
+    def scalars(self, name: Step = "") -> Iterator[tuple[str, "YamlNode"]]:
         """Every scalar below, with the last key of its path."""
         for key in self.keys:
-            yield from self.value[key].scalars(key)
+            yield from self.get(key).scalars(key)
         for item in self.items:
             yield from item.scalars(name)
         if not isinstance(self.value, (dict, list)):
-            yield name, self
+            yield str(name), self
+
+    def _steps(self) -> Collection[Any]:
+        if isinstance(self.value, dict):
+            return self.value
+        return range(len(self.value)) if isinstance(self.value, list) else ()
+
+    def _place(self, step: Step) -> tuple[int, int, Any]:
+        """The lines of a key or item and of its value, and the value's tree.
+
+        The few keys that only PyYAML knows, e.g. a bare `on`, get this node's line.
+        """
+        holder = _holder(self.tree, step)
+        if holder is None:
+            return self.line, self.line, None
+        lines = holder.lc.data[step][::2]  # between them are columns; an item has one line
+        return lines[0] + 1, lines[-1] + 1, holder[step]
+
+
+def _holder(tree: Any, step: Step) -> Any:
+    """The mapping or sequence in which a step is written: this one, or one that it merges."""
+    if tree is None or step in (tree.lc.data or ()):
+        return tree
+    return next(filter(None, (_holder(each, step) for each in getattr(tree, "merge", ()))), None)
+
+
+class _Constructor(RoundTripConstructor):
+    """Collects duplicate keys, of which the last one counts, as it does for Prefect."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.duplicates: list[Problem] = []
+
+    def check_mapping_key(
+        self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any
+    ) -> bool:
+        """Note a duplicate, and let it replace the first."""
+        if key in mapping:
+            text = f"{key!s} is here twice, and only the last one counts: keep one."
+            self.duplicates.append(Problem(key_node.start_mark.line + 1, text))
+        return True
 
 
 def read(path: Path) -> tuple[YamlNode, list[Problem]]:
@@ -104,38 +124,12 @@ def read(path: Path) -> tuple[YamlNode, list[Problem]]:
         text = path.read_text()
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path} is missing: restore it.") from error
-    problems: list[Problem] = []
+    locating = YAML()
+    locating.Constructor = _Constructor
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        return (_node(tree, problems) if tree else YamlNode({}, 1)), problems
-    except yaml.MarkedYAMLError as error:
+        value, tree = yaml.safe_load(text), locating.load(text)
+    except (yaml.MarkedYAMLError, MarkedYAMLError) as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         return YamlNode({}, 1), [Problem(line, f"this is not valid YAML: {error.problem}.")]
-
-
-def _node(tree: yaml.Node, problems: list[Problem]) -> YamlNode:
-    line = tree.start_mark.line + 1
-    if isinstance(tree, yaml.MappingNode):
-        return YamlNode(_mapping(tree, problems), line)
-    if isinstance(tree, yaml.SequenceNode):
-        return YamlNode([_node(item, problems) for item in tree.value], line)
-    return YamlNode(_SCALARS.construct_object(tree), line)
-
-
-def _mapping(tree: yaml.MappingNode, problems: list[Problem]) -> dict[Key, YamlNode]:
-    """The keys written here, followed by merged keys that are not written here."""
-    own: dict[Key, YamlNode] = {}
-    merged: dict[Key, YamlNode] = {}
-    for name, value in tree.value:
-        if name.tag == _MERGE:
-            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                for key, node in _node(source, problems).value.items():
-                    merged.setdefault(key, node)
-            continue
-        key = Key(_SCALARS.construct_object(name), name.start_mark.line + 1)
-        if key in own:
-            text = f"{key!s} is here twice, and only the last one counts: keep one."
-            problems.append(Problem(key.line, text))
-            del own[key]
-        own[key] = _node(value, problems)
-    return {**{key: node for key, node in merged.items() if key not in own}, **own}
+    line = tree.lc.line + 1 if hasattr(tree, "lc") else 1
+    return YamlNode({} if value is None else value, line, tree), locating.constructor.duplicates

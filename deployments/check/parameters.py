@@ -35,7 +35,7 @@ def refused(flow: AnyFlow, given: YamlNode, values: Mapping[str, Any]) -> Iterat
     known = schema["properties"]
     for key in given.keys:
         if key not in known:
-            yield Problem(key.line, _unknown(flow, key, known))
+            yield Problem(given.line_at([key]), _unknown(flow, str(key), known))
     checked = {
         name: value
         for name, value in values.items()

@@ -3,7 +3,6 @@
 Needs no server: it does not check what only the server knows (its variables and blocks).
 """
 
-import json
 import os
 import re
 from collections import Counter
@@ -25,6 +24,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.exceptions import PrefectException
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
+from pydantic import TypeAdapter
 
 from deployments.check import automations, located_yaml, parameters, schedules, secrets, triggers
 from deployments.check.located_yaml import Problem, YamlNode
@@ -41,6 +41,7 @@ from flows.errors import ConfigurationError
 DEPLOYMENTS = "prefect.yaml"
 AUTOMATIONS = "deployments/automations.yaml"
 _VARIABLE = re.compile(r"\{\{\s*\$(\w+)\s*\}\}")
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _CHECKED_APART = ("schedule", "schedules", "triggers", "concurrency_limit", "work_pool")
 
 
@@ -80,20 +81,20 @@ def read(root: Path) -> Declared:
         rest, problems = located_yaml.read(root / AUTOMATIONS)
         problems += automations.problems(rest)
         found += [f"{AUTOMATIONS}:{each.line}: {each.text}" for each in _ordered(problems)]
-        own = rest.get("automations").plain() or []
+        own = rest.get("automations").value or []
     if found:
         raise ConfigurationError(
             f"Correct {_count_problems(found)} first:\n  " + "\n  ".join(found)
         )
-    plain = top.plain()
+    value = top.value
     return Declared(
-        root, plain["name"], plain.get("deployments") or [], plain.get("pull"), own, flows.loaded
+        root, value["name"], value.get("deployments") or [], value.get("pull"), own, flows.loaded
     )
 
 
 def with_environment(value: Any) -> Any:
     """A plain value as JSON types, with those environment variables filled in that are set."""
-    as_json = json.loads(json.dumps(value, default=lambda day: day.isoformat()))
+    as_json = _ANYTHING.dump_python(value, mode="json")
     return apply_values(as_json, {}, remove_notset=False)
 
 
@@ -161,7 +162,7 @@ def _deployment(node: YamlNode, project: str, flows: _Flows) -> Iterator[Problem
     yield from _stored_secrets(node)
     yield from _schedules(node)
     for trigger in node.get("triggers").items:
-        value = {**with_environment(trigger.plain()), "parameters": {}} if trigger.keys else None
+        value = {**with_environment(trigger.value), "parameters": {}} if trigger.keys else None
         yield from triggers.problems(trigger, value, of_deployment=True)
         yield from parameters.unprintable(trigger.get("parameters"))
     yield from _flow(node, flows)
@@ -173,14 +174,14 @@ def _shape(node: YamlNode) -> Iterator[Problem]:
         yield Problem(node.line, "name is missing: Prefect would skip this deployment.")
     plain = {
         key: value
-        for key, value in with_environment(node.plain()).items()
+        for key, value in with_environment(node.value).items()
         if key not in _CHECKED_APART
     }
     yield from refusals(node, lambda: DeploymentConfig.model_validate(plain))
 
 
 def _tags(node: YamlNode, project: str) -> Iterator[Problem]:
-    tags = with_environment(node.get("tags").plain()) or []
+    tags = with_environment(node.get("tags").value) or []
     if project not in ([tags] if isinstance(tags, str) else tags):
         yield Problem(
             node.line_at(["tags"]),
@@ -206,7 +207,7 @@ def _work_pool(node: YamlNode) -> Iterator[Problem]:
     yield from unknown_keys(pool, keys_of(WorkPoolConfig))
     if pool.value is not None:
         yield from refusals(
-            pool, lambda: WorkPoolConfig.model_validate(with_environment(pool.plain()))
+            pool, lambda: WorkPoolConfig.model_validate(with_environment(pool.value))
         )
     for name, scalar in pool.get("job_variables").get("env").scalars("env"):
         if not isinstance(scalar.value, str | None):
@@ -224,13 +225,11 @@ def _concurrency_limit(node: YamlNode) -> Iterator[Problem]:
         if not limit.get("collision_strategy").value:
             text = "collision_strategy is missing: write CANCEL_NEW or ENQUEUE."
             yield Problem(limit.line, text)
-        yield from refusals(
-            limit, lambda: ConcurrencyLimitConfig(**with_environment(limit.plain()))
-        )
+        yield from refusals(limit, lambda: ConcurrencyLimitConfig(**with_environment(limit.value)))
     elif limit.value is not None and type(limit.value) is not int:
         yield Problem(
             limit.line,
-            f"concurrency_limit: {limit.plain()!r} is refused: write a number of runs, 1 or more.",
+            f"concurrency_limit: {limit.value!r} is refused: write a number of runs, 1 or more.",
         )
 
 
@@ -263,9 +262,7 @@ def _schedules(node: YamlNode) -> Iterator[Problem]:
 def _schedule_validator(schedule: YamlNode) -> Callable[[], object]:
     """Validates a schedule as `prefect deploy` does; `unknown_keys` reports unknown keys."""
     known = keys_of(RawScheduleConfig)
-    plain = {
-        key: value for key, value in with_environment(schedule.plain()).items() if key in known
-    }
+    plain = {key: value for key, value in with_environment(schedule.value).items() if key in known}
     if "{{" in str(plain.get("active")):
         del plain["active"]
 
@@ -304,7 +301,7 @@ def _parameters(flow: Flow[..., Any], node: YamlNode) -> Iterator[Problem]:
     starters = [*node.get("schedules").items, *node.get("triggers").items]
     for holder in [node, *starters]:
         given = holder.get("parameters")
-        yield from parameters.refused(flow, given, with_environment(given.plain()) or {})
+        yield from parameters.refused(flow, given, with_environment(given.value) or {})
     for holder in starters:
         names = [*own.keys, *holder.get("parameters").keys]
         for name in parameters.missing(flow, names):

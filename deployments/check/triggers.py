@@ -54,7 +54,7 @@ def problems(node: YamlNode, value: Any, of_deployment: bool) -> Iterator[Proble
 
 def _drops(node: YamlNode, more: Collection[str]) -> Iterator[Problem]:
     """Keys that Prefect would drop or misread, in a trigger and in those nested in it."""
-    kind = trigger_discriminator(node.plain()) if node.keys else "event"
+    kind = trigger_discriminator(node.value) if node.keys else "event"
     if kind not in MODELS:
         known = ", ".join(MODELS)
         yield Problem(node.line_at(["type"]), f"type: {kind!r} is not a trigger. Known: {known}.")

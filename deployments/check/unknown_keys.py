@@ -44,7 +44,7 @@ def unknown_keys(node: YamlNode, known: Collection[str]) -> Iterator[Problem]:
     """A problem per unknown key, with the known key that may be meant."""
     for key in node.keys:
         if key not in known:
-            yield Problem(key.line, f"{key!s}: {_remedy(key, known)}")
+            yield Problem(node.line_at([key]), f"{key}: {_remedy(str(key), known)}")
 
 
 def _remedy(key: str, known: Collection[str]) -> str:
@@ -70,7 +70,7 @@ def misread(node: YamlNode, model: type[BaseModel]) -> Iterator[Problem]:
     """
     for name, field in model.model_fields.items():
         key = field.alias or name
-        value = node.get(key).plain()
+        value = node.get(key).value
         types, remedy = _WRITTEN.get(_kind(field), ((), ""))
         if types and type(value) not in types and _converts(value, _kind(field)):
             yield Problem(node.line_at([key]), f"{key}: {value!r} is refused: {remedy}.")

@@ -26,11 +26,19 @@ OWN = schemas.OwnSchema(
     frozenset({"build_id", "run_id", "state", "code", "loads", "published_manifest"}),
 )
 _RAW_TABLES = """
-with last_loads as (
+with groups as (
+    select source, resource, max(load_id) as load_id
+    from elt.loads
+    where is_group and state = 'succeeded'
+    group by source, resource
+),
+
+last_loads as (
     select distinct on (source, resource, partition) source, resource, state
     from elt.loads
-    where is_regular
-    order by source, resource, partition, load_id desc
+    left join groups using (source, resource)
+    where is_regular and loads.load_id >= coalesce(groups.load_id, 0)
+    order by source, resource, partition, loads.load_id desc
 ),
 
 complete as (

@@ -10,6 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from threading import RLock
 from time import monotonic
 
 from requests import PreparedRequest
@@ -146,7 +147,7 @@ class _Token:
 
 
 class Credentials:
-    """A source's login with its secret value; signs requests."""
+    """A source's login with its secret value; signs requests of several threads."""
 
     def __init__(
         self, login: Login | None, read_secret: ReadSecret, connection: Connection
@@ -154,6 +155,7 @@ class Credentials:
         self._login = login
         self._read_secret = read_secret
         self._connection = connection
+        self._lock = RLock()
         self._secrets = Secrets()
         self._secret: str | None = None
         self._value: str | None = None
@@ -165,28 +167,35 @@ class Credentials:
         Raises:
             RefusedLoginError: the secret is missing.
         """
-        if self._login is not None and self._secret is None:
-            self._secret = self._hide(self._read_secret(self._login.secret))
+        with self._lock:
+            if self._login is not None and self._secret is None:
+                self._secret = self._hide(self._read_secret(self._login.secret))
 
-    def prepare(self, within_seconds: float) -> None:
+    def prepare(self, within_seconds: float) -> str | None:
         """Read the secret and fetch the token, unless both are known and still valid.
+
+        Returns the value that signs the next requests.
 
         Raises:
             NoResponseError: the token server is down or busy.
             RefusedLoginError: the secret is missing, or the server refuses a token for it.
         """
+        with self._lock:
+            if monotonic() >= self._ends_at:
+                self.renew(self._value)
+            if self._login is not None and self._value is None:
+                self._value = self._fetch_value(self._login, within_seconds)
+            return self._value
+
+    def _fetch_value(self, login: Login, within_seconds: float) -> str:
         began_at = monotonic()
-        if began_at >= self._ends_at:
-            self.renew()
-        if self._login is None or self._value is not None:
-            return
         self.learn()
         value = self._secret or ""
-        if isinstance(self._login, OAuth2):
-            token = self._fetch_token(self._login, value, within_seconds)
+        if isinstance(login, OAuth2):
+            token = self._fetch_token(login, value, within_seconds)
             value = self._hide(token.value)
             self._ends_at = began_at + token.usable_seconds
-        self._value = value
+        return value
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Sign a request; without a login, leave it unchanged.
@@ -194,9 +203,10 @@ class Credentials:
         Raises:
             RefusedLoginError: the secret is not a valid header value.
         """
-        if self._login is not None and self._value is not None:
+        value = self._value
+        if self._login is not None and value is not None:
             before = dict(request.headers)
-            self._login.sign(request, self._value)
+            self._login.sign(request, value)
             for name, value in request.headers.items():
                 if value != before.get(name):
                     self._check_header(self._login, str(value))
@@ -216,10 +226,15 @@ class Credentials:
         self._secrets.add(secret)
         return secret
 
-    def renew(self) -> bool:
-        """Forget an expired token; return False if the login can't get a new one."""
-        self._secret = self._value = None
-        self._ends_at = math.inf
+    def renew(self, refused: str | None) -> bool:
+        """Forget a token that expired, unless another thread has already renewed it.
+
+        Returns False if the login can't get a new one.
+        """
+        with self._lock:
+            if self._value == refused:
+                self._secret = self._value = None
+                self._ends_at = math.inf
         return isinstance(self._login, OAuth2)
 
     def unsigned(self, request: HttpRequest) -> HttpRequest:

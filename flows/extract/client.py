@@ -3,6 +3,7 @@
 It follows redirects itself, so the login goes only to addresses that may see it.
 """
 
+import copy
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from flows.errors import (
 )
 from flows.extract import url_policy
 from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
-from flows.extract.rate_limit import rate_limiter_of
+from flows.extract.rate_limit import Pause, rate_limiter_of, slots_of
 from flows.extract.response import Response
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
@@ -42,7 +43,10 @@ KEEPING_REDIRECTS = frozenset({307, 308})
 
 
 class Client:
-    """Fetches pages for one load; all its waits count against the source's `max_wait_seconds`."""
+    """Fetches pages for one load; all its waits count against the source's `max_wait_seconds`.
+
+    It belongs to one thread; other threads of the load use a `sibling`.
+    """
 
     def __init__(
         self,
@@ -55,8 +59,17 @@ class Client:
         self._connection = Connection(source)
         self._credentials = Credentials(source.login, read_secret, self._connection)
         self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
+        self._slots = slots_of(source.name, source.concurrency)
+        self._pause = Pause()
+        self._kept_until = 0.0
         self._turn = turn
         self._waited_seconds = 0.0
+
+    def sibling(self) -> Self:
+        """A client for another thread: the same login, limits and pauses, its own connections."""
+        other = copy.copy(self)
+        other._connection = Connection(self._source)
+        return other
 
     def __enter__(self) -> Self:
         """Open nothing: the first request connects."""
@@ -133,9 +146,9 @@ class Client:
     def _respond(self, request: HttpRequest) -> Response:
         """The response; if the token was refused, that to a request with a new token."""
         within_seconds = self._source.answer_timeout_seconds
-        self._credentials.prepare(within_seconds)
+        signed_with = self._credentials.prepare(within_seconds)
         response = self._send(request, within_seconds)
-        if response.refuses_token and self._credentials.renew():
+        if response.refuses_token and self._credentials.renew(signed_with):
             self._credentials.prepare(within_seconds)
             response = self._send(request, within_seconds)
         return response
@@ -144,11 +157,13 @@ class Client:
         """Send a request and follow redirects."""
         hop = request
         for _ in range(MOST_REDIRECTS + 1):
+            self._keep_pause()
             self._turn()
             if self._rate_limiter is not None:
                 self._rate_limiter.wait()
-            began_at = monotonic()
-            response = self._connection.send(hop, self._sign, left_seconds)
+            with self._slots:
+                began_at = monotonic()
+                response = self._connection.send(hop, self._sign, left_seconds)
             if response.location is None:
                 return response
             hop = self._redirect(hop, response)
@@ -157,6 +172,12 @@ class Client:
             f"{request.url} is redirected more than {MOST_REDIRECTS} times. Correct the source's "
             "address."
         )
+
+    def _keep_pause(self) -> None:
+        """Wait for the end of a pause that the API asked another client for."""
+        if self._pause.ends_at > self._kept_until:
+            self._kept_until = self._pause.ends_at
+            sleep(max(0.0, self._kept_until - monotonic()))
 
     def _sign(self, request: PreparedRequest) -> PreparedRequest:
         url_policy.check(str(request.url), self._source)
@@ -225,6 +246,8 @@ class Client:
         problem = f"{request.url}: {failure}"
         log.warning("%s; attempt %d follows in %.1f s.%s", problem, attempt + 1, seconds, quoted)
         self._waited_seconds += seconds
+        if requested:
+            self._kept_until = self._pause.begin(seconds)
         sleep(seconds)
 
 

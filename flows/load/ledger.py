@@ -4,27 +4,21 @@ Every function works inside the caller's transaction, so that rows, cursor and l
 committed together.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from flows.errors import ConfigurationError, UnavailableError
-from flows.load.batch import Reject
-from flows.load.size_limits import reject_batches
 from flows.load.table_schema import ColumnChange
-from flows.page import Resume
 from flows.postgres import locks, schemas
 from flows.postgres.session import TOKEN
-from flows.redaction import redact, redact_record, shows_secret
+from flows.redaction import redact, shows_secret
 
 OWN = schemas.OwnSchema(
     "elt",
@@ -32,12 +26,6 @@ OWN = schemas.OwnSchema(
     Path(__file__).with_suffix(".sql").read_text(),
     "loads",
     frozenset({"load_id", "source", "resource", "partition", "extracted", "unchanged", "rejected"}),
-)
-_ENTRIES = (
-    "select load_id, source, resource, partition, state,"
-    " extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float,"
-    " pages, extracted, inserted, updated, unchanged, rejected, deleted, filtered,"
-    " error from elt.loads "
 )
 TABLES = [
     sql.Identifier("elt", name)
@@ -52,13 +40,20 @@ _BACKFILLED = sql.SQL(
     "select distinct partition from elt.loads"
     " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
 ).format(_SINCE_RESET)
-_COMPLETE = sql.SQL(
-    "select partition from (select distinct on (partition) partition, state from elt.loads"
-    "  where (source, resource) = (%(source)s, %(resource)s) and is_regular and {}"
-    "  order by partition, load_id desc) as newest"
-    " where state = 'succeeded' and not exists (select from elt.rejects join elt.loads"
-    "  using (load_id) where replayed_by is null and (source, resource, loads.partition)"
-    "  = (%(source)s, %(resource)s, newest.partition))"
+_INCOMPLETE = sql.SQL(
+    "with regular as (select load_id, partition, state, is_group from elt.loads"
+    "  where (source, resource) = (%(source)s, %(resource)s) and is_regular and {}),"
+    " groups as (select max(load_id) as load_id from regular"
+    "  where is_group and state = 'succeeded'),"
+    " newest as (select distinct on (partition) partition, state from regular, groups"
+    "  where regular.load_id >= coalesce(groups.load_id, 0)"
+    "  order by partition, regular.load_id desc),"
+    " rejecting as (select distinct partition from elt.rejects join elt.loads using (load_id)"
+    "  where replayed_by is null and (source, resource) = (%(source)s, %(resource)s))"
+    " select name from groups, unnest(%(names)s::text[]) as given (name)"
+    " left join newest on newest.partition = name"
+    " where coalesce(state <> 'succeeded', groups.load_id is null)"
+    "  or name in (select partition from rejecting)"
 ).format(_SINCE_RESET)
 _HAS_LOADED = sql.SQL(
     "select exists (select from elt.loads where (source, resource, state) = (%s, %s, 'succeeded')"
@@ -99,38 +94,25 @@ class Address:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of records and pages since the previous checkpoint."""
+    """Numbers of partitions, pages and records; each is a column of `elt.loads`.
 
+    Attributes:
+        partitions: how many partitions it stands for; 1 but for the entry of a group.
+    """
+
+    partitions: int = 0
     pages: int = 0
     extracted: int = 0
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    deleted: int = 0
     filtered: int = 0
+    deleted: int = 0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where the next load resumes; times are UTC.
-
-    Attributes:
-        cursor_at: the newest cursor value of the last complete load.
-        cursor_seen_at: the newest cursor value of the incomplete load.
-        window_until: the end of the window that the incomplete load reads.
-        begun_by: the first load that read this window; None if unknown.
-    """
-
-    cursor_at: datetime | None = None
-    cursor_seen_at: datetime | None = None
-    resume: Resume | None = None
-    window_until: datetime | None = None
-    begun_by: int | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(Counts):
     """One row of the ledger, after the load has ended."""
 
     load_id: int
@@ -139,19 +121,27 @@ class Entry:
     partition: str
     state: str
     seconds: float
-    pages: int
-    extracted: int
-    inserted: int
-    updated: int
-    unchanged: int
-    rejected: int
-    deleted: int
-    filtered: int
     error: str | None
 
     @property
     def address(self) -> Address:
         return Address(self.source, self.resource, self.partition)
+
+
+COUNTERS = tuple(field.name for field in fields(Counts))
+_ADD = sql.SQL("update elt.loads set {} where load_id = %(load_id)s").format(
+    sql.SQL(", ").join(
+        sql.SQL("{0} = {0} + {1}").format(sql.Identifier(name), sql.Placeholder(name))
+        for name in COUNTERS
+    )
+)
+_SECONDS = sql.SQL("extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float")
+_ENTRIES = sql.SQL("select {} from elt.loads ").format(
+    sql.SQL(", ").join(
+        _SECONDS if field.name == "seconds" else sql.Identifier(field.name)
+        for field in fields(Entry)
+    )
+)
 
 
 def prepare(cursor: Cursor, schema: str) -> None:
@@ -217,13 +207,16 @@ def begin(
     run_id: str | None,
     replays: int | None = None,
     is_backfill: bool = False,
+    is_group: bool = False,
 ) -> int:
     """Open a ledger entry and mark running ones as abandoned: the caller holds the lock.
+
+    With `is_group`, the entry stands for many partitions of the resource, at first for none.
 
     Raises:
         ConfigurationError: when the partition's name contains a secret.
     """
-    _refuse_secret(address, "partition's name", address.partition)
+    refuse_secret(address, "partition's name", address.partition)
     cursor.execute(
         "update elt.loads set state = 'abandoned', ended_at = clock_timestamp(),"
         " error = 'the process died before recording a result'"
@@ -232,8 +225,8 @@ def begin(
     )
     cursor.execute(
         "insert into elt.loads"
-        " (source, resource, partition, run_id, replays, is_backfill, state)"
-        " values (%s, %s, %s, %s, %s, %s, 'running') returning load_id",
+        " (source, resource, partition, run_id, replays, is_backfill, is_group, partitions, state)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, 'running') returning load_id",
         [
             address.source,
             address.resource,
@@ -241,6 +234,8 @@ def begin(
             run_id,
             replays,
             is_backfill,
+            is_group,
+            0 if is_group else 1,
         ],
     )
     row = cursor.fetchone()
@@ -253,10 +248,16 @@ def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
     return {partition for (partition,) in cursor}
 
 
-def complete_partitions(cursor: Cursor, source: str, resource: str) -> set[str]:
-    """The partitions whose newest load succeeded, since the last reset, and has no open rejects."""
-    cursor.execute(_COMPLETE, {"source": source, "resource": resource})
-    return {partition for (partition,) in cursor}
+def incomplete_partitions(
+    cursor: Cursor, source: str, resource: str, names: Sequence[str]
+) -> list[str]:
+    """Those of the partitions whose newest load since the last reset failed or left open rejects.
+
+    A partition without a load of its own is complete if a group has succeeded.
+    """
+    given = {"source": source, "resource": resource, "names": list(names)}
+    cursor.execute(_INCOMPLETE, given)
+    return [name for (name,) in cursor]
 
 
 def has_loaded(cursor: Cursor, address: Address) -> bool:
@@ -280,85 +281,7 @@ def abandon(cursor: Cursor, source: str, resource: str, error: str) -> None:
     )
 
 
-def forget(cursor: Cursor, source: str, resource: str, reason: str) -> None:
-    """Delete the checkpoints of all partitions and note the reset; the next loads start again."""
-    cursor.execute(
-        "delete from elt.checkpoints where (source, resource) = (%s, %s)", [source, resource]
-    )
-    cursor.execute(
-        "insert into elt.resets (source, resource, reason, after_load_id)"
-        " select %s, %s, %s, coalesce(max(load_id), 0) from elt.loads",
-        [source, resource, reason],
-    )
-
-
-def forget_partition(cursor: Cursor, address: Address) -> None:
-    """Delete the checkpoint of one partition; its next load starts again."""
-    cursor.execute(
-        "delete from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
-        [address.source, address.resource, address.partition],
-    )
-
-
-def read_checkpoint(cursor: Cursor, address: Address, expires: bool = True) -> Checkpoint:
-    """The partition's checkpoint; if it `expires`, without a resume point over twelve hours old.
-
-    Pages shift and tokens expire: after that time, reading from the cursor is safer, unless it
-    would store rows twice.
-    """
-    cursor.execute(
-        "select cursor_at, cursor_seen_at,"
-        " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
-        " window_until, begun_by"
-        " from elt.checkpoints where (source, resource, partition) = (%s, %s, %s)",
-        [expires, address.source, address.resource, address.partition],
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return Checkpoint()
-    resume = row[2] and Resume(
-        **{**row[2], "since": row[2]["since"] and _time(row[2]["since"])},
-    )
-    return Checkpoint(row[0], row[1], resume, row[3], row[4])
-
-
-def _as_json(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def save_checkpoint(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint) -> None:
-    """Save where the next load resumes.
-
-    Raises:
-        ConfigurationError: when the next request contains a secret: redacted, it can't be sent.
-    """
-    resume = checkpoint.resume and json.dumps(vars(checkpoint.resume), default=_as_json)
-    _refuse_secret(address, "next request", resume or "")
-    cursor.execute(
-        "insert into elt.checkpoints as c (source, resource, partition, cursor_at, cursor_seen_at,"
-        " resume, window_until, begun_by, load_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
-        " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
-        " cursor_seen_at = excluded.cursor_seen_at, resume = excluded.resume,"
-        " window_until = excluded.window_until, begun_by = excluded.begun_by,"
-        " load_id = excluded.load_id,"
-        " saved_at = clock_timestamp()",
-        [
-            *asdict(address).values(),
-            checkpoint.cursor_at,
-            checkpoint.cursor_seen_at,
-            resume,
-            checkpoint.window_until,
-            checkpoint.begun_by,
-            load_id,
-        ],
-    )
-
-
-def _refuse_secret(address: Address, what: str, text: str) -> None:
+def refuse_secret(address: Address, what: str, text: str) -> None:
     """Refuse a text with a secret that can't be redacted because the next load uses it."""
     if shows_secret(text):
         raise ConfigurationError(
@@ -369,76 +292,7 @@ def _refuse_secret(address: Address, what: str, text: str) -> None:
 
 def add_counts(cursor: Cursor, load_id: int, counts: Counts) -> None:
     """Add a checkpoint's numbers to the load's entry."""
-    cursor.execute(
-        "update elt.loads set pages = pages + %(pages)s, extracted = extracted + %(extracted)s,"
-        " inserted = inserted + %(inserted)s, updated = updated + %(updated)s,"
-        " unchanged = unchanged + %(unchanged)s, rejected = rejected + %(rejected)s,"
-        " deleted = deleted + %(deleted)s, filtered = filtered + %(filtered)s"
-        " where load_id = %(load_id)s",
-        {**asdict(counts), "load_id": load_id},
-    )
-
-
-def add_rejects(cursor: Cursor, load_id: int, rejects: list[Reject]) -> None:
-    """Store rejected records with their reasons."""
-    for batch in reject_batches(rejects):
-        rows = [(load_id, redact(reject.reason), redact_record(reject.record)) for reject in batch]
-        execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
-
-
-def open_rejects(cursor: Cursor, address: Address) -> list[int]:
-    """The loads of a partition with rejects that are not replayed yet, oldest first.
-
-    A replay's own rejects belong to the load that it replays.
-    """
-    cursor.execute(
-        "select distinct coalesce(replays, load_id) from elt.rejects join elt.loads using (load_id)"
-        " where replayed_by is null and (source, resource, partition) = (%s, %s, %s) order by 1",
-        [address.source, address.resource, address.partition],
-    )
-    return [load_id for (load_id,) in cursor]
-
-
-def rejects(
-    cursor: Cursor, load_id: int, after: int, limit: int, limit_bytes: int
-) -> list[tuple[int, str]]:
-    """Numbers and records of a load's rejects that are not replayed yet, after a given number.
-
-    The first one is returned whatever its size.
-    """
-    cursor.execute(
-        "select reject_id, record from ("
-        " select reject_id, record, octet_length(record) as size_bytes,"
-        " sum(octet_length(record)) over (order by reject_id) as sum_bytes from ("
-        "  select reject_id, record from elt.rejects join elt.loads using (load_id)"
-        "  where coalesce(replays, load_id) = %s and replayed_by is null and state <> 'running'"
-        "  and reject_id > %s order by reject_id limit %s"
-        " ) as first) as summed"
-        " where sum_bytes <= %s or sum_bytes = size_bytes order by reject_id",
-        [load_id, after, limit, limit_bytes],
-    )
-    return cursor.fetchall()
-
-
-def mark_replayed(cursor: Cursor, load_id: int, replay: int, upto: int | None) -> None:
-    """Note the load that replayed a load's rejects; `upto` None means all of them."""
-    cursor.execute(
-        "update elt.rejects set replayed_by = %(replay)s from elt.loads"
-        " where loads.load_id = rejects.load_id and rejects.load_id <> %(replay)s"
-        " and coalesce(loads.replays, loads.load_id) = %(load_id)s and replayed_by is null"
-        " and (%(upto)s::bigint is null or reject_id <= %(upto)s)",
-        {"load_id": load_id, "replay": replay, "upto": upto},
-    )
-
-
-def supersede_rejects(cursor: Cursor, address: Address, load_id: int) -> None:
-    """Close the rejects of a partition's earlier loads: this one read everything again."""
-    cursor.execute(
-        "update elt.rejects set replayed_by = %s from elt.loads"
-        " where loads.load_id = rejects.load_id and replayed_by is null and loads.load_id < %s"
-        " and (source, resource, partition) = (%s, %s, %s)",
-        [load_id, load_id, address.source, address.resource, address.partition],
-    )
+    cursor.execute(_ADD, {**asdict(counts), "load_id": load_id})
 
 
 def add_schema_changes(
@@ -481,10 +335,10 @@ def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: boo
         " and replays is null and is_complete and {} order by load_id desc limit 1"
     ).format(_SINCE_RESET)
     cursor.execute(
-        sql.SQL(_ENTRIES) + condition,
+        _ENTRIES + condition,
         [address.source, address.resource, address.partition, run_id, is_backfill],
     )
-    return next((Entry(*row) for row in cursor.fetchall()), None)
+    return next(iter(_entries(cursor)), None)
 
 
 def newest(cursor: Cursor) -> int:
@@ -499,19 +353,19 @@ def entries(cursor: Cursor, after: int) -> list[Entry]:
     """The ledger entries with a higher number than `after`, in order of their start."""
     if newest(cursor) == after:
         return []
-    cursor.execute(_ENTRIES + "where load_id > %s order by load_id", [after])
-    return [Entry(*row) for row in cursor]
+    cursor.execute(_ENTRIES + sql.SQL("where load_id > %s order by load_id"), [after])
+    return _entries(cursor)
 
 
 def entry(cursor: Cursor, load_id: int) -> Entry:
-    cursor.execute(_ENTRIES + "where load_id = %s", [load_id])
-    return Entry(*cursor.fetchall()[0])
+    cursor.execute(_ENTRIES + sql.SQL("where load_id = %s"), [load_id])
+    return _entries(cursor)[0]
 
 
 def entries_of_run(cursor: Cursor, run_id: str | None) -> list[Entry]:
     """All loads of a run, in order of their start."""
-    cursor.execute(_ENTRIES + "where run_id = %s order by load_id", [run_id])
-    return [Entry(*row) for row in cursor]
+    cursor.execute(_ENTRIES + sql.SQL("where run_id = %s order by load_id"), [run_id])
+    return _entries(cursor)
 
 
 def schema_changes(cursor: Cursor, loads: Sequence[int]) -> dict[int, list[str]]:
@@ -526,3 +380,9 @@ def schema_changes(cursor: Cursor, loads: Sequence[int]) -> dict[int, list[str]]
         change = f"{column}: {old_type} -> {new_type}" if old_type else f"{column}: {new_type}"
         changes.setdefault(load_id, []).append(change)
     return changes
+
+
+def _entries(cursor: Cursor) -> list[Entry]:
+    """The result of a query that begins with `_ENTRIES`."""
+    names = [field.name for field in fields(Entry)]
+    return [Entry(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]

@@ -46,6 +46,16 @@ alter table elt.loads add column if not exists filtered bigint not null default 
 comment on column elt.loads.filtered is
 'Records that the resource''s map_record omitted; extracted does not count them.';
 
+alter table elt.loads add column if not exists partitions bigint not null default 1;
+
+comment on column elt.loads.partitions is
+'How many partitions the row stands for; 1 unless it is the row of a group.';
+
+alter table elt.loads add column if not exists is_group boolean not null default false;
+
+comment on column elt.loads.is_group is
+'Whether it stands for many partitions; once it succeeded, older rows of theirs no longer count.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null if it read the API.';
 
@@ -70,6 +80,11 @@ alter table elt.checkpoints add column if not exists begun_by bigint;
 
 comment on column elt.checkpoints.begun_by is
 'The first load of those that read the incomplete window; null if there is none to resume.';
+
+alter table elt.checkpoints add column if not exists parent_load_id bigint;
+
+comment on column elt.checkpoints.parent_load_id is
+'Load that had last changed the parent''s row when this was read; null if it is due again.';
 
 comment on table elt.checkpoints is
 'Where the next load resumes; one row per resource partition.';

@@ -26,9 +26,10 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.guards import without_secrets
-from flows.load import ledger, shrinkage
+from flows.load import checkpoints, ledger, reject_log, shrinkage
 from flows.load.batch import Batch, Reject, UnstorableError, halves
-from flows.load.ledger import Address, Checkpoint, Counts, Entry
+from flows.load.checkpoints import Checkpoint
+from flows.load.ledger import Address, Counts, Entry
 from flows.load.merge import Target, WriteCounts
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read, without_future
 from flows.load.parse import PageParser, ParsedPiece
@@ -90,12 +91,12 @@ def load(
                 cursor, address, options.run_id, options.replays, options.is_backfill
             )
             expires = resource.writes != "append"
-            checkpoint = ledger.read_checkpoint(cursor, address, expires)
+            checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
         try:
             Loader(lock, address, resource, partition, load_id, options).run(pages, checkpoint)
         except BaseException as error:
-            _note_failure(connection, load_id, error)
+            note_failure(connection, load_id, error)
             raise
         with transaction(connection) as cursor:
             return ledger.entry(cursor, load_id)
@@ -128,7 +129,7 @@ def open_rejects(connection: Connection, address: Address) -> list[int]:
     """
     with postgres_errors_of(address, connection), transaction(connection) as cursor:
         ledger.prepare(cursor, f"raw_{address.source}")
-        return ledger.open_rejects(cursor, address)
+        return reject_log.open_loads(cursor, address)
 
 
 class Loader:
@@ -149,11 +150,12 @@ class Loader:
         self._lock = lock
         self._address = address
         self._resource = resource
+        self._partition = partition
         self._load_id = load_id
         self._options = options
         self._disposition: Disposition = "replace" if options.full_refresh else resource.writes
         self._reader = PageParser(address, resource, partition)
-        self._target = _target(address, resource, self._reader.own_fields)
+        self._target = target_of(address, resource, self._reader.own_fields)
         self._stage = StagingTable(self._target)
         self._copies_directly = self._disposition == "append"
         self._batches: list[Batch] = []
@@ -245,7 +247,7 @@ class Loader:
             restarted = replace(checkpoint, resume=None, begun_by=self._load_id)
             with self._lock.transaction() as cursor:
                 undo(cursor, self._address, self._target.table, checkpoint.begun_by, self._load_id)
-                ledger.save_checkpoint(cursor, self._address, self._load_id, restarted)
+                checkpoints.save(cursor, self._address, self._load_id, restarted)
             self._begun_by = self._load_id
         return chain(first, found)
 
@@ -385,7 +387,7 @@ class Loader:
             filtered=self._filtered,
         )
         ledger.add_counts(cursor, self._load_id, counts)
-        ledger.add_rejects(cursor, self._load_id, self._rejects)
+        reject_log.add(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
         self._pages, self._filtered, self._rejects = 0, 0, []
 
@@ -395,17 +397,18 @@ class Loader:
         cursor_at: datetime | None,
         resume: Resume | None = None,
         window_until: datetime | None = None,
+        parent_load_id: int | None = None,
     ) -> None:
         """Save the resume point: the next request, or the last reject that a replay has read."""
         if self._options.replays is not None:
             upto = int(resume.url or 0) if resume else None
-            ledger.mark_replayed(cursor, self._options.replays, self._load_id, upto)
+            reject_log.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
-        checkpoint = Checkpoint(cursor_at, None, resume)
+        checkpoint = Checkpoint(cursor_at, None, resume, parent_load_id=parent_load_id)
         if resume is not None and not self._options.by_hand:
             begun_by = self._begun_by
             checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
-        ledger.save_checkpoint(cursor, self._address, self._load_id, checkpoint)
+        checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         cursor_at = checkpoint.cursor_at
@@ -416,15 +419,17 @@ class Loader:
             moves = error is None or self._resource.writes == "append"
             if moves and self._seen_at is not None and not self._options.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
-            self._remember(cursor, cursor_at)
+            is_up_to_date = error is None and not self._options.by_hand
+            parent_load_id = self._partition.parent_load_id if is_up_to_date else None
+            self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
             if self._disposition == "replace":
-                ledger.supersede_rejects(cursor, self._address, self._load_id)
+                reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
                 ledger.end(cursor, self._load_id, "succeeded")
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._warn_of_future()
-        self._warn_of_moved()
+        log_moved(self._address, self._moved)
         if error is not None:
             raise error
 
@@ -453,16 +458,6 @@ class Loader:
                 max(self._ahead),
             )
 
-    def _warn_of_moved(self) -> None:
-        if self._moved:
-            log.warning(
-                "%s: %d rows belonged to another partition before and moved to this one. If both "
-                "partitions send these records, each load moves them again: add partition_columns "
-                "to the key.",
-                self._address,
-                self._moved,
-            )
-
     def _rejects_error(self, cursor: Cursor) -> BadPayloadError | None:
         """The error if the load has more rejects than its resource allows."""
         rejected = ledger.entry(cursor, self._load_id).rejected
@@ -476,11 +471,24 @@ class Loader:
         )
 
 
+def log_moved(address: Address, moved: int) -> None:
+    """Warn of rows that belonged to another partition before a load."""
+    if moved:
+        log.warning(
+            "%s: %d rows belonged to another partition before and moved to this one. If both "
+            "partitions send these records, each load moves them again: add partition_columns "
+            "to the key.",
+            address,
+            moved,
+        )
+
+
 def _first_reason(reject: Reject | None) -> str:
     return f"the first because it {reject.reason}: {reject.excerpt}" if reject else ""
 
 
-def _target(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
+def target_of(address: Address, resource: Resource, own_fields: Mapping[str, Any]) -> Target:
+    """The raw table of a resource, and the columns that identify the partition's rows."""
     return Target(
         table=address.table,
         key=resource.key,
@@ -536,7 +544,7 @@ def _text(error: psycopg2.Error) -> str:
     return " ".join(redact(str(error)).split())
 
 
-def _note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
+def note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
     """Close the entry as failed; if Postgres is unavailable, the next load marks it abandoned."""
     message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")

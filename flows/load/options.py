@@ -11,7 +11,7 @@ from typing import Any
 from dateutil.parser import isoparse
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load.ledger import Checkpoint
+from flows.load.checkpoints import Checkpoint
 from flows.source import Cursor, Resource, Window
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.guards import without_secrets
-from flows.load import ledger, shrinkage
+from flows.load import checkpoints, ledger, shrinkage
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load, postgres_errors_of
 from flows.load.merge import listed
@@ -56,8 +56,8 @@ def delete_orphans(
         return []
     parents = partitions_of(connection, source.name, source.resource(parent.resource))
     with postgres_errors_of(address, connection), transaction(connection) as cursor:
-        complete = ledger.complete_partitions(cursor, source.name, parent.resource)
-        if not complete.issuperset(partition.name for partition in parents):
+        names = [partition.name for partition in parents]
+        if ledger.incomplete_partitions(cursor, source.name, parent.resource, names):
             log.warning(
                 "%s: the rows of %d partitions are kept although %s no longer has them, because "
                 "some of its own last loads failed or left rejects.",
@@ -67,7 +67,9 @@ def delete_orphans(
         if not options.accepts_shrinkage:
             _check_shrinkage(cursor, source.name, resource, sum(count for _, count in found))
         for partition, _ in found:
-            ledger.forget_partition(cursor, Address(source.name, resource.name, partition.name))
+            checkpoints.forget_partition(
+                cursor, Address(source.name, resource.name, partition.name)
+            )
     emptying = replace(options, full_refresh=True, accepts_shrinkage=True)
     return [
         load(connection, source.name, resource, partition, _no_pages, emptying)

@@ -87,6 +87,10 @@ class PageParser:
         self._numerics = numerics
         self._tables = TypedParser(self._resource, self.own_fields, numerics)
 
+    def learn_from(self, earlier: "PageParser") -> None:
+        """Expect the types that an earlier partition's pages had."""
+        self._tables.learn_from(earlier._tables)
+
     def readings(self, page: Page) -> Iterator[ParsedPiece]:
         size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
         for piece, is_last in pieces(page, self._resource.records, size_bytes):

@@ -1,6 +1,8 @@
 """The partitions of a resource: those it declares, or one per row of its parent's raw table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -10,8 +12,9 @@ from flows.load.ledger import Address
 from flows.load.table_schema import column_types
 from flows.source import Partition, Resource, RowsOf, check_told_apart, repeated
 
-_DISTINCT = sql.SQL(
-    "select distinct {columns} from {table} where ({columns}) is not null order by {columns}"
+_ROWS = sql.SQL(
+    "select {changed_by}, {columns} from {table} where ({columns}) is not null{where}"
+    " group by {columns} order by {columns}"
 )
 
 
@@ -28,7 +31,8 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
     table = Address(source, parent.resource, "").table
     with connection, connection.cursor() as cursor:
         present = column_types(cursor, table)
-        missing = [name for name in parent.columns.values() if name not in present]
+        needed = [*parent.columns.values(), *parent.where]
+        missing = [name for name in needed if name not in present]
         if present and missing:
             raise ConfigurationError(
                 f"{source}.{resource.name} is partitioned by {', '.join(missing)} of {source}."
@@ -37,8 +41,13 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
         if not present:
             return ()
         columns = sql.SQL(", ").join(map(sql.Identifier, parent.columns.values()))
-        cursor.execute(_DISTINCT.format(columns=columns, table=table))
-        found = tuple(partition_of(parent, row) for row in cursor)
+        changed_by = sql.SQL("max(_load_id)" if parent.changed_only else "null::bigint")
+        where = _condition(parent.where)
+        rows = _ROWS.format(changed_by=changed_by, columns=columns, table=table, where=where)
+        cursor.execute(rows)
+        found = tuple(
+            replace(partition_of(parent, row), parent_load_id=load_id) for load_id, *row in cursor
+        )
     if twice := repeated([partition.name for partition in found]):
         raise ConfigurationError(
             f"{source}.{resource.name} would have two partitions {twice[0]!r}: values of "
@@ -47,6 +56,20 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
         )
     check_told_apart(f"{source}.{resource.name}", found, resource.partition_columns)
     return found
+
+
+def _condition(where: Mapping[str, Any]) -> sql.Composable:
+    """The condition as further clauses: each column has its value, or one of its values."""
+    clauses: list[sql.Composable] = []
+    for name, wanted in where.items():
+        values = wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        column = sql.Identifier(name)
+        either = [
+            sql.SQL("{} = {}").format(column, sql.Literal(v)) for v in values if v is not None
+        ]
+        either += [sql.SQL("{} is null").format(column)] if None in values else []
+        clauses.append(sql.SQL(" and ({})").format(sql.SQL(" or ").join(either)))
+    return sql.Composed(clauses)
 
 
 def partition_of(parent: RowsOf, row: Sequence[object]) -> Partition:

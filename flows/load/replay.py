@@ -7,7 +7,7 @@ from dataclasses import replace
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError, EltError
-from flows.load import ledger
+from flows.load import reject_log
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load, open_rejects
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions
@@ -77,4 +77,4 @@ class _Rejects:
 
     def _after(self, last: int) -> list[tuple[int, str]]:
         with self._connection, self._connection.cursor() as cursor:
-            return ledger.rejects(cursor, self._load_id, last, REJECTS_A_PAGE, PAGE_BYTES)
+            return reject_log.records_of(cursor, self._load_id, last, REJECTS_A_PAGE, PAGE_BYTES)

@@ -8,7 +8,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.guards import without_secrets
-from flows.load import ledger, ownership
+from flows.load import checkpoints, ledger, ownership
 from flows.load.ledger import Address
 from flows.load.partition_lock import transaction
 from flows.load.table_schema import exists
@@ -31,7 +31,7 @@ def forget_lost_rows(cursor: Cursor, address: Address) -> None:
     if _has_rows(cursor, address.table) or not ledger.has_stored(cursor, address):
         return
     reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
-    ledger.forget(cursor, address.source, address.resource, reason)
+    checkpoints.forget(cursor, address.source, address.resource, reason)
     log.warning(
         "%s: its raw table was dropped or emptied since its last load, so this load reads "
         "everything from the start (elt.resets).",
@@ -58,7 +58,7 @@ def reset(connection: Connection, source: str, resource: str) -> None:
             ownership.check(cursor, table)
             truncate = partial(cursor.execute, _TRUNCATE.format(table))
             locks.with_retries(cursor, [table], truncate)
-        ledger.forget(cursor, source, resource, BY_HAND)
+        checkpoints.forget(cursor, source, resource, BY_HAND)
 
 
 def _has_rows(cursor: Cursor, table: sql.Identifier) -> bool:

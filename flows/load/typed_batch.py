@@ -112,6 +112,10 @@ class TypedParser:
         self.key = [name for name in resource.key if name not in own_fields]
         self._shape: _RecordType | None = None
 
+    def learn_from(self, earlier: "TypedParser") -> None:
+        """Use the types that an earlier partition's pages had, if nothing is known yet."""
+        self._shape = self._shape or earlier._shape
+
     def learn(self, batch: Batch) -> None:
         """Use the types of a batch that was read record by record for the next pages.
 

@@ -13,6 +13,7 @@ from typing import Any
 from deployments.local.processes import StartError
 from tests.benchmark import builds, flights, report
 from tests.benchmark.bench import Bench, MeasurementError, Result
+from tests.benchmark.children import FAMILIES
 from tests.benchmark.machine import describe
 from tests.benchmark.services import running
 from tests.benchmark.shapes import SHAPES
@@ -44,7 +45,12 @@ def main() -> int:
     more = [builds.table(built)] if built else []
     for table in (*report.tables(results), *more):
         print(f"\n{table.text()}")
-    is_complete = arguments.shapes == list(SHAPES) and arguments.rows and arguments.nodes
+    is_complete = (
+        arguments.shapes == list(SHAPES)
+        and arguments.families == list(FAMILIES)
+        and arguments.rows
+        and arguments.nodes
+    )
     is_whole = set(arguments.tools) == set(TOOLS) and is_complete
     write(ROOT / ("docs" if is_whole else ".local"), machine, results, built)
     return 0
@@ -57,12 +63,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tools", type=tool_names, default=list(TOOLS), help=",".join(TOOLS))
     parser.add_argument("--rows", type=row_counts, default=GROWTH_ROWS, help='growth, "" for none')
     parser.add_argument("--shapes", type=shape_names, default=list(SHAPES), help='"" for none')
+    parser.add_argument("--families", type=family_names, default=list(FAMILIES), help='"" for none')
     parser.add_argument("--nodes", type=node_counts, default=builds.NODES, help='dbt, "" for none')
     parser.add_argument("--quick", action="store_true", help="a few pages, this and copy, one run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.runs, arguments.tools, arguments.rows, arguments.nodes = 1, QUICK_TOOLS, [], []
-        arguments.shapes = []
+        arguments.shapes, arguments.families = [], []
     return arguments
 
 
@@ -80,6 +87,14 @@ def shape_names(text: str) -> list[str]:
     if unknown := names - SHAPES.keys():
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {[*SHAPES]}")
     return [name for name in SHAPES if name in names]
+
+
+def family_names(text: str) -> list[str]:
+    """Cases of parents with children by name."""
+    names = set(filter(None, text.split(",")))
+    if unknown := names - FAMILIES.keys():
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {[*FAMILIES]}")
+    return [name for name in FAMILIES if name in names]
 
 
 def row_counts(text: str) -> list[int]:
@@ -104,7 +119,7 @@ def measured(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def one_run(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
-    """Every tool once, then the growth, the reading of pages, and the odd shapes."""
+    """Every tool once, then the growth, the reading of pages, the odd shapes, and children."""
     for name in arguments.tools:
         yield from bench.measure(TOOLS[name])
     for rows in arguments.rows:
@@ -113,6 +128,8 @@ def one_run(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
         yield from bench.measure_reading()
     for name in arguments.shapes:
         yield bench.measure_shape(name)
+    for name in arguments.families:
+        yield from bench.measure_children(name)
 
 
 def introduction(bench: Bench) -> str:
@@ -124,7 +141,7 @@ def introduction(bench: Bench) -> str:
 def line(result: Result) -> str:
     """One measurement in one line."""
     return (
-        f"{result.case:<16}{result.tool:<8}{result.rows:>11,} rows{result.seconds:>9.2f} s"
+        f"{result.case:<27}{result.tool:<8}{result.rows:>11,} rows{result.seconds:>9.2f} s"
         f"{result.rows_per_second:>10,} rows/s   peak {result.peak_rss_mib:,.0f} MiB"
     )
 

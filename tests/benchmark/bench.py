@@ -15,8 +15,11 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from deployments.local.processes import child
 from tests.benchmark import flights, sums
+from tests.benchmark.children import FAMILIES, LINES_A_PARENT
 from tests.benchmark.shapes import SHAPES
 from tests.benchmark.tools import (
+    AGAIN,
+    CHILD_LOADERS,
     FIRST_LOAD,
     GROWTH,
     MERGE_CHANGED,
@@ -105,6 +108,26 @@ class Bench:
         case = f"{SHAPE}_{name}"
         with self._database(case), self._state(case):
             return self._run(SHAPE_LOADER, case, f"shape/{name}", case, SHAPES[name].rows)
+
+    def measure_children(self, case: str) -> Iterator[Result]:
+        """Parents and a page of children each, by every tool; by this project twice."""
+        family = FAMILIES[case]
+        rows = family.parents * LINES_A_PARENT
+        for tool in CHILD_LOADERS.values():
+            name = f"{case}_{tool.name}"
+            with self._database(name), self._state(name):
+                yield self._run(tool, case, family.path, name, rows)
+                self._check_count(name, tool, rows)
+                if tool.name == "this":
+                    yield self._run(tool, f"{case}_{AGAIN}", family.path, name, rows)
+
+    def _check_count(self, name: str, tool: Tool, rows: int) -> None:
+        query = sql.SQL("select count(*) from {}").format(sql.Identifier(*tool.table))
+        with closing(psycopg2.connect(self._address(name))) as opened, opened.cursor() as cursor:
+            cursor.execute(query)
+            [(count,)] = cursor.fetchall()
+        if count != rows:
+            raise MeasurementError(f"{tool.title} stored {count} of {rows} rows")
 
     def refer(self) -> None:
         """Fill in what is expected, by plain COPY, unmeasured; a change is made by SQL."""

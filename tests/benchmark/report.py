@@ -8,8 +8,12 @@ from textwrap import fill
 from typing import Any
 
 from tests.benchmark.bench import Result
+from tests.benchmark.children import FAMILIES, LINES_A_PARENT
 from tests.benchmark.shapes import SHAPES
 from tests.benchmark.tools import (
+    AGAIN,
+    CHILD_LOADERS,
+    CONCURRENCY,
     FIRST_LOAD,
     GROWTH,
     READERS,
@@ -22,11 +26,27 @@ from tests.benchmark.tools import (
 HEAD = ("case", "tool", "seconds", "rows/s", "× plain COPY", "× dlt", "peak RSS MiB")
 GROWTH_HEAD = ("rows", "seconds", "seconds per million rows", "peak RSS MiB")
 READING_HEAD = (f"reading {READING_PAGES:,} pages", "seconds", "× requests alone", "peak RSS MiB")
+CHILDREN_HEAD = (
+    "parents, one page of children each",
+    "tool",
+    "seconds",
+    "× the API's own time",
+    "× dlt",
+    "peak RSS MiB",
+)
 SHAPES_HEAD = ("60 MB on one page", "records", "seconds", "peak RSS MiB", "of its backend")
 NOTHING = "–"
 LEFT_COLUMNS = 2
 SHAPE_TITLES = {f"{SHAPE}_{name}": shape.title for name, shape in SHAPES.items()}
 PAGE_WIDTH = 100
+CHILD_TITLES = {
+    title: text
+    for case, family in FAMILIES.items()
+    for title, text in (
+        (case, f"{family.parents:,}, answers take {family.latency_ms} ms"),
+        (f"{case}_{AGAIN}", f"{family.parents:,} again, none changed, {family.latency_ms} ms"),
+    )
+}
 
 PAGE = """# How fast is it?
 
@@ -49,6 +69,9 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
   changed. `merge_unchanged`: every row again as it is. Growth: generated rows, by this project.
 * Reading: pages fetched and thrown away. requests alone knows all addresses beforehand; this
   project finds the next page in each, and looks for circles.
+* Parents with children: a list of parents, then a page of {lines} children of each, {at_once}
+  requests at once. The API's own time is that of all its answers, {at_once} at once. dlt: its
+  rest_api source, the children `parallelized`. Again: this project with `changed_only`.
 * 60 MB on one page: a first load of records of odd shapes. The peak is that of the loading process;
   that of its backend in Postgres includes the shared buffers that it touched.
 * Every measurement has a process and a database of its own: merges get a copy of what the tool's
@@ -102,11 +125,18 @@ class Table:
 def tables(results: Sequence[Result]) -> list[Table]:
     """The medians, and the growth where it was measured."""
     shapes = [result for result in results if result.case in SHAPE_TITLES]
-    others = {GROWTH, READING, *SHAPE_TITLES}
+    children = [result for result in results if result.case in CHILD_TITLES]
+    others = {GROWTH, READING, *SHAPE_TITLES, *CHILD_TITLES}
     cases = [result for result in results if result.case not in others]
     growth = [result for result in results if result.case == GROWTH]
     reading = [result for result in results if result.case == READING]
-    found = (_medians(cases), _growth(growth), _reading(reading), _shapes(shapes))
+    found = (
+        _medians(cases),
+        _growth(growth),
+        _children(children),
+        _reading(reading),
+        _shapes(shapes),
+    )
     return [table for table in found if table.rows]
 
 
@@ -128,6 +158,8 @@ def page(
         rows=served["rows"],
         pages=served["pages"],
         size=served["size_bytes"] / 1e6,
+        lines=LINES_A_PARENT,
+        at_once=CONCURRENCY,
     )
 
 
@@ -193,6 +225,30 @@ def _reading(results: Sequence[Result]) -> Table:
         for tool, runs in _grouped(results, lambda result: result.tool)
     ]
     return Table(READING_HEAD, rows, 1)
+
+
+def _children(results: Sequence[Result]) -> Table:
+    seconds = {
+        group: median(run.seconds for run in runs)
+        for group, runs in _grouped(results, _case_and_tool)
+    }
+    rows = [
+        (
+            CHILD_TITLES[case],
+            CHILD_LOADERS[tool].title,
+            spread([run.seconds for run in runs]),
+            ratio(seconds[case, tool], FAMILIES[case].least_seconds if case in FAMILIES else None),
+            _speed(seconds.get((case, "dlt")), seconds[case, tool]),
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+        )
+        for (case, tool), runs in _grouped(results, _case_and_tool)
+    ]
+    return Table(CHILDREN_HEAD, rows, LEFT_COLUMNS)
+
+
+def _speed(other: float | None, own: float) -> str:
+    """How many times as fast it is."""
+    return NOTHING if other is None else ratio(other, own)
 
 
 def _shapes(results: Sequence[Result]) -> Table:

@@ -1,7 +1,9 @@
 """The API of the benchmark: pages rendered once and served from memory, in a process of its own.
 
 `/first/1` and `/changed/1` begin the real flights, `/generated/<pages>/1` that many pages made on
-the fly from one real page, `/shape/<name>` is a page of an odd shape, `/` says what there is.
+the fly from one real page, `/shape/<name>` is a page of an odd shape,
+`/children/<parents>/<milliseconds>/parents/1` begins parents with children, each answer so late,
+`/` says what there is.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any
 
-from tests.benchmark import flights
+from tests.benchmark import children, flights
 from tests.benchmark.shapes import SHAPES
 
 PAGE_NUMBER = b"@"
@@ -39,6 +41,8 @@ class Pages:
                 return self._generate(int(pages), int(number))
             case ["shape", name] if name in SHAPES:
                 return SHAPES[name].body()
+            case ["children", parents, latency_ms, *rest]:
+                return children.answer(self._base_url, int(parents), int(latency_ms), rest)
             case [name, number] if name in self._bodies:
                 bodies = self._bodies[name]
                 return bodies[int(number) - 1] if 0 < int(number) <= len(bodies) else None

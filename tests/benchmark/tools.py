@@ -9,6 +9,9 @@ GROWTH = "growth"
 READING = "read_pages"
 READING_PAGES = 1000
 SHAPE = "shape"
+AGAIN = "again"
+# Requests at once in loads of children, for every tool.
+CONCURRENCY = 5
 
 PATHS = {FIRST_LOAD: "first/1", MERGE_CHANGED: "changed/1", MERGE_UNCHANGED: "first/1"}
 
@@ -49,6 +52,14 @@ TOOLS = {
 
 
 SHAPE_LOADER = Tool("this", "shapes", ("raw_benchmark", "shapes"), False, "this project")
+
+CHILD_LOADERS = {
+    tool.name: tool
+    for tool in (
+        Tool("this", "children", ("raw_family", "lines"), False, "this project"),
+        Tool("dlt", "dlt_children", ("family", "lines"), False, "dlt"),
+    )
+}
 
 READERS = {
     tool.name: tool

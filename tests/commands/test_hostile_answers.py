@@ -1,8 +1,6 @@
 """`make new-source` writes any text of an API, an address or a person as data, never as code."""
 
 import json
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from conftest import Answer, Server
+from conftest import Answer
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
@@ -19,13 +17,9 @@ from commands.new_source import inference
 from commands.new_source.__main__ import make_draft
 from commands.new_source.literals import Call, jinja, python, read_python, rendered, yaml_text
 from commands.new_source.templates import Draft, write
-from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.extract.auth import variable
-from tests.deployments.command_line import run_in
-
-ROOT = Path(__file__).resolve().parents[2]
-Serve = Callable[[Callable[[str], Answer]], Server]
+from tests.commands.new_sources import Serve, copy_repository, dbt_build, declared, load
 
 CODE = "__import__('pathlib').Path('executed').touch()"
 TEXTS = [
@@ -72,34 +66,6 @@ TEXTS = [
     'a"; drop table x; --',
 ]
 
-# Reads what the written modules declare, and loads it.
-DECLARED = """
-import json, sys, psycopg2
-from functools import partial
-from flows import sources
-from flows.extract.client import Client
-from flows.extract.fetch import first_request, read_pages
-from flows.load.loader import load
-
-connection = psycopg2.connect(sys.argv[1])
-declared = {}
-for name in sources.names():
-    if not name.startswith(("hostile_", "unstorable_")):
-        continue
-    source = sources.find(name)
-    (resource,) = source.resources
-    (partition,) = resource.partitions
-    declared[name] = [source.base_url, resource.path.format(), dict(resource.params),
-                      getattr(resource.records, "path", None), resource.key, source.login.secret]
-    if name.startswith("unstorable_"):
-        continue
-    with Client(source) as client:
-        load(connection, name, resource, partition,
-             partial(read_pages, client, source, resource, partition))
-connection.close()
-print(json.dumps(declared))
-"""
-
 
 def echo(path: str) -> Answer:
     """Records at a text, with the text as a field, in a list by the text's number."""
@@ -126,14 +92,11 @@ def secret(number: int) -> str:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository of the test's own."""
-    shutil.copytree(ROOT / "flows", tmp_path / "flows")
-    shutil.copytree(
-        ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("target")
-    )
+    copy_repository(tmp_path)
     return tmp_path
 
 
-def written(root: Path, url: str, number: int) -> list[Any]:
+def written(root: Path, url: str, number: int) -> dict[str, Any]:
     """Write a source with the text in every part; return the intended declaration."""
     text = TEXTS[number]
     part = quote(text, safe="", errors="replace")
@@ -143,14 +106,14 @@ def written(root: Path, url: str, number: int) -> list[Any]:
     )
     write(draft, root)
     query = text.encode(errors="replace").decode()
-    return [
-        f"{url}{number}/{part}/",
-        part,
-        {query: query},
-        text if is_path(text) else "",
-        [text],
-        secret(number),
-    ]
+    return {
+        "base_url": f"{url}{number}/{part}/",
+        "path": part,
+        "params": {query: query},
+        "records_path": text if is_path(text) else "",
+        "key": [text],
+        "secret": secret(number),
+    }
 
 
 def test_every_text_is_data_in_every_file(
@@ -161,9 +124,12 @@ def test_every_text_is_data_in_every_file(
         monkeypatch.setenv(variable(secret(number)), "a-secret-value")
     url = serve(echo).url
     wanted = {name_of(number): written(root, url, number) for number in range(len(TEXTS))}
-    assert json.loads(run_in(root, "-c", DECLARED, libpq(database))) == wanted
+    found = declared(root, *wanted)
+    assert {name: {key: found[name][key] for key in wanted[name]} for name in wanted} == wanted
 
-    manifest = built(root, database)
+    load(root, database, *(name for name in wanted if name.startswith("hostile_")))
+    dbt_build(root, database, "source:hostile_*+")
+    manifest = json.loads((root / "dbt_project" / "target" / "manifest.json").read_text())
     for number, text in enumerate(TEXTS):
         [source] = nodes(manifest["sources"], name_of(number))
         [model] = nodes(manifest["nodes"], name_of(number))
@@ -214,20 +180,3 @@ def nodes(found: dict[str, Any], source: str) -> list[dict[str, Any]]:
 
 def about(column: dict[str, Any]) -> str:
     return str(column["description"])
-
-
-def built(root: Path, database: URL) -> dict[str, Any]:
-    """The manifest, once dbt has built and tested the staging views."""
-    environment = {
-        "WAREHOUSE_HOST": str(database.host or database.query["host"]),
-        "WAREHOUSE_PORT": str(database.port or 5432),
-        "WAREHOUSE_USER": str(database.username),
-        "WAREHOUSE_DATABASE": str(database.database),
-        "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": database.password or "",
-    }
-    folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
-    dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", "source:hostile_*+"]
-    run_in(root, *dbt, *folder, **environment)
-    found = json.loads((root / "dbt_project" / "target" / "manifest.json").read_text())
-    assert isinstance(found, dict)
-    return found

@@ -3,8 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,34 +10,21 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
-from conftest import Answer, Server
+from conftest import Answer
 from sqlalchemy.engine import URL
 
 from commands.new_source import inference
 from deployments.local.postgres import libpq
+from tests.commands.new_sources import (
+    ROOT,
+    Serve,
+    copy_repository,
+    dbt_build,
+    declared,
+    load,
+    new_source,
+)
 from tests.deployments.command_line import run_in
-
-ROOT = Path(__file__).resolve().parents[2]
-Serve = Callable[[Callable[[str], Answer]], Server]
-
-LOAD_ALL = """
-import sys, psycopg2
-from functools import partial
-from flows import sources
-from flows.extract.client import Client
-from flows.extract.fetch import read_pages
-from flows.load.loader import load
-
-source = sources.find("tracker")
-(resource,) = source.resources
-(partition,) = resource.partitions
-connection = psycopg2.connect(sys.argv[1])
-with Client(source) as client:
-    load(connection, "tracker", resource, partition,
-         partial(read_pages, client, source, resource, partition))
-connection.close()
-"""
-
 
 # Names that a staging model gives to other columns, and one that SQL reserves.
 CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")
@@ -70,40 +55,22 @@ def tracker(path: str) -> Answer:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository of the test's own."""
-    shutil.copytree(ROOT / "flows", tmp_path / "flows")
-    shutil.copytree(
-        ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("target")
-    )
+    copy_repository(tmp_path)
     return tmp_path
 
 
-def new_source(root: Path, url: str, **options: str) -> subprocess.CompletedProcess[str]:
-    arguments = {"name": "tracker", "url": url, "root": str(root)} | options
-    return subprocess.run(
-        [sys.executable, "-m", "commands.new_source"]
-        + [word for name, value in arguments.items() for word in (f"--{name}", value)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def tracked(serve: Serve, root: Path) -> subprocess.CompletedProcess[str]:
+    """Write a source that loads the tracker's issues."""
+    made = new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made
 
 
 def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, database: URL) -> None:
-    made = new_source(root, f"{serve(tracker).url}v1/issues?state=all")
-    assert made.returncode == 0, made.stdout + made.stderr
+    made = tracked(serve, root)
     assert "NOT FOUND" not in made.stdout
-    run_in(root, "-c", LOAD_ALL, libpq(database))
-    environment = {
-        "WAREHOUSE_HOST": str(database.host or database.query["host"]),
-        "WAREHOUSE_PORT": str(database.port or 5432),
-        "WAREHOUSE_USER": str(database.username),
-        "WAREHOUSE_DATABASE": str(database.database),
-        "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": database.password or "",
-    }
-    folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
-    dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", "source:tracker+"]
-    assert "PASS=5" in run_in(root, *dbt, *folder, **environment)
+    load(root, database, "tracker")
+    assert "PASS=5" in dbt_build(root, database, "source:tracker+")
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         cursor.execute(
             "select id, issue_order_2, total_price, created_at::text, due_on::text"
@@ -115,7 +82,7 @@ def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, data
 
 def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
     """sqlfluff's, ruff's, and the description of every column of both tables."""
-    new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    tracked(serve, root)
     staging = root / "dbt_project" / "models" / "staging" / "tracker"
     for checker in (
         ["sqlfluff", "lint", "--config", str(ROOT / "pyproject.toml"), str(staging)],
@@ -161,16 +128,6 @@ def test_invalid_input_is_refused_and_nothing_is_written(
 SECRET = "s3cret-of-the-url"  # noqa: S105 (of no real API)
 
 
-def declared(root: Path) -> Any:
-    """The declaration in the tracker's module, by way of JSON."""
-    script = (
-        "import json; from flows.sources.tracker import SOURCE as s;"
-        "r = s.resources[0];"
-        "print(json.dumps([s.base_url, r.path, r.params, repr(s.login), repr(r.records)]))"
-    )
-    return json.loads(run_in(root, "-c", script))
-
-
 @pytest.mark.parametrize(
     ("before", "query", "login"),
     [
@@ -192,10 +149,10 @@ def test_a_login_in_the_url_is_declared_and_written_nowhere(
     assert SECRET not in made.stdout + made.stderr
     assert f"Set TRACKER_{'PASSWORD' if before else ''}" in made.stdout
     assert not [path for path in root.rglob("*tracker*") if SECRET in path_text(path)]
-    base_url, path, params, found, _ = declared(root)
-    assert (base_url, path) == (f"{server.url}v1/", "issues")
-    assert params == {"state": "all", "page_token": "1"}
-    assert login in found
+    found = declared(root, "tracker")["tracker"]
+    assert (found["base_url"], found["path"]) == (f"{server.url}v1/", "issues")
+    assert found["params"] == {"state": "all", "page_token": "1"}
+    assert login in found["login"]
 
 
 def path_text(path: Path) -> str:
@@ -268,9 +225,8 @@ def test_a_query_is_declared_as_it_was_asked(
 
     made = new_source(root, f"{serve(listen).url}v1/issues?{query}")
     assert made.returncode == 0, made.stdout + made.stderr
-    assert declared(root)[1:3] == [path, params]
-    for folder in ("commands", "deployments"):
-        shutil.copytree(ROOT / folder, root / folder)
+    found = declared(root, "tracker")["tracker"]
+    assert (found["path"], found["params"]) == (path, params)
     run_in(root, "-m", "commands.preview", "--source", "tracker")
     assert asked[1] == asked[0]
 
@@ -306,7 +262,7 @@ def test_ambiguous_records_are_refused_with_a_remedy(
     if isinstance(document, dict):
         made = new_source(root, f"{url}v1/issues", records=".")
         assert made.returncode == 0, made.stdout + made.stderr
-        assert declared(root)[4] == "RecordAt(path='')"
+        assert declared(root, "tracker")["tracker"]["records"] == "RecordAt(path='')"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +281,7 @@ def test_records_that_can_be_told_are_found(
     url = serve(lambda _: Answer(json.dumps(document).encode())).url
     made = new_source(root, f"{url}v1/issues")
     assert made.returncode == 0, made.stdout + made.stderr
-    assert declared(root)[4].startswith(found)
+    assert declared(root, "tracker")["tracker"]["records"].startswith(found)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +305,7 @@ def test_a_delimiter_that_can_not_be_told_is_asked_for(
     made = new_source(root, f"{url}v1/issues", records=records)
     assert made.returncode == 0, made.stdout + made.stderr
     delimiter = records.replace(r"\t", "\t")
-    assert f"delimiter={delimiter!r}" in declared(root)[4]
+    assert f"delimiter={delimiter!r}" in declared(root, "tracker")["tracker"]["records"]
 
 
 def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
@@ -360,7 +316,7 @@ def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
     assert "';'" in made.stdout
     made = new_source(root, f"{url}v1/issues", records=";")
     assert made.returncode == 0, made.stdout + made.stderr
-    assert "delimiter=';'" in declared(root)[4]
+    assert "delimiter=';'" in declared(root, "tracker")["tracker"]["records"]
 
 
 def test_the_columns_of_a_staging_model_have_a_name_each() -> None:
@@ -427,23 +383,13 @@ sys.exit(new_source.main())
 """
 
 
-def started(root: Path, script: str, number: int, url: str) -> subprocess.CompletedProcess[str]:
-    arguments = ["--name", "tracker", "--url", url, "--root", str(root)]
-    return subprocess.run(
-        [sys.executable, "-c", script, str(number), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("renames", [0, 1])
 def test_what_a_killed_run_left_is_removed_by_the_next(
     serve: Serve, root: Path, renames: int
 ) -> None:
     url = f"{serve(tracker).url}v1/issues"
-    assert started(root, INTERRUPTED, renames, url).returncode == -9
+    killed = new_source(root, url, ("-c", INTERRUPTED, str(renames)))
+    assert killed.returncode == -9
     assert not (root / "flows" / "sources" / "tracker.py").exists()
     made = new_source(root, url, name="other")
     assert made.returncode == 0, made.stdout + made.stderr
@@ -455,17 +401,15 @@ def test_what_a_killed_run_left_is_removed_by_the_next(
 def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int) -> None:
     """No file fits in 10 bytes; the module does in 900, and the dbt source does not."""
     before = sorted(root.rglob("*"))
-    made = started(root, FULL, size, f"{serve(tracker).url}v1/issues")
+    made = new_source(root, f"{serve(tracker).url}v1/issues", ("-c", FULL, str(size)))
     assert made.returncode == 1, made.stdout + made.stderr
     assert "None of them is left" in made.stdout
     assert sorted(root.rglob("*")) == before
 
 
 def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, root: Path) -> None:
-    new_source(root, f"{serve(tracker).url}v1/issues?state=all")
+    tracked(serve, root)
     before = sorted(root.rglob("*.yml"))
-    for folder in ("commands", "deployments"):
-        shutil.copytree(ROOT / folder, root / folder)
     shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
     assert "3 records; next: http://" in shown
     assert "  total_price                     double precision    1.5\n" in shown

@@ -428,6 +428,16 @@ def test_a_key_beside_a_merge_counts_more_than_the_merged_one(check: Check) -> N
     assert check(f"name: shop\n{head}deployments:\n{entry}") == []
 
 
+def test_values_are_read_as_prefect_reads_them(check: Check) -> None:
+    """By YAML 1.1, where `yes` is true, and where a key may be a day or a truth value."""
+    assert check(below(HEAD, "paused: yes")) == []
+    said = check(below(HEAD, "2026-01-31: x", "on: {token: a}"))
+    assert [each.split()[:2] for each in said] == [
+        ["prefect.yaml:3:", "True:"],
+        ["prefect.yaml:7:", "2026-01-31:"],
+    ]
+
+
 def test_a_day_may_be_written_without_quotes(check: Check) -> None:
     assert check(HEAD.replace("source: shop", "source: shop, since: 2026-01-31")) == []
 

@@ -12,7 +12,7 @@ from requests.structures import CaseInsensitiveDict
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.response import Response
-from flows.load import ledger
+from flows.load import checkpoints
 from flows.page import HttpRequest, Page, Resume
 from flows.source import Partition, Resource, Source, Window
 
@@ -62,9 +62,7 @@ def stored(resume: Resume | None) -> Resume | None:
     """A resume point as the ledger gives it back: as `jsonb`, which sorts names."""
     if resume is None:
         return None
-    text = json.dumps(vars(resume), default=ledger._as_json, sort_keys=True)
-    fields = json.loads(text)
-    return Resume(**{**fields, "since": fields["since"] and ledger._time(fields["since"])})
+    return checkpoints.resume_from(json.loads(checkpoints.resume_json(resume)))
 
 
 def asked_params(asked: Asked) -> dict[str, str]:

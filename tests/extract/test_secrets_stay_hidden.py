@@ -21,7 +21,7 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_link, next_token, next_url
 from flows.extract.selectors import records_at
-from flows.load import ledger
+from flows.load import checkpoints
 from flows.page import Page
 from flows.redaction import redact, remember
 from flows.source import Partition, Resource, Source, Window
@@ -95,7 +95,7 @@ def texts_of(outcome: Any) -> Iterator[str]:
         for page in outcome:
             yield f"{page.url} {page.request!r} {page.request} {page.resume!r}"
             if page.resume is not None:
-                yield json.dumps(vars(page.resume), default=ledger._as_json)
+                yield checkpoints.resume_json(page.resume)
 
 
 def shown(asked: Asked) -> str:

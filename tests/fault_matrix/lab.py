@@ -21,7 +21,7 @@ from deployments.local.postgres import ensure_database, libpq
 from flows.errors import EltError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.load import ledger
+from flows.load import checkpoints, ledger
 from flows.load import loader as loading
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.ledger import Address, Entry
@@ -151,7 +151,7 @@ class Trial:
         """Whether the next load resumes where the last one ended."""
         address = Address(SOURCE, self.name, self.style.partition.name)
         with self.connection.cursor() as cursor:
-            return ledger.read_checkpoint(cursor, address).resume is not None
+            return checkpoints.read(cursor, address).resume is not None
 
     def rows(self) -> list[Row]:
         """The raw table's rows without the load's own columns, by id; none without a table."""

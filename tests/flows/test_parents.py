@@ -72,7 +72,7 @@ def test_children_are_read_for_every_row_of_their_parents(
     assert ask("select count(*), count(distinct parent_id) from raw_family.children") == [(25, 4)]
     assert ask(
         "select partition, inserted from elt.loads where resource = 'children' order by load_id"
-    ) == [("1", 3), ("2", 0), ("3", 12), ("4", 9), ("5", 1)]
+    ) == [("", 25)]
 
 
 def test_a_child_that_fails_lets_the_others_load_and_is_named(
@@ -161,7 +161,7 @@ def test_a_rate_is_kept_through_prefect_where_it_has_a_limit_of_that_name(
         limit = prefect.read_global_concurrency_limit_by_name("paced")
         prefect.delete_global_concurrency_limit_by_name("paced")
     assert limit.active_slots > 0
-    assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(12,)]
+    assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(4,)]
 
 
 def test_the_flow_replays_rejected_records(declare: Callable[[Source], None], ask: Ask) -> None:

@@ -15,7 +15,7 @@ from deployments.local.postgres import libpq
 from flows.dbt_build import history
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.extract.selectors import records_at
-from flows.load import ledger
+from flows.load import ledger, reject_log
 from flows.load import replay as replaying
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
@@ -357,7 +357,7 @@ def test_a_replay_that_is_killed_resumes_and_loads_each_reject_once(
     load_pages(connection, [{"id": 9, "v": None}, *page, "never"], **BAD | {"key": key})
     opened: list[Connection] = []
     marks: list[int] = []
-    real = ledger.mark_replayed
+    real = reject_log.mark_replayed
 
     def remembered() -> Connection:
         opened.append(connect())
@@ -369,7 +369,7 @@ def test_a_replay_that_is_killed_resumes_and_loads_each_reject_once(
         if len(marks) == checkpoint:
             query("select pg_terminate_backend(%s, 10000)", opened[0].info.backend_pid)
 
-    monkeypatch.setattr(ledger, "mark_replayed", deadly)
+    monkeypatch.setattr(reject_log, "mark_replayed", deadly)
     declared = GOOD | {"key": key, "max_rejects": 1}
     with pytest.raises(UnavailableError, match="Postgres went away"):
         replay_items(remembered, **declared)

@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.load import loader as loading
-from flows.load.ledger import Checkpoint
+from flows.load.checkpoints import Checkpoint
 from flows.load.options import LoadOptions, window_to_read
 from flows.page import Resume
 from flows.source import Cursor, Resource, Window

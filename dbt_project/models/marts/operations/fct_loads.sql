@@ -27,6 +27,24 @@ changed_columns as (
     group by load_id
 ),
 
+groups as (
+    select
+        source,
+        resource,
+        max(load_id) as load_id
+    from loads
+    where is_group and state = 'succeeded'
+    group by source, resource
+),
+
+last_loads as (
+    select max(loads.load_id) as load_id
+    from loads
+    left join groups on loads.source = groups.source and loads.resource = groups.resource
+    where loads.is_regular and loads.load_id >= coalesce(groups.load_id, 0)
+    group by loads.source, loads.resource, loads.partition
+),
+
 timed_loads as (
     select
         load_id,
@@ -47,6 +65,7 @@ final as (
         loads.state,
         loads.error,
 
+        loads.partitions,
         loads.pages,
         loads.extracted,
         loads.inserted,
@@ -62,12 +81,9 @@ final as (
 
         loads.is_backfill,
         loads.is_regular,
-        coalesce(
-            loads.load_id = max(loads.load_id) filter (where loads.is_regular) over (
-                partition by loads.source, loads.resource, loads.partition
-            ),
-            false
-        ) as is_last_of_partition,
+        loads.is_group,
+        coalesce(loads.load_id < groups.load_id, false) as is_superseded,
+        last_loads.load_id is not null as is_last_of_partition,
 
         loads.started_at,
         loads.ended_at
@@ -75,6 +91,8 @@ final as (
     left join open_rejects on loads.load_id = open_rejects.load_id
     left join changed_columns on loads.load_id = changed_columns.load_id
     left join timed_loads on loads.load_id = timed_loads.load_id
+    left join groups on loads.source = groups.source and loads.resource = groups.resource
+    left join last_loads on loads.load_id = last_loads.load_id
 )
 
 select * from final

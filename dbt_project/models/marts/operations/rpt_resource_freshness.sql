@@ -7,9 +7,10 @@ partitions as (
         source,
         resource,
         partition,
+        max(partitions) as partitions,
         max(ended_at) filter (where state = 'succeeded') as loaded_at
     from loads
-    where is_regular
+    where is_regular and not is_superseded
     group by source, resource, partition
 ),
 
@@ -17,8 +18,9 @@ resources as (
     select
         source,
         resource,
-        count(*) as partitions,
-        count(loaded_at) as loaded_partitions,
+        cast(sum(partitions) as bigint) as partitions,
+        cast(coalesce(sum(partitions) filter (where loaded_at is not null), 0) as bigint)
+            as loaded_partitions,
         case when count(*) = count(loaded_at) then min(loaded_at) end as loaded_in_full_at
     from partitions
     group by source, resource

@@ -14,6 +14,7 @@ renamed as (
         state,
         error,
 
+        partitions,
         pages,
         extracted,
         inserted,
@@ -25,6 +26,7 @@ renamed as (
 
         is_backfill,
         is_regular,
+        is_group,
 
         started_at,
         ended_at

@@ -1,0 +1,242 @@
+"""A group: small partitions of one resource that are committed together.
+
+Each partition keeps a checkpoint of its own; the group has one entry in the ledger. Only merges:
+a merge that is repeated after a kill changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import psycopg2
+import psycopg2.errors
+from psycopg2.extensions import cursor as Cursor
+
+from flows.errors import BadPayloadError, EltError
+from flows.load import checkpoints, ledger
+from flows.load.batch import UnstorableError
+from flows.load.checkpoints import Checkpoint
+from flows.load.ledger import Address, Counts, Entry
+from flows.load.loader import log_moved, target_of
+from flows.load.options import ANY_TIME, LoadOptions, window_to_read, without_future
+from flows.load.parse import PageParser, ParsedPiece
+from flows.load.partition_lock import PartitionLock
+from flows.load.reset import forget_lost_rows
+from flows.load.staging_table import REFUSALS, StagingTable
+from flows.page import Page
+from flows.source import Partition, Resource, RowsOf, Window
+
+# Up to so many partitions have an entry in the ledger each, and may have a task each.
+FEW_PARTITIONS = 4
+NO_CHECKPOINT = Checkpoint()
+_LOCK = (
+    "select key, pg_try_advisory_xact_lock(hashtextextended(key, 0))"
+    " from unnest(%s::text[]) as given (key)"
+)
+
+
+class RefusedError(Exception):
+    """The partitions can't be stored together; nothing was stored. Load them one by one."""
+
+
+@dataclass(frozen=True)
+class PlannedPartition:
+    """A partition, its last checkpoint, and the window to read."""
+
+    partition: Partition
+    checkpoint: Checkpoint = NO_CHECKPOINT
+    window: Window = ANY_TIME
+
+
+@dataclass(frozen=True)
+class ReadPartition:
+    """All pages of a partition, parsed."""
+
+    planned: PlannedPartition
+    pages: Sequence[Page]
+    pieces: Sequence[ParsedPiece]
+
+    @property
+    def memory_bytes(self) -> int:
+        """An estimate of the memory it takes until it is in Postgres."""
+        return sum(piece.memory_bytes for piece in self.pieces)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows to store."""
+        return sum(piece.batch.count for piece in self.pieces if piece.batch)
+
+    def next_checkpoint(self) -> Checkpoint:
+        """Where the next load resumes once this is stored."""
+        times = [piece.times.newest_at for piece in self.pieces]
+        times.append(self.planned.checkpoint.cursor_at)
+        return Checkpoint(
+            cursor_at=max(filter(None, times), default=None),
+            parent_load_id=self.planned.partition.parent_load_id,
+        )
+
+
+def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool:
+    """Whether small ones of so many partitions may be stored together by such a load."""
+    return (
+        partitions > FEW_PARTITIONS
+        and resource.writes == "merge"
+        and not options.full_refresh
+        and not options.by_hand
+    )
+
+
+class Group:
+    """The small partitions that one run loads of one resource; used by one thread.
+
+    The caller holds the lock on the resource as a whole and has opened the ledger entry.
+    """
+
+    def __init__(
+        self, lock: PartitionLock, address: Address, resource: Resource, load_id: int
+    ) -> None:
+        self._lock = lock
+        self._address = address
+        self._resource = resource
+        self._load_id = load_id
+        self._stage = self._new_stage(is_first=False)
+        self._moved = 0
+
+    def _new_stage(self, is_first: bool) -> StagingTable:
+        own_fields = dict.fromkeys(self._resource.partition_columns)
+        target = target_of(self._address, self._resource, own_fields)
+        return StagingTable(replace(target, contract="evolve") if is_first else target)
+
+    def open(self) -> None:
+        """Create the staging table; again after a refusal, which undoes what it knew.
+
+        Raises:
+            ConfigurationError: as `StagingTable` does.
+        """
+        with self._lock.transaction() as cursor:
+            self._stage = self._new_stage(not ledger.has_loaded(cursor, self._address))
+            self._stage.create(cursor)
+            self._stage.check_key()
+
+    def plan(self, partitions: Sequence[Partition], options: LoadOptions) -> list[PlannedPartition]:
+        """Read the checkpoints; leaves out partitions that are not due (`RowsOf.changed_only`)."""
+        now = datetime.now(UTC)
+        with self._lock.transaction() as cursor:
+            forget_lost_rows(cursor, self._address)
+            names = [partition.name for partition in partitions]
+            stored = checkpoints.read_many(cursor, self._address, names)
+        planned = []
+        for partition in partitions:
+            found = stored.get(partition.name, NO_CHECKPOINT)
+            if is_due(self._resource, partition, found):
+                checkpoint = without_future(found, self._resource.cursor, now)
+                checkpoint = replace(checkpoint, saved_at=found.saved_at)
+                window = window_to_read(self._resource, options, checkpoint, now)
+                planned.append(PlannedPartition(partition, checkpoint, window))
+        return planned
+
+    def parser(self, partition: Partition, earlier: PageParser | None) -> PageParser:
+        """A parser of the partition's pages; may be called from any thread."""
+        address = replace(self._address, partition=partition.name)
+        parser = PageParser(address, self._resource, partition)
+        parser.keep_digits(self._stage.numerics)
+        if earlier is not None:
+            parser.learn_from(earlier)
+        return parser
+
+    def store(self, read: Sequence[ReadPartition]) -> list[ReadPartition]:
+        """Commit rows, checkpoints and counts of partitions in one transaction.
+
+        Returns those that another load has locked, or has loaded since they were planned. They are
+        not stored.
+
+        Raises:
+            RefusedError: Postgres or the contract refuses a row; nothing is stored.
+        """
+        try:
+            with self._lock.transaction() as cursor:
+                forget_lost_rows(cursor, self._address)
+                ours, others = self._separate(cursor, read)
+                self._write(cursor, ours)
+        except (UnstorableError, BadPayloadError, psycopg2.IntegrityError, *REFUSALS) as error:
+            self.open()
+            raise RefusedError from error
+        return others
+
+    def _separate(
+        self, cursor: Cursor, read: Sequence[ReadPartition]
+    ) -> tuple[list[ReadPartition], list[ReadPartition]]:
+        """The partitions that this transaction can lock and nobody has loaded since; the others."""
+        addresses = [self._address_of(each) for each in read]
+        cursor.execute(_LOCK, [[f"elt:{address}" for address in addresses]])
+        is_locked = dict(cursor.fetchall())
+        names = [address.partition for address in addresses]
+        stored = checkpoints.read_many(cursor, self._address, names)
+        ours: list[ReadPartition] = []
+        others: list[ReadPartition] = []
+        for each, address in zip(read, addresses, strict=True):
+            present = stored.get(address.partition, NO_CHECKPOINT)
+            is_same = present.saved_at == each.planned.checkpoint.saved_at
+            (ours if is_locked[f"elt:{address}"] and is_same else others).append(each)
+        return ours, others
+
+    def _write(self, cursor: Cursor, read: Sequence[ReadPartition]) -> None:
+        if not read:
+            return
+        pieces = [piece for each in read for piece in each.pieces]
+        batches = [piece.batch for piece in pieces if piece.batch]
+        if batches:
+            self._stage.add(cursor, batches)
+        written, changes = self._stage.flush(
+            cursor, "merge", self._load_id, may_repeat_keys=self._may_repeat_keys(read)
+        )
+        count = sum(batch.count for batch in batches)
+        counts = Counts(
+            partitions=len(read),
+            pages=sum(len(each.pages) for each in read),
+            extracted=count,
+            inserted=written.inserted,
+            updated=written.updated,
+            unchanged=count - written.inserted - written.updated,
+            filtered=sum(piece.filtered for piece in pieces),
+        )
+        ledger.add_counts(cursor, self._load_id, counts)
+        ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
+        addresses = [self._address_of(each) for each in read]
+        following = [each.next_checkpoint() for each in read]
+        checkpoints.save_many(cursor, addresses, self._load_id, following)
+        self._moved += written.moved
+
+    def _may_repeat_keys(self, read: Sequence[ReadPartition]) -> bool:
+        """Partitions differ in their part of the key, unless it is global."""
+        if self._resource.key_is_global:
+            return True
+        return not all(
+            self._stage.has_unique_keys(
+                [piece.batch for piece in each.pieces if piece.batch], self._resource.key
+            )
+            for each in read
+        )
+
+    def _address_of(self, read: ReadPartition) -> Address:
+        return replace(self._address, partition=read.planned.partition.name)
+
+    def close(self, errors: Sequence[EltError]) -> Entry:
+        """Close the ledger entry, as failed if there were errors, and return it."""
+        log_moved(self._address, self._moved)
+        failed = f"{len(errors)} partitions failed: see their own loads." if errors else None
+        with self._lock.transaction() as cursor:
+            ledger.end(cursor, self._load_id, "failed" if failed else "succeeded", failed)
+            return ledger.entry(cursor, self._load_id)
+
+
+def is_due(resource: Resource, partition: Partition, checkpoint: Checkpoint) -> bool:
+    """Whether the partition has to be loaded; without `changed_only` always."""
+    parent = resource.partitions
+    if not isinstance(parent, RowsOf) or not parent.changed_only:
+        return True
+    return (
+        checkpoint.resume is not None
+        or checkpoint.parent_load_id is None
+        or checkpoint.parent_load_id != partition.parent_load_id
+    )

@@ -1,0 +1,350 @@
+"""Loads the partitions of a resource side by side, in a bounded number of threads.
+
+Small partitions are read in the threads and committed together (`flows.load.group`). Every other
+one gets a load of its own: large ones, those with rejects or errors, and what can't be merged.
+"""
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from functools import partial
+from itertools import chain, islice
+from time import monotonic
+
+from psycopg2.extensions import connection as Connection
+
+from flows.errors import EltError, UnavailableError
+from flows.guards import without_secrets
+from flows.load import ledger
+from flows.load.group import Group, PlannedPartition, ReadPartition, RefusedError, may_group
+from flows.load.ledger import Address, Entry
+from flows.load.loader import Pages, load, note_failure, postgres_errors_of
+from flows.load.options import LoadOptions
+from flows.load.parse import PageParser, ParsedPiece
+from flows.load.partition_lock import PartitionLock, locked
+from flows.page import Page, Resume
+from flows.source import Partition, Resource, Window
+
+# A partition with more than this is loaded on its own.
+SMALL_BYTES = 256 << 10
+# A group is committed when it has so many partitions or bytes, or has waited so long.
+GROUP_PARTITIONS = 200
+GROUP_BYTES = 8 << 20
+GROUP_SECONDS = 1.0
+# How many partitions may be read and wait for their commit.
+MOST_READ = 2 * GROUP_PARTITIONS
+PLANNED_AT_ONCE = 500
+
+Connect = Callable[[], Connection]
+ReadPages = Callable[[Partition, Window, Resume | None], Iterator[Page]]
+OpenReader = Callable[[], AbstractContextManager[ReadPages]]
+Result = ReadPartition | Entry | BaseException | None
+
+
+@without_secrets
+def load_side_by_side(
+    connect: Connect,
+    source: str,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    open_reader: OpenReader,
+    options: LoadOptions,
+    threads: int,
+) -> tuple[list[Entry], list[EltError]]:
+    """Load partitions; returns their ledger entries and errors.
+
+    If one fails, the others are still loaded, unless the API or Postgres is away. Each thread calls
+    `open_reader` once; what it returns reads the pages of any partition.
+
+    Raises:
+        EltError: no partition could be loaded: another run loads the resource, its raw table is
+            not ours, or Postgres is away.
+    """
+    run = _Run(connect, source, resource, open_reader, options)
+    if not partitions:
+        return [], []
+    threads = min(threads, len(partitions))
+    if not may_group(resource, len(partitions), options):
+        run.load_all(([PlannedPartition(each)] for each in partitions), threads)
+        return run.entries, run.errors
+    address = Address(source, resource.name, "")
+    with (
+        closing(connect()) as connection,
+        postgres_errors_of(address, connection),
+        locked(connection, address, options.waits) as lock,
+    ):
+        with lock.transaction() as cursor:
+            load_id = ledger.begin(cursor, address, options.run_id, is_group=True)
+        lock.load_id = load_id
+        try:
+            run.entries.append(_load_group(run, lock, address, load_id, partitions, threads))
+        except BaseException as error:
+            note_failure(connection, load_id, error)
+            raise
+    return run.entries, run.errors
+
+
+def _load_group(
+    run: "_Run",
+    lock: PartitionLock,
+    address: Address,
+    load_id: int,
+    partitions: Sequence[Partition],
+    threads: int,
+) -> Entry:
+    run.group = Group(lock, address, run.resource, load_id)
+    run.group.open()
+    remaining = iter(partitions)
+    chunks = iter(lambda: list(islice(remaining, PLANNED_AT_ONCE)), [])
+    run.load_all((run.group.plan(chunk, run.options) for chunk in chunks), threads)
+    return run.group.close(run.errors)
+
+
+class _Run:
+    """Threads that read partitions, and the caller's thread, which commits what they read.
+
+    Attributes:
+        group: stores the small partitions; None to load each on its own.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        source: str,
+        resource: Resource,
+        open_reader: OpenReader,
+        options: LoadOptions,
+    ) -> None:
+        self.resource = resource
+        self.options = options
+        self.group: Group | None = None
+        self.entries: list[Entry] = []
+        self.errors: list[EltError] = []
+        self._connect = connect
+        self._source = source
+        self._open_reader = open_reader
+        self._todo: queue.SimpleQueue[PlannedPartition | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._room = threading.Semaphore(MOST_READ)
+        self._is_planned = False
+        self._is_stopped = False
+        self._read: list[ReadPartition] = []
+        self._read_bytes = 0
+        self._read_rows = 0
+        self._read_at = 0.0
+
+    def load_all(self, chunks: Iterator[Sequence[PlannedPartition]], threads: int) -> None:
+        """Load the partitions of each chunk; the next one is planned when few are left."""
+        for _ in range(threads):
+            run = contextvars.copy_context().run
+            threading.Thread(target=run, args=(self._work,), daemon=True).start()
+        remaining, running = 0, threads
+        try:
+            while running:
+                while not self._is_planned and (remaining < GROUP_PARTITIONS or self._is_stopped):
+                    remaining += self._plan(chunks, threads)
+                try:
+                    result = self._results.get(timeout=self._seconds_left())
+                except queue.Empty:
+                    self._store()
+                    continue
+                remaining -= 1
+                running -= result is None
+                self._take(result)
+            self._store()
+        finally:
+            self._is_stopped = True
+            self._room.release(threads)
+
+    def _plan(self, chunks: Iterator[Sequence[PlannedPartition]], threads: int) -> int:
+        """Hand the next chunk to the threads, or let them end; returns how many partitions."""
+        chunk = None if self._is_stopped else next(chunks, None)
+        self._is_planned = chunk is None
+        for planned in [None] * threads if chunk is None else chunk:
+            self._todo.put(planned)
+        return len(chunk or ())
+
+    def _seconds_left(self) -> float | None:
+        """How long the partitions that were read may wait for others."""
+        return max(0.0, self._read_at + GROUP_SECONDS - monotonic()) if self._read else None
+
+    def _take(self, result: Result) -> None:
+        if isinstance(result, ReadPartition):
+            self._read_at = self._read_at if self._read else monotonic()
+            self._read.append(result)
+            self._read_bytes += result.memory_bytes
+            self._read_rows += result.rows
+            if self._is_group_full():
+                self._store()
+        elif isinstance(result, Entry):
+            self.entries.append(result)
+        elif isinstance(result, EltError):
+            self.errors.append(result)
+        elif result is not None:
+            raise result
+
+    def _is_group_full(self) -> bool:
+        return (
+            len(self._read) >= GROUP_PARTITIONS
+            or self._read_bytes >= GROUP_BYTES
+            or self._read_rows >= self.resource.checkpoint_rows
+        )
+
+    def _store(self) -> None:
+        """Commit the partitions that were read."""
+        read, self._read, self._read_bytes, self._read_rows = self._read, [], 0, 0
+        if read:
+            self._room.release(len(read))
+            if alone := self._store_together(read):
+                self._load_late(alone)
+
+    def _store_together(
+        self, read: Sequence[ReadPartition]
+    ) -> list[ReadPartition | PlannedPartition]:
+        """Commit partitions as a group; returns those that need a load of their own.
+
+        If they are refused, both halves are tried, until the ones to blame are alone. Those that
+        another load holds or has loaded meanwhile are returned without their pages, which may be
+        older than its rows.
+        """
+        if self.group is None:
+            return list(read)
+        try:
+            return [each.planned for each in self.group.store(read)]
+        except RefusedError:
+            if len(read) == 1:
+                return list(read)
+            middle = len(read) // 2
+            return [
+                each
+                for half in (read[:middle], read[middle:])
+                for each in self._store_together(half)
+            ]
+
+    def _load_late(self, alone: Sequence[ReadPartition | PlannedPartition]) -> None:
+        with self._open_reader() as read_pages, closing(_OwnConnection(self._connect)) as own:
+            for each in alone:
+                if isinstance(each, ReadPartition):
+                    partition = each.planned.partition
+                    pages = _again(each.planned, read_pages, each.pages, iter(()))
+                else:
+                    partition, pages = each.partition, partial(read_pages, each.partition)
+                self._take(self._load_alone(own, partition, pages))
+
+    def _work(self) -> None:
+        """Read partitions until there are no more; runs in each thread."""
+        try:
+            with self._open_reader() as read_pages, closing(_OwnConnection(self._connect)) as own:
+                reader = _SmallReader(self.group, self.resource, read_pages)
+                while (planned := self._todo.get()) is not None:
+                    self._room.acquire()
+                    if self._is_stopped:
+                        break
+                    self._results.put(self._result_of(planned, reader, own))
+        except BaseException as error:
+            self._results.put(error)
+        finally:
+            self._results.put(None)
+
+    def _result_of(
+        self, planned: PlannedPartition, reader: "_SmallReader", own: "_OwnConnection"
+    ) -> Result:
+        found = reader.read(planned)
+        if isinstance(found, ReadPartition):
+            return found
+        self._room.release()
+        return self._load_alone(own, planned.partition, found)
+
+    def _load_alone(self, own: "_OwnConnection", partition: Partition, pages: Pages) -> Result:
+        """Load a partition by a load of its own; returns its entry or its error.
+
+        If the API or Postgres is away, no further partition is read.
+        """
+        try:
+            connection = own.open()
+            return load(connection, self._source, self.resource, partition, pages, self.options)
+        except EltError as error:
+            self._is_stopped |= isinstance(error, UnavailableError)
+            return error
+
+
+class _OwnConnection:
+    """A connection to Postgres that is opened when it is needed, and again if it broke."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def open(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+class _SmallReader:
+    """Reads small partitions, one after the other, in one thread."""
+
+    def __init__(self, group: Group | None, resource: Resource, read_pages: ReadPages) -> None:
+        self._group = group
+        self._resource = resource
+        self._read_pages = read_pages
+        self._parser: PageParser | None = None
+
+    def read(self, planned: PlannedPartition) -> ReadPartition | Pages:
+        """All pages of a partition; if it needs a load of its own, a function for its pages."""
+        if self._group is None or planned.checkpoint.resume is not None:
+            return partial(self._read_pages, planned.partition)
+        began_at = monotonic()
+        self._parser = parser = self._group.parser(planned.partition, self._parser)
+        pages: list[Page] = []
+        pieces: list[ParsedPiece] = []
+        rest = self._read_pages(planned.partition, planned.window, None)
+        try:
+            for page in rest:
+                pages.append(page)
+                pieces += parser.readings(page)
+                is_slow = monotonic() - began_at > self._resource.checkpoint_seconds
+                if is_slow or not _is_small(pieces):
+                    return _again(planned, self._read_pages, pages, rest)
+        except EltError as error:
+            return _again(planned, self._read_pages, pages, _failing(error))
+        if parser.missing_cursor():
+            return _again(planned, self._read_pages, pages, rest)
+        return ReadPartition(planned, pages, pieces)
+
+
+def _is_small(pieces: Sequence[ParsedPiece]) -> bool:
+    """Whether it is little, and nothing that only a load of its own can record."""
+    size_bytes = sum(piece.memory_bytes for piece in pieces)
+    return size_bytes <= SMALL_BYTES and not any(
+        piece.rejects or piece.times.ahead for piece in pieces
+    )
+
+
+def _again(
+    planned: PlannedPartition,
+    read_pages: ReadPages,
+    pages: Sequence[Page],
+    rest: Iterator[Page],
+) -> Pages:
+    """The pages that were read, then the rest; for another window, all pages from the API."""
+    once = [chain(pages, rest)]
+
+    def pages_of(window: Window, resume: Resume | None) -> Iterator[Page]:
+        if once and resume is None and window == planned.window:
+            return once.pop()
+        return read_pages(planned.partition, window, resume)
+
+    return pages_of
+
+
+def _failing(error: EltError) -> Iterator[Page]:
+    """No more pages, but the error that reading them met."""
+    raise error
+    yield

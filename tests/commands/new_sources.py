@@ -1,0 +1,103 @@
+"""Runs `make new-source`, and what it writes, in a copy of the repository."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from conftest import Answer, Server
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from tests.deployments.command_line import run_in
+
+ROOT = Path(__file__).resolve().parents[2]
+Serve = Callable[[Callable[[str], Answer]], Server]
+
+DECLARED = """
+import json, sys
+from flows import sources
+
+declared = {}
+for name in sys.argv[1:]:
+    source = sources.find(name)
+    (resource,) = source.resources
+    declared[name] = {
+        "base_url": source.base_url,
+        "path": resource.path,
+        "params": dict(resource.params),
+        "key": resource.key,
+        "records": repr(resource.records),
+        "records_path": getattr(resource.records, "path", None),
+        "login": repr(source.login),
+        "secret": getattr(source.login, "secret", None),
+    }
+print(json.dumps(declared))
+"""
+LOAD = """
+import sys, psycopg2
+from functools import partial
+from flows import sources
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.load.loader import load
+
+connection = psycopg2.connect(sys.argv[1])
+for name in sys.argv[2:]:
+    source = sources.find(name)
+    (resource,) = source.resources
+    (partition,) = resource.partitions
+    with Client(source) as client:
+        load(connection, name, resource, partition,
+             partial(read_pages, client, source, resource, partition))
+connection.close()
+"""
+
+
+def copy_repository(to: Path) -> None:
+    """Copy what `make new-source`, the flows and dbt need into a folder."""
+    for name in ("flows", "dbt_project", "commands", "deployments"):
+        ignored = shutil.ignore_patterns("target", "__pycache__")
+        shutil.copytree(ROOT / name, to / name, ignore=ignored)
+
+
+def new_source(
+    root: Path, url: str, command: Iterable[str] = ("-m", "commands.new_source"), **options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, for a source called `tracker` by default; it may fail."""
+    arguments = {"name": "tracker", "url": url, "root": str(root)} | options
+    return subprocess.run(
+        [sys.executable, *command]
+        + [word for name, value in arguments.items() for word in (f"--{name}", value)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def declared(root: Path, *names: str) -> Any:
+    """What the sources' modules declare, by way of JSON."""
+    return json.loads(run_in(root, "-c", DECLARED, *names))
+
+
+def load(root: Path, database: URL, *names: str) -> None:
+    """Load each source's only resource."""
+    run_in(root, "-c", LOAD, libpq(database), *names)
+
+
+def dbt_build(root: Path, database: URL, selected: str) -> str:
+    """Build and test models with dbt, and return what it prints."""
+    environment = {
+        "WAREHOUSE_HOST": str(database.host or database.query["host"]),
+        "WAREHOUSE_PORT": str(database.port or 5432),
+        "WAREHOUSE_USER": str(database.username),
+        "WAREHOUSE_DATABASE": str(database.database),
+        "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": database.password or "",
+    }
+    folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
+    dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", selected]
+    return run_in(root, *dbt, *folder, **environment)
