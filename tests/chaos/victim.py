@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from flows.extract.client import Client
-from flows.load import ledger, primary_key
+from flows.load import checkpoints, ledger, primary_key
 from flows.load import loader as loading
 from flows.load.staging_table import StagingTable
 from tests.chaos.scenarios import Scenario
@@ -43,7 +43,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "flush": (StagingTable, "flush"),
     "key": (primary_key, "create_deferred"),
     "account": (ledger, "add_counts"),
-    "remember": (ledger, "save_checkpoint"),
+    "remember": (checkpoints, "save"),
     "end": (ledger, "end"),
     "commit": (Session, "__exit__"),
 }
@@ -69,10 +69,13 @@ class Death:
 
 
 def interrupt(
-    death: Death, action: Callable[[], None], patch: Callable[[Any, str, Any], None] = setattr
+    death: Death,
+    action: Callable[[], None],
+    patch: Callable[[Any, str, Any], None] = setattr,
+    steps: Mapping[str, tuple[Any, str]] = STEPS,
 ) -> None:
     """Have `action` called at the moment of the death."""
-    owner, name = STEPS[death.step]
+    owner, name = steps[death.step]
     real = getattr(owner, name)
     calls = 0
 

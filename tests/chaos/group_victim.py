@@ -1,0 +1,98 @@
+"""A run of many partitions, eight at a time, that ends by SIGKILL at a step of its own."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import psycopg2
+
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.load import checkpoints, ledger, side_by_side
+from flows.load.group import Group
+from flows.load.loader import Loader
+from flows.load.options import DEFAULT_OPTIONS
+from flows.load.side_by_side import ReadPages, load_side_by_side
+from flows.load.staging_table import StagingTable
+from flows.source import Partition, Resource, RowsOf, Source
+from tests.chaos.victim import NAME, Death, Session, interrupt
+
+PARTITIONS = 40
+THREADS = 8
+# Its pages are more than a group takes, so it is loaded on its own.
+LARGE = 17
+STEPS: dict[str, tuple[Any, str]] = {
+    "lock": (ledger, "lock"),
+    "begin": (ledger, "begin"),
+    "plan": (Group, "plan"),
+    "page": (Client, "get"),
+    "store": (Group, "store"),
+    "separate": (Group, "_separate"),
+    "copy": (StagingTable, "_copy"),
+    "flush": (StagingTable, "flush"),
+    "account": (ledger, "add_counts"),
+    "remember": (checkpoints, "save_many"),
+    "alone": (Loader, "run"),
+    "end": (ledger, "end"),
+    "commit": (Session, "__exit__"),
+}
+LINES = Resource(
+    "lines",
+    "orders/{order}/lines",
+    records_at("rows"),
+    paging=next_url("next"),
+    key=("order", "line"),
+    partitions=RowsOf("orders", {"order": "id"}, changed_only=True),
+    partition_columns=("order",),
+)
+ORDERS = Resource("orders", "orders", records_at("rows"), key=("id",))
+
+
+def run(dsn: str, api_url: str, version: int) -> list[Any]:
+    """Load every partition that is due; `version` is the load that last changed the parents.
+
+    Returns the errors.
+    """
+    side_by_side.GROUP_PARTITIONS = 6
+    side_by_side.SMALL_BYTES = 5000
+    side_by_side.PLANNED_AT_ONCE = 15
+    source = Source("shop", api_url, (ORDERS, LINES), concurrency=THREADS, max_wait_seconds=0)
+    given = tuple(Partition(str(n), {"order": n}, version) for n in range(PARTITIONS))
+    connect = partial(psycopg2.connect, dsn, connection_factory=Session, application_name=NAME)
+    with Client(source) as client:
+
+        @contextmanager
+        def reader() -> Iterator[ReadPages]:
+            with client.sibling() as own:
+                yield partial(read_pages, own, source, LINES)
+
+        _, errors = load_side_by_side(
+            connect, "shop", LINES, given, reader, DEFAULT_OPTIONS, THREADS
+        )
+        return errors
+
+
+def order(dsn: str, api_url: str, version: int, death: Death) -> str:
+    """The program's argument."""
+    wanted = {"dsn": dsn, "api_url": api_url, "version": version}
+    return json.dumps({"run": wanted, "death": asdict(death)})
+
+
+def main(argument: str) -> None:
+    """Run as ordered."""
+    wanted = json.loads(argument)
+    death = Death(**wanted["death"])
+    interrupt(death, lambda: os.kill(os.getpid(), signal.SIGKILL), steps=STEPS)
+    run(**wanted["run"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

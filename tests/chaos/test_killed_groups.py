@@ -1,0 +1,136 @@
+"""A run of many partitions that is killed with eight of them under way, at whatever step.
+
+The next run loads what is missing, and nothing twice: each partition is due until its rows and its
+checkpoint are committed. By default a few kills are tested; with CHAOS=full every occurrence of
+each step, before and after.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from conftest import Answer, Asked, Server, rows
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from tests.chaos.group_victim import LARGE, PARTITIONS, STEPS, order, run
+from tests.chaos.victim import NAME, Death, Moment
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 30
+FEW = [
+    Death("after", "commit", 4),
+    Death("before", "flush", 2),
+    Death("after", "remember", 3),
+    Death("before", "page", 20),
+    Death("after", "alone", 1),
+    Death("before", "end", 1),
+]
+ALL = [*product(get_args(Moment), STEPS)] if os.environ.get("CHAOS") == "full" else []
+TABLE = 'select "order", line, amount from raw_shop.lines order by 1, 2'
+CHECKPOINTS = (
+    "select partition::int, parent_load_id, resume is null from elt.checkpoints order by 1"
+)
+LOADED = (
+    "select sum(partitions) from elt.loads where is_group or state = 'succeeded'"
+    " or (partition <> '' and load_id in (select load_id from elt.checkpoints))"
+)
+SESSIONS = (
+    "select count(*) from pg_stat_activity"
+    " where datname = current_database() and application_name = %s"
+)
+
+
+def lines_of(order: int) -> list[int]:
+    """How many lines the pages of an order have."""
+    return [20] * 6 if order == LARGE else [order % 4, 2] if order % 5 == 0 else [order % 4]
+
+
+def answer(asked: Asked) -> Answer:
+    path, _, page = asked.partition("?page=")
+    order, number = int(path.split("/")[2]), int(page or 0)
+    counts = lines_of(order)
+    first = sum(counts[:number])
+    lines = [
+        {"line": n, "amount": order * 100 + n, "note": "x" * 50}
+        for n in range(first, first + counts[number])
+    ]
+    more = f"lines?page={number + 1}" if number + 1 < len(counts) else None
+    return Answer(json.dumps({"rows": lines, "next": more}).encode())
+
+
+WANTED = [
+    (order, line, order * 100 + line)
+    for order in range(PARTITIONS)
+    for line in range(sum(lines_of(order)))
+]
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve(answer)
+
+
+def end(process: subprocess.Popen[bytes], database: URL) -> bool:
+    """Wait for the process and its sessions to end; whether it was killed."""
+    with process:
+        try:
+            _, said = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode in {0, -signal.SIGKILL}, said.decode()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while rows(database, SESSIONS, NAME) != [(0,)]:
+        assert time.monotonic() < deadline, "Postgres did not notice that its client is gone"
+    return process.returncode != 0
+
+
+def dies(death: Death, database: URL, api_url: str) -> bool:
+    """Kill a run and check that the next one completes it; False when it ended before."""
+    rows(database, "drop schema if exists elt, raw_shop cascade")
+    argument = order(libpq(database), api_url, 1, death)
+    command = [sys.executable, "-m", "tests.chaos.group_victim", argument]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    was_killed = end(process, database)
+    assert run(libpq(database), api_url, 1) == []
+    assert rows(database, TABLE) == WANTED, death
+    assert rows(database, CHECKPOINTS) == [(n, 1, True) for n in range(PARTITIONS)], death
+    assert rows(database, LOADED) == [(PARTITIONS,)], death
+    [*_, last] = rows(database, "select state from elt.loads where is_group order by load_id")
+    assert last == ("succeeded",)
+    return was_killed
+
+
+@pytest.mark.parametrize("death", FEW, ids=str)
+def test_a_run_killed_at_a_step_is_completed_by_the_next(
+    death: Death, database: URL, server: Server
+) -> None:
+    assert dies(death, database, server.url), "the run took fewer steps of this kind"
+
+
+@pytest.mark.parametrize(("moment", "step"), ALL, ids=str)
+def test_a_run_killed_at_any_step_is_completed_by_the_next(
+    moment: Moment, step: str, database: URL, server: Server
+) -> None:
+    """At every occurrence of the step; beyond the last one, the run is undisturbed."""
+    times = 1
+    while dies(Death(moment, step, times), database, server.url):
+        times += 1
+    assert times > 1, "no run takes this step"
+
+
+def test_a_changed_parent_makes_its_children_due_again(database: URL, server: Server) -> None:
+    assert run(libpq(database), server.url, 1) == []
+    before = len(server.asked)
+    assert run(libpq(database), server.url, 1) == []
+    assert len(server.asked) == before
+    assert run(libpq(database), server.url, 2) == []
+    assert len(server.asked) == 2 * before
