@@ -1,7 +1,9 @@
 """Promises about the pages in docs/: what they name is there."""
 
+import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,12 @@ PAGES = [
     REPOSITORY / "AGENTS.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
+PROMISING = [
+    REPOSITORY / "docs" / f"{name}.md" for name in ("loading", "sources", "transform", "deploy")
+]
+HEAD = "| promise | proof |"
+# `file.py`, `file.py::test`, or `::test` in the file that the cell named last.
+TEST = re.compile(r"((?:[\w/]+/)?test_\w+\.py)?(?:::(test_\w+))?")
 FOLDERS = ("flows/", "blocks/", "dbt_project/", "deployments/", "commands/", "tests/", "docs/")
 
 
@@ -27,6 +35,52 @@ def test_a_test_that_proves_a_promise_is_there(page: Path) -> None:
     files = {file.name for file in (REPOSITORY / "tests").rglob("test_*.py")}
     named = set(re.findall(r"\btest_\w+\.py\b", page.read_text()))
     assert named - files == set()
+
+
+def promises(page: Path) -> Iterator[tuple[str, str]]:
+    """The rows of the page's tables of promises: each promise, and its proof."""
+    is_table = False
+    for line in page.read_text().splitlines():
+        is_table = line == HEAD or (is_table and line.startswith("|"))
+        if is_table and line not in (HEAD, "|---|---|"):
+            _, promise, proof, _ = line.split("|")
+            yield promise.strip(), proof.strip()
+
+
+def proofs(cell: str) -> Iterator[tuple[str, str]]:
+    """The folders, files and tests that a cell names: each path, and its test or nothing."""
+    file = ""
+    for code in re.findall(r"`([^`]+)`", cell):
+        if code.startswith("tests/") and code.endswith("/"):
+            yield code, ""
+        elif named := TEST.fullmatch(code):
+            file = named[1] or file
+            yield file, named[2] or ""
+
+
+def is_collected(path: str, test: str) -> bool:
+    """True if a folder has tests, or if there is one such file, and the named test is in it.
+
+    `test_collection.py` checks that pytest collects the files.
+    """
+    if path.endswith("/"):
+        return any((REPOSITORY / path).rglob("test_*.py"))
+    if not path:
+        return False
+    files = [file for file in (REPOSITORY / "tests").rglob("test_*.py") if file.match(path)]
+    nodes = [node for file in files for node in ast.parse(file.read_text()).body]
+    tests = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    return len(files) == 1 and (not test or test in tests)
+
+
+@pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)
+def test_each_promise_names_tests_that_are_collected(page: Path) -> None:
+    rows = list(promises(page))
+    assert len(rows) > 10
+    unproved = [promise for promise, cell in rows if not list(proofs(cell))]
+    named = {proof for _, cell in rows for proof in proofs(cell)}
+    assert unproved == []
+    assert [proof for proof in sorted(named) if not is_collected(*proof)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
