@@ -24,7 +24,7 @@ from psycopg2.extensions import cursor as Cursor
 from pydantic import Field
 
 from blocks import warehouse
-from blocks.warehouse import Warehouse, naming_errors
+from blocks.warehouse import Warehouse
 from flows import sources
 from flows.dbt_build import dbt_runner, docs, freshness, history, manifests, scratch_schemas
 from flows.dbt_build.failures import first_rows
@@ -35,6 +35,7 @@ from flows.dbt_build.published_copies import copy_published
 from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
 from flows.dbt_task_runs import TaskRunMirror, counted, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
+from flows.postgres import locks
 from flows.postgres.errors import is_transient_text
 from flows.retries import Retry, is_retryable
 
@@ -448,8 +449,6 @@ def _publish(database: Warehouse, started: StartedBuild, outcome: DbtResult) -> 
 @contextmanager
 def _exclusive(database: Warehouse) -> Iterator[None]:
     """Wait for other builds of this warehouse; Postgres releases the lock if its holder dies."""
-    with naming_errors(), closing(database.connect()) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("select pg_advisory_lock(hashtextextended('elt:build', 0))")
+    with database.session() as connection:
+        locks.hold(connection, locks.BUILD_KEY)
         yield

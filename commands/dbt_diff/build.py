@@ -23,7 +23,7 @@ from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import AUDIT
 from flows.dbt_build.selection import CHANGED_CODE, Selection
 from flows.errors import BuildError, ConfigurationError
-from flows.postgres import schemas
+from flows.postgres import locks, schemas
 
 TIMEOUT_SECONDS = 3600
 _NAME = re.compile(r"(?!_)(?!.*__)[a-z0-9_]{1,30}")
@@ -157,11 +157,6 @@ def _prepare(database: Warehouse, suffix: str, target: Path, selected: Sequence[
 @contextmanager
 def _lock(database: Warehouse, name: str) -> Iterator[None]:
     with closing(database.connect()) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:trial:{name}"]
-            )
-            if cursor.fetchall() == [(False,)]:
-                raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
+        if not locks.try_to_hold(connection, locks.trial_key(name)):
+            raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
         yield
