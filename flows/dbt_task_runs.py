@@ -4,7 +4,6 @@ Knows dbt's artifacts and events, but not how dbt is run.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,25 +22,25 @@ from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.dbt_build import freshness
+from flows.dbt_build.node_results import (
+    FAILED,
+    SKIPPED,
+    WARNED,
+    counted,
+    is_test,
+    kind_of,
+    name_of,
+    outcome_of,
+)
 from flows.dbt_build.publish import AUDIT
 
-OUTCOMES = {
-    "success": "passed",
-    "pass": "passed",
-    "warn": "warned",
-    "error": "failed",
-    "fail": "failed",
-    "runtime error": "failed",
-    "skipped": "skipped",
-    "no-op": "skipped",
-}
 SHOWN_FAILURES = 10
 SHOWN_MODELS = 10
 
 
 @dataclass(frozen=True)
 class DbtNode:
-    """A dbt node that has ended: pass, success, warn, fail, error, skipped; times are UTC."""
+    """A dbt node that has ended, with dbt's status and message; times are UTC."""
 
     unique_id: str
     name: str
@@ -111,7 +110,7 @@ class TaskRunMirror:
     def _show_table(self, node: DbtNode, state: State[Any]) -> None:
         """Show a built relation as an asset; not for freshness checks or skipped nodes."""
         built = self._manifest["nodes"].get(node.unique_id)
-        if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
+        if built and (asset := self._assets.get(node.unique_id)) and node.status != SKIPPED:
             parents = built["depends_on"].get("nodes", ())  # a seed depends only on macros
             context = AssetContext(
                 direct_asset_dependencies={
@@ -143,20 +142,14 @@ class TaskRunMirror:
 
 def state_of(node: DbtNode) -> State[Any]:
     """The Prefect state for a node's status."""
-    kind = StateType.FAILED if OUTCOMES.get(node.status) == "failed" else StateType.COMPLETED
+    kind = StateType.FAILED if outcome_of(node.status) == FAILED else StateType.COMPLETED
     name = node.status.title()
     return State(type=kind, name=name, message=node.message, timestamp=node.ended_at)
 
 
-def counted(results: Sequence[Mapping[str, Any]]) -> str:
-    """Counts of dbt's run_results.json: `3 passed, 0 warned, …`."""
-    counts = Counter(OUTCOMES.get(node["status"], node["status"]) for node in results)
-    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values()))
-
-
 def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]) -> list[str]:
     """Messages of dbt for the first ten failed nodes, each with one failing row of a test."""
-    bad = [node for node in results if OUTCOMES.get(node["status"]) == "failed"]
+    bad = [node for node in results if outcome_of(node["status"]) == FAILED]
     return [
         ", ".join([_describe_failure(node), *rows.get(node["unique_id"], ())[:1]])
         for node in bad[:SHOWN_FAILURES]
@@ -164,8 +157,8 @@ def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str
 
 
 def _describe_failure(node: Mapping[str, Any]) -> str:
-    kind, _, name = node["unique_id"].split(".")[:3]
-    return f"{kind} {name}: {' '.join((node['message'] or '').split())}"
+    unique_id = node["unique_id"]
+    return f"{kind_of(unique_id)} {name_of(unique_id)}: {' '.join((node['message'] or '').split())}"
 
 
 def show_summary(
@@ -184,19 +177,19 @@ def show_summary(
         ages: the results in dbt's sources.json, if freshness was checked.
         left_over: relations whose models have left the project.
     """
-    models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
+    models = [node for node in results if not is_test(node["unique_id"])]
     slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
     seconds = sum(float(node["execution_time"]) for node in results)
     lines = [f"{reason} {counted(results)}; {seconds:.1f} s of work.", ""]
-    for node in [node for node in results if OUTCOMES.get(node["status"]) in ("failed", "warned")]:
-        lines += [f"* **{OUTCOMES[node['status']]}** {_describe_failure(node)}"]
+    for node in [node for node in results if outcome_of(node["status"]) in (FAILED, WARNED)]:
+        lines += [f"* **{outcome_of(node['status'])}** {_describe_failure(node)}"]
         lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
     lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
     lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
     lines += [f"* **no longer built** {relation}" for relation in left_over]
     lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {node['unique_id'].split('.')[2]} | {node['status']} | {_rows(node)}"
+        f"| {name_of(node['unique_id'])} | {node['status']} | {_rows(node)}"
         f" | {node['execution_time']:.1f} |"
         for node in slowest[:SHOWN_MODELS]
     ]

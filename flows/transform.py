@@ -30,10 +30,11 @@ from flows.dbt_build import dbt_runner, docs, freshness, history, manifests, scr
 from flows.dbt_build.failures import first_rows
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.manifests import Json, ManifestNode
+from flows.dbt_build.node_results import ERROR, counted, done, is_done
 from flows.dbt_build.publish import AUDIT, RelationName, exists, publish, refuse_others
 from flows.dbt_build.published_copies import copy_published
-from flows.dbt_build.selection import DONE, Selection, checksum, loads_of, select, why_nothing
-from flows.dbt_task_runs import TaskRunMirror, counted, failed, node_of, show_summary
+from flows.dbt_build.selection import Selection, checksum, loads_of, select, why_nothing
+from flows.dbt_task_runs import TaskRunMirror, failed, node_of, show_summary
 from flows.errors import BuildError, EltError, UnavailableError
 from flows.postgres import locks
 from flows.postgres.errors import is_transient_text
@@ -397,15 +398,11 @@ def _state(database: Warehouse, started: StartedBuild, folder: Path) -> list[str
     if resumed := started.selection.resumes:
         with database.transaction() as cursor:
             audited = history.manifest_of(cursor, resumed.build_id)
-        state = manifests.to_resume(state, audited, _done(resumed.results))
+        state = manifests.to_resume(state, audited, done(resumed.results))
     if state is None:
         return []
     (folder / "manifest.json").write_text(json.dumps(state))
     return ["--defer", "--favor-state", "--state", str(folder)]
-
-
-def _done(results: Sequence[Json]) -> set[str]:
-    return {node["unique_id"] for node in results if node["status"] in DONE}
 
 
 def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
@@ -420,8 +417,8 @@ def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
             ", ".join(left_over),
         )
     show_summary(outcome.results, reason, rows, ages["results"], left_over)
-    if len(_done(outcome.results)) < len(outcome.results):
-        errors = [str(node["message"]) for node in outcome.results if node["status"] == "error"]
+    if not all(map(is_done, outcome.results)):
+        errors = [str(node["message"]) for node in outcome.results if node["status"] == ERROR]
         kind = UnavailableError if any(map(is_transient_text, errors)) else BuildError
         complaints = "".join(f"\n  {complaint}" for complaint in failed(outcome.results, rows))
         raise kind(
@@ -433,10 +430,10 @@ def _judge(database: Warehouse, outcome: DbtResult, reason: str) -> None:
 
 def _publish(database: Warehouse, started: StartedBuild, outcome: DbtResult) -> None:
     """Publish the built relations and record it, in one transaction."""
-    selection, done = started.selection, _done(outcome.results)
-    relations = manifests.relations(outcome.manifest, done, AUDIT)
+    selection, built = started.selection, done(outcome.results)
+    relations = manifests.relations(outcome.manifest, built, AUDIT)
     manifest = manifests.after_publishing(
-        outcome.manifest, started.published, done, AUDIT, outcome.left_over
+        outcome.manifest, started.published, built, AUDIT, outcome.left_over
     )
     with database.transaction() as cursor:
         publish(cursor, relations, started.ours)
