@@ -4,7 +4,7 @@ Knows dbt's artifacts and events, but not how dbt is run.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -22,19 +22,19 @@ from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.dbt_build import freshness
+from flows.dbt_build.manifests import Json
 from flows.dbt_build.node_results import (
     FAILED,
     SKIPPED,
     WARNED,
     counted,
     is_test,
-    kind_of,
     name_of,
     outcome_of,
 )
 from flows.dbt_build.publish import AUDIT
+from flows.dbt_build.verdict import Summary, describe
 
-SHOWN_FAILURES = 10
 SHOWN_MODELS = 10
 
 
@@ -147,56 +147,43 @@ def state_of(node: DbtNode) -> State[Any]:
     return State(type=kind, name=name, message=node.message, timestamp=node.ended_at)
 
 
-def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]) -> list[str]:
-    """Messages of dbt for the first ten failed nodes, each with one failing row of a test."""
-    bad = [node for node in results if outcome_of(node["status"]) == FAILED]
-    return [
-        ", ".join([_describe_failure(node), *rows.get(node["unique_id"], ())[:1]])
-        for node in bad[:SHOWN_FAILURES]
-    ]
-
-
-def _describe_failure(node: Mapping[str, Any]) -> str:
-    unique_id = node["unique_id"]
-    return f"{kind_of(unique_id)} {name_of(unique_id)}: {' '.join((node['message'] or '').split())}"
-
-
-def show_summary(
-    results: Sequence[Mapping[str, Any]],
-    reason: str,
-    rows: Mapping[str, Sequence[str]],
-    ages: Sequence[Mapping[str, Any]] = (),
-    left_over: Sequence[str] = (),
-) -> None:
-    """Create an artifact that shows what was built, why, how long it took, and what failed.
-
-    Args:
-        results: the results in dbt's run_results.json.
-        reason: why this was built.
-        rows: the first rows of failed tests, by the node's id.
-        ages: the results in dbt's sources.json, if freshness was checked.
-        left_over: relations whose models have left the project.
-    """
-    models = [node for node in results if not is_test(node["unique_id"])]
-    slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
-    seconds = sum(float(node["execution_time"]) for node in results)
-    lines = [f"{reason} {counted(results)}; {seconds:.1f} s of work.", ""]
-    for node in [node for node in results if outcome_of(node["status"]) in (FAILED, WARNED)]:
-        lines += [f"* **{outcome_of(node['status'])}** {_describe_failure(node)}"]
-        lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
-    lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
-    lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
-    lines += [f"* **no longer built** {relation}" for relation in left_over]
-    lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {name_of(node['unique_id'])} | {node['status']} | {_rows(node)}"
-        f" | {node['execution_time']:.1f} |"
-        for node in slowest[:SHOWN_MODELS]
+def show_summary(summary: Summary) -> None:
+    """Create an artifact that shows what was built, why, how long it took, and what failed."""
+    seconds = sum(float(node["execution_time"]) for node in summary.results)
+    lines = [
+        f"{summary.reason} {counted(summary.results)}; {seconds:.1f} s of work.",
+        "",
+        *_problems(summary),
+        "",
+        *_slowest_models(summary.results),
     ]
     create_markdown_artifact("\n".join(lines), key="dbt-build")
 
 
-def _rows(node: Mapping[str, Any]) -> str:
+def _problems(summary: Summary) -> Iterator[str]:
+    """List items: the nodes that failed or warned, stale tables, and relations no longer built."""
+    for node in summary.results:
+        outcome = outcome_of(node["status"])
+        if outcome in (FAILED, WARNED):
+            yield f"* **{outcome}** {describe(node)}"
+            yield from (f"  * `{row}`" for row in summary.failing_rows.get(node["unique_id"], ()))
+    yield from (f"* **stale** {table}" for table in freshness.stale(summary.ages, is_bad=True))
+    yield from (f"* **late** {table}" for table in freshness.stale(summary.ages, is_bad=False))
+    yield from (f"* **no longer built** {relation}" for relation in summary.left_over)
+
+
+def _slowest_models(results: Sequence[Json]) -> Iterator[str]:
+    """A table of the nodes that took longest, without tests."""
+    models = [node for node in results if not is_test(node["unique_id"])]
+    slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
+    yield "| model | status | rows | seconds |"
+    yield "| --- | --- | --- | --- |"
+    for node in slowest[:SHOWN_MODELS]:
+        seconds = f"{node['execution_time']:.1f}"
+        yield f"| {name_of(node['unique_id'])} | {node['status']} | {_rows(node)} | {seconds} |"
+
+
+def _rows(node: Json) -> str:
     """Rows written to a table; empty for a view, whose rows dbt does not count."""
     affected = node["adapter_response"].get("rows_affected", -1)
     return str(int(affected)) if affected >= 0 else ""

@@ -6,7 +6,6 @@ from flows.dbt_build.manifests import Json
 from flows.dbt_build.node_results import ERROR, WARN, table_of
 
 COMMAND = ("source", "freshness")
-RESULTS = "sources.json"
 # dbt reports this date for tables that were never loaded in full.
 _NEVER = "0001-01-01"
 _HOUR_SECONDS = 3600

@@ -48,6 +48,25 @@ class Selection:
         return [*self.nodes(), *(["--full-refresh"] if self.full_refresh else [])]
 
 
+def declared_tables(
+    loaded: Iterable[RawTable], resources: Mapping[str, Sequence[str] | None]
+) -> list[RawTable]:
+    """All raw tables that a source declares, including those never loaded.
+
+    Args:
+        loaded: every raw table that was ever loaded.
+        resources: the resources of each source; None for a source that can't be imported, of which
+            all loaded tables are kept.
+    """
+    known = {(table.source, table.resource): table for table in loaded}
+    broken = {source for source, names in resources.items() if names is None}
+    return [table for table in known.values() if table.source in broken] + [
+        known.get((source, name), RawTable(source, name))
+        for source, names in resources.items()
+        for name in names or ()
+    ]
+
+
 def select(
     tables: Sequence[RawTable],
     code: str,
