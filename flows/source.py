@@ -42,13 +42,20 @@ class Partition:
     """One slice of a resource, e.g. a city, fetched on its own. `values` fill its requests.
 
     Attributes:
+        is_final: once loaded successfully, it is not requested again, e.g. the file of a past day.
         parent_load_id: the load that last changed the parent's row; only with
             `RowsOf(changed_only=True)`.
     """
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    is_final: bool = False
     parent_load_id: int | None = field(default=None, compare=False)
+
+    @property
+    def version(self) -> int | None:
+        """What its last successful load has to have seen to be the last one; None for no load."""
+        return 0 if self.is_final else self.parent_load_id
 
 
 def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:

@@ -84,7 +84,7 @@ comment on column elt.checkpoints.begun_by is
 alter table elt.checkpoints add column if not exists parent_load_id bigint;
 
 comment on column elt.checkpoints.parent_load_id is
-'Load that had last changed the parent''s row when this was read; null if it is due again.';
+'Load that had last changed the parent''s row when this was read; 0 if it is final, null if due.';
 
 comment on table elt.checkpoints is
 'Where the next load resumes; one row per resource partition.';

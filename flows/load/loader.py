@@ -420,7 +420,7 @@ class Loader:
             if moves and self._seen_at is not None and not self._options.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
             is_up_to_date = error is None and not self._options.by_hand
-            parent_load_id = self._partition.parent_load_id if is_up_to_date else None
+            parent_load_id = self._partition.version if is_up_to_date else None
             self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)

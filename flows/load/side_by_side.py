@@ -34,7 +34,7 @@ from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked, transaction
 from flows.load.reset import forget_lost_rows
 from flows.page import Page, Resume
-from flows.source import Partition, Resource, RowsOf, Window
+from flows.source import Partition, Resource, Window
 
 # A partition with more than this is loaded on its own.
 SMALL_BYTES = 256 << 10
@@ -78,7 +78,7 @@ def load_side_by_side(
     threads = min(threads, len(partitions))
     if not may_group(resource, len(partitions), options):
         if not options.full_refresh and not options.by_hand:
-            partitions = _due(connect, address, resource, partitions)
+            partitions = _due(connect, address, partitions)
         run.load_all(([PlannedPartition(each)] for each in partitions), threads)
         return run.entries, run.errors
     with (
@@ -98,11 +98,10 @@ def load_side_by_side(
 
 
 def _due(
-    connect: Connect, address: Address, resource: Resource, partitions: Sequence[Partition]
+    connect: Connect, address: Address, partitions: Sequence[Partition]
 ) -> Sequence[Partition]:
-    """The partitions whose parent's row has changed, where only those are to be loaded."""
-    parent = resource.partitions
-    if not isinstance(parent, RowsOf) or not parent.changed_only:
+    """The partitions without those that are final or whose parent's row is unchanged."""
+    if all(partition.version is None for partition in partitions):
         return partitions
     with (
         closing(connect()) as connection,
@@ -116,7 +115,7 @@ def _due(
     return [
         partition
         for partition in partitions
-        if is_due(resource, partition, stored.get(partition.name, NO_CHECKPOINT))
+        if is_due(partition, stored.get(partition.name, NO_CHECKPOINT))
     ]
 
 

@@ -419,6 +419,28 @@ def test_only_children_of_changed_parents_are_read(
     assert read(*states, "new") == [*range(count + 1)]
 
 
+@pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
+def test_a_final_partition_is_loaded_successfully_once(connect: Connect, count: int) -> None:
+    """The last one is not final yet."""
+
+    def read(*finals: bool, api: Lines | None = None, **given: Any) -> list[int]:
+        found = tuple(
+            Partition(str(n), {"order": n}, is_final=is_final) for n, is_final in enumerate(finals)
+        )
+        given_api = api or Lines()
+        load_lines(connect, given_api, partitions=found, **given)
+        return sorted(order for order, _ in given_api.asked)
+
+    finals = [True] * (count - 1) + [False]
+    everything = [*range(count)]
+    assert read(*finals, api=Lines(errors={1: NotFoundError("no file yet")})) == everything
+    assert read(*finals) == [1, count - 1]
+    assert read(*finals) == [count - 1]
+    assert read(*[True] * count) == [count - 1]
+    assert read(*[True] * count) == []
+    assert read(*[True] * count, options=FULL) == everything
+
+
 def test_parents_are_chosen_by_their_columns(connection: Connection) -> None:
     rows = [
         {"id": 1, "state": "open", "size": 3},
