@@ -5,14 +5,16 @@ Prefect what it did.
 """
 
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect_dbt import PrefectDbtSettings
 from pydantic import Field
 
 from blocks import warehouse
@@ -91,10 +93,20 @@ def _build(database: Warehouse, options: BuildOptions) -> str:
 
 
 def _project() -> DbtProject:
-    """The dbt project; its profiles.yml may name Prefect's blocks and variables."""
     folder = dbt_project.PROJECT
+    target = os.environ.get("DBT_TARGET_PATH", "target")
+    return DbtProject(folder, folder / target, partial(_resolve_profiles, folder))
+
+
+def _resolve_profiles(folder: Path) -> AbstractContextManager[str]:
+    """The folder of a profiles.yml with the values of Prefect's blocks and variables in it.
+
+    Imported here because it imports all of dbt, seconds that a run without a build does not need.
+    """
+    from prefect_dbt import PrefectDbtSettings
+
     settings = PrefectDbtSettings(project_dir=folder, profiles_dir=folder)
-    return DbtProject(folder, folder / settings.target_path, settings.resolve_profiles_yml)
+    return settings.resolve_profiles_yml()
 
 
 def _show_node(mirror: TaskRunMirror, data: Json) -> None:

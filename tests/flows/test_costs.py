@@ -4,6 +4,8 @@ The limits a minute are of https://docs.prefect.io/v3/concepts/rate-limits, as o
 that stays below them as a whole does so in any minute.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,3 +94,11 @@ def test_a_run_stays_below_the_limits_of_the_free_plan(
     record_property("logs_and_events", told)
     assert 10 < requests < REQUESTS_A_MINUTE
     assert 10 < told < LOGS_AND_EVENTS_A_MINUTE
+
+
+def test_a_run_imports_dbt_only_for_a_build() -> None:
+    """Dbt takes longer to import than all the rest."""
+    program = "import sys, flows.elt, flows.backfill, flows.transform; print('dbt' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
