@@ -123,19 +123,24 @@ class Warehouse:
             raise _connect_problem(self.address, " ".join(str(error).split())) from error
 
     @contextmanager
-    def transaction(self) -> Iterator[Cursor]:
-        """A cursor on a new connection, committed at the end.
+    def session(self) -> Iterator[Connection]:
+        """A new connection, closed at the end.
 
         Raises:
             RefusedLoginError: when Postgres refuses this user.
             UnavailableError: when Postgres is unavailable, or becomes so before the end.
         """
-        with (
-            naming_errors(),
-            closing(self.connect()) as connection,
-            connection,
-            connection.cursor() as cursor,
-        ):
+        with _naming_errors(), closing(self.connect()) as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A cursor on a new connection, committed at the end.
+
+        Raises:
+            RefusedLoginError, UnavailableError: as `session` does.
+        """
+        with self.session() as connection, connection, connection.cursor() as cursor:
             yield cursor
 
     def dbt_environment(self) -> dict[str, str]:
@@ -144,7 +149,7 @@ class Warehouse:
 
 
 @contextmanager
-def naming_errors() -> Iterator[None]:
+def _naming_errors() -> Iterator[None]:
     """Translate transient errors of Postgres to UnavailableError; others pass, redacted.
 
     Raises:

@@ -15,10 +15,10 @@ from typing import NoReturn
 from blocks.warehouse import Warehouse
 from commands import local_warehouse
 from commands.local_warehouse import add_database_arguments, database_name
-from flows.dbt_build import dbt_runner, docs, history
+from flows.dbt_build import docs, history
+from flows.dbt_build.dbt_project import PROJECT
 from flows.errors import ConfigurationError, EltError
 
-PROJECT = dbt_runner.ROOT / "dbt_project"
 TIMEOUT_SECONDS = 600
 
 

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import State
 from blocks import warehouse
 from commands.load_progress import COUNTED, heading, watch
 from deployments.local.stack import REPORTER_URL_VARIABLE
+from flows.dbt_build.node_results import PASSED, outcome_of
 from flows.elt import elt
 from flows.sources import names
 from flows.transform import transform
@@ -98,7 +99,8 @@ class _ShowModels(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message.startswith("model ") or not message.endswith(("pass", "success")):
+        _, _, status = message.rpartition(": ")
+        if message.startswith("model ") or outcome_of(status) != PASSED:
             say(f"  {message}")
 
 

@@ -87,7 +87,7 @@ def backfill(
     runner: ThreadPoolTaskRunner[list[Entry]] = ThreadPoolTaskRunner(max_workers=at_once)
     with runner:
         errors = _watch([_submit(runner, database, api, slice_, retry) for slice_ in slices], total)
-    return finish_run(database, source, errors, len(slices), transform, retry)
+    return finish_run(database, api, errors, len(slices), transform, retry)
 
 
 def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:

@@ -4,8 +4,7 @@ Knows dbt's artifacts and events, but not how dbt is run.
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -23,25 +22,25 @@ from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from flows.dbt_build import freshness
+from flows.dbt_build.manifests import Json
+from flows.dbt_build.node_results import (
+    FAILED,
+    SKIPPED,
+    WARNED,
+    counted,
+    is_test,
+    name_of,
+    outcome_of,
+)
 from flows.dbt_build.publish import AUDIT
+from flows.dbt_build.verdict import Summary, describe
 
-OUTCOMES = {
-    "success": "passed",
-    "pass": "passed",
-    "warn": "warned",
-    "error": "failed",
-    "fail": "failed",
-    "runtime error": "failed",
-    "skipped": "skipped",
-    "no-op": "skipped",
-}
-SHOWN_FAILURES = 10
 SHOWN_MODELS = 10
 
 
 @dataclass(frozen=True)
 class DbtNode:
-    """A dbt node that has ended: pass, success, warn, fail, error, skipped; times are UTC."""
+    """A dbt node that has ended, with dbt's status and message; times are UTC."""
 
     unique_id: str
     name: str
@@ -111,7 +110,7 @@ class TaskRunMirror:
     def _show_table(self, node: DbtNode, state: State[Any]) -> None:
         """Show a built relation as an asset; not for freshness checks or skipped nodes."""
         built = self._manifest["nodes"].get(node.unique_id)
-        if built and (asset := self._assets.get(node.unique_id)) and node.status != "skipped":
+        if built and (asset := self._assets.get(node.unique_id)) and node.status != SKIPPED:
             parents = built["depends_on"].get("nodes", ())  # a seed depends only on macros
             context = AssetContext(
                 direct_asset_dependencies={
@@ -143,67 +142,48 @@ class TaskRunMirror:
 
 def state_of(node: DbtNode) -> State[Any]:
     """The Prefect state for a node's status."""
-    kind = StateType.FAILED if OUTCOMES.get(node.status) == "failed" else StateType.COMPLETED
+    kind = StateType.FAILED if outcome_of(node.status) == FAILED else StateType.COMPLETED
     name = node.status.title()
     return State(type=kind, name=name, message=node.message, timestamp=node.ended_at)
 
 
-def counted(results: Sequence[Mapping[str, Any]]) -> str:
-    """Counts of dbt's run_results.json: `3 passed, 0 warned, …`."""
-    counts = Counter(OUTCOMES.get(node["status"], node["status"]) for node in results)
-    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in dict.fromkeys(OUTCOMES.values()))
-
-
-def failed(results: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]) -> list[str]:
-    """Messages of dbt for the first ten failed nodes, each with one failing row of a test."""
-    bad = [node for node in results if OUTCOMES.get(node["status"]) == "failed"]
-    return [
-        ", ".join([_describe_failure(node), *rows.get(node["unique_id"], ())[:1]])
-        for node in bad[:SHOWN_FAILURES]
-    ]
-
-
-def _describe_failure(node: Mapping[str, Any]) -> str:
-    kind, _, name = node["unique_id"].split(".")[:3]
-    return f"{kind} {name}: {' '.join((node['message'] or '').split())}"
-
-
-def show_summary(
-    results: Sequence[Mapping[str, Any]],
-    reason: str,
-    rows: Mapping[str, Sequence[str]],
-    ages: Sequence[Mapping[str, Any]] = (),
-    left_over: Sequence[str] = (),
-) -> None:
-    """Create an artifact that shows what was built, why, how long it took, and what failed.
-
-    Args:
-        results: the results in dbt's run_results.json.
-        reason: why this was built.
-        rows: the first rows of failed tests, by the node's id.
-        ages: the results in dbt's sources.json, if freshness was checked.
-        left_over: relations whose models have left the project.
-    """
-    models = [node for node in results if not node["unique_id"].startswith(("test.", "unit_test."))]
-    slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
-    seconds = sum(float(node["execution_time"]) for node in results)
-    lines = [f"{reason} {counted(results)}; {seconds:.1f} s of work.", ""]
-    for node in [node for node in results if OUTCOMES.get(node["status"]) in ("failed", "warned")]:
-        lines += [f"* **{OUTCOMES[node['status']]}** {_describe_failure(node)}"]
-        lines += [f"  * `{row}`" for row in rows.get(node["unique_id"], ())]
-    lines += [f"* **stale** {table}" for table in freshness.stale(ages, is_bad=True)]
-    lines += [f"* **late** {table}" for table in freshness.stale(ages, is_bad=False)]
-    lines += [f"* **no longer built** {relation}" for relation in left_over]
-    lines += ["", "| model | status | rows | seconds |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {node['unique_id'].split('.')[2]} | {node['status']} | {_rows(node)}"
-        f" | {node['execution_time']:.1f} |"
-        for node in slowest[:SHOWN_MODELS]
+def show_summary(summary: Summary) -> None:
+    """Create an artifact that shows what was built, why, how long it took, and what failed."""
+    seconds = sum(float(node["execution_time"]) for node in summary.results)
+    lines = [
+        f"{summary.reason} {counted(summary.results)}; {seconds:.1f} s of work.",
+        "",
+        *_problems(summary),
+        "",
+        *_slowest_models(summary.results),
     ]
     create_markdown_artifact("\n".join(lines), key="dbt-build")
 
 
-def _rows(node: Mapping[str, Any]) -> str:
+def _problems(summary: Summary) -> Iterator[str]:
+    """List items: the nodes that failed or warned, stale tables, and relations no longer built."""
+    for node in summary.results:
+        outcome = outcome_of(node["status"])
+        if outcome in (FAILED, WARNED):
+            yield f"* **{outcome}** {describe(node)}"
+            yield from (f"  * `{row}`" for row in summary.failing_rows.get(node["unique_id"], ()))
+    yield from (f"* **stale** {table}" for table in freshness.stale(summary.ages, is_bad=True))
+    yield from (f"* **late** {table}" for table in freshness.stale(summary.ages, is_bad=False))
+    yield from (f"* **no longer built** {relation}" for relation in summary.left_over)
+
+
+def _slowest_models(results: Sequence[Json]) -> Iterator[str]:
+    """A table of the nodes that took longest, without tests."""
+    models = [node for node in results if not is_test(node["unique_id"])]
+    slowest = sorted(models, key=lambda node: float(node["execution_time"]), reverse=True)
+    yield "| model | status | rows | seconds |"
+    yield "| --- | --- | --- | --- |"
+    for node in slowest[:SHOWN_MODELS]:
+        seconds = f"{node['execution_time']:.1f}"
+        yield f"| {name_of(node['unique_id'])} | {node['status']} | {_rows(node)} | {seconds} |"
+
+
+def _rows(node: Json) -> str:
     """Rows written to a table; empty for a view, whose rows dbt does not count."""
     affected = node["adapter_response"].get("rows_affected", -1)
     return str(int(affected)) if affected >= 0 else ""

@@ -103,7 +103,7 @@ def elt(
         loads += len(futures)
         progress.watch(futures)
         errors += errors_of(futures)
-    return finish_run(database, source, errors, loads, transform, retry)
+    return finish_run(database, api, errors, loads, transform, retry)
 
 
 def waves(resources: Sequence[Resource]) -> list[list[Resource]]:

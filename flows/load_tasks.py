@@ -38,6 +38,7 @@ from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
+from flows.load.retention import delete_old
 from flows.load.side_by_side import ReadPages, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
@@ -216,7 +217,7 @@ def _log_totals(entries: Sequence[Entry]) -> None:
 
 def finish_run(
     database: Warehouse,
-    source: str,
+    source: Source,
     errors: Sequence[Exception],
     loads: int,
     transform: bool,
@@ -224,13 +225,17 @@ def finish_run(
 ) -> State[Any]:
     """Show the table of loads, run dbt if a load succeeded, and return the run's final state.
 
+    Deletes the ledger's entries that are older than the source's `keep_ledger_days`.
+
     Raises:
         EltError: when a load or the build failed.
     """
     problems = list(errors)
     summary = ""
     try:
-        summary = show_loads(database, source, flow_run.id)
+        summary = show_loads(database, source.name, flow_run.id)
+        with database.transaction() as cursor:
+            delete_old(cursor, source.name, source.keep_ledger_days)
     except UnavailableError as error:
         problems.append(error)
     if transform and len(errors) < loads:

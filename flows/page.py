@@ -42,19 +42,21 @@ class Resume:
     """Where a load resumes after its last checkpoint.
 
     Attributes:
-        first_url: the whole load's first request, as text. A load whose first request differs (its
-            declaration or its window changed) does not resume here but starts from scratch.
+        first_request: the whole load's first request, as text. A load whose first request differs
+            (its declaration or its window changed) does not resume here but starts from scratch.
         url: of the next request; None for the first one of the slice at `since`.
         since: the start of the current slice of the window.
         headers: of the next request; paging may set them.
         body: of the next request; paging may set it.
+        reject_id: the last reject that was read, if the load replays rejects.
     """
 
-    first_url: str
+    first_request: str
     url: str | None
     since: datetime | None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    reject_id: int | None = None
 
 
 class ExactNumber(float):

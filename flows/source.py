@@ -42,13 +42,20 @@ class Partition:
     """One slice of a resource, e.g. a city, fetched on its own. `values` fill its requests.
 
     Attributes:
+        is_final: once loaded successfully, it is not requested again, e.g. the file of a past day.
         parent_load_id: the load that last changed the parent's row; only with
             `RowsOf(changed_only=True)`.
     """
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    is_final: bool = False
     parent_load_id: int | None = field(default=None, compare=False)
+
+    @property
+    def version(self) -> int | None:
+        """What its last successful load has to have seen to be the last one; None for no load."""
+        return 0 if self.is_final else self.parent_load_id
 
 
 def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -538,6 +545,8 @@ class Source:
         answer_timeout_seconds: how long one response may take in all, even if bytes keep coming.
         max_wait_seconds: how long one load may wait in all for an API that is down or busy.
         max_body_bytes: the largest response body, decompressed.
+        keep_ledger_days: how long the ledger keeps the source's loads, with their schema changes
+            and replayed rejects. What later loads need stays, and so do open rejects.
     """
 
     name: str
@@ -552,6 +561,7 @@ class Source:
     answer_timeout_seconds: float = 300
     max_wait_seconds: float = 300
     max_body_bytes: int = 64 << 20
+    keep_ledger_days: int = 400
 
     def __post_init__(self) -> None:
         """Refuse resources that share a table, or that no load could reach."""
@@ -597,6 +607,7 @@ def _check_source_limits(source: Source) -> None:
         answer_timeout_seconds=source.answer_timeout_seconds,
         max_body_bytes=source.max_body_bytes,
         concurrency=source.concurrency,
+        keep_ledger_days=source.keep_ledger_days,
     )
     _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
 

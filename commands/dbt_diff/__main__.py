@@ -15,8 +15,8 @@ from commands import local_warehouse
 from commands.dbt_diff.build import Trial, audited, drop, trial
 from commands.dbt_diff.compare import compare, key_of
 from commands.local_warehouse import add_database_arguments, database_name
+from flows.dbt_build.node_results import is_done
 from flows.dbt_build.publish import RelationName
-from flows.dbt_build.selection import DONE
 from flows.errors import EltError
 
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_report(cursor: Cursor, built: Trial) -> int:
     print("\n".join(report(cursor, built)), flush=True)
-    return 0 if all(node["status"] in DONE for node in built.results) else 1
+    return 0 if all(map(is_done, built.results)) else 1
 
 
 def report(cursor: Cursor, built: Trial) -> list[str]:
@@ -59,11 +59,11 @@ def report(cursor: Cursor, built: Trial) -> list[str]:
     nodes = built.manifest["nodes"]
     for result in built.results:
         node = nodes.get(result["unique_id"], {})
-        if result["status"] not in DONE:
+        if not is_done(result):
             lines.append(f"{result['status'].upper()} {result['unique_id']}: {result['message']}")
         elif node.get("resource_type") in ("model", "seed") and node.get("relation_name"):
             lines += _compared(cursor, built, result["unique_id"])
-    done = sum(result["status"] in DONE for result in built.results)
+    done = sum(map(is_done, built.results))
     return [*lines, f"{done} of {len(built.results)} nodes succeeded in *{built.suffix}."]
 
 

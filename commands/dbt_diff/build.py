@@ -5,7 +5,6 @@ schemas themselves record that a trial created them (`flows.dbt_build.scratch_sc
 its role may write nowhere else.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,13 +16,14 @@ from pathlib import Path
 from psycopg2.extensions import cursor as Cursor
 
 from blocks.warehouse import Warehouse
-from flows import transform
-from flows.dbt_build import dbt_runner, history, manifests, scratch_schemas
+from flows import sources
+from flows.dbt_build import dbt_project, dbt_runner, history, manifests, scratch_schemas
+from flows.dbt_build.dbt_project import DbtProject
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import AUDIT
-from flows.dbt_build.selection import CHANGED_CODE, Selection
-from flows.errors import BuildError, ConfigurationError
-from flows.postgres import schemas
+from flows.dbt_build.selection import CHANGED_CODE, Selection, declared_tables
+from flows.errors import ConfigurationError
+from flows.postgres import locks, schemas
 
 TIMEOUT_SECONDS = 3600
 _NAME = re.compile(r"(?!_)(?!.*__)[a-z0-9_]{1,30}")
@@ -52,6 +52,7 @@ def trial(database: Warehouse, name: str) -> Iterator[Trial]:
 
     Raises:
         BuildError: when dbt ended before it built anything.
+        UnavailableError: the same, if Postgres was unavailable.
         ConfigurationError: when the name is invalid or in use, when nothing is published, or when
             a schema of that name exists that no trial created.
     """
@@ -111,57 +112,42 @@ def _plan(cursor: Cursor) -> tuple[Selection, Json]:
         raise ConfigurationError(
             "Nothing is published here yet: load and build first, then compare."
         )
-    left_out = tuple(table for table in transform.raw_tables(cursor) if not table.is_complete)
+    tables = declared_tables(history.raw_tables(cursor), sources.resources_by_source())
+    left_out = tuple(table for table in tables if not table.is_complete)
     return Selection((), left_out, (CHANGED_CODE,), "A trial."), published
 
 
 def _build(database: Warehouse, suffix: str, selection: Selection, published: Json) -> Trial:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "target")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        project = DbtProject(dbt_project.PROJECT, folder / "target")
         environment = {
             **database.dbt_environment(),
             "WAREHOUSE_SCHEMA_SUFFIX": suffix,
             "WAREHOUSE_APPLICATION": "elt trial",
-            "DBT_LOG_PATH": folder,
+            "DBT_LOG_PATH": name,
         }
-        project = [
-            "--project-dir",
-            str(transform.PROJECT),
-            "--profiles-dir",
-            str(transform.PROJECT),
-        ]
-        state = ["--defer", "--favor-state", "--state", folder]
-        where = [*state, *project, "--target-path", str(target)]
-        listing = [*dbt_runner.LISTING, *selection.nodes(), *where]
-        building = ["build", *selection.arguments(), *where]
-        Path(folder, "manifest.json").write_text(json.dumps(published))
-        events = dbt_runner.run(environment, TIMEOUT_SECONDS, listing, building)
-        prepare = partial(_prepare, database, suffix, target)
-        build_events = dbt_runner.after_listing(events, prepare)
-        errors = [each["info"]["msg"] for each in build_events if each["info"]["level"] == "error"]
-        if not (target / "run_results.json").exists():
-            raise BuildError(
-                "dbt ended before it built anything: " + dbt_runner.last_errors(errors)
-            )
-        manifest = json.loads((target / "manifest.json").read_text())
-        results = json.loads((target / "run_results.json").read_text())["results"]
+        state = dbt_project.defer_to(published, folder)
+        listing = [*dbt_runner.LISTING, *selection.nodes(), *state]
+        building = ["build", *selection.arguments(), *state]
+        prepare = partial(_prepare, database, suffix, project)
+        commands = [listing, building]
+        errors = dbt_project.run(project, environment, TIMEOUT_SECONDS, commands, prepare)
+        results, manifest = project.results(errors)["results"], project.manifest()
     return Trial(suffix, manifest, results, [str(table) for table in selection.left_out])
 
 
-def _prepare(database: Warehouse, suffix: str, target: Path, selected: Sequence[str]) -> None:
-    manifest = json.loads((target / "manifest.json").read_text())
+def _prepare(
+    database: Warehouse, suffix: str, project: DbtProject, selected: Sequence[str]
+) -> None:
+    made = manifests.to_make(project.manifest(), selected, suffix)
     with database.transaction() as cursor:
-        scratch_schemas.prepare(cursor, manifests.to_make(manifest, selected, suffix))
+        scratch_schemas.prepare(cursor, made)
 
 
 @contextmanager
 def _lock(database: Warehouse, name: str) -> Iterator[None]:
     with closing(database.connect()) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "select pg_try_advisory_lock(hashtextextended(%s, 0))", [f"elt:trial:{name}"]
-            )
-            if cursor.fetchall() == [(False,)]:
-                raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
+        if not locks.try_to_hold(connection, locks.trial_key(name)):
+            raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
         yield

@@ -5,7 +5,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.dbt_build import dbt_runner
+from flows.dbt_build import dbt_project, dbt_runner
+from flows.dbt_build.dbt_project import MANIFEST, DbtProject
 from flows.errors import BuildError
 
 
@@ -17,13 +18,15 @@ def write(
     Raises:
         BuildError: when dbt failed.
     """
-    pages = [folder / name for name in ("index.html", "manifest.json", "catalog.json")]
+    pages = [folder / name for name in ("index.html", MANIFEST, "catalog.json")]
     for page in pages:
         page.unlink(missing_ok=True)
-    where = ["--project-dir", str(project), "--profiles-dir", str(project)]
-    command = ["docs", "generate", "--static", *where, "--target-path", str(folder)]
-    events = dbt_runner.run({**environment, "DBT_LOG_PATH": str(folder)}, timeout_seconds, command)
-    errors = [each["info"]["msg"] for each in events if each["info"]["level"] == "error"]
+    errors = dbt_project.run(
+        DbtProject(project, target=folder),
+        {**environment, "DBT_LOG_PATH": str(folder)},
+        timeout_seconds,
+        [["docs", "generate", "--static"]],
+    )
     if errors or not all(page.exists() for page in pages):
         message = dbt_runner.last_errors(errors)
         raise BuildError(f"dbt could not write its documentation: {message}")

@@ -6,6 +6,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build.manifests import Json
+from flows.dbt_build.node_results import FAIL, WARN
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 300
@@ -16,7 +17,7 @@ def first_rows(cursor: Cursor, manifest: Json, results: Sequence[Json]) -> dict[
     found: dict[str, list[str]] = {}
     for node in results:
         stored = manifest["nodes"].get(node["unique_id"], {}).get("relation_name")
-        if node["status"] in ("fail", "warn") and stored and _exists(cursor, stored):
+        if node["status"] in (FAIL, WARN) and stored and _exists(cursor, stored):
             statement = sql.SQL("select to_jsonb(failed)::text from {} as failed limit %s")
             cursor.execute(statement.format(sql.SQL(_local(stored))), [SHOWN_ROWS])
             found[node["unique_id"]] = [row[:SHOWN_CHARACTERS] for (row,) in cursor]

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from flows.dbt_build.manifests import Json
+from flows.dbt_build.node_results import ERROR, WARN, table_of
 
 COMMAND = ("source", "freshness")
-RESULTS = "sources.json"
 # dbt reports this date for tables that were never loaded in full.
 _NEVER = "0001-01-01"
 _HOUR_SECONDS = 3600
@@ -13,7 +13,7 @@ _HOUR_SECONDS = 3600
 
 def stale(results: Sequence[Json], is_bad: bool) -> list[str]:
     """The tables past their source's freshness limit: for errors if `is_bad`, or for warnings."""
-    wanted = "error" if is_bad else "warn"
+    wanted = ERROR if is_bad else WARN
     return [", ".join(_describe(result)) for result in results if result["status"] == wanted]
 
 
@@ -33,8 +33,7 @@ def _has_limits(source: Json) -> bool:
 
 
 def _describe(result: Json) -> Iterator[str]:
-    _, _, source, table = result["unique_id"].split(".", 3)
-    yield f"{source}.{table}"
+    yield table_of(result["unique_id"])
     if result["max_loaded_at"].startswith(_NEVER):
         yield "never loaded in full"
     else:

@@ -25,54 +25,87 @@ OWN = schemas.OwnSchema(
     "builds",
     frozenset({"build_id", "run_id", "state", "code", "loads", "published_manifest"}),
 )
+# The recursion reads the index once per resource; a plain `distinct` would read all of the ledger.
 _RAW_TABLES = """
-with groups as (
-    select source, resource, max(load_id) as load_id
-    from elt.loads
-    where is_group and state = 'succeeded'
-    group by source, resource
-),
-
-last_loads as (
-    select distinct on (source, resource, partition) source, resource, state
-    from elt.loads
-    left join groups using (source, resource)
-    where is_regular and loads.load_id >= coalesce(groups.load_id, 0)
-    order by source, resource, partition, loads.load_id desc
-),
-
-complete as (
-    select source, resource, bool_and(state = 'succeeded') as is_complete
-    from last_loads
-    group by source, resource
-),
-
-changes as (
-    select source, resource, max(load_id) as load_id
-    from elt.loads
-    where inserted + updated + deleted > 0
-    group by source, resource
+with recursive names as (
+    (select source, resource from elt.loads order by source, resource limit 1)
+    union all
+    select following.source, following.resource
+    from names
+    cross join lateral (
+        select source, resource
+        from elt.loads
+        where (source, resource) > (names.source, names.resource)
+        order by source, resource
+        limit 1
+    ) as following
 ),
 
 reshaped as (
     select source, resource, max(load_id) as load_id
-    from elt.loads
-    where deleted > 0 or load_id in (select load_id from elt.schema_changes)
+    from elt.schema_changes
+    join elt.loads using (load_id)
     group by source, resource
+),
+
+tables as (
+    select
+        names.source,
+        names.resource,
+        (
+            select bool_and(state = 'succeeded')
+            from (
+                select distinct on (partition) state
+                from elt.loads
+                where
+                    (loads.source, loads.resource) = (names.source, names.resource)
+                    and is_regular
+                    and load_id >= coalesce(
+                        (
+                            select max(load_id)
+                            from elt.loads
+                            where
+                                (loads.source, loads.resource) = (names.source, names.resource)
+                                and is_group
+                                and state = 'succeeded'
+                        ),
+                        0
+                    )
+                order by partition, load_id desc
+            ) as newest
+        ) as is_complete,
+        (
+            select max(load_id)
+            from elt.loads
+            where
+                (loads.source, loads.resource) = (names.source, names.resource)
+                and inserted + updated + deleted > 0
+        ) as changed_by,
+        greatest(
+            reshaped.load_id,
+            (
+                select max(load_id)
+                from elt.loads
+                where
+                    (loads.source, loads.resource) = (names.source, names.resource)
+                    and deleted > 0
+            )
+        ) as reshaped_by
+    from names
+    left join reshaped using (source, resource)
 )
 
 select
-    complete.source,
-    complete.resource,
-    coalesce(changes.load_id, 0),
-    complete.is_complete,
-    built.load_id is null or built.load_id < greatest(changes.load_id, reshaped.load_id),
-    built.load_id is null or coalesce(built.load_id < reshaped.load_id, false)
-from complete
-left join changes using (source, resource)
-left join reshaped using (source, resource)
+    source,
+    resource,
+    coalesce(changed_by, 0),
+    is_complete,
+    built.load_id is null or built.load_id < greatest(changed_by, reshaped_by),
+    built.load_id is null or coalesce(built.load_id < reshaped_by, false)
+from tables
 left join dbt.built_tables as built using (source, resource)
-order by complete.source, complete.resource
+where is_complete is not null
+order by source, resource
 """
 _MARK_BUILT = """
 insert into dbt.built_tables (source, resource, load_id) values %s

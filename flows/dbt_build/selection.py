@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.dbt_build.history import Build, RawTable
+from flows.dbt_build.node_results import is_done, name_of
 
 LEDGER = "source:elt+"  # every load changes it: part of every build, never the reason for one
 CHANGED_CODE = "state:modified+"
-DONE = ("success", "pass", "warn", "no-op")
 _NO_CODE = ("target", "logs", "dbt_packages")
 
 
@@ -46,6 +46,25 @@ class Selection:
     def arguments(self) -> list[str]:
         """Arguments of `dbt build`."""
         return [*self.nodes(), *(["--full-refresh"] if self.full_refresh else [])]
+
+
+def declared_tables(
+    loaded: Iterable[RawTable], resources: Mapping[str, Sequence[str] | None]
+) -> list[RawTable]:
+    """All raw tables that a source declares, including those never loaded.
+
+    Args:
+        loaded: every raw table that was ever loaded.
+        resources: the resources of each source; None for a source that can't be imported, of which
+            all loaded tables are kept.
+    """
+    known = {(table.source, table.resource): table for table in loaded}
+    broken = {source for source, names in resources.items() if names is None}
+    return [table for table in known.values() if table.source in broken] + [
+        known.get((source, name), RawTable(source, name))
+        for source, names in resources.items()
+        for name in names or ()
+    ]
 
 
 def select(
@@ -126,11 +145,11 @@ def _resume(
     failed: Build, complete: tuple[RawTable, ...], left_out: tuple[RawTable, ...]
 ) -> Selection | None:
     """The failed and skipped nodes; None when the build completed no node, or all of them."""
-    remaining = [node["unique_id"] for node in failed.results if node["status"] not in DONE]
+    remaining = [node["unique_id"] for node in failed.results if not is_done(node)]
     if not remaining or len(remaining) == len(failed.results):
         return None
     reason = f"Build {failed.build_id} failed: building its failed and skipped nodes again."
-    names = tuple(sorted(unique_id.split(".")[2] for unique_id in remaining))
+    names = tuple(sorted(map(name_of, remaining)))
     built = tuple(table for table in complete if table.is_stale)
     return Selection(built, left_out, names, reason, resumes=failed)
 

@@ -101,7 +101,7 @@ def read_pages(
     slices = list(_slices(window, resource))
     starts = [first_request(source, resource, partition, part) for part in slices]
     first = str(starts[0]) if starts else ""
-    if resume is not None and resume.first_url != first:
+    if resume is not None and resume.first_request != first:
         resume = None
     pages = _read_slices(client, resource, slices, starts, first, resume)
     for number, page in enumerate(pages, start=1):

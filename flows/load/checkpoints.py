@@ -42,7 +42,7 @@ class Checkpoint:
         window_until: the end of the window that the incomplete load reads.
         begun_by: the first load that read this window; None if unknown.
         parent_load_id: the load that had last changed the parent's row when the partition was
-            read (`Partition.parent_load_id`); None if it has to be read again.
+            read; 0 if it was final then (`Partition.version`); None if it has to be read again.
         saved_at: when this was saved; None if there is no checkpoint.
     """
 
@@ -77,7 +77,8 @@ def read_many(
 
 
 def resume_from(stored: Mapping[str, Any]) -> Resume:
-    """A resume point as it was before `resume_json`."""
+    """A resume point as it was before `resume_json`, also of versions before 2026-12."""
+    stored = {("first_request" if k == "first_url" else k): v for k, v in stored.items()}
     since = stored["since"] and datetime.fromisoformat(stored["since"])
     return Resume(**{**stored, "since": since})
 

@@ -24,7 +24,7 @@ from flows.load.partition_lock import PartitionLock
 from flows.load.reset import forget_lost_rows
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.page import Page
-from flows.source import Partition, Resource, RowsOf, Window
+from flows.source import Partition, Resource, Window
 
 # Up to so many partitions have an entry in the ledger each, and may have a task each.
 FEW_PARTITIONS = 4
@@ -72,7 +72,7 @@ class ReadPartition:
         times.append(self.planned.checkpoint.cursor_at)
         return Checkpoint(
             cursor_at=max(filter(None, times), default=None),
-            parent_load_id=self.planned.partition.parent_load_id,
+            parent_load_id=self.planned.partition.version,
         )
 
 
@@ -119,7 +119,7 @@ class Group:
             self._stage.check_key()
 
     def plan(self, partitions: Sequence[Partition], options: LoadOptions) -> list[PlannedPartition]:
-        """Read the checkpoints; leaves out partitions that are not due (`RowsOf.changed_only`)."""
+        """Read the checkpoints; leaves out partitions that are not due (`is_due`)."""
         now = datetime.now(UTC)
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
@@ -128,7 +128,7 @@ class Group:
         planned = []
         for partition in partitions:
             found = stored.get(partition.name, NO_CHECKPOINT)
-            if is_due(self._resource, partition, found):
+            if is_due(partition, found):
                 checkpoint = without_future(found, self._resource.cursor, now)
                 checkpoint = replace(checkpoint, saved_at=found.saved_at)
                 window = window_to_read(self._resource, options, checkpoint, now)
@@ -230,13 +230,10 @@ class Group:
             return ledger.entry(cursor, self._load_id)
 
 
-def is_due(resource: Resource, partition: Partition, checkpoint: Checkpoint) -> bool:
-    """Whether the partition has to be loaded; without `changed_only` always."""
-    parent = resource.partitions
-    if not isinstance(parent, RowsOf) or not parent.changed_only:
-        return True
+def is_due(partition: Partition, checkpoint: Checkpoint) -> bool:
+    """Whether the partition has to be loaded; a partition without a version always."""
     return (
-        checkpoint.resume is not None
-        or checkpoint.parent_load_id is None
-        or checkpoint.parent_load_id != partition.parent_load_id
+        partition.version is None
+        or checkpoint.resume is not None
+        or checkpoint.parent_load_id != partition.version
     )

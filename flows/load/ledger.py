@@ -61,7 +61,7 @@ _HAS_LOADED = sql.SQL(
 ).format(_SINCE_RESET)
 _HAS_STORED = sql.SQL(
     "select exists (select from elt.loads where (source, resource) = (%s, %s)"
-    " and inserted > 0 and {})"
+    " and inserted + updated > 0 and inserted + updated + deleted > 0 and {})"
 ).format(_SINCE_RESET)
 _LOCK = "select pg_advisory_lock(hashtextextended(%s, 0)) is not null, set_config(%s, %s, false)"
 _TRY_LOCK = "select pg_try_advisory_lock(hashtextextended(%s, 0)), set_config(%s, %s, false)"

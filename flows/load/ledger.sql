@@ -84,7 +84,7 @@ comment on column elt.checkpoints.begun_by is
 alter table elt.checkpoints add column if not exists parent_load_id bigint;
 
 comment on column elt.checkpoints.parent_load_id is
-'Load that had last changed the parent''s row when this was read; null if it is due again.';
+'Load that had last changed the parent''s row when this was read; 0 if it is final, null if due.';
 
 comment on table elt.checkpoints is
 'Where the next load resumes; one row per resource partition.';
@@ -148,3 +148,36 @@ create table if not exists elt.columns (
 
 comment on table elt.columns is
 'Which field of the API each column of a raw table holds; of two columns of a field the later counts.';
+
+create index if not exists loads_of_a_run on elt.loads (run_id);
+
+create index if not exists loads_by_end on elt.loads (source, ended_at);
+
+create index if not exists running_loads on elt.loads (source, resource) where state = 'running';
+
+create index if not exists regular_loads on elt.loads (source, resource, load_id) where is_regular;
+
+create index if not exists groups_that_succeeded on elt.loads (source, resource, load_id)
+where is_group and state = 'succeeded';
+
+create index if not exists loads_with_records on elt.loads (source, resource, load_id)
+where state = 'succeeded' and extracted > rejected;
+
+create index if not exists loads_with_changes on elt.loads (source, resource, load_id)
+where inserted + updated + deleted > 0;
+
+create index if not exists loads_with_deletions on elt.loads (source, resource, load_id)
+where deleted > 0;
+
+create index if not exists backfills on elt.loads (source, resource, partition) where is_backfill;
+
+create index if not exists replays_of_a_load on elt.loads (replays) where replays is not null;
+
+create index if not exists checkpoints_of_a_load on elt.checkpoints (load_id);
+
+create index if not exists open_rejects on elt.rejects (load_id) where replayed_by is null;
+
+create index if not exists rejects_of_a_replay on elt.rejects (replayed_by)
+where replayed_by is not null;
+
+create index if not exists changes_of_a_load on elt.schema_changes (load_id);

@@ -401,7 +401,7 @@ class Loader:
     ) -> None:
         """Save the resume point: the next request, or the last reject that a replay has read."""
         if self._options.replays is not None:
-            upto = int(resume.url or 0) if resume else None
+            upto = resume.reject_id if resume else None
             reject_log.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
         checkpoint = Checkpoint(cursor_at, None, resume, parent_load_id=parent_load_id)
@@ -420,7 +420,7 @@ class Loader:
             if moves and self._seen_at is not None and not self._options.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
             is_up_to_date = error is None and not self._options.by_hand
-            parent_load_id = self._partition.parent_load_id if is_up_to_date else None
+            parent_load_id = self._partition.version if is_up_to_date else None
             self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)

@@ -46,11 +46,13 @@ def records_of(
         " select reject_id, record, octet_length(record) as size_bytes,"
         " sum(octet_length(record)) over (order by reject_id) as sum_bytes from ("
         "  select reject_id, record from elt.rejects join elt.loads using (load_id)"
-        "  where coalesce(replays, load_id) = %s and replayed_by is null and state <> 'running'"
+        "  where load_id in (select load_id from elt.loads where load_id = %s and replays is null"
+        "   union all select load_id from elt.loads where replays = %s)"
+        "  and replayed_by is null and state <> 'running'"
         "  and reject_id > %s order by reject_id limit %s"
         " ) as first) as summed"
         " where sum_bytes <= %s or sum_bytes = size_bytes order by reject_id",
-        [load_id, after, limit, limit_bytes],
+        [load_id, load_id, after, limit, limit_bytes],
     )
     return cursor.fetchall()
 
@@ -60,7 +62,8 @@ def mark_replayed(cursor: Cursor, load_id: int, replay: int, upto: int | None) -
     cursor.execute(
         "update elt.rejects set replayed_by = %(replay)s from elt.loads"
         " where loads.load_id = rejects.load_id and rejects.load_id <> %(replay)s"
-        " and coalesce(loads.replays, loads.load_id) = %(load_id)s and replayed_by is null"
+        " and (replays = %(load_id)s or replays is null and loads.load_id = %(load_id)s)"
+        " and replayed_by is null"
         " and (%(upto)s::bigint is null or reject_id <= %(upto)s)",
         {"load_id": load_id, "replay": replay, "upto": upto},
     )

@@ -72,7 +72,7 @@ class _Rejects:
         while rows := self._after(last):
             last = rows[-1][0]
             body = f"[{','.join(record for _, record in rows)}]"
-            resume = Resume("", str(last), None)
+            resume = Resume("", None, None, reject_id=last)
             yield Page(body.encode(), f"elt.rejects of load {self._load_id}", resume=resume)
 
     def _after(self, last: int) -> list[tuple[int, str]]:

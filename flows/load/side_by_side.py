@@ -17,13 +17,22 @@ from psycopg2.extensions import connection as Connection
 
 from flows.errors import EltError, UnavailableError
 from flows.guards import without_secrets
-from flows.load import ledger
-from flows.load.group import Group, PlannedPartition, ReadPartition, RefusedError, may_group
+from flows.load import checkpoints, ledger
+from flows.load.group import (
+    NO_CHECKPOINT,
+    Group,
+    PlannedPartition,
+    ReadPartition,
+    RefusedError,
+    is_due,
+    may_group,
+)
 from flows.load.ledger import Address, Entry
 from flows.load.loader import Pages, load, note_failure, postgres_errors_of
 from flows.load.options import LoadOptions
 from flows.load.parse import PageParser, ParsedPiece
-from flows.load.partition_lock import PartitionLock, locked
+from flows.load.partition_lock import PartitionLock, locked, transaction
+from flows.load.reset import forget_lost_rows
 from flows.page import Page, Resume
 from flows.source import Partition, Resource, Window
 
@@ -65,11 +74,13 @@ def load_side_by_side(
     run = _Run(connect, source, resource, open_reader, options)
     if not partitions:
         return [], []
+    address = Address(source, resource.name, "")
     threads = min(threads, len(partitions))
     if not may_group(resource, len(partitions), options):
+        if not options.full_refresh and not options.by_hand:
+            partitions = _due(connect, address, partitions)
         run.load_all(([PlannedPartition(each)] for each in partitions), threads)
         return run.entries, run.errors
-    address = Address(source, resource.name, "")
     with (
         closing(connect()) as connection,
         postgres_errors_of(address, connection),
@@ -84,6 +95,28 @@ def load_side_by_side(
             note_failure(connection, load_id, error)
             raise
     return run.entries, run.errors
+
+
+def _due(
+    connect: Connect, address: Address, partitions: Sequence[Partition]
+) -> Sequence[Partition]:
+    """The partitions without those that are final or whose parent's row is unchanged."""
+    if all(partition.version is None for partition in partitions):
+        return partitions
+    with (
+        closing(connect()) as connection,
+        postgres_errors_of(address, connection),
+        transaction(connection) as cursor,
+    ):
+        ledger.prepare(cursor, f"raw_{address.source}")
+        forget_lost_rows(cursor, address)
+        names = [partition.name for partition in partitions]
+        stored = checkpoints.read_many(cursor, address, names)
+    return [
+        partition
+        for partition in partitions
+        if is_due(partition, stored.get(partition.name, NO_CHECKPOINT))
+    ]
 
 
 def _load_group(

@@ -1,14 +1,16 @@
-"""Bounded waits for locks, and the sessions that hold them."""
+"""Locks: the keys of builds' advisory locks, bounded waits, and the sessions that hold a lock."""
 
 from collections.abc import Callable, Sequence
 from time import sleep
 
 import psycopg2.errors
 from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import UnavailableError
 
+BUILD_KEY = "elt:build"  # held by the one dbt build of a warehouse
 # While a change waits for a table, all new readers of the table queue behind it.
 TIMEOUT_SECONDS = 10.0
 # Another load may be building a primary key in its transaction.
@@ -94,6 +96,26 @@ def lock(cursor: Cursor, key: str) -> None:
         " pg_advisory_xact_lock(hashtextextended(%s, 0)), set_config('lock_timeout', %s, true)",
         [milliseconds(LONG_TIMEOUT_SECONDS), key, milliseconds(TIMEOUT_SECONDS)],
     )
+
+
+def trial_key(name: str) -> str:
+    """The key of the advisory lock that the trial build of that name holds."""
+    return f"elt:trial:{name}"
+
+
+def hold(connection: Connection, key: str) -> None:
+    """Wait for an advisory lock; the session, in autocommit from now on, holds it to its end."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [key])
+
+
+def try_to_hold(connection: Connection, key: str) -> bool:
+    """As `hold`, but return False at once if another session holds the lock."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [key])
+        return cursor.fetchall() == [(True,)]
 
 
 def holders(

@@ -55,6 +55,12 @@ def resource_names() -> list[str]:
     return sorted({resource.name for source in usable() for resource in source.resources})
 
 
+def resources_by_source() -> dict[str, list[str] | None]:
+    """The names of each source's resources; None for a source that `find` refuses."""
+    known = {source.name: [each.name for each in source.resources] for source in usable()}
+    return {name: known.get(name) for name in names()}
+
+
 def usable() -> list[Source]:
     """All sources that `find` accepts. Others are logged, so a broken module affects only itself.
 

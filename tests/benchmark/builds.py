@@ -95,8 +95,9 @@ def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from blocks import warehouse
-    from flows import transform as module
+    from flows.dbt_build import dbt_project
     from flows.elt import elt
+    from flows.transform import transform
 
     warehouse.save()
     elt(source="northwind", transform=False)
@@ -109,9 +110,9 @@ def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
     }
     where = ["--project-dir", str(project), "--profiles-dir", str(project)]
     bare = [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "build", *where]
-    module.PROJECT = project
+    dbt_project.PROJECT = project
     alone = partial(subprocess.run, bare, env=environment, stdout=subprocess.DEVNULL, check=True)
-    tools: dict[str, Callable[[], object]] = {"dbt": alone, "this": module.transform}
+    tools: dict[str, Callable[[], object]] = {"dbt": alone, "this": transform}
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for run in range(runs + 1):
             for tool, build in tools.items():

@@ -65,7 +65,7 @@ def run(dsn: str, api_url: str, version: int) -> list[Any]:
     side_by_side.SMALL_BYTES = 5000
     side_by_side.PLANNED_AT_ONCE = 15
     source = Source("shop", api_url, (ORDERS, LINES), concurrency=THREADS, max_wait_seconds=0)
-    given = tuple(Partition(str(n), {"order": n}, version) for n in range(PARTITIONS))
+    given = tuple(Partition(str(n), {"order": n}, parent_load_id=version) for n in range(PARTITIONS))
     connect = partial(psycopg2.connect, dsn, connection_factory=Session, application_name=NAME)
     with Client(source) as client:
 

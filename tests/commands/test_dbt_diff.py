@@ -19,8 +19,7 @@ from commands.dbt_diff import __main__ as command
 from commands.dbt_diff.__main__ import main, report
 from commands.dbt_diff.build import Trial, trial
 from deployments.local.postgres import libpq
-from flows import transform
-from flows.dbt_build import dbt_runner, history, scratch_schemas
+from flows.dbt_build import dbt_project, dbt_runner, history, scratch_schemas
 from flows.dbt_build.publish import RelationName
 from flows.errors import ConfigurationError
 from flows.load import ledger
@@ -60,8 +59,8 @@ def no_other_warehouse(monkeypatch: pytest.MonkeyPatch) -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the dbt project, for a test that changes it."""
     copy = tmp_path / "dbt_project"
-    shutil.copytree(transform.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(transform, "PROJECT", copy)
+    shutil.copytree(dbt_project.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt_project, "PROJECT", copy)
     return copy
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from flows import sources
 from flows.dbt_build import dbt_runner
+from flows.dbt_build.dbt_project import PROJECT
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, loads_of, select
-from flows.transform import PROJECT
 
 LEDGER = {
     "stg_elt__loads",

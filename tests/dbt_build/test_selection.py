@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.dbt_build.dbt_project import PROJECT
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, checksum, loads_of, select
-from flows.transform import PROJECT
 
 ORDERS = RawTable("northwind", "orders", 7, True, is_stale=False, is_reshaped=False)
 NEW_ORDERS = RawTable("northwind", "orders", 8, True, is_stale=True, is_reshaped=False)

@@ -16,7 +16,6 @@ from flows.backfill import backfill, split
 from flows.dbt_build import history
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
-from flows.transform import raw_tables
 
 Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]
@@ -115,7 +114,9 @@ def test_a_window_that_fails_takes_no_table_out_of_the_builds(
     assert run().is_failed()
     with warehouse.load().transaction() as cursor:
         history.prepare(cursor)
-        [table] = [table for table in raw_tables(cursor) if table.resource == "daily_weather"]
+        [table] = [
+            table for table in history.raw_tables(cursor) if table.resource == "daily_weather"
+        ]
     assert table.is_complete
     assert table.is_stale
 

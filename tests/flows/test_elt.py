@@ -14,6 +14,8 @@ from sqlalchemy.engine import URL
 from blocks import warehouse
 from deployments.local.postgres import ensure_database, libpq
 from deployments.local.stack import Stack
+from flows.dbt_build.build import NOTHING
+from flows.dbt_build.history import raw_tables
 from flows.elt import elt
 from flows.errors import (
     BadPayloadError,
@@ -23,7 +25,7 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract import client
-from flows.transform import NOTHING, raw_tables, transform
+from flows.transform import transform
 
 Ask = Callable[..., list[tuple]]
 

@@ -12,8 +12,8 @@ from psycopg2 import sql
 from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
-from flows import transform as module
-from flows.dbt_build import dbt_runner
+from flows.dbt_build import build, dbt_project, dbt_runner
+from flows.dbt_build.started_build import UPGRADED
 from flows.elt import elt
 from flows.errors import EltError
 from flows.transform import transform
@@ -77,10 +77,10 @@ def write(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Writ
     """Write a file to a dbt project with the real project's settings but no models."""
     copy = tmp_path / "dbt_project"
     for name in ("dbt_project.yml", "profiles.yml", "macros"):
-        kind = shutil.copytree if (module.PROJECT / name).is_dir() else shutil.copy
+        kind = shutil.copytree if (dbt_project.PROJECT / name).is_dir() else shutil.copy
         copy.mkdir(exist_ok=True)
-        kind(module.PROJECT / name, copy / name)
-    monkeypatch.setattr(module, "PROJECT", copy)
+        kind(dbt_project.PROJECT / name, copy / name)
+    monkeypatch.setattr(dbt_project, "PROJECT", copy)
     monkeypatch.setenv("DBT_TARGET_PATH", str(target))
 
     def write(name: str, text: str) -> None:
@@ -104,9 +104,10 @@ def shop(ask: Ask, write: Write) -> None:
 
 def run_plain_dbt(database: URL, folder: Path) -> None:
     """`dbt run` in the published schemas, as by hand."""
-    project = ["--project-dir", str(module.PROJECT), "--profiles-dir", str(module.PROJECT)]
+    project = str(dbt_project.PROJECT)
+    where = ["--project-dir", project, "--profiles-dir", project]
     environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(folder)}
-    command = ["run", *project, "--target-path", str(folder / "plain")]
+    command = ["run", *where, "--target-path", str(folder / "plain")]
     said = [each["info"]["msg"] for each in dbt_runner.run(environment, 300, command)]
     assert "Completed successfully" in said, said
 
@@ -191,7 +192,7 @@ def test_an_error_that_nobody_expected_ends_the_build_as_failed_and_is_named(
     def broken(*_: object) -> None:
         raise KeyError("nodes")
 
-    monkeypatch.setattr(module, "_judge", broken)
+    monkeypatch.setattr(build, "judge", broken)
     state = transform(return_state=True)
     assert isinstance(state.result(raise_on_failure=False), KeyError)
     assert ask("select state, error from dbt.builds") == [("failed", "KeyError: 'nodes'")]
@@ -212,8 +213,8 @@ def test_rows_that_an_earlier_version_lost_come_back_with_the_first_build(
     ask("delete from marts.newest where id = 0")
     transform(only_stale=True)
     assert ask("select array_agg(id order by id) from marts.newest") == [([0, 1],)]
-    assert ask("select reason from dbt.builds where is_recorded") == [(module.UPGRADED,)]
-    assert transform(only_stale=True) == module.NOTHING
+    assert ask("select reason from dbt.builds where is_recorded") == [(UPGRADED,)]
+    assert transform(only_stale=True) == build.NOTHING
 
 
 @pytest.mark.usefixtures("shop")

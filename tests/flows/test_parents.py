@@ -164,6 +164,17 @@ def test_a_rate_is_kept_through_prefect_where_it_has_a_limit_of_that_name(
     assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(4,)]
 
 
+def test_a_run_deletes_the_ledgers_entries_beyond_the_sources_days(
+    declare: Callable[[Source], None], ask: Ask
+) -> None:
+    declare(replace(FAMILY, keep_ledger_days=30))
+    for _ in range(2):
+        assert run(resources=["parents"]).is_completed()
+    ask("update elt.loads set ended_at = ended_at - interval '31 days'")
+    assert run(resources=["parents"]).is_completed()
+    assert ask("select load_id from elt.loads order by 1") == [(1,), (3,)]
+
+
 def test_the_flow_replays_rejected_records(declare: Callable[[Source], None], ask: Ask) -> None:
     declare(replace(FAMILY, resources=(replace(PARENTS, columns={"price": "bigint"}),)))
     assert run().is_failed()

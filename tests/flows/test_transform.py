@@ -21,12 +21,12 @@ from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from blocks import warehouse
-from flows import transform as module
-from flows.dbt_build import history
+from flows.dbt_build import dbt_project, history
+from flows.dbt_build.build import NOTHING
 from flows.elt import elt
 from flows.errors import BuildError
 from flows.retries import Retry
-from flows.transform import NOTHING, transform
+from flows.transform import transform
 
 Ask = Callable[..., list[tuple]]
 
@@ -40,8 +40,8 @@ GOOD_DATE = "update raw_northwind.orders set order_date = '1996-07-04' where ord
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the dbt project, for a test that changes it."""
     copy = tmp_path / "dbt_project"
-    shutil.copytree(module.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(module, "PROJECT", copy)
+    shutil.copytree(dbt_project.PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt_project, "PROJECT", copy)
     return copy
 
 
@@ -282,7 +282,9 @@ def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: As
         " history.mark_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         " from flows.transform import transform; transform()"
     )
-    done = subprocess.run([sys.executable, "-c", command], cwd=module.PROJECT.parent, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=dbt_project.PROJECT.parent, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     after = ask("select oid, relname from pg_class where relnamespace = 'marts'::regnamespace")
     assert sorted(after) == sorted(before)
@@ -304,7 +306,7 @@ def test_the_second_of_two_concurrent_builds_builds_what_is_still_stale(ask: Ask
             stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", command],
-                    cwd=module.PROJECT.parent,
+                    cwd=dbt_project.PROJECT.parent,
                     stdout=subprocess.PIPE,
                     text=True,
                 )
@@ -331,7 +333,7 @@ def test_dbt_that_takes_too_long_is_ended(ask: Ask) -> None:
 def test_a_build_that_is_killed_leaves_no_dbt_and_nothing_half_done(ask: Ask) -> None:
     load("shippers")
     command = [sys.executable, "-c", "from flows.transform import transform; transform()"]
-    with subprocess.Popen(command, cwd=module.PROJECT.parent) as builder:
+    with subprocess.Popen(command, cwd=dbt_project.PROJECT.parent) as builder:
         process = psutil.Process(builder.pid)
         while not (children := process.children(recursive=True)):
             assert builder.poll() is None

@@ -25,7 +25,7 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay
 from flows.load.side_by_side import ReadPages, load_side_by_side
 from flows.page import Page, Resume
-from flows.source import Cursor, Partition, Resource, RowsOf, Window
+from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Window
 from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -386,30 +386,59 @@ def test_many_partitions_are_planned_and_committed_in_parts(
     assert query(LOADS) == [("", True, "succeeded", 95, 95, 190, 190, 0, 0)]
 
 
+@pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
+@pytest.mark.parametrize("disposition", ["merge", "replace"])
 def test_only_children_of_changed_parents_are_read(
-    connect: Connect, connection: Connection, query: Query
+    connect: Connect,
+    connection: Connection,
+    query: Query,
+    disposition: Disposition,
+    count: int,
 ) -> None:
-    changed = replace(LINES, partitions=RowsOf("orders", {"order": "id"}, changed_only=True))
+    parents = RowsOf("orders", {"order": "id"}, changed_only=True)
+    lines = replace(LINES, partitions=parents, disposition=disposition)
 
     def read(*states: str, api: Lines | None = None, **given: Any) -> list[int]:
         rows = [{"id": number, "state": state} for number, state in enumerate(states)]
         load(connection, "shop", ORDERS, Partition(), MemoryApi([rows]))
         given_api = api or Lines()
-        found = partitions_of(connection, "shop", changed)
-        load_lines(connect, given_api, changed, found, **given)
+        found = partitions_of(connection, "shop", lines)
+        load_lines(connect, given_api, lines, found, **given)
         return sorted(order for order, _ in given_api.asked)
 
-    states = ["new"] * 6
+    states = ["new"] * count
     failing = Lines(errors={2: NotFoundError("no order 2")})
-    assert read(*states, api=failing) == [0, 1, 2, 3, 4, 5]
+    assert read(*states, api=failing) == [*range(count)]
     assert read(*states) == [2]
     assert read(*states) == []
-    states[4] = "paid"
-    assert read(*states, "new") == [4, 6]
-    assert read(*states, "new", options=FULL) == [0, 1, 2, 3, 4, 5, 6]
+    states[1] = "paid"
+    assert read(*states, "new") == [1, count]
+    assert read(*states, "new", options=FULL) == [*range(count + 1)]
     assert read(*states, "new") == []
     query("truncate raw_shop.lines")
-    assert read(*states, "new") == [0, 1, 2, 3, 4, 5, 6]
+    assert read(*states, "new") == [*range(count + 1)]
+
+
+@pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
+def test_a_final_partition_is_loaded_successfully_once(connect: Connect, count: int) -> None:
+    """The last one is not final yet."""
+
+    def read(*finals: bool, api: Lines | None = None, **given: Any) -> list[int]:
+        found = tuple(
+            Partition(str(n), {"order": n}, is_final=is_final) for n, is_final in enumerate(finals)
+        )
+        given_api = api or Lines()
+        load_lines(connect, given_api, partitions=found, **given)
+        return sorted(order for order, _ in given_api.asked)
+
+    finals = [True] * (count - 1) + [False]
+    everything = [*range(count)]
+    assert read(*finals, api=Lines(errors={1: NotFoundError("no file yet")})) == everything
+    assert read(*finals) == [1, count - 1]
+    assert read(*finals) == [count - 1]
+    assert read(*[True] * count) == [count - 1]
+    assert read(*[True] * count) == []
+    assert read(*[True] * count, options=FULL) == everything
 
 
 def test_parents_are_chosen_by_their_columns(connection: Connection) -> None:

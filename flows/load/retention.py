@@ -1,0 +1,114 @@
+"""Deletes old entries of the ledger that no load and no build will ask for."""
+
+from psycopg2.extensions import cursor as Cursor
+
+# A run deletes at most this many, so that a first run on an old ledger takes no long lock.
+MOST_DELETED = 1000
+
+# Of each resource stay: what happened last to each partition, the last load with records, with
+# changes and with deletions, windows of backfills, open rejects, and what others refer to.
+_DELETE = """
+with old as (
+    select load_id
+    from elt.loads as old
+    where
+        source = %(source)s
+        and ended_at < clock_timestamp() - make_interval(days => %(days)s)
+        and not (is_backfill and state = 'succeeded')
+        and exists (
+            select from elt.loads as newer
+            where
+                (newer.source, newer.resource) = (old.source, old.resource)
+                and newer.partition = old.partition
+                and newer.is_regular
+                and newer.load_id > old.load_id
+        )
+        and (
+            not (is_group and state = 'succeeded')
+            or exists (
+                select from elt.loads as newer
+                where
+                    (newer.source, newer.resource) = (old.source, old.resource)
+                    and newer.is_group
+                    and newer.state = 'succeeded'
+                    and newer.load_id > old.load_id
+            )
+        )
+        and (
+            not (state = 'succeeded' and extracted > rejected)
+            or exists (
+                select from elt.loads as newer
+                where
+                    (newer.source, newer.resource) = (old.source, old.resource)
+                    and newer.state = 'succeeded'
+                    and newer.extracted > newer.rejected
+                    and newer.load_id > old.load_id
+            )
+        )
+        and (
+            inserted + updated + deleted = 0
+            or exists (
+                select from elt.loads as newer
+                where
+                    (newer.source, newer.resource) = (old.source, old.resource)
+                    and newer.inserted + newer.updated + newer.deleted > 0
+                    and newer.inserted + newer.updated >= least(old.inserted + old.updated, 1)
+                    and newer.load_id > old.load_id
+            )
+        )
+        and (
+            (deleted = 0 and not exists (
+                select from elt.schema_changes where schema_changes.load_id = old.load_id
+            ))
+            or exists (
+                select from elt.loads as newer
+                where
+                    (newer.source, newer.resource) = (old.source, old.resource)
+                    and newer.deleted > 0
+                    and newer.load_id > old.load_id
+            )
+        )
+        and not exists (
+            select from elt.checkpoints where checkpoints.load_id = old.load_id
+        )
+        and not exists (
+            select from elt.checkpoints
+            where
+                (checkpoints.source, checkpoints.resource, checkpoints.partition)
+                = (old.source, old.resource, old.partition)
+                and begun_by <= old.load_id
+        )
+        and not exists (
+            select from elt.rejects
+            where rejects.load_id = old.load_id and replayed_by is null
+        )
+        and not exists (
+            select from elt.rejects
+            where replayed_by = old.load_id and rejects.load_id <> old.load_id
+        )
+        and not exists (
+            select from elt.loads as replay where replay.replays = old.load_id
+        )
+    order by ended_at
+    limit %(most)s
+),
+
+without_rejects as (
+    delete from elt.rejects using old where rejects.load_id = old.load_id
+),
+
+without_changes as (
+    delete from elt.schema_changes using old where schema_changes.load_id = old.load_id
+)
+
+delete from elt.loads using old where loads.load_id = old.load_id
+"""
+
+
+def delete_old(cursor: Cursor, source: str, days: int) -> int:
+    """Delete a source's entries that ended more than `days` ago; returns how many.
+
+    Their rejects and schema changes go with them. Open rejects stay, with their loads.
+    """
+    cursor.execute(_DELETE, {"source": source, "days": days, "most": MOST_DELETED})
+    return cursor.rowcount
