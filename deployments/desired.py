@@ -75,7 +75,9 @@ def deployments(declared: Declared) -> list[DesiredDeployment]:
 def _deployment(entry: Mapping[str, Any], declared: Declared) -> DesiredDeployment:
     config = asyncio.run(_config(entry))
     flow = declared.flows[config["entrypoint"]]
-    schedules = _construct_schedules(config, {}, console=_SILENT, is_interactive=lambda: False)
+    # None if there are none.
+    found = _construct_schedules(config, {}, console=_SILENT, is_interactive=lambda: False)
+    schedules = found or []
     triggers = config.pop("triggers", None) or []
     settled = apply_values(config, {}, skip_prefixes=["ctx."])
     runner = _runner(settled, flow)

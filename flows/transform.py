@@ -106,7 +106,8 @@ def _resolve_profiles(folder: Path) -> AbstractContextManager[str]:
     from prefect_dbt import PrefectDbtSettings
 
     settings = PrefectDbtSettings(project_dir=folder, profiles_dir=folder)
-    return settings.resolve_profiles_yml()
+    profiles: AbstractContextManager[str] = settings.resolve_profiles_yml()
+    return profiles
 
 
 def _show_node(mirror: TaskRunMirror, data: Json) -> None:

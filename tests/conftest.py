@@ -244,8 +244,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, so that each file's services are started once.
 
     Before xdist's own hook, which looks for these marks. Files that start many programs come first:
-    a long one that begins last would run alone. What takes long, and is not the only proof of its
-    promise, is marked `long` and runs with CHAOS=full.
+    a long one that begins last would run alone. What takes long, such as waiting for a schedule, is
+    marked `long` and runs with CHAOS=full.
     """
     items.sort(key=lambda item: item.path.parent.name not in LONG_FOLDERS)
     is_full = os.environ.get("CHAOS") == "full"
