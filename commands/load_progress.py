@@ -67,7 +67,7 @@ def _follow(
         was_quiet = time.monotonic() - quiet_since > PROGRESS_SECONDS
         if was_quiet:
             for entry in entries:
-                tell(f"  {entry.address} ... {entry.extracted:,} so far")
+                tell(f"  {entry.title} ... {entry.extracted:,} so far")
         if ended or was_quiet:
             quiet_since = time.monotonic()
 
@@ -75,4 +75,4 @@ def _follow(
 def _line(entry: Entry) -> str:
     counts = "".join(f"{getattr(entry, name):>11,}" for name in COUNTED)
     ending = "" if entry.state == "succeeded" else f"  {entry.state.upper()}"
-    return f"  {entry.address!s:{_NAME_WIDTH - 2}}{counts}{entry.seconds:>11.1f}{ending}"
+    return f"  {entry.title:{_NAME_WIDTH - 2}}{counts}{entry.seconds:>11.1f}{ending}"

@@ -268,7 +268,7 @@ def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
 
 def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
     return {
-        "load": str(entry.address),
+        "load": entry.title,
         "state": entry.state,
         "seconds": round(entry.seconds, 1),
         **{name: getattr(entry, name) for name in COUNTED},

@@ -114,9 +114,10 @@ class Group:
             ConfigurationError: as `StagingTable` does.
         """
         with self._lock.transaction() as cursor:
-            self._stage = self._new_stage(not ledger.has_loaded(cursor, self._address))
-            self._stage.create(cursor)
-            self._stage.check_key()
+            stage = self._new_stage(not ledger.has_loaded(cursor, self._address))
+            stage.create(cursor)
+            stage.check_key()
+        self._stage = stage
 
     def plan(self, partitions: Sequence[Partition], options: LoadOptions) -> list[PlannedPartition]:
         """Read the checkpoints; leaves out partitions that are not due (`is_due`)."""
@@ -224,7 +225,7 @@ class Group:
     def close(self, errors: Sequence[EltError]) -> Entry:
         """Close the ledger entry, as failed if there were errors, and return it."""
         log_moved(self._address, self._moved)
-        failed = f"{len(errors)} partitions failed: see their own loads." if errors else None
+        failed = f"{len(errors)} of them failed: see their own loads." if errors else None
         with self._lock.transaction() as cursor:
             ledger.end(cursor, self._load_id, "failed" if failed else "succeeded", failed)
             return ledger.entry(cursor, self._load_id)

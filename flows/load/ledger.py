@@ -127,6 +127,12 @@ class Entry(Counts):
     def address(self) -> Address:
         return Address(self.source, self.resource, self.partition)
 
+    @property
+    def title(self) -> str:
+        """The address; of a group, with the number of its partitions."""
+        is_single = self.partitions == 1
+        return str(self.address) + ("" if is_single else f" ({self.partitions:,} partitions)")
+
 
 COUNTERS = tuple(field.name for field in fields(Counts))
 _ADD = sql.SQL("update elt.loads set {} where load_id = %(load_id)s").format(

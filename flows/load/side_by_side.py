@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain, islice
 from time import monotonic
 
@@ -18,6 +18,7 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import EltError, UnavailableError
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger
+from flows.load.checkpoints import Checkpoint
 from flows.load.group import (
     NO_CHECKPOINT,
     Group,
@@ -28,7 +29,7 @@ from flows.load.group import (
     may_group,
 )
 from flows.load.ledger import Address, Entry
-from flows.load.loader import Pages, load, note_failure, postgres_errors_of
+from flows.load.loader import load, note_failure, postgres_errors_of
 from flows.load.options import LoadOptions
 from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked, transaction
@@ -190,6 +191,8 @@ class _Run:
         finally:
             self._is_stopped = True
             self._room.release(threads)
+            for _ in range(threads):
+                self._todo.put(None)
 
     def _plan(self, chunks: Iterator[Sequence[PlannedPartition]], threads: int) -> int:
         """Hand the next chunk to the threads, or let them end; returns how many partitions."""
@@ -233,22 +236,17 @@ class _Run:
             if alone := self._store_together(read):
                 self._load_late(alone)
 
-    def _store_together(
-        self, read: Sequence[ReadPartition]
-    ) -> list[ReadPartition | PlannedPartition]:
+    def _store_together(self, read: Sequence[ReadPartition]) -> list["_PartlyRead"]:
         """Commit partitions as a group; returns those that need a load of their own.
 
-        If they are refused, both halves are tried, until the ones to blame are alone. Those that
-        another load holds or has loaded meanwhile are returned without their pages, which may be
-        older than its rows.
+        If they are refused, both halves are tried, until the ones to blame are alone.
         """
-        if self.group is None:
-            return list(read)
         try:
-            return [each.planned for each in self.group.store(read)]
+            others = self.group.store(read) if self.group else read
+            return [_PartlyRead(each.planned, each.pages, iter(())) for each in others]
         except RefusedError:
             if len(read) == 1:
-                return list(read)
+                return [_PartlyRead(read[0].planned, read[0].pages, iter(()))]
             middle = len(read) // 2
             return [
                 each
@@ -256,15 +254,10 @@ class _Run:
                 for each in self._store_together(half)
             ]
 
-    def _load_late(self, alone: Sequence[ReadPartition | PlannedPartition]) -> None:
+    def _load_late(self, alone: Sequence["_PartlyRead"]) -> None:
         with self._open_reader() as read_pages, closing(_OwnConnection(self._connect)) as own:
             for each in alone:
-                if isinstance(each, ReadPartition):
-                    partition = each.planned.partition
-                    pages = _again(each.planned, read_pages, each.pages, iter(()))
-                else:
-                    partition, pages = each.partition, partial(read_pages, each.partition)
-                self._take(self._load_alone(own, partition, pages))
+                self._take(self._load_alone(own, each, read_pages))
 
     def _work(self) -> None:
         """Read partitions until there are no more; runs in each thread."""
@@ -275,28 +268,35 @@ class _Run:
                     self._room.acquire()
                     if self._is_stopped:
                         break
-                    self._results.put(self._result_of(planned, reader, own))
+                    found = reader.read(planned)
+                    if isinstance(found, ReadPartition):
+                        self._results.put(found)
+                    else:
+                        self._room.release()
+                        self._results.put(self._load_alone(own, found, read_pages))
         except BaseException as error:
             self._results.put(error)
         finally:
             self._results.put(None)
 
-    def _result_of(
-        self, planned: PlannedPartition, reader: "_SmallReader", own: "_OwnConnection"
+    def _load_alone(
+        self, own: "_OwnConnection", found: "_PartlyRead", read_pages: ReadPages
     ) -> Result:
-        found = reader.read(planned)
-        if isinstance(found, ReadPartition):
-            return found
-        self._room.release()
-        return self._load_alone(own, planned.partition, found)
-
-    def _load_alone(self, own: "_OwnConnection", partition: Partition, pages: Pages) -> Result:
         """Load a partition by a load of its own; returns its entry or its error.
 
         If the API or Postgres is away, no further partition is read.
         """
+        partition = found.planned.partition
+        address = Address(self._source, self.resource.name, partition.name)
         try:
             connection = own.open()
+
+            def pages(window: Window, resume: Resume | None) -> Iterator[Page]:
+                """Called with the partition's lock held."""
+                with transaction(connection) as cursor:
+                    present = checkpoints.read(cursor, address)
+                return found.take(window, resume, present) or read_pages(partition, window, resume)
+
             return load(connection, self._source, self.resource, partition, pages, self.options)
         except EltError as error:
             self._is_stopped |= isinstance(error, UnavailableError)
@@ -329,10 +329,10 @@ class _SmallReader:
         self._read_pages = read_pages
         self._parser: PageParser | None = None
 
-    def read(self, planned: PlannedPartition) -> ReadPartition | Pages:
-        """All pages of a partition; if it needs a load of its own, a function for its pages."""
+    def read(self, planned: PlannedPartition) -> "ReadPartition | _PartlyRead":
+        """All pages of a partition; the first ones if it needs a load of its own."""
         if self._group is None or planned.checkpoint.resume is not None:
-            return partial(self._read_pages, planned.partition)
+            return _PartlyRead(planned)
         began_at = monotonic()
         self._parser = parser = self._group.parser(planned.partition, self._parser)
         pages: list[Page] = []
@@ -344,11 +344,11 @@ class _SmallReader:
                 pieces += parser.readings(page)
                 is_slow = monotonic() - began_at > self._resource.checkpoint_seconds
                 if is_slow or not _is_small(pieces):
-                    return _again(planned, self._read_pages, pages, rest)
+                    return _PartlyRead(planned, pages, rest)
         except EltError as error:
-            return _again(planned, self._read_pages, pages, _failing(error))
+            return _PartlyRead(planned, pages, _failing(error))
         if parser.missing_cursor():
-            return _again(planned, self._read_pages, pages, rest)
+            return _PartlyRead(planned, pages, rest)
         return ReadPartition(planned, pages, pieces)
 
 
@@ -360,21 +360,29 @@ def _is_small(pieces: Sequence[ParsedPiece]) -> bool:
     )
 
 
-def _again(
-    planned: PlannedPartition,
-    read_pages: ReadPages,
-    pages: Sequence[Page],
-    rest: Iterator[Page],
-) -> Pages:
-    """The pages that were read, then the rest; for another window, all pages from the API."""
-    once = [chain(pages, rest)]
+@dataclass
+class _PartlyRead:
+    """A partition for a load of its own, with the pages that were read before it began.
 
-    def pages_of(window: Window, resume: Resume | None) -> Iterator[Page]:
-        if once and resume is None and window == planned.window:
-            return once.pop()
-        return read_pages(planned.partition, window, resume)
+    Attributes:
+        rest: the pages after them; None if nothing was read.
+    """
 
-    return pages_of
+    planned: PlannedPartition
+    pages: Sequence[Page] = ()
+    rest: Iterator[Page] | None = None
+
+    def take(
+        self, window: Window, resume: Resume | None, present: Checkpoint
+    ) -> Iterator[Page] | None:
+        """All pages, once; None if the load needs others.
+
+        That is, another window, or what another load has stored since: it may be newer.
+        """
+        rest, self.rest = self.rest, None
+        is_same = window == self.planned.window and resume is None
+        is_current = present.saved_at == self.planned.checkpoint.saved_at
+        return chain(self.pages, rest) if rest and is_same and is_current else None
 
 
 def _failing(error: EltError) -> Iterator[Page]:

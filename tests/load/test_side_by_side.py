@@ -148,7 +148,7 @@ def test_a_partition_that_fails_has_its_own_entry_and_is_loaded_by_the_next_run(
     [own] = query("select state, error from elt.loads where partition = '5'")
     assert own == ("failed", "no order 5")
     [group] = query("select state, partitions, error from elt.loads where is_group")
-    assert group == ("failed", 11, "1 partitions failed: see their own loads.")
+    assert group == ("failed", 11, "1 of them failed: see their own loads.")
     assert "5" in incomplete(connect)
     assert load_lines(connect, Lines())[1] == []
     assert query(STORED) == wanted()
@@ -307,6 +307,42 @@ def test_rows_that_another_load_has_stored_meanwhile_are_not_replaced_by_older_o
 
     current.read = read  # type: ignore[method-assign]
     assert load_lines(connect, current, threads=1)[1] == []
+    assert query('select amount from raw_shop.lines where "order" = 1 order by line') == [
+        (10,),
+        (20,),
+    ]
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["on its own", "in a group"])
+def test_pages_that_were_read_before_another_load_are_read_again(
+    connect: Connect, query: Query, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    """The other load commits newer rows while this one waits for its page."""
+    monkeypatch.setattr(side_by_side, "SMALL_BYTES", small_bytes)
+    old, new = ([{"line": n, "amount": factor * n} for n in (1, 2)] for factor in (1, 10))
+
+    def overtake(order: int) -> None:
+        if order == 1 and 1 not in api.bodies:
+            api.bodies[1] = [new]
+            with closing(connect()) as connection:
+                load(connection, "shop", LINES, orders()[1], MemoryApi([new]))
+            late.append(order)
+
+    late: list[int] = []
+    api = Lines()
+    read = api.read
+
+    def read_late(partition: Partition, window: Window, resume: Resume | None) -> Iterator[Page]:
+        first = partition.values["order"] == 1 and not late
+        pages = read(partition, window, resume)
+        if first:
+            overtake(1)
+            yield Page(json.dumps(old).encode(), "an old page")
+        else:
+            yield from pages
+
+    monkeypatch.setattr(api, "read", read_late)
+    assert load_lines(connect, api, threads=1)[1] == []
     assert query('select amount from raw_shop.lines where "order" = 1 order by line') == [
         (10,),
         (20,),
