@@ -456,6 +456,16 @@ def test_only_children_of_changed_parents_are_read(
 
 
 @pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
+def test_a_partition_with_too_many_rejects_is_due_again(connect: Connect, count: int) -> None:
+    finals = tuple(Partition(str(n), {"order": n}, is_final=True) for n in range(count))
+    for _ in range(2):
+        api = Lines(bodies={1: [[{"amount": 1}]]})
+        _, errors = load_lines(connect, api, partitions=finals)
+        assert "could not be stored" in str(errors[0])
+    assert [order for order, _ in api.asked] == [1]
+
+
+@pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
 def test_a_final_partition_is_loaded_successfully_once(connect: Connect, count: int) -> None:
     """The last one is not final yet."""
 
