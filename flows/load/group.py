@@ -155,7 +155,7 @@ class Group:
             RefusedError: Postgres or the contract refuses a row; nothing is stored.
         """
         try:
-            with self._lock.transaction() as cursor:
+            with self._lock.transaction(self._address.table) as cursor:
                 forget_lost_rows(cursor, self._address)
                 ours, others = self._separate(cursor, read)
                 self._write(cursor, ours)

@@ -5,7 +5,7 @@ The caller provides the pages, and opens and closes the connection.
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -158,6 +158,7 @@ class Loader:
         self._target = target_of(address, resource, self._reader.own_fields)
         self._stage = StagingTable(self._target)
         self._copies_directly = self._disposition == "append"
+        self._is_filling = False
         self._batches: list[Batch] = []
         self._rejects: list[Reject] = []
         self._first_reject: Reject | None = None
@@ -187,11 +188,12 @@ class Loader:
         with self._lock.transaction() as cursor:
             if not ledger.has_loaded(cursor, self._address):
                 self._stage = StagingTable(replace(self._target, contract="evolve"))
-            is_filling = self._stage.create(cursor) and self._options.replays is None
+            self._is_filling = self._stage.create(cursor)
             if self._disposition != "replace":
                 self._stage.check_key()
             self._reader.keep_digits(self._stage.numerics)
-            self._copies_directly |= is_filling and self._disposition == "merge"
+            is_first = self._is_filling and self._options.replays is None
+            self._copies_directly |= is_first and self._disposition == "merge"
         try:
             self._read(pages(window, checkpoint.resume), checkpoint, window)
         except (BadPayloadError, BadRequestError, NotFoundError) as error:
@@ -211,11 +213,15 @@ class Loader:
                 if not self._is_due(piece):
                     self._free_memory()
                     continue
-                with self._lock.transaction() as cursor:
+                with self._storing() as cursor:
                     self._store(cursor, flush=not at_once)
                     if not at_once:
                         self._remember(cursor, checkpoint.cursor_at, piece.resume, window.until)
                 self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
+
+    def _storing(self) -> AbstractContextManager[Cursor]:
+        """A transaction that stores rows; while the table is new, only one load's at a time."""
+        return self._lock.transaction(self._target.table if self._is_filling else None)
 
     def _from_start(
         self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
@@ -272,7 +278,7 @@ class Loader:
         of it to the raw table; the other dispositions write nothing there before its end.
         """
         if self._memory_bytes >= MEMORY_BYTES:
-            with self._lock.transaction() as cursor:
+            with self._storing() as cursor:
                 self._store(cursor, flush=self._disposition == "merge")
             self._memory_bytes = 0
 
@@ -412,7 +418,7 @@ class Loader:
 
     def _finish(self, checkpoint: Checkpoint) -> None:
         cursor_at = checkpoint.cursor_at
-        with self._lock.transaction() as cursor:
+        with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
             error = self._rejects_error(cursor) or self._cursor_error()

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError, UnavailableError
-from flows.load import ledger
+from flows.load import ledger, primary_key
 from flows.load.ledger import Address
 from flows.postgres import locks
 
@@ -33,8 +34,11 @@ class PartitionLock:
         self._token = token
 
     @contextmanager
-    def transaction(self) -> Iterator[Cursor]:
+    def transaction(self, table: sql.Identifier | None = None) -> Iterator[Cursor]:
         """A transaction that owns the partition; its waits for locks are bounded.
+
+        With `table`, it first takes the lock on the table's shape, before that on its own entry:
+        a load that creates the table's key holds the former, and corrects the entries of others.
 
         A load that takes over marks this one's entry as abandoned, but only after this
         transaction has ended.
@@ -44,6 +48,8 @@ class PartitionLock:
             ConfigurationError: when the session is not the one that took the lock.
         """
         with transaction(self._connection) as cursor:
+            if table is not None:
+                primary_key.lock(cursor, table)
             state, token = ledger.state_and_token(cursor, self.load_id, locks.TIMEOUT_SECONDS)
             if token != self._token:
                 raise ConfigurationError(

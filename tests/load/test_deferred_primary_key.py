@@ -1,5 +1,6 @@
 """A new table gets its key when its first load is complete; until then rows may repeat one."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import UnavailableError
-from flows.load import primary_key
+from flows.load import ledger, primary_key
 from flows.load.loader import load
 from flows.load.replay import replay
 from flows.page import Page, Resume
@@ -93,6 +94,46 @@ def test_the_partition_that_completes_first_creates_the_key_for_the_other(
     load(connection, "shop", items(), Partition(), meddled)
     assert query(KEY) == [("id",)]
     assert query("select count(*), count(distinct id) from raw_shop.items") == [(5, 5)]
+
+
+WAITS = (
+    "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    " and datname = current_database()"
+)
+
+
+def test_a_partition_that_creates_the_key_and_one_that_stores_do_not_block_each_other(
+    connection: Connection, query: Query, database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one drops a row of the second one, and corrects the second one's entry."""
+    real = ledger.state_and_token
+    others: list[threading.Thread] = []
+    failures: list[BaseException] = []
+
+    def complete_another() -> None:
+        try:
+            with closing(psycopg2.connect(libpq(database))) as second:
+                api = MemoryApi([[{"id": 2, "v": "newer"}]])
+                load_api(second, api, items(), partition=Partition("north"))
+        except BaseException as error:
+            failures.append(error)
+
+    def meddled(cursor: Any, load_id: int | None, seconds: float) -> Any:
+        """Once the first row is committed, hold the entry until the other load waits or ends."""
+        found = real(cursor, load_id, seconds)
+        if not others and query("select sum(inserted) > 0 from elt.loads") == [(True,)]:
+            others.append(threading.Thread(target=complete_another))
+            others[0].start()
+            while others[0].is_alive() and query(WAITS) == [(0,)]:
+                pass
+        return found
+
+    monkeypatch.setattr(ledger, "state_and_token", meddled)
+    load_pages(connection, *PAGES)
+    others[0].join()
+    assert failures == []
+    assert query("select count(*), count(distinct id) from raw_shop.items") == [(4, 4)]
+    assert query(KEY) == [("id",)]
 
 
 def test_a_replay_into_a_table_without_its_key_gives_it_first(
