@@ -7,10 +7,8 @@ each step, before and after.
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -22,7 +20,8 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from tests.chaos.group_victim import LARGE, PARTITIONS, STEPS, order, run
-from tests.chaos.victim import NAME, Death, Moment
+from tests.chaos.processes import was_killed
+from tests.chaos.victim import Death, Moment
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 30
@@ -42,10 +41,6 @@ CHECKPOINTS = (
 LOADED = (
     "select sum(partitions) from elt.loads where is_group or state = 'succeeded'"
     " or (partition <> '' and load_id in (select load_id from elt.checkpoints))"
-)
-SESSIONS = (
-    "select count(*) from pg_stat_activity"
-    " where datname = current_database() and application_name = %s"
 )
 
 
@@ -79,34 +74,20 @@ def server(serve: Callable[..., Server]) -> Server:
     return serve(answer)
 
 
-def end(process: subprocess.Popen[bytes], database: URL) -> bool:
-    """Wait for the process and its sessions to end; whether it was killed."""
-    with process:
-        try:
-            _, said = process.communicate(timeout=DEADLINE_SECONDS)
-        finally:
-            process.kill()
-    assert process.returncode in {0, -signal.SIGKILL}, said.decode()
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while rows(database, SESSIONS, NAME) != [(0,)]:
-        assert time.monotonic() < deadline, "Postgres did not notice that its client is gone"
-    return process.returncode != 0
-
-
 def dies(death: Death, database: URL, api_url: str) -> bool:
     """Kill a run and check that the next one completes it; False when it ended before."""
     rows(database, "drop schema if exists elt, raw_shop cascade")
     argument = order(libpq(database), api_url, 1, death)
     command = [sys.executable, "-m", "tests.chaos.group_victim", argument]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
-    was_killed = end(process, database)
+    killed = was_killed(process, database, DEADLINE_SECONDS)
     assert run(libpq(database), api_url, 1) == []
     assert rows(database, TABLE) == WANTED, death
     assert rows(database, CHECKPOINTS) == [(n, 1, True) for n in range(PARTITIONS)], death
     assert rows(database, LOADED) == [(PARTITIONS,)], death
     [*_, last] = rows(database, "select state from elt.loads where is_group order by load_id")
     assert last == ("succeeded",)
-    return was_killed
+    return killed
 
 
 @pytest.mark.parametrize("death", FEW, ids=str)

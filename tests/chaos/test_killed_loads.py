@@ -7,7 +7,6 @@ and after.
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -27,17 +26,14 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import ensure_database, libpq
 from flows.load.ledger import Entry
 from tests.chaos.outcomes import Outcome, assert_adds_up, entries, outcome
+from tests.chaos.processes import was_killed
 from tests.chaos.scenarios import Scenario
-from tests.chaos.victim import NAME, STEPS, Death, Moment, order
+from tests.chaos.victim import STEPS, Death, Moment, order
 
 ROOT = Path(__file__).parents[2]
 IS_FULL = os.environ.get("CHAOS") == "full"
 DEADLINE_SECONDS = 30
 LONGER_SECONDS = 0.05
-SESSIONS = (
-    "select count(*) from pg_stat_activity"
-    " where datname = current_database() and application_name = %s"
-)
 
 WAYS = {
     "merge_new": ("merge", False),
@@ -118,16 +114,7 @@ class Shop:
 
     def end(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the process and its session to end; whether it was killed."""
-        with process:
-            try:
-                _, said = process.communicate(timeout=DEADLINE_SECONDS)
-            finally:
-                process.kill()
-        assert process.returncode in {0, -signal.SIGKILL}, said.decode()
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while rows(self.database, SESSIONS, NAME) != [(0,)]:
-            assert time.monotonic() < deadline, "Postgres did not notice that its client is gone"
-        return process.returncode != 0
+        return was_killed(process, self.database, DEADLINE_SECONDS)
 
     def wait_until_asked(self, process: subprocess.Popen[bytes]) -> None:
         """Return when the process has requested its first page."""
