@@ -34,7 +34,7 @@ from flows.load import ledger
 from flows.load.group import FEW_PARTITIONS
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
-from flows.load.orphans import delete_orphans
+from flows.load.orphans import delete_orphans, may_delete
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
@@ -158,7 +158,7 @@ def load_partitions(
             options,
             source.concurrency,
         )
-    if not errors:
+    if not errors and may_delete(resource, options):
         with closing(database.connect()) as connection:
             try:
                 entries += delete_orphans(connection, source, resource, options)

@@ -33,21 +33,26 @@ _ORPHANS = sql.SQL(
 _COUNT = sql.SQL("select count(*) from {}")
 
 
+def may_delete(resource: Resource, options: LoadOptions) -> bool:
+    """Whether such loads delete orphans: those of a parent's rows that replace all of them."""
+    replaces = options.full_refresh or resource.writes == "replace"
+    return isinstance(resource.partitions, RowsOf) and replaces and not options.by_hand
+
+
 @without_secrets
 def delete_orphans(
     connection: Connection, source: Source, resource: Resource, options: LoadOptions
 ) -> list[Entry]:
     """Empty each partition whose parent's row is gone; returns the ledger entries.
 
-    Only after loads that replace, and only if the parent's table is known to be complete: its last
-    loads succeeded and left no rejects.
+    Only after loads that replace (`may_delete`), and only if the parent's table is known to be
+    complete: its last loads succeeded and left no rejects.
 
     Raises:
         BadPayloadError: more than the resource's `max_shrinkage` of its rows would be deleted.
     """
-    replaces = options.full_refresh or resource.writes == "replace"
     parent = resource.partitions
-    if not isinstance(parent, RowsOf) or not replaces or options.by_hand:
+    if not isinstance(parent, RowsOf) or not may_delete(resource, options):
         return []
     address = Address(source.name, resource.name, "")
     with postgres_errors_of(address, connection), transaction(connection) as cursor:
