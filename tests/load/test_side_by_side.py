@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import EltError, NotFoundError, UnavailableError
+from flows.errors import ConfigurationError, EltError, NotFoundError, UnavailableError
 from flows.extract.selectors import records_at
 from flows.load import ledger, side_by_side
 from flows.load.ledger import Address, Entry
@@ -506,3 +506,12 @@ def test_parents_are_chosen_by_their_columns(connection: Connection) -> None:
     assert chosen(state=["open", None]) == ["1", "4"]
     assert chosen(state=["open", "paid"], size=3) == ["1", "2"]
     assert chosen(state="x' or true --") == []
+
+
+def test_a_condition_that_no_parent_can_meet_is_refused(connection: Connection) -> None:
+    with pytest.raises(ConfigurationError, match="`where` allows no value of 'state'"):
+        RowsOf("orders", {"order": "id"}, {"state": []})
+    load(connection, "shop", ORDERS, Partition(), MemoryApi([[{"id": 1}]]))
+    lines = replace(LINES, partitions=RowsOf("orders", {"order": "id"}, {"stat": "open"}))
+    with pytest.raises(ConfigurationError, match=r"stat of shop\.orders, whose raw table only has"):
+        partitions_of(connection, "shop", lines)
