@@ -35,11 +35,12 @@ from flows.load.group import FEW_PARTITIONS
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
 from flows.load.orphans import delete_orphans, may_delete
+from flows.load.partition_reader import ReadPages
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
 from flows.load.retention import delete_old
-from flows.load.side_by_side import ReadPages, load_side_by_side
+from flows.load.side_by_side import load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
 from flows.retries import Retry, is_retryable

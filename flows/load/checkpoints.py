@@ -18,7 +18,7 @@ from flows.page import Resume
 _READ = (
     "select partition, cursor_at, cursor_seen_at,"
     " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
-    " window_until, begun_by, parent_load_id, saved_at"
+    " window_until, begun_by, parent_load_id, load_id, saved_at"
     " from elt.checkpoints where (source, resource) = (%s, %s) and partition = any(%s)"
 )
 _SAVE = (
@@ -43,6 +43,7 @@ class Checkpoint:
         begun_by: the first load that read this window; None if unknown.
         parent_load_id: the load that had last changed the parent's row when the partition was
             read; 0 if it was final then (`Partition.version`); None if it has to be read again.
+        load_id: the load that saved this; set by `save`.
         saved_at: when this was saved; None if there is no checkpoint.
     """
 
@@ -52,6 +53,7 @@ class Checkpoint:
     window_until: datetime | None = None
     begun_by: int | None = None
     parent_load_id: int | None = None
+    load_id: int | None = None
     saved_at: datetime | None = None
 
 

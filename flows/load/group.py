@@ -4,23 +4,25 @@ Each partition keeps a checkpoint of its own; the group has one entry in the led
 a merge that is repeated after a kill changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg2
 import psycopg2.errors
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from flows.errors import BadPayloadError, EltError
+from flows.errors import BadPayloadError
 from flows.load import checkpoints, ledger
 from flows.load.batch import UnstorableError
 from flows.load.checkpoints import Checkpoint
 from flows.load.ledger import Address, Counts, Entry
-from flows.load.loader import log_moved, target_of
+from flows.load.loader import log_moved, note_failure, postgres_errors_of, target_of
 from flows.load.options import ANY_TIME, LoadOptions, window_to_read, without_future
 from flows.load.parse import PageParser, ParsedPiece
-from flows.load.partition_lock import PartitionLock
+from flows.load.partition_lock import PartitionLock, locked
 from flows.load.reset import forget_lost_rows
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.page import Page
@@ -89,7 +91,7 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
 class Group:
     """The small partitions that one run loads of one resource; used by one thread.
 
-    The caller holds the lock on the resource as a whole and has opened the ledger entry.
+    The caller has opened the group's ledger entry, or has joined it (`partition_lock.joined`).
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Group:
         self._stage = stage
 
     def plan(self, partitions: Sequence[Partition], options: LoadOptions) -> list[PlannedPartition]:
-        """Read the checkpoints; leaves out partitions that are not due (`is_due`)."""
+        """Read the checkpoints; leaves out partitions that are not due, or already in the group."""
         now = datetime.now(UTC)
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
@@ -129,7 +131,7 @@ class Group:
         planned = []
         for partition in partitions:
             found = stored.get(partition.name, NO_CHECKPOINT)
-            if is_due(partition, found):
+            if is_due(partition, found) and found.load_id != self._load_id:
                 checkpoint = without_future(found, self._resource.cursor, now)
                 checkpoint = replace(checkpoint, saved_at=found.saved_at)
                 window = window_to_read(self._resource, options, checkpoint, now)
@@ -222,13 +224,41 @@ class Group:
     def _address_of(self, read: ReadPartition) -> Address:
         return replace(self._address, partition=read.planned.partition.name)
 
-    def close(self, errors: Sequence[EltError]) -> Entry:
-        """Close the ledger entry, as failed if there were errors, and return it."""
+    def warn_of_moved(self) -> None:
+        """Log how many rows belonged to other partitions before."""
         log_moved(self._address, self._moved)
-        failed = f"{len(errors)} of them failed: see their own loads." if errors else None
-        with self._lock.transaction() as cursor:
-            ledger.end(cursor, self._load_id, "failed" if failed else "succeeded", failed)
-            return ledger.entry(cursor, self._load_id)
+
+
+@contextmanager
+def open_group(
+    connect: Callable[[], Connection], address: Address, options: LoadOptions
+) -> Iterator[tuple[PartitionLock, int]]:
+    """Lock a resource as a whole and open the entry of a group; closes it as failed on an error.
+
+    Raises:
+        EltError: another run loads the resource, or Postgres is away.
+    """
+    with (
+        closing(connect()) as connection,
+        postgres_errors_of(address, connection),
+        locked(connection, address, options.waits) as lock,
+    ):
+        with lock.transaction() as cursor:
+            load_id = ledger.begin(cursor, address, options.run_id, is_group=True)
+        lock.load_id = load_id
+        try:
+            yield lock, load_id
+        except BaseException as error:
+            note_failure(connection, load_id, error)
+            raise
+
+
+def close_group(lock: PartitionLock, load_id: int, failed: int) -> Entry:
+    """Close the entry, as failed if any partitions did, and return it."""
+    error = f"{failed} of them failed: see their own loads." if failed else None
+    with lock.transaction() as cursor:
+        ledger.end(cursor, load_id, "failed" if failed else "succeeded", error)
+        return ledger.entry(cursor, load_id)
 
 
 def is_due(partition: Partition, checkpoint: Checkpoint) -> bool:

@@ -186,6 +186,13 @@ def lock(cursor: Cursor, address: Address, waits: bool = False) -> str:
     return token
 
 
+def name_session(cursor: Cursor) -> str:
+    """Give the session a new token without locking anything, and return it."""
+    token = token_hex(16)
+    cursor.execute("select set_config(%s, %s, false)", [TOKEN, token])
+    return token
+
+
 def unlock(cursor: Cursor, address: Address, token: str) -> None:
     """Release the partition's lock; does nothing if the session has another token."""
     cursor.execute(_UNLOCK, [TOKEN, token, f"elt:{address}"])

@@ -87,3 +87,12 @@ def locked(connection: Connection, address: Address, waits: bool) -> Iterator[Pa
         yield lock
     finally:
         lock.release()
+
+
+@contextmanager
+def joined(connection: Connection, address: Address, load_id: int) -> Iterator[PartitionLock]:
+    """Write for a load whose lock another session holds, as long as its entry is running."""
+    with transaction(connection) as cursor:
+        lock = PartitionLock(connection, address, ledger.name_session(cursor))
+    lock.load_id = load_id
+    yield lock

@@ -9,8 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from time import monotonic
 
 from psycopg2.extensions import connection as Connection
@@ -18,27 +17,26 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import EltError, UnavailableError
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger
-from flows.load.checkpoints import Checkpoint
 from flows.load.group import (
     NO_CHECKPOINT,
     Group,
     PlannedPartition,
     ReadPartition,
     RefusedError,
+    close_group,
     is_due,
     may_group,
+    open_group,
 )
 from flows.load.ledger import Address, Entry
-from flows.load.loader import load, note_failure, postgres_errors_of
+from flows.load.loader import load, postgres_errors_of
 from flows.load.options import LoadOptions
-from flows.load.parse import PageParser, ParsedPiece
-from flows.load.partition_lock import PartitionLock, locked, transaction
+from flows.load.partition_lock import PartitionLock, joined, transaction
+from flows.load.partition_reader import PartlyRead, ReadPages, SmallReader
 from flows.load.reset import forget_lost_rows
 from flows.page import Page, Resume
 from flows.source import Partition, Resource, Window
 
-# A partition with more than this is loaded on its own.
-SMALL_BYTES = 256 << 10
 # A group is committed when it has so many partitions or bytes, or has waited so long.
 GROUP_PARTITIONS = 200
 GROUP_BYTES = 8 << 20
@@ -48,7 +46,6 @@ MOST_READ = 2 * GROUP_PARTITIONS
 PLANNED_AT_ONCE = 500
 
 Connect = Callable[[], Connection]
-ReadPages = Callable[[Partition, Window, Resume | None], Iterator[Page]]
 OpenReader = Callable[[], AbstractContextManager[ReadPages]]
 Result = ReadPartition | Entry | BaseException | None
 
@@ -72,29 +69,43 @@ def load_side_by_side(
         EltError: no partition could be loaded: another run loads the resource, its raw table is
             not ours, or Postgres is away.
     """
-    run = _Run(connect, source, resource, open_reader, options)
+    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
     if not partitions:
         return [], []
-    address = Address(source, resource.name, "")
-    threads = min(threads, len(partitions))
     if not may_group(resource, len(partitions), options):
-        if not options.full_refresh and not options.by_hand:
-            partitions = _due(connect, address, partitions)
-        run.load_all(([PlannedPartition(each)] for each in partitions), threads)
+        run.load_each(partitions)
         return run.entries, run.errors
+    address = Address(source, resource.name, "")
+    with open_group(connect, address, options) as (lock, load_id):
+        run.load_in_groups(lock, load_id, partitions)
+        run.entries.append(close_group(lock, load_id, len(run.errors)))
+    return run.entries, run.errors
+
+
+@without_secrets
+def load_batch(
+    connect: Connect,
+    source: str,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    open_reader: OpenReader,
+    options: LoadOptions,
+    threads: int,
+    load_id: int,
+) -> tuple[list[Entry], list[EltError]]:
+    """Load some of the partitions for which another process has opened the group `load_id`.
+
+    Leaves out those that were committed for this group before, so a batch may be repeated. The rest
+    is as in `load_side_by_side`.
+    """
+    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
+    address = Address(source, resource.name, "")
     with (
         closing(connect()) as connection,
         postgres_errors_of(address, connection),
-        locked(connection, address, options.waits) as lock,
+        joined(connection, address, load_id) as lock,
     ):
-        with lock.transaction() as cursor:
-            load_id = ledger.begin(cursor, address, options.run_id, is_group=True)
-        lock.load_id = load_id
-        try:
-            run.entries.append(_load_group(run, lock, address, load_id, partitions, threads))
-        except BaseException as error:
-            note_failure(connection, load_id, error)
-            raise
+        run.load_in_groups(lock, load_id, partitions)
     return run.entries, run.errors
 
 
@@ -120,22 +131,6 @@ def _due(
     ]
 
 
-def _load_group(
-    run: "_Run",
-    lock: PartitionLock,
-    address: Address,
-    load_id: int,
-    partitions: Sequence[Partition],
-    threads: int,
-) -> Entry:
-    run.group = Group(lock, address, run.resource, load_id)
-    run.group.open()
-    remaining = iter(partitions)
-    chunks = iter(lambda: list(islice(remaining, PLANNED_AT_ONCE)), [])
-    run.load_all((run.group.plan(chunk, run.options) for chunk in chunks), threads)
-    return run.group.close(run.errors)
-
-
 class _Run:
     """Threads that read partitions, and the caller's thread, which commits what they read.
 
@@ -150,6 +145,7 @@ class _Run:
         resource: Resource,
         open_reader: OpenReader,
         options: LoadOptions,
+        threads: int,
     ) -> None:
         self.resource = resource
         self.options = options
@@ -159,6 +155,7 @@ class _Run:
         self._connect = connect
         self._source = source
         self._open_reader = open_reader
+        self._threads = threads
         self._todo: queue.SimpleQueue[PlannedPartition | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._room = threading.Semaphore(MOST_READ)
@@ -169,8 +166,28 @@ class _Run:
         self._read_rows = 0
         self._read_at = 0.0
 
-    def load_all(self, chunks: Iterator[Sequence[PlannedPartition]], threads: int) -> None:
+    def load_each(self, partitions: Sequence[Partition]) -> None:
+        """Load each partition that is due by a load of its own."""
+        if not self.options.full_refresh and not self.options.by_hand:
+            address = Address(self._source, self.resource.name, "")
+            partitions = _due(self._connect, address, partitions)
+        self._load_all([PlannedPartition(each)] for each in partitions)
+
+    def load_in_groups(
+        self, lock: PartitionLock, load_id: int, partitions: Sequence[Partition]
+    ) -> None:
+        """Load the partitions that are due; the lock is that of the group."""
+        address = Address(self._source, self.resource.name, "")
+        self.group = group = Group(lock, address, self.resource, load_id)
+        group.open()
+        remaining = iter(partitions)
+        chunks = iter(lambda: list(islice(remaining, PLANNED_AT_ONCE)), [])
+        self._load_all(group.plan(chunk, self.options) for chunk in chunks)
+        group.warn_of_moved()
+
+    def _load_all(self, chunks: Iterator[Sequence[PlannedPartition]]) -> None:
         """Load the partitions of each chunk; the next one is planned when few are left."""
+        threads = self._threads
         for _ in range(threads):
             run = contextvars.copy_context().run
             threading.Thread(target=run, args=(self._work,), daemon=True).start()
@@ -236,17 +253,17 @@ class _Run:
             if alone := self._store_together(read):
                 self._load_late(alone)
 
-    def _store_together(self, read: Sequence[ReadPartition]) -> list["_PartlyRead"]:
+    def _store_together(self, read: Sequence[ReadPartition]) -> list[PartlyRead]:
         """Commit partitions as a group; returns those that need a load of their own.
 
         If they are refused, both halves are tried, until the ones to blame are alone.
         """
         try:
             others = self.group.store(read) if self.group else read
-            return [_PartlyRead(each.planned, each.pages, iter(())) for each in others]
+            return [PartlyRead(each.planned, each.pages, iter(())) for each in others]
         except RefusedError:
             if len(read) == 1:
-                return [_PartlyRead(read[0].planned, read[0].pages, iter(()))]
+                return [PartlyRead(read[0].planned, read[0].pages, iter(()))]
             middle = len(read) // 2
             return [
                 each
@@ -254,7 +271,7 @@ class _Run:
                 for each in self._store_together(half)
             ]
 
-    def _load_late(self, alone: Sequence["_PartlyRead"]) -> None:
+    def _load_late(self, alone: Sequence[PartlyRead]) -> None:
         with self._open_reader() as read_pages, closing(_OwnConnection(self._connect)) as own:
             for each in alone:
                 self._take(self._load_alone(own, each, read_pages))
@@ -263,7 +280,7 @@ class _Run:
         """Read partitions until there are no more; runs in each thread."""
         try:
             with self._open_reader() as read_pages, closing(_OwnConnection(self._connect)) as own:
-                reader = _SmallReader(self.group, self.resource, read_pages)
+                reader = SmallReader(self.group, self.resource, read_pages)
                 while (planned := self._todo.get()) is not None:
                     self._room.acquire()
                     if self._is_stopped:
@@ -280,7 +297,7 @@ class _Run:
             self._results.put(None)
 
     def _load_alone(
-        self, own: "_OwnConnection", found: "_PartlyRead", read_pages: ReadPages
+        self, own: "_OwnConnection", found: PartlyRead, read_pages: ReadPages
     ) -> Result:
         """Load a partition by a load of its own; returns its entry or its error.
 
@@ -318,74 +335,3 @@ class _OwnConnection:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-class _SmallReader:
-    """Reads small partitions, one after the other, in one thread."""
-
-    def __init__(self, group: Group | None, resource: Resource, read_pages: ReadPages) -> None:
-        self._group = group
-        self._resource = resource
-        self._read_pages = read_pages
-        self._parser: PageParser | None = None
-
-    def read(self, planned: PlannedPartition) -> "ReadPartition | _PartlyRead":
-        """All pages of a partition; the first ones if it needs a load of its own."""
-        if self._group is None or planned.checkpoint.resume is not None:
-            return _PartlyRead(planned)
-        began_at = monotonic()
-        self._parser = parser = self._group.parser(planned.partition, self._parser)
-        pages: list[Page] = []
-        pieces: list[ParsedPiece] = []
-        rest = self._read_pages(planned.partition, planned.window, None)
-        try:
-            for page in rest:
-                pages.append(page)
-                pieces += parser.readings(page)
-                is_slow = monotonic() - began_at > self._resource.checkpoint_seconds
-                if is_slow or not _is_small(pieces):
-                    return _PartlyRead(planned, pages, rest)
-        except EltError as error:
-            return _PartlyRead(planned, pages, _failing(error))
-        if parser.missing_cursor():
-            return _PartlyRead(planned, pages, rest)
-        return ReadPartition(planned, pages, pieces)
-
-
-def _is_small(pieces: Sequence[ParsedPiece]) -> bool:
-    """Whether it is little, and nothing that only a load of its own can record."""
-    size_bytes = sum(piece.memory_bytes for piece in pieces)
-    return size_bytes <= SMALL_BYTES and not any(
-        piece.rejects or piece.times.ahead for piece in pieces
-    )
-
-
-@dataclass
-class _PartlyRead:
-    """A partition for a load of its own, with the pages that were read before it began.
-
-    Attributes:
-        rest: the pages after them; None if nothing was read.
-    """
-
-    planned: PlannedPartition
-    pages: Sequence[Page] = ()
-    rest: Iterator[Page] | None = None
-
-    def take(
-        self, window: Window, resume: Resume | None, present: Checkpoint
-    ) -> Iterator[Page] | None:
-        """All pages, once; None if the load needs others.
-
-        That is, another window, or what another load has stored since: it may be newer.
-        """
-        rest, self.rest = self.rest, None
-        is_same = window == self.planned.window and resume is None
-        is_current = present.saved_at == self.planned.checkpoint.saved_at
-        return chain(self.pages, rest) if rest and is_same and is_current else None
-
-
-def _failing(error: EltError) -> Iterator[Page]:
-    """No more pages, but the error that reading them met."""
-    raise error
-    yield

@@ -15,8 +15,9 @@ from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load.loader import load as load_partition
 from flows.load.options import DEFAULT_OPTIONS
+from flows.load.partition_reader import ReadPages
 from flows.load.partitions import partitions_of
-from flows.load.side_by_side import ReadPages, load_side_by_side
+from flows.load.side_by_side import load_side_by_side
 from flows.source import Resource, RowsOf, Source
 from tests.benchmark.tools import CONCURRENCY, Task
 

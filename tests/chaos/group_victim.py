@@ -16,11 +16,12 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
-from flows.load import checkpoints, ledger, side_by_side
+from flows.load import checkpoints, ledger, partition_reader, side_by_side
 from flows.load.group import Group
 from flows.load.loader import Loader
 from flows.load.options import DEFAULT_OPTIONS
-from flows.load.side_by_side import ReadPages, load_side_by_side
+from flows.load.partition_reader import ReadPages
+from flows.load.side_by_side import load_side_by_side
 from flows.load.staging_table import StagingTable
 from flows.source import Partition, Resource, RowsOf, Source
 from tests.chaos.victim import NAME, Death, Session, interrupt
@@ -62,7 +63,7 @@ def run(dsn: str, api_url: str, version: int) -> list[Any]:
     Returns the errors.
     """
     side_by_side.GROUP_PARTITIONS = 6
-    side_by_side.SMALL_BYTES = 5000
+    partition_reader.SMALL_BYTES = 5000
     side_by_side.PLANNED_AT_ONCE = 15
     source = Source("shop", api_url, (ORDERS, LINES), concurrency=THREADS, max_wait_seconds=0)
     given = tuple(

@@ -16,14 +16,15 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError, EltError, NotFoundError, UnavailableError
 from flows.extract.selectors import records_at
-from flows.load import ledger, side_by_side
+from flows.load import ledger, partition_reader, side_by_side
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction
+from flows.load.partition_reader import ReadPages
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay
-from flows.load.side_by_side import ReadPages, load_side_by_side
+from flows.load.side_by_side import load_side_by_side
 from flows.page import Page, Resume
 from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Window
 from tests.load.memory_api import MemoryApi
@@ -209,7 +210,7 @@ def test_a_large_partition_is_loaded_on_its_own(
     connect: Connect, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pages are not requested again."""
-    monkeypatch.setattr(side_by_side, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(partition_reader, "SMALL_BYTES", 1000)
     large = [[{"line": 10 * p + n, "amount": n} for n in range(10)] for p in range(8)]
     api = Lines(bodies={4: large})
     assert load_lines(connect, api)[1] == []
@@ -318,7 +319,7 @@ def test_pages_that_were_read_before_another_load_are_read_again(
     connect: Connect, query: Query, monkeypatch: pytest.MonkeyPatch, small_bytes: int
 ) -> None:
     """The other load commits newer rows while this one waits for its page."""
-    monkeypatch.setattr(side_by_side, "SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(partition_reader, "SMALL_BYTES", small_bytes)
     old, new = ([{"line": n, "amount": factor * n} for n in (1, 2)] for factor in (1, 10))
 
     def overtake(order: int) -> None:
