@@ -11,6 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import warehouse
 from flows import sources
+from flows.cluster_loads import Cluster
 from flows.errors import ConfigurationError
 from flows.load.options import LoadOptions
 from flows.load_tasks import (
@@ -18,6 +19,7 @@ from flows.load_tasks import (
     SourceName,
     errors_of,
     finish_run,
+    load_partitions,
     midnight,
     reset_resources,
     submit_loads,
@@ -87,6 +89,8 @@ def elt(
     database = warehouse.load()
     if reset:
         reset_resources(database, api, chosen)
+    cluster = Cluster.wanted()
+    load = cluster.load_partitions if cluster else load_partitions
     errors: list[Exception] = []
     loads = 0
     progress = Progress(chosen)
@@ -97,7 +101,7 @@ def elt(
             for future in (
                 submit_replays(database, api, resource, options, retry)
                 if replay
-                else submit_loads(database, api, resource, options, retry, progress)
+                else submit_loads(database, api, resource, options, retry, progress, load)
             )
         ]
         loads += len(futures)

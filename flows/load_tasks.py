@@ -40,7 +40,7 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
 from flows.load.retention import delete_old
-from flows.load.side_by_side import load_side_by_side
+from flows.load.side_by_side import OpenReader, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
 from flows.retries import Retry, is_retryable
@@ -78,13 +78,14 @@ def submit_loads(
     options: LoadOptions,
     retry: Retry,
     progress: Progress,
+    load: "LoadPartitions",
 ) -> list[PrefectFuture[list[Entry]]]:
     """Submit a task per declared partition if they are few, otherwise one task for all of them."""
     by_task = _partitions_by_task(database, source, resource)
     progress.expect(resource, sum(map(len, by_task.values())))
     return [
-        as_task(load_partitions, source, resource, retry, name).submit(
-            database, source, resource, partitions, options, progress.read
+        as_task(load, source, resource, retry, name).submit(
+            database, source, resource, partitions, options, progress
         )
         for name, partitions in by_task.items()
     ]
@@ -142,33 +143,39 @@ def load_partitions(
     resource: Resource,
     partitions: Sequence[Partition],
     options: LoadOptions,
-    read: Callable[..., Iterator[Page]] = read_pages,
+    progress: Progress | None = None,
 ) -> list[Entry]:
-    """Load partitions of a resource side by side.
+    """Load partitions of a resource side by side in this process.
 
     If one fails, the others are still loaded, unless the API is down. If all succeed, rows of
     partitions that no longer exist are deleted (`flows.load.orphans`).
     """
-    with Client(source, secrets.read, _global_rate_limit(source)) as client:
+    with open_readers(source, resource, progress.read if progress else read_pages) as open_reader:
         entries, errors = load_side_by_side(
             database.connect,
             source.name,
             resource,
             partitions,
-            partial(_reader, client, source, resource, read),
+            open_reader,
             options,
             source.concurrency,
         )
-    if not errors and may_delete(resource, options):
-        with closing(database.connect()) as connection:
-            try:
-                entries += delete_orphans(connection, source, resource, options)
-            except EltError as error:
-                errors.append(error)
-    _log_totals(entries)
-    if errors:
-        raise combine_errors(errors, len(partitions))
-    return entries
+    return finish_loads(database, source, resource, partitions, options, entries, errors)
+
+
+# `load_partitions`, or `flows.cluster_loads.Cluster.load_partitions`.
+LoadPartitions = Callable[
+    [Warehouse, Source, Resource, Sequence[Partition], LoadOptions, Progress | None], list[Entry]
+]
+
+
+@contextmanager
+def open_readers(
+    source: Source, resource: Resource, read: Callable[..., Iterator[Page]]
+) -> Iterator[OpenReader]:
+    """A client for one task; each thread of the task opens a reader of its own."""
+    with Client(source, secrets.read, _global_rate_limit(source)) as client:
+        yield partial(_reader, client, source, resource, read)
 
 
 @contextmanager
@@ -178,6 +185,33 @@ def _reader(
     """A reader of the resource's partitions for one thread."""
     with client.sibling() as own:
         yield partial(read, own, source, resource)
+
+
+def finish_loads(
+    database: Warehouse,
+    source: Source,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    options: LoadOptions,
+    entries: list[Entry],
+    errors: Sequence[Exception],
+) -> list[Entry]:
+    """Delete orphans if all loads succeeded, log the totals, and return the entries.
+
+    Raises:
+        EltError: when a load failed; see `combine_errors`.
+    """
+    problems = list(errors)
+    if not problems and may_delete(resource, options):
+        with closing(database.connect()) as connection:
+            try:
+                entries += delete_orphans(connection, source, resource, options)
+            except EltError as error:
+                problems.append(error)
+    _log_totals(entries)
+    if problems:
+        raise combine_errors(problems, len(partitions))
+    return entries
 
 
 def replay_partitions(

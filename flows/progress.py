@@ -35,11 +35,11 @@ class ResourceProgress:
     read: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
-        """`12 pages`, or `1,250 pages, 500 of 2,000 partitions`."""
-        pages = f"{self.pages:,} pages"
-        if self.partitions == 1:
-            return pages
-        return f"{pages}, {len(self.read):,} of {self.partitions:,} partitions"
+        """`12 pages`, or `1,250 pages, 500 of 2,000 partitions`; no pages if they are unknown."""
+        parts = [f"{self.pages:,} pages"] if self.pages else []
+        if self.partitions != 1:
+            parts.append(f"{len(self.read):,} of {self.partitions:,} partitions")
+        return ", ".join(parts)
 
 
 class Progress:
@@ -76,6 +76,11 @@ class Progress:
         with self._lock:
             reading.read.add(partition.name)
 
+    def add_read(self, resource: Resource, partitions: Sequence[Partition]) -> None:
+        """Count partitions that another process has read."""
+        with self._lock:
+            self._readings[resource.name].read.update(each.name for each in partitions)
+
     def watch(self, futures: Sequence[PrefectFuture[Any]]) -> None:
         """Wait for loads, and update the progress artifact; quick loads get none.
 
@@ -98,7 +103,7 @@ class Progress:
         with self._lock:
             readings = list(self._readings.items())
             parts = [len(each.read) / max(each.partitions, 1) for _, each in readings]
-            lines = [f"* {name}: {each}" for name, each in readings if each.pages]
+            lines = [f"* {name}: {each}" for name, each in readings if each.pages or each.read]
         return 100 * sum(parts) / len(parts), "\n".join(lines)
 
 

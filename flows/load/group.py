@@ -95,12 +95,19 @@ class Group:
     """
 
     def __init__(
-        self, lock: PartitionLock, address: Address, resource: Resource, load_id: int
+        self,
+        lock: PartitionLock,
+        address: Address,
+        resource: Resource,
+        options: LoadOptions,
+        load_id: int,
     ) -> None:
         self._lock = lock
         self._address = address
         self._resource = resource
+        self._options = options
         self._load_id = load_id
+        self._of_this_run: frozenset[int] = frozenset()
         self._stage = self._new_stage(is_first=False)
         self._moved = 0
 
@@ -119,10 +126,16 @@ class Group:
             stage = self._new_stage(not ledger.has_loaded(cursor, self._address))
             stage.create(cursor)
             stage.check_key()
+            earlier = ledger.groups_of_run(cursor, self._address, self._options.run_id)
+            self._of_this_run = frozenset({self._load_id, *earlier})
         self._stage = stage
 
-    def plan(self, partitions: Sequence[Partition], options: LoadOptions) -> list[PlannedPartition]:
-        """Read the checkpoints; leaves out partitions that are not due, or already in the group."""
+    def plan(self, partitions: Sequence[Partition]) -> list[PlannedPartition]:
+        """Read the checkpoints.
+
+        Leaves out partitions that are not due (`is_due`), and those that a group of this run has
+        committed already, before the run was killed or retried.
+        """
         now = datetime.now(UTC)
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
@@ -131,10 +144,11 @@ class Group:
         planned = []
         for partition in partitions:
             found = stored.get(partition.name, NO_CHECKPOINT)
-            if is_due(partition, found) and found.load_id != self._load_id:
+            is_in_group = partition.version is None and found.load_id in self._of_this_run
+            if is_due(partition, found) and not is_in_group:
                 checkpoint = without_future(found, self._resource.cursor, now)
                 checkpoint = replace(checkpoint, saved_at=found.saved_at)
-                window = window_to_read(self._resource, options, checkpoint, now)
+                window = window_to_read(self._resource, self._options, checkpoint, now)
                 planned.append(PlannedPartition(partition, checkpoint, window))
         return planned
 
@@ -253,11 +267,10 @@ def open_group(
             raise
 
 
-def close_group(lock: PartitionLock, load_id: int, failed: int) -> Entry:
-    """Close the entry, as failed if any partitions did, and return it."""
-    error = f"{failed} of them failed: see their own loads." if failed else None
+def close_group(lock: PartitionLock, load_id: int, error: str | None) -> Entry:
+    """Close the entry, as failed if there is an error, and return it."""
     with lock.transaction() as cursor:
-        ledger.end(cursor, load_id, "failed" if failed else "succeeded", error)
+        ledger.end(cursor, load_id, "failed" if error else "succeeded", error)
         return ledger.entry(cursor, load_id)
 
 

@@ -354,6 +354,16 @@ def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: boo
     return next(iter(_entries(cursor)), None)
 
 
+def groups_of_run(cursor: Cursor, address: Address, run_id: str | None) -> list[int]:
+    """The groups that a run has opened for a resource; none without a run."""
+    cursor.execute(
+        "select load_id from elt.loads"
+        " where (source, resource, run_id) = (%s, %s, %s) and is_group",
+        [address.source, address.resource, run_id],
+    )
+    return [load_id for (load_id,) in cursor]
+
+
 def newest(cursor: Cursor) -> int:
     """The number of the newest load; 0 if there is none, or no ledger yet."""
     if not schemas.is_ours(cursor, OWN):

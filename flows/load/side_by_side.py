@@ -78,7 +78,8 @@ def load_side_by_side(
     address = Address(source, resource.name, "")
     with open_group(connect, address, options) as (lock, load_id):
         run.load_in_groups(lock, load_id, partitions)
-        run.entries.append(close_group(lock, load_id, len(run.errors)))
+        failed = f"{len(run.errors)} of them failed: see their own loads." if run.errors else None
+        run.entries.append(close_group(lock, load_id, failed))
     return run.entries, run.errors
 
 
@@ -178,11 +179,11 @@ class _Run:
     ) -> None:
         """Load the partitions that are due; the lock is that of the group."""
         address = Address(self._source, self.resource.name, "")
-        self.group = group = Group(lock, address, self.resource, load_id)
+        self.group = group = Group(lock, address, self.resource, self.options, load_id)
         group.open()
         remaining = iter(partitions)
         chunks = iter(lambda: list(islice(remaining, PLANNED_AT_ONCE)), [])
-        self._load_all(group.plan(chunk, self.options) for chunk in chunks)
+        self._load_all(group.plan(chunk) for chunk in chunks)
         group.warn_of_moved()
 
     def _load_all(self, chunks: Iterator[Sequence[PlannedPartition]]) -> None:
