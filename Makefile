@@ -108,6 +108,7 @@ install-dev: .venv/.installed-dev ## install what the tests and linters need in 
 lock: install-dev ## regenerate requirements*.txt from requirements*.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dask.in -o requirements-dask.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dev.in -o requirements-dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-bench.in -o requirements-bench.txt
 

@@ -9,13 +9,11 @@ from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from prefect import get_client, get_run_logger
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.assets import Asset, materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.concurrency.sync import rate_limit
-from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import deployment, flow_run
 from prefect.settings import get_current_settings
@@ -44,6 +42,7 @@ from flows.load.side_by_side import OpenReader, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
 from flows.retries import Retry, is_retryable
+from flows.shared_rate import turn_of
 from flows.source import Partition, Resource, RowsOf, Source
 from flows.transform import transform as build
 
@@ -174,7 +173,7 @@ def open_readers(
     source: Source, resource: Resource, read: Callable[..., Iterator[Page]]
 ) -> Iterator[OpenReader]:
     """A client for one task; each thread of the task opens a reader of its own."""
-    with Client(source, secrets.read, _global_rate_limit(source)) as client:
+    with Client(source, secrets.read, turn_of(source)) as client:
         yield partial(_reader, client, source, resource, read)
 
 
@@ -229,18 +228,6 @@ def replay_partitions(
     ]
     _log_totals(entries)
     return entries
-
-
-def _global_rate_limit(source: Source) -> Callable[[], None]:
-    """Take one slot of the source's global concurrency limit in Prefect, if it has one."""
-    if source.rate is None:
-        return lambda: None
-    with get_client(sync_client=True) as prefect:
-        try:
-            prefect.read_global_concurrency_limit_by_name(source.name)
-        except ObjectNotFound:
-            return lambda: None
-    return partial(rate_limit, source.name)
 
 
 def _log_totals(entries: Sequence[Entry]) -> None:

@@ -25,7 +25,7 @@ def named(*files: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folders", "files"),
     [
-        (("flows", "blocks"), ("requirements-worker.in",)),
+        (("flows", "blocks"), ("requirements-worker.in", "requirements-dask.in")),
         (
             ("deployments", "commands"),
             ("requirements-worker.in", "requirements.in", "requirements-dev.in"),

@@ -1,47 +1,333 @@
 """Promises about loads of many partitions on the workers of a Dask cluster."""
 
-import time
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import cloudpickle
+import dask
+import distributed
 import pytest
 from conftest import Answer, Asked, Serve, Server
 from distributed import LocalCluster
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from sqlalchemy.engine import URL
 
-from flows import cluster_loads, sources
+from blocks import warehouse
+from deployments.local.postgres import libpq
+from deployments.local.processes import free_port
+from deployments.local.stack import Stack
+from flows import sources
+from flows.cluster_loads import ADDRESS_VARIABLE, VARIABLE
 from flows.elt import elt
+from flows.errors import ConfigurationError, UnavailableError
+from flows.extract.auth import Bearer
 from flows.extract.selectors import records_at
-from flows.source import Partition, Resource, Source
+from flows.retries import Retry
+from flows.shared_rate import slots_for
+from flows.source import Partition, Rate, Resource, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
+
+ROOT = Path(__file__).parents[2]
 COUNT = 300
+DAYS = Resource(
+    "days",
+    "days/{day}",
+    records_at(),
+    key=("day", "id"),
+    partitions=tuple(Partition(f"{day:03}", {"day": day}) for day in range(COUNT)),
+    partition_columns=("day",),
+)
+STORED = "select day::int, id, n from raw_shop.days order by 1, 2"
+EXPECTED = [(day, number, day * number) for day in range(COUNT) for number in (1, 2)]
+LOADS = "select state, partitions, extracted, inserted, unchanged from elt.loads order by load_id"
+
+
+class Days:
+    """The API: two records per day.
+
+    Attributes:
+        before: called with the day before its answer; may return another answer.
+        answered: the days that were answered with their records.
+        times: when requests came, on the clock `time.monotonic`.
+    """
+
+    def __init__(self, serve: Serve) -> None:
+        self.before: Callable[[int], Answer | None] = lambda day: None
+        self.answered: Counter[int] = Counter()
+        self.times: list[float] = []
+        self._lock = threading.Lock()
+        self.server: Server = serve(self._answer)
+
+    def _answer(self, asked: Asked) -> Answer:
+        day = int(asked.rsplit("/", 1)[1])
+        with self._lock:
+            self.times.append(monotonic())
+            if other := self.before(day):
+                return other
+            self.answered[day] += 1
+        rows = ", ".join(f'{{"id": {n}, "n": {n * day}}}' for n in (1, 2))
+        return Answer(f"[{rows}]".encode())
+
+
+@pytest.fixture
+def days(serve: Serve) -> Days:
+    return Days(serve)
 
 
 @pytest.fixture(scope="module")
-def cluster(stack) -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as started:
+def cluster(stack: Stack) -> Iterator[LocalCluster]:
+    """Two worker processes, which find Prefect's server through their environment."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as started:
         yield started
 
 
-def test_x(cluster, serve, ask, monkeypatch, stack):
-    def answer(asked):
-        day = int(asked.split("/")[-1])
-        return Answer(b'[{"id": 1, "n": %d}]' % day)
-    api = serve(answer)
-    res = Resource("days", "days/{day}", records_at(), key=("day", "id"), partitions=tuple(Partition(str(n), {"day": n}) for n in range(COUNT)), partition_columns=("day",))
-    source = Source("shop", api.url, (res,))
-    monkeypatch.setattr(sources, "find", lambda name: source)
-    monkeypatch.setenv("ELT_TASK_RUNNER", "dask")
-    monkeypatch.setenv("ELT_DASK_SCHEDULER", cluster.scheduler_address)
-    for _ in range(2):
-        began = time.monotonic()
-        state = elt(source="shop", transform=False, return_state=True)
-        print(state, time.monotonic() - began)
-    print(ask("select count(*) from raw_shop.days"), len(api.asked))
-    print(ask("select * from elt.loads"))
-    monkeypatch.setenv("ELT_TASK_RUNNER", "threads")
-    began = time.monotonic()
-    state = elt(source="shop", transform=False, return_state=True)
-    print(state, time.monotonic() - began)
-    assert 0
+class RestartedScheduler:
+    """A scheduler and a worker as programs of their own; the port stays the same."""
+
+    def __init__(self) -> None:
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self._programs: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        port = self.address.rsplit(":", 1)[1]
+        self._dask("scheduler", "--host", "127.0.0.1", "--port", port)
+        self._dask("worker", self.address, "--nthreads", "1", "--no-nanny")
+
+    def _dask(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._programs.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+
+    def kill(self) -> None:
+        for program in self._programs:
+            program.kill()
+            program.wait()
+        self._programs.clear()
+
+
+@pytest.fixture
+def scheduler(stack: Stack) -> Iterator[RestartedScheduler]:
+    started = RestartedScheduler()
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def run(
+    days: Days, cluster: LocalCluster, warehouse_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., State[Any]]:
+    """Run the flow on the cluster; `changes` are those of the source."""
+    monkeypatch.setenv(VARIABLE, "dask")
+    monkeypatch.setenv(ADDRESS_VARIABLE, cluster.scheduler_address)
+
+    def start(resource: Resource = DAYS, retry: Retry = Retry(), **changes: Any) -> State[Any]:  # noqa: B008
+        source = replace(Source("shop", days.server.url, (resource,)), **changes)
+        monkeypatch.setattr(sources, "find", lambda name: source)
+        state: State[Any] = elt(source="shop", transform=False, retry=retry, return_state=True)
+        return state
+
+    return start
+
+
+def test_the_cluster_loads_what_one_process_would(
+    run: Callable[..., State[Any]], days: Days, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are task runs of the flow, and all partitions have one entry in the ledger."""
+    state = run()
+    assert state.is_completed()
+    assert ask(STORED) == EXPECTED
+    assert days.answered == Counter(range(COUNT))
+    assert ask(LOADS) == [("succeeded", COUNT, 2 * COUNT, 2 * COUNT, 0)]
+    assert len(_batches_of(state)) == 6
+    monkeypatch.setenv(VARIABLE, "threads")
+    assert run().is_completed()
+    assert ask(LOADS)[1:] == [("succeeded", COUNT, 2 * COUNT, 0, 2 * COUNT)]
+
+
+def test_a_replace_loads_each_partition_on_the_cluster(
+    run: Callable[..., State[Any]], ask: Ask
+) -> None:
+    resource = replace(DAYS, disposition="replace", partitions=DAYS.partitions[:60])  # type: ignore[index]
+    assert run(resource).is_completed()
+    assert ask(STORED) == EXPECTED[:120]
+    assert ask("select distinct state, partitions, inserted from elt.loads") == [
+        ("succeeded", 1, 2)
+    ]
+
+
+def test_few_partitions_are_loaded_without_the_cluster(
+    run: Callable[..., State[Any]], ask: Ask
+) -> None:
+    state = run(replace(DAYS, partitions=DAYS.partitions[:3]))  # type: ignore[index]
+    assert state.is_completed()
+    assert ask(STORED) == EXPECTED[:6]
+    assert not _batches_of(state)
+
+
+@pytest.mark.long
+def test_workers_killed_in_the_middle_of_batches_lose_and_double_nothing(
+    run: Callable[..., State[Any]], days: Days, cluster: LocalCluster, ask: Ask
+) -> None:
+    def kill_all(day: int) -> None:
+        if day == 30 and not days.answered[day]:
+            for nanny in cluster.workers.values():
+                os.kill(nanny.pid, signal.SIGKILL)
+
+    days.before = kill_all
+    assert run().is_completed()
+    assert ask(STORED) == EXPECTED
+    [(state, partitions, extracted, inserted, unchanged)] = ask(LOADS)
+    assert (state, partitions, inserted) == ("succeeded", COUNT, 2 * COUNT)
+    assert extracted == inserted + unchanged
+    assert set(days.answered) == set(range(COUNT))
+
+
+@pytest.mark.long
+def test_a_scheduler_that_is_restarted_loses_and_doubles_nothing(
+    run: Callable[..., State[Any]],
+    days: Days,
+    scheduler: RestartedScheduler,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task fails as unavailable; its retry finds the new scheduler and loads the rest."""
+    monkeypatch.setenv(ADDRESS_VARIABLE, scheduler.address)
+
+    def restart(day: int) -> None:
+        if day == 180 and not days.answered[day]:
+            scheduler.kill()
+            scheduler.start()
+
+    days.before = restart
+    assert run(retry=Retry(retries=3, delay_seconds=1, jitter=0)).is_completed()
+    assert ask(STORED) == EXPECTED
+    loads = ask(LOADS)
+    assert [state for state, *_ in loads] == ["failed", "succeeded"]
+    assert sum(partitions for _, partitions, *_ in loads) == COUNT
+
+
+def test_a_retry_sends_only_what_the_attempt_before_did_not_commit(
+    run: Callable[..., State[Any]], days: Days, ask: Ask
+) -> None:
+    """An API that is away ends the attempt: no further batches are sent."""
+    refused: list[int] = []
+
+    def refuse(day: int) -> Answer | None:
+        if day < 200 or len(refused) >= 3:
+            return None
+        refused.append(day)
+        return Answer(status=503)
+
+    days.before = refuse
+    state = run(retry=Retry(retries=5, delay_seconds=0, jitter=0), max_wait_seconds=0)
+    assert state.is_completed()
+    assert ask(STORED) == EXPECTED
+    first, *_, last = ask(LOADS)
+    assert first[0] == "failed"
+    assert last[0] == "succeeded"
+    assert sum(partitions for _, partitions, *_ in ask(LOADS)) >= COUNT
+    assert max(days.answered[day] for day in range(150)) == 1
+
+
+def test_a_second_run_at_the_same_time_is_refused_and_changes_nothing(
+    run: Callable[..., State[Any]], days: Days, ask: Ask
+) -> None:
+    """What the first one loads is not disturbed."""
+    other: list[State[Any]] = []
+    context = contextvars.copy_context()  # it holds the address of Prefect's server
+
+    def run_second(day: int) -> None:
+        if day == 30 and not other:
+            other.append(context.run(run))
+
+    days.before = run_second
+    assert run().is_completed()
+    assert "is being loaded by another run" in str(other[0].result(raise_on_failure=False))
+    assert ask(STORED) == EXPECTED
+    assert ask(LOADS) == [("succeeded", COUNT, 2 * COUNT, 2 * COUNT, 0)]
+
+
+def test_workers_together_keep_the_rate(run: Callable[..., State[Any]], days: Days) -> None:
+    resource = replace(DAYS, partitions=DAYS.partitions[:100])  # type: ignore[index]
+    assert run(resource, rate=Rate(30)).is_completed()
+    times = sorted(days.times)
+    assert len(times) == 100
+    assert all(later - earlier > 1 for earlier, later in zip(times, times[30:], strict=False))
+    with get_client(sync_client=True) as prefect:
+        limit = prefect.read_global_concurrency_limit_by_name("shop")
+        assert (limit.limit, limit.slot_decay_per_second) == slots_for(Rate(30))
+        prefect.delete_global_concurrency_limit_by_name("shop")
+
+
+def test_the_scheduler_sees_no_secrets(
+    run: Callable[..., State[Any]],
+    warehouse_url: URL,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warehouse.save({warehouse.URL_VARIABLE: libpq(warehouse_url.set(password="canary-1"))})
+    monkeypatch.setenv("SHOP_TOKEN", "canary-2")
+    sent: list[bytes] = []
+    submit = distributed.Client.submit
+
+    def record(*given: Any, **named: Any) -> Any:
+        sent.append(cloudpickle.dumps((given[1:], named)))
+        return submit(*given, **named)
+
+    monkeypatch.setattr(distributed.Client, "submit", record)
+    run(replace(DAYS, partitions=DAYS.partitions[:10]), login=Bearer("shop-token"))  # type: ignore[index]
+    assert sent
+    assert not any(b"canary" in each for each in sent)
+
+
+@pytest.mark.parametrize(
+    ("runner", "address", "kind", "said"),
+    [
+        ("ray", "", ConfigurationError, "Set it to `threads` or to `dask`"),
+        ("dask", "", ConfigurationError, "must name the scheduler"),
+        ("dask", "tcp://127.0.0.1:9", UnavailableError, "does not respond"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named(
+    run: Callable[..., State[Any]],
+    runner: str,
+    address: str,
+    kind: type[Exception],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, runner)
+    monkeypatch.setenv(ADDRESS_VARIABLE, address)
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        error = run().result(raise_on_failure=False)
+    assert isinstance(error, kind)
+    assert said in str(error)
+
+
+@pytest.mark.parametrize("requests", [1, 2, 5, 60])
+def test_slots_never_allow_more_than_the_rate(requests: int) -> None:
+    """In a window, all slots at its start and those that become free within it."""
+    limit, per_second = slots_for(Rate(requests, 10))
+    free_within = int(per_second * 10) if limit == 1 else limit + int(per_second * 10)
+    assert 0 < free_within <= requests or requests == 1
+
+
+def _batches_of(state: State[Any]) -> list[str]:
+    """The names of the task runs that loaded batches."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as prefect:
+        runs = prefect.read_task_runs(flow_run_filter=chosen)
+    return [each.name for each in runs if " partitions: " in each.name]
