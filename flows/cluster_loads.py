@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 VARIABLE = "ELT_TASK_RUNNER"
 ADDRESS_VARIABLE = "ELT_DASK_SCHEDULER"
 
-# Partitions per batch: fewer cost more task runs, and more are repeated if a worker dies.
-BATCH_PARTITIONS = range(50, 1000)
+# Partitions per batch. A task run costs a worker about half a second, so small batches are slow;
+# of a large one, more is repeated if a worker dies.
+BATCH_PARTITIONS = range(100, 1000)
 # At first there are so many batches per thread of the cluster, so that all threads end together.
 BATCHES_PER_THREAD = 4
 # So many batches are with the cluster per thread: one is loaded, and one waits.

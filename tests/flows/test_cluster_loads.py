@@ -152,7 +152,7 @@ def test_the_cluster_loads_what_one_process_would(
     assert ask(STORED) == EXPECTED
     assert days.answered == Counter(range(COUNT))
     assert ask(LOADS) == [("succeeded", COUNT, 2 * COUNT, 2 * COUNT, 0)]
-    assert len(_batches_of(state)) == 6
+    assert len(_batches_of(state)) == 3
     monkeypatch.setenv(VARIABLE, "threads")
     assert run().is_completed()
     assert ask(LOADS)[1:] == [("succeeded", COUNT, 2 * COUNT, 0, 2 * COUNT)]
