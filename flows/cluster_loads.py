@@ -19,7 +19,7 @@ from prefect.futures import PrefectFuture
 
 from blocks import warehouse
 from blocks.warehouse import Warehouse
-from flows.errors import ConfigurationError, UnavailableError
+from flows.errors import ConfigurationError, EltError, UnavailableError
 from flows.extract.fetch import read_pages
 from flows.guards import without_secrets
 from flows.load.group import FEW_PARTITIONS, close_group, may_group, open_group
@@ -242,17 +242,26 @@ class _Batches:
         try:
             self.entries += ended.result()
         except Exception as error:
-            self.errors.append(_named(error))
-            self._is_stopped |= isinstance(self.errors[-1], UnavailableError)
+            problem = _problem_of_cluster(error) or error
+            self.errors.append(problem)
+            self._is_stopped |= problem is not error or isinstance(error, UnavailableError)
         else:
             if self._progress is not None:
                 self._progress.add_read(self._resource, batch)
 
 
-def _named(error: Exception) -> Exception:
-    """The error of a batch; one of the cluster's own becomes this project's."""
+def _problem_of_cluster(error: Exception) -> EltError | None:
+    """The error as this project's, if it is the cluster's own; None if the batch raised it."""
     from distributed import CancelledError, KilledWorker
 
+    # A scheduler that lacks the module raises an error with that cause, a worker the error itself.
+    for missing in (error, error.__cause__):
+        if isinstance(missing, ModuleNotFoundError):
+            return ConfigurationError(
+                f"The Dask cluster lacks a module: {missing}. Start its scheduler and its workers "
+                "with this repository's folder in PYTHONPATH and its packages installed "
+                "(docs/scale.md)."
+            )
     if isinstance(error, KilledWorker):
         return UnavailableError(
             f"A batch was repeated until the cluster gave up, because its workers died: {error} "
@@ -263,7 +272,7 @@ def _named(error: Exception) -> Exception:
             f"The Dask scheduler went away ({type(error).__name__}). Run this again when it is "
             "back; committed rows are kept."
         )
-    return error
+    return None
 
 
 def _cut(partitions: Sequence[Partition], threads: int) -> Iterator[Sequence[Partition]]:

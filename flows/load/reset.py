@@ -28,7 +28,8 @@ def forget_lost_rows(cursor: Cursor, address: Address) -> None:
     Resuming from the cursor would omit all the lost rows. Call this before reading the checkpoint:
     if another partition's load has filled the table again, it has deleted the checkpoint as well.
     """
-    if _has_rows(cursor, address.table) or not ledger.has_stored(cursor, address):
+    # The ledger first: rows that it counts were committed with it, so the table shows them then.
+    if not ledger.has_stored(cursor, address) or _has_rows(cursor, address.table):
         return
     reason = f"raw_{address.source}.{address.resource} was dropped or emptied"
     checkpoints.forget(cursor, address.source, address.resource, reason)

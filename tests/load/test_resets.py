@@ -1,6 +1,7 @@
 """Promises about raw tables whose rows are gone: their next loads read everything."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import UnavailableError
 from flows.load import ledger
+from flows.load import reset as reset_module
 from flows.load.options import LoadOptions
 from flows.load.reset import reset
 from flows.page import Page, Resume
@@ -57,6 +59,33 @@ def test_a_load_begins_from_the_start_where_the_rows_are_gone(
     assert "was dropped or emptied" in caplog.text
     [(source, name, reason)] = query("select source, resource, reason from elt.resets")
     assert (source, name, reason) == ("shop", "items", "raw_shop.items was dropped or emptied")
+
+
+def test_rows_that_another_load_commits_meanwhile_are_not_taken_for_lost(
+    connection: Connection, database: URL, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two partitions are loaded for the first time: one commits while the other looks for rows."""
+    parts = [Partition("a", {"part": "a"}), Partition("b", {"part": "b"})]
+    resource = items(key=("part", "id"), partition_columns=("part",), partitions=tuple(parts))
+    pending = [parts[1]]
+
+    def then_load(function: Callable[..., bool]) -> Callable[..., bool]:
+        def look(*given: Any) -> bool:
+            found = function(*given)
+            if pending:
+                part = pending.pop()
+                with closing(psycopg2.connect(libpq(database))) as other:
+                    load_api(other, MemoryApi([PAGE]), resource, EVERYTHING, part)
+            return found
+
+        return look
+
+    for module, name in ((reset_module, "_has_rows"), (ledger, "has_stored")):
+        monkeypatch.setattr(module, name, then_load(getattr(module, name)))
+    load_api(connection, MemoryApi([PAGE]), resource, EVERYTHING, parts[0])
+    assert not pending
+    assert query("select count(*) from raw_shop.items") == [(4,)]
+    assert query("select count(*) from elt.resets") == [(0,)]
 
 
 def test_all_partitions_begin_from_the_start_though_one_fills_the_table_first(

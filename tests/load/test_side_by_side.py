@@ -156,6 +156,33 @@ def test_a_partition_that_fails_has_its_own_entry_and_is_loaded_by_the_next_run(
     assert incomplete(connect) == []
 
 
+def test_a_retry_of_a_run_reads_only_what_the_run_has_not_committed(
+    connect: Connect, query: Query
+) -> None:
+    run, other = LoadOptions(run_id="first"), LoadOptions(run_id="second")
+    load_lines(connect, Lines(errors={5: NotFoundError("no order 5")}), options=run)
+    retried, later = Lines(), Lines()
+    [group], errors = load_lines(connect, retried, options=run)
+    assert ([order for order, _ in retried.asked], errors) == ([5], [])
+    assert (group.state, group.partitions) == ("succeeded", 1)
+    assert query(STORED) == wanted()
+    assert incomplete(connect) == []
+    load_lines(connect, later, options=other)
+    assert len(later.asked) == COUNT
+
+
+def test_a_retry_of_a_run_reads_children_again_whose_parent_has_changed_since(
+    connect: Connect,
+) -> None:
+    run = LoadOptions(run_id="first")
+    before = tuple(replace(each, parent_load_id=1) for each in orders())
+    load_lines(connect, Lines(errors={5: NotFoundError("no order 5")}), LINES, before, run)
+    retried = Lines()
+    after = tuple(replace(each, parent_load_id=2 if each.name == "3" else 1) for each in before)
+    load_lines(connect, retried, LINES, after, run)
+    assert sorted(order for order, _ in retried.asked) == [3, 5]
+
+
 def incomplete(connect: Connect) -> list[str]:
     names = [partition.name for partition in orders()]
     with closing(connect()) as connection, transaction(connection) as cursor:
