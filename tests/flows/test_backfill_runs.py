@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import date
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +55,7 @@ class System:
     def __init__(self, server: SyncPrefectClient) -> None:
         self.server = server
         self.id = self.deploy()
+        self._deadline = monotonic() + 60
 
     def deploy(self, **options: Any) -> UUID:
         """Deploy `backfill`, perhaps to a work pool."""
@@ -73,6 +74,11 @@ class System:
         state = self.server.read_flow_run(run.id).state
         assert state is not None
         return state
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless the test takes too long: a run that watches others for ever is an error."""
+        assert monotonic() < self._deadline
+        sleep(seconds)
 
     def children(self) -> list[FlowRun]:
         """The runs that a backfill has started, in the order of their days."""
@@ -112,6 +118,7 @@ def system(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     monkeypatch.setattr(backfill_runs, "POLL_SECONDS", 0.1)
     with get_client(sync_client=True) as server:
         found = System(server)
+        monkeypatch.setattr(backfill_runs, "sleep", found.sleep)
         yield found
         for run in server.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id]))
@@ -216,6 +223,7 @@ def artifacts(system: System, run: FlowRun) -> dict[str, Artifact]:
     return {str(each.type): each for each in found}
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_named_and_the_next_attempt_loads_what_is_missing(
     system: System, ask: Ask, answers: dict[str, Callable[[], Answer | None]]
 ) -> None:
@@ -299,7 +307,7 @@ def test_a_crashed_run_that_is_started_again_in_time_has_not_failed(
             if state := states.pop(0):
                 system.server.set_flow_run_state(child.id, state, force=True)
         else:
-            sleep(seconds)
+            system.sleep(seconds)
 
     monkeypatch.setattr(backfill_runs, "sleep", go_on)
     with ThreadPoolExecutor() as pool:
@@ -318,7 +326,8 @@ def test_a_run_that_stays_crashed_is_an_error(
     assert backfill_runs.CRASHED_SECONDS > 20, "deployments/automations.yaml"
     monkeypatch.setattr(backfill_runs, "CRASHED_SECONDS", 0)
 
-    def crash(_: float) -> None:
+    def crash(seconds: float) -> None:
+        system.sleep(seconds)
         for child in system.children():
             system.server.set_flow_run_state(child.id, Crashed(message="killed"), force=True)
 
