@@ -16,7 +16,12 @@ import pytest
 import requests
 from conftest import Answer, serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
@@ -119,6 +124,13 @@ def children(server: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
     return sorted(found, key=lambda each: str(each.parameters["since"]))
 
 
+def pages(server: SyncPrefectClient, run: FlowRun) -> int:
+    """How many attempts of a backfill have started their runs: each begins a page after that."""
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    found = server.read_artifacts(artifact_filter=chosen)
+    return sum(each.type == "markdown" for each in found)
+
+
 def kill(run: FlowRun) -> None:
     [process] = processes_of(run)
     process.send_signal(signal.SIGKILL)
@@ -136,8 +148,9 @@ def test_a_killed_backfill_is_restarted_and_adopts_its_runs(
     server: SyncPrefectClient, api: Api, ask: Ask
 ) -> None:
     with at_work(server, api) as (run, before):
+        wait_until(lambda: pages(server, run), lambda count: count == 1)
         kill(run)
-        wait_until(lambda: server.read_flow_run(run.id).run_count, lambda count: count == 2)
+        wait_until(lambda: pages(server, run), lambda count: count == 2)
         assert [each.state_name for each in children(server, run)] == ["Running", "Running"]
     assert completed(server, run).run_count == 2
     assert [each.id for each in children(server, run)] == [each.id for each in before]
@@ -171,3 +184,19 @@ def test_a_cancelled_backfill_cancels_its_runs(
             assert ended.state.is_cancelled(), ended.state
         wait_until(lambda: [each for each in working if each.is_running()], lambda left: not left)
     assert [each.id for each in children(server, run)] == [each.id for each in before]
+
+
+def test_a_cancelled_backfill_cancels_what_it_adopted(
+    server: SyncPrefectClient, api: Api, ask: Ask
+) -> None:
+    """Of these Prefect does not know that they belong to it."""
+    with at_work(server, api) as (first, before):
+        second = server.create_flow_run_from_deployment(first.deployment_id, parameters=PARAMETERS)
+        wait_until(lambda: children(server, second), lambda adopted: len(adopted) == 2)
+        server.set_flow_run_state(second.id, Cancelling())
+        for each in (second, *before):
+            ended: Any = wait_until(lambda each=each: server.read_flow_run(each.id), is_over)
+            assert ended.state.is_cancelled(), ended.state
+        said = wait_until(lambda: server.read_flow_run(first.id), is_over).state
+    assert said.is_failed()
+    assert "2020-01-01 to 2020-02-10: Cancelled" in said.message
