@@ -1,9 +1,7 @@
 """Flow `backfill`: load a long range of days in windows, several at a time."""
 
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from time import monotonic
 from typing import Annotated, Any, cast
 from uuid import UUID
@@ -13,18 +11,18 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from blocks import warehouse
 from blocks.warehouse import Warehouse
 from flows import sources
-from flows.errors import ConfigurationError
-from flows.load import ledger
+from flows.backfill_chunks import Request
+from flows.backfill_runs import cancel_chunks, load_in_runs
+from flows.backfill_windows import Slice, missing, readable_by_date, slices_of, split
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
-from flows.load.partitions import partitions_of
-from flows.load.reset import forget_lost_rows
 from flows.load_tasks import (
     ResourceName,
     SourceName,
@@ -32,23 +30,17 @@ from flows.load_tasks import (
     errors_of,
     finish_run,
     load_partitions,
-    midnight,
 )
 from flows.progress import SHOWN_EVERY_SECONDS
 from flows.retries import Retry
-from flows.source import Partition, Resource, Source, Window
+from flows.source import Source
 
 
-@dataclass(frozen=True)
-class Slice:
-    """A window of one partition, loaded as a partition with its own ledger entry and checkpoint."""
-
-    resource: Resource
-    partition: Partition
-    window: Window
-
-
-@flow(name="backfill", flow_run_name="{source} {since} to {until}")
+@flow(
+    name="backfill",
+    flow_run_name="{source} {since} to {until}",
+    on_cancellation=[cancel_chunks],
+)
 def backfill(
     source: SourceName,
     since: date,
@@ -56,6 +48,7 @@ def backfill(
     resources: tuple[ResourceName, ...] = (),
     window_days: Annotated[int, Field(ge=1, le=3660)] = 31,
     at_once: Annotated[int, Field(ge=1, le=16)] = 4,
+    runs_at_once: Annotated[int, Field(ge=1, le=25)] = 1,
     again: bool = False,
     transform: bool = True,
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
@@ -71,7 +64,8 @@ def backfill(
         until: Day to stop before (UTC); this day is not loaded.
         resources: The resources to load; empty means all that can be read by date.
         window_days: Days per window, counted from `since`.
-        at_once: How many windows to load at the same time.
+        at_once: How many windows a run loads at the same time.
+        runs_at_once: How many runs of this deployment load the windows; with 1, this run does.
         again: Also load windows that an earlier backfill has loaded.
         transform: Build the marts afterwards.
         retry: How to retry a window if the API or Postgres was unavailable.
@@ -80,77 +74,33 @@ def backfill(
     chosen = readable_by_date(api, resources)
     database = warehouse.load()
     windows = split(since, until, window_days)
-    declared = [slice_ for each in chosen for slice_ in _slices(database, api, each, windows)]
-    total = len(declared)
-    slices = declared if again else _missing(database, api, declared)
+    declared = slices_of(database, api, chosen, windows)
+    if runs_at_once > 1:
+        request = Request(source, resources, window_days, at_once, again, retry)
+        loads, errors = load_in_runs(database, api, request, declared, runs_at_once)
+    else:
+        slices = declared if again else missing(database, api, declared)
+        loads, errors = len(slices), _load(database, api, slices, len(declared), at_once, retry)
+    state = finish_run(database, api, errors, loads, transform, retry)
+    if runs_at_once > 1:
+        return Completed(message=f"{loads:,} windows were loaded by other runs")
+    return state
+
+
+def _load(
+    database: Warehouse,
+    source: Source,
+    slices: Sequence[Slice],
+    total: int,
+    at_once: int,
+    retry: Retry,
+) -> list[Exception]:
+    """Load windows in this run; returns the errors."""
     get_run_logger().info("Loading %d of %d windows, %d at a time.", len(slices), total, at_once)
     runner: ThreadPoolTaskRunner[list[Entry]] = ThreadPoolTaskRunner(max_workers=at_once)
     with runner:
-        errors = _watch([_submit(runner, database, api, slice_, retry) for slice_ in slices], total)
-    return finish_run(database, api, errors, len(slices), transform, retry)
-
-
-def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:
-    """The resources that can be read by date: those with a cursor and not written by `replace`.
-
-    Raises:
-        ConfigurationError: when a named resource can't be read by date, or none can.
-    """
-    chosen = [source.resource(name) for name in names] or list(source.resources)
-    readable = [each for each in chosen if each.cursor and each.writes != "replace"]
-    if not readable or (names and len(readable) < len(chosen)):
-        others = ", ".join(each.name for each in chosen if each not in readable)
-        raise ConfigurationError(
-            f"{source.name}: {others} can't be read by date: a `cursor` is missing, or `replace` "
-            "reads everything anyway. Remove them from `resources`, or run `elt`."
-        )
-    return readable
-
-
-def split(since: date, until: date, days: int) -> list[Window]:
-    """Split the range into windows of that many days; the last one ends at `until`.
-
-    Raises:
-        ConfigurationError: when the range contains no day.
-    """
-    if since >= until:
-        raise ConfigurationError(
-            f"since ({since}) must be before until ({until}), which is the first day that is not "
-            "loaded."
-        )
-    count = -(-(until - since).days // days)
-    starts = [since + timedelta(days * number) for number in range(count)]
-    return [
-        Window(midnight(start), midnight(min(start + timedelta(days), until))) for start in starts
-    ]
-
-
-def _slices(
-    database: Warehouse, source: Source, resource: Resource, windows: Sequence[Window]
-) -> list[Slice]:
-    with closing(database.connect()) as connection:
-        partitions = partitions_of(connection, source.name, resource)
-    return [
-        Slice(resource, replace(partition, name=_slice_name(partition, window)), window)
-        for partition in partitions
-        for window in windows
-    ]
-
-
-def _missing(database: Warehouse, source: Source, slices: Sequence[Slice]) -> list[Slice]:
-    """The slices that no earlier backfill has loaded."""
-    names = {each.resource.name for each in slices}
-    with database.transaction() as cursor:
-        ledger.prepare(cursor, f"raw_{source.name}")
-        for name in names:
-            forget_lost_rows(cursor, Address(source.name, name, ""))
-        loaded = {name: ledger.backfilled(cursor, source.name, name) for name in names}
-    return [each for each in slices if each.partition.name not in loaded[each.resource.name]]
-
-
-def _slice_name(partition: Partition, window: Window) -> str:
-    """E.g. `London 2024-01-01..2024-02-01`; only the days if the partition has no name."""
-    return f"{partition.name} {window.since:%Y-%m-%d}..{window.until:%Y-%m-%d}".strip()
+        futures = [_submit(runner, database, source, slice_, retry) for slice_ in slices]
+        return _watch(futures, total)
 
 
 def _submit(

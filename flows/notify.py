@@ -35,6 +35,7 @@ from prefect.utilities.urls import url_for
 import blocks.notifications  # noqa: F401 (Prefect finds the block types that are imported)
 from flows.errors import ConfigurationError
 from flows.retries import Retry
+from flows.tags import REPORTED_BY_PARENT
 
 RECOVERED = "prefect.flow-run.Completed"
 ENDED = {RECOVERED: "works again", "prefect.flow-run.TimedOut": "timed out"}
@@ -62,9 +63,8 @@ def notify(
         raise ConfigurationError("notify has no notification block: name `blocks` in prefect.yaml.")
     with get_client(sync_client=True) as prefect:
         run = prefect.read_flow_run(flow_run_id)
-        if not (
-            _close_incident(prefect, run) if event == RECOVERED else _open_incident(prefect, run)
-        ):
+        counts = _close_incident if event == RECOVERED else _open_incident
+        if REPORTED_BY_PARENT in run.tags or not counts(prefect, run):
             get_run_logger().info("No message sent: already reported, or no incident is open.")
             return Completed(message="nothing to report")
         subject, body = message(prefect, run, event, said)
@@ -125,9 +125,8 @@ def _has_succeeded_since(prefect: SyncPrefectClient, run: FlowRun, since: dateti
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
             end_time=FlowRunFilterEndTime(after_=since),
         ),
-        limit=1,
     )
-    return bool(runs)
+    return any(REPORTED_BY_PARENT not in each.tags for each in runs)
 
 
 def message(

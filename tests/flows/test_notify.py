@@ -17,6 +17,7 @@ from deployments.local.stack import Stack
 from flows.elt import elt
 from flows.errors import ConfigurationError
 from flows.notify import RECOVERED, incident, notify
+from flows.tags import REPORTED_BY_PARENT
 
 FAILED = "prefect.flow-run.Failed"
 WEBHOOK = "custom-webhook/webhook"
@@ -109,6 +110,26 @@ def test_a_failure_that_is_over_begins_no_incident(
     assert told(again, FAILED, WEBHOOK).message == "nothing to report"
     assert server.read_variable_by_name(incident(again)) is None
     assert len(hook.asked) == 2
+
+
+def test_a_run_that_another_one_reports_neither_begins_nor_ends_an_incident(
+    run: FlowRun, serve: Serve, server: SyncPrefectClient
+) -> None:
+    hook = serve(lambda _: Answer())
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    deployment = server.create_deployment(run.flow_id, "parts")
+
+    def ended(state: State[Any], *tags: str) -> FlowRun:
+        created = server.create_flow_run_from_deployment(deployment, tags=tags)
+        server.set_flow_run_state(created.id, state, force=True)
+        return server.read_flow_run(created.id)
+
+    assert told(ended(Failed(), REPORTED_BY_PARENT), FAILED, WEBHOOK).message == "nothing to report"
+    whole = ended(Failed())
+    part = ended(Completed(), REPORTED_BY_PARENT)
+    assert told(whole, FAILED, WEBHOOK).message == "parts failed"
+    assert told(part, RECOVERED, WEBHOOK).message == "nothing to report"
+    assert told(ended(Completed()), RECOVERED, WEBHOOK).message == "parts works again"
 
 
 def test_an_incident_that_could_not_be_reported_is_reported_next_time(
