@@ -4,7 +4,7 @@ The stage is a temporary table; `_ordinal` numbers its rows. A merge is an idemp
 does not rewrite identical rows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from psycopg2 import sql
@@ -16,6 +16,7 @@ from flows.load.table_schema import column_types, converted
 from flows.source import Contract
 
 Ids = Mapping[str, int | None]
+Parts = Mapping[str, sql.Composable]
 
 STAGE = sql.Identifier("pg_temp", "stage")
 
@@ -36,20 +37,27 @@ _CONTINUE_NUMBERING = sql.SQL(
     " having max(_ordinal) is not null"
 )
 # Look up rows by the key's index: the cost of hashing the table would grow with its size.
-_LOOK_UP = (
-    "select set_config('enable_hashjoin', %(joins)s, true),"
-    " set_config('enable_mergejoin', %(joins)s, true)"
+_LOOK_UP = sql.SQL(
+    "select count(*), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true) from {stage}"
+)
+_JOIN = (
+    "select set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)"
+)
+# A replay's rows are older than those that a load after the replayed one wrote.
+_DIFFERS = sql.SQL(
+    "row({present}) is distinct from row({latest})"
+    " and (%(replays)s::bigint is null or %(replays)s >= coalesce("
+    "  (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
+    "  present._load_id"
+    " ))"
 )
 # No row is at (0,0); unlike a null it does not make a row larger than in the table.
 _COMPARE = sql.SQL(
     "create temporary table differing on commit drop as"
     " select coalesce(present.ctid, '(0,0)') as _present_at, latest.*"
     " from (select {values} from {stage}) as latest left join {table} as present on {same_key}"
-    " where present.ctid is null or row({present}) is distinct from row({latest})"
-    " and (%(replays)s::bigint is null or %(replays)s >= coalesce("
-    "  (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
-    "  present._load_id"
-    " ))"
+    " where present.ctid is null or {differs}"
 )
 _COUNT_MOVED = sql.SQL(
     "select count(*) from {table} as present"
@@ -63,6 +71,15 @@ _UPDATE = sql.SQL(
 _INSERT = sql.SQL(
     "insert into {table} ({columns}) select {new} from pg_temp.differing"
     " where _present_at = '(0,0)' on conflict ({key}) do nothing"
+)
+_UPDATE_DIRECTLY = sql.SQL(
+    "update {table} as present set {assignments} from (select {values} from {stage}) as latest"
+    " where {same_key} and {differs}"
+)
+_INSERT_MISSING = sql.SQL(
+    "insert into {table} ({columns}) select {new} from (select {values} from {stage}) as latest"
+    " where not exists (select from {table} as present where {same_key})"
+    " on conflict ({key}) do nothing"
 )
 _APPEND = sql.SQL("insert into {table} ({columns}) select {values} from {stage} order by _ordinal")
 _TRY = sql.SQL(
@@ -83,12 +100,14 @@ class WriteCounts:
 
     Attributes:
         moved: the updated rows that belonged to another partition before.
+        all_updated: whether a merge updated every row of the staging table.
     """
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
     moved: int = 0
+    all_updated: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,10 +151,17 @@ def recreate_stage(cursor: Cursor, added: Mapping[str, str]) -> None:
     cursor.execute("alter table pg_temp.wider rename to stage")
 
 
-def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
+def merge(
+    cursor: Cursor,
+    target: Target,
+    ids: Ids,
+    may_repeat_keys: bool = True,
+    expects_updates: bool = False,
+) -> WriteCounts:
     """Upsert; of rows that repeat a key, the last one counts.
 
-    Every record has a key, so a stage without key columns has no rows.
+    Every record has a key, so a stage without key columns has no rows. With `expects_updates`, it
+    is faster if every row differs from its present one, and slower otherwise.
     """
     staged = column_types(cursor, STAGE)
     if not staged.keys() >= set(target.key):
@@ -143,25 +169,43 @@ def merge(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> Wr
     parts = _merge_parts(cursor, target, staged)
     if may_repeat_keys:
         cursor.execute(_DROP_EARLIER.format(**parts))
-    cursor.execute(_LOOK_UP, {"joins": "off"})
+    cursor.execute(_LOOK_UP.format(**parts))
+    rows = int(cursor.fetchall()[0][0])
+    scope = [name for name in target.scope if name not in target.key and name in staged]
+    if expects_updates and not scope:
+        written = _write_directly(cursor, parts, ids, rows)
+    else:
+        written = _write_differing(cursor, parts, ids, scope)
+    cursor.execute(_JOIN)
+    return replace(written, all_updated=written.updated == rows)
+
+
+def _write_differing(cursor: Cursor, parts: Parts, ids: Ids, scope: Sequence[str]) -> WriteCounts:
+    """List what differs and where it is; then write that."""
     cursor.execute(_COMPARE.format(**parts), ids)
-    moved = _count_moved(cursor, target, staged)
+    moved = _count_moved(cursor, parts, scope) if scope else 0
     cursor.execute(_UPDATE.format(**parts), ids)
     updated = cursor.rowcount
-    cursor.execute(_LOOK_UP, {"joins": "on"})
     cursor.execute(_INSERT.format(**parts), ids)
     inserted = cursor.rowcount
     cursor.execute("drop table pg_temp.differing")
     return WriteCounts(inserted, updated, moved=moved)
 
 
-def _count_moved(cursor: Cursor, target: Target, staged: Mapping[str, str]) -> int:
-    """How many of the rows to be updated are another partition's; none if the key holds it."""
-    scope = [name for name in target.scope if name not in target.key and name in staged]
-    if not scope:
-        return 0
+def _write_directly(cursor: Cursor, parts: Parts, ids: Ids, rows: int) -> WriteCounts:
+    """Update at once; if that left rows out, look all up once more, for those to insert."""
+    cursor.execute(_UPDATE_DIRECTLY.format(**parts), ids)
+    updated = cursor.rowcount
+    if updated == rows:
+        return WriteCounts(updated=updated)
+    cursor.execute(_INSERT_MISSING.format(**parts), ids)
+    return WriteCounts(cursor.rowcount, updated)
+
+
+def _count_moved(cursor: Cursor, parts: Parts, scope: Sequence[str]) -> int:
+    """How many of the rows to be updated are another partition's."""
     count = _COUNT_MOVED.format(
-        table=target.table,
+        **parts,
         present_scope=listed("present.{}", scope),
         latest_scope=listed("latest.{}", scope),
     )
@@ -249,6 +293,7 @@ def _merge_parts(
     ]
     own = sql.SQL("now(), %(load_id)s")
     set_own = sql.SQL("_loaded_at = now(), _load_id = %(load_id)s")
+    differs = _DIFFERS.format(present=listed("present.{}", rest), latest=listed("latest.{}", rest))
     return {
         "table": target.table,
         "stage": STAGE,
@@ -259,8 +304,7 @@ def _merge_parts(
         "columns": listed("{}", [*key, *rest, "_loaded_at", "_load_id"]),
         "new": sql.SQL(", ").join([listed("{}", [*key, *rest]), own]),
         "same_key": listed("present.{0} = latest.{0}", key, " and "),
-        "present": listed("present.{}", rest),
-        "latest": listed("latest.{}", rest),
+        "differs": differs,
         "assignments": sql.SQL(", ").join([*_each("{0} = latest.{0}", rest), set_own]),
     }
 

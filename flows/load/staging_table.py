@@ -88,6 +88,7 @@ class StagingTable:
         self._room = 0
         self._filled: frozenset[str] = frozenset()
         self._other_key: list[str] = []
+        self._expects_updates = False
 
     def create(self, cursor: Cursor) -> bool:
         """Create the staging table, empty and without columns.
@@ -356,7 +357,10 @@ class StagingTable:
         if disposition == "append":
             return append(cursor, self._target, ids)
         if disposition == "merge":
-            return merge(cursor, self._target, ids, may_repeat_keys)
+            expects = self._expects_updates
+            written = merge(cursor, self._target, ids, may_repeat_keys, expects)
+            self._expects_updates = written.all_updated
+            return written
         deleted = self._change_key(cursor) if self._other_key else 0
         written = replace_all(cursor, self._target, ids, may_repeat_keys)
         return replace(written, deleted=written.deleted + deleted)

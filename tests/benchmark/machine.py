@@ -3,7 +3,7 @@
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,15 @@ def describe(bench: Bench) -> dict[str, Any]:
         "python": platform.python_version(),
         "postgres": bench.settings(["server_version"])["server_version"],
         "postgres_settings": bench.settings(SETTINGS),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": versions(),
         "served": bench.served,
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed: a part of the benchmark needs only a part of them."""
+    installed = {distribution.name for distribution in distributions()}
+    return {name: version(name) for name in PACKAGES if name in installed}
 
 
 def cpu_model() -> str:

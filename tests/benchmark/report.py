@@ -81,6 +81,10 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
 * Default settings for all. dlt pages with its REST client and merges by primary key; pandas appends
   page by page, without a key; plain COPY finds its CSV file ready, and fills the table that this
   project makes, key and own columns too.
+* Plain SQL finds its CSV file ready, and the table that plain COPY filled. Update: COPY into
+  a temporary table, one `update … from` it for every row of it, one `insert` of what is missing.
+  New table: COPY into it, its key, what only the old table has, and it takes the old one's place.
+  Readers wait for that, and views on the old table would be lost; so no load does it.
 * A build by this project is a run of `transform`: dbt in a process of its own, a task run for each
   node, the tables published in one transaction. dbt alone is the command `dbt build` of the same
   tables and tests; both start dbt anew, and go on with what they parsed before. Prefect's heartbeat

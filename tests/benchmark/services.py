@@ -11,7 +11,8 @@ from pathlib import Path
 from deployments.local.postgres import postgres
 from deployments.local.processes import child, free_port, wait_for
 from tests.benchmark import flights
-from tests.benchmark.bench import Bench
+from tests.benchmark.bench import Bench, csv_file
+from tests.benchmark.tools import FIRST_LOAD, MERGE_CHANGED, PATHS
 
 RENDER_SECONDS = 120
 
@@ -23,7 +24,9 @@ def running(limit: int | None) -> Iterator[Bench]:
         folder = Path(name)
         folder.chmod(0o755)
         with postgres(folder / "postgres") as server, api(folder, limit) as url:
-            rows = flights.write_csv(folder / "flights.csv", limit)
+            rows = flights.write_csv(csv_file(folder, PATHS[FIRST_LOAD]), flights.records(limit))
+            changed = map(flights.changed, flights.records(limit))
+            flights.write_csv(csv_file(folder, PATHS[MERGE_CHANGED]), changed)
             with urllib.request.urlopen(url) as answer:  # noqa: S310 (ours)
                 served = json.load(answer)
             if rows != served["rows"]:

@@ -24,6 +24,7 @@ class Tool:
         module: the module of this package whose `load` takes a Task.
         table: schema and name of the table it fills.
         merges: whether it can load over existing rows; without, there is only a first load.
+        is_measured_first: whether its first load is; not if it is another tool's.
         title: how the report calls it.
     """
 
@@ -32,11 +33,12 @@ class Tool:
     table: tuple[str, str]
     merges: bool
     title: str
+    is_measured_first: bool = True
 
     @property
-    def cases(self) -> list[str]:
-        """The cases it takes part in, in order."""
-        return [FIRST_LOAD, MERGE_CHANGED, MERGE_UNCHANGED] if self.merges else [FIRST_LOAD]
+    def merge_cases(self) -> list[str]:
+        """The merges it takes part in, in order."""
+        return [MERGE_CHANGED, MERGE_UNCHANGED] if self.merges else []
 
 
 TOOLS = {
@@ -44,6 +46,8 @@ TOOLS = {
     for tool in (
         Tool("this", "project", ("raw_nycflights", "flights"), True, "this project"),
         Tool("copy", "plain_copy", ("public", "flights"), False, "plain COPY of a ready CSV file"),
+        Tool("update", "plain_merge", ("public", "flights"), True, "plain SQL, update", False),
+        Tool("rebuild", "plain_merge", ("public", "flights"), True, "plain SQL, new table", False),
         Tool("dlt", "dlt_merge", ("flights", "flights"), True, "dlt"),
         Tool("dlt_csv", "dlt_merge", ("flights", "flights"), True, "dlt, csv loader files"),
         Tool("to_sql", "dataframes", ("public", "flights"), False, "pandas to_sql, append"),
@@ -78,7 +82,7 @@ class Task:
         module: the module of this package whose `load` takes this task.
         base_url: where the API is; the first page is `path` below it.
         database: the address of the database to fill; libpq and SQLAlchemy both take it.
-        csv: the file for plain COPY.
+        csv: the rows as a file, for plain COPY.
         state: a folder that goes on from the first load to the merge, e.g. for a pipeline's state.
     """
 
