@@ -89,7 +89,7 @@ def _end(resource: Resource, window: Window, name: str) -> datetime:
     if end is None:
         raise ConfigurationError(
             f"{resource.name}: the path {resource.path!r} names the window's {name!r}, but this "
-            f"window has none. Give the resource's cursor a `start` and a `step`."
+            "window has none. Give the resource's cursor a `start` and a `step`."
         )
     return end.astimezone(UTC)
 
