@@ -474,6 +474,15 @@ def test_a_slice_that_has_waited_too_long_is_requested_again(
     assert len(server.asked) == 14
 
 
+@pytest.mark.parametrize("resource", [BY_OFFSET, IN_STEPS], ids=["paged", "in steps"])
+def test_with_a_concurrency_of_one_nothing_is_sent_ahead(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, resource: Resource
+) -> None:
+    monkeypatch.delattr(ahead, "Thread")
+    server = serve(Days() if resource is IN_STEPS else Shop())
+    assert len(list(read(server, resource, 1, TEN_DAYS))) == len(server.asked) == 10
+
+
 # A source's own paging.
 
 
@@ -520,6 +529,15 @@ def test_a_wrong_forecast_costs_a_few_requests_and_no_record(serve: Serve, fores
     wait_for_threads()
     assert len(server.asked) <= 10 + CONCURRENCY
     assert {asked.method for asked in server.asked} == {"GET"}
+
+
+def test_a_forecast_that_is_wrong_about_the_next_request_sends_nothing(serve: Serve) -> None:
+    server = serve(Shop())
+    resource = orders(paging=Own(FORECASTS["wrong from the start"]))
+    assert len(list(read(server, resource))) == len(server.asked) == 10
+    wait_for_threads()
+    assert "/orders?offset=40" not in server.asked[:5]
+    assert len(server.asked) == 10
 
 
 def broken(_: Page, start: int) -> Iterator[HttpRequest | str]:
