@@ -6,7 +6,7 @@ chain of causes, so each of them is redacted. Knows nothing of HTTP, Postgres or
 
 import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -61,6 +61,30 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
     for name in ("types", "raw", "separator"):
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
+    if hasattr(function, "forecast"):
+        vars(call)["forecast"] = _guarded_forecast(resource, role, function.forecast)
+    return call
+
+
+def _guarded_forecast(
+    resource: str, role: str, function: Callable[..., Iterable[Any]]
+) -> Callable[..., Iterator[Any]]:
+    """The same for a function whose results are made one by one."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Iterator[Any]:
+        try:
+            found = function(*arguments)
+            # Not kept: the page may be large.
+            del arguments
+            yield from found
+            return
+        except EltError:
+            raise
+        except Exception as error:
+            problem = _problem(resource, f"{role}.forecast", error)
+        raise problem
+
     return call
 
 

@@ -203,7 +203,8 @@ class Resource:
 
     Attributes:
         name: the raw table's name.
-        path: appended to the source's base URL; `{name}` stands for a value of the partition.
+        path: appended to the source's base URL; `{name}` stands for a value of the partition, and
+            `{since:%Y-%m-%d}` or `{until:%Y-%m-%d}` for an end of the window or slice, in UTC.
         records: returns all records of a page (`flows.extract.selectors`, or your own function).
         params: query parameters, or a function of the partition and the window that returns them.
             A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent

@@ -42,10 +42,17 @@ MOST_REDIRECTS = 10
 KEEPING_REDIRECTS = frozenset({307, 308})
 
 
+class StoppedError(Exception):
+    """Another thread stopped the client: nobody waits for its response."""
+
+
 class Client:
     """Fetches pages for one load; all its waits count against the source's `max_wait_seconds`.
 
     It belongs to one thread; other threads of the load use a `sibling`.
+
+    Attributes:
+        waited_seconds: how much of `max_wait_seconds` is used up.
     """
 
     def __init__(
@@ -63,13 +70,22 @@ class Client:
         self._pause = Pause()
         self._kept_until = 0.0
         self._turn = turn
-        self._waited_seconds = 0.0
+        self.waited_seconds = 0.0
+        self._is_stopped = False
 
     def sibling(self) -> Self:
         """A client for another thread: the same login, limits and pauses, its own connections."""
         other = copy.copy(self)
         other._connection = Connection(self._source)
         return other
+
+    def stop(self) -> None:
+        """Let the thread that uses it send no further request: `get` raises StoppedError."""
+        self._is_stopped = True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
 
     def __enter__(self) -> Self:
         """Open nothing: the first request connects."""
@@ -81,7 +97,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._connection.close()
+        self.close()
 
     def learn_secret(self) -> None:
         """Read the login's secret before a source's own function can quote it.
@@ -117,7 +133,7 @@ class Client:
                 outcome = self._attempt(request, rules)
                 if isinstance(outcome, Page):
                     return outcome
-                self._waited_seconds += monotonic() - began_at
+                self.waited_seconds += monotonic() - began_at
                 self._wait(attempt, request, outcome, is_repeatable)
             except EltError as error:
                 answer = error.answer or Answer(request.url, None, "", attempt)
@@ -162,6 +178,8 @@ class Client:
             if self._rate_limiter is not None:
                 self._rate_limiter.wait()
             with self._slots:
+                if self._is_stopped:
+                    raise StoppedError
                 began_at = monotonic()
                 response = self._connection.send(hop, self._sign, left_seconds)
             if response.location is None:
@@ -236,16 +254,16 @@ class Client:
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
         own_seconds = random.SystemRandom().uniform(0, ceiling)
         seconds = (requested.seconds if requested else 0) or own_seconds
-        if self._waited_seconds + seconds > self._source.max_wait_seconds:
+        if self.waited_seconds + seconds > self._source.max_wait_seconds:
             message = (
-                f"{failure} (attempt {attempt}, waited {self._waited_seconds:.0f} s of at most "
+                f"{failure} (attempt {attempt}, waited {self.waited_seconds:.0f} s of at most "
                 f"{self._source.max_wait_seconds:.0f} s).{quoted} Run it again later: "
                 "committed rows are kept."
             )
             raise _error(UnavailableError, request, message, response)
         problem = f"{request.url}: {failure}"
         log.warning("%s; attempt %d follows in %.1f s.%s", problem, attempt + 1, seconds, quoted)
-        self._waited_seconds += seconds
+        self.waited_seconds += seconds
         if requested:
             self._kept_until = self._pause.begin(seconds)
         sleep(seconds)

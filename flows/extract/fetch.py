@@ -3,17 +3,20 @@
 import json
 import string
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from flows.errors import BadPayloadError, ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract import url_policy
+from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
+from flows.extract.paginators import Foreseeing
 from flows.extract.record_count import count_check
 from flows.extract.selectors import check_content_type, check_errors, check_names
 from flows.guards import with_guards
@@ -33,10 +36,10 @@ def first_request(
     """The first request of a window. Spaces become %20, since some servers don't read + as a space.
 
     Raises:
-        ConfigurationError: the partition lacks a value, a query parameter has a type that can't be
-            sent, or the body is not JSON.
+        ConfigurationError: the partition or the window lacks a value, a query parameter has a type
+            that can't be sent, or the body is not JSON.
     """
-    url = _url(source.base_url, _path(resource, partition.values))
+    url = _url(source.base_url, _path(resource, partition.values, window))
     params = query_pairs(resource.name, _resolve(resource.params, partition, window))
     query = urlencode(params, quote_via=quote)
     mark = "&" if "?" in url else "?"
@@ -58,25 +61,52 @@ def _url(base_url: str, path: str) -> str:
     return f"{base_url.rstrip('/')}/{path.lstrip('/')}" if path else base_url
 
 
-def _path(resource: Resource, values: Mapping[str, Any]) -> str:
-    """The path with the partition's values in it, each percent-encoded as one segment."""
+def _path(resource: Resource, values: Mapping[str, Any], window: Window) -> str:
+    """The path with the partition's values and the window's ends in it.
+
+    Each is percent-encoded as one segment.
+    """
+    filled = []
     try:
-        parts = string.Formatter().parse(resource.path)
-        names = [name for _, name, _, _ in parts if name is not None]
-        texts = {name: str(values[name]) for name in names}
-        path = resource.path.format(**{name: quote(text, safe="") for name, text in texts.items()})
+        for literal, name, form, conversion in string.Formatter().parse(resource.path):
+            filled.append(literal)
+            if name is not None:
+                value = values[name] if name in values else _end(resource, window, name)
+                text = _as_text(value, form or "", conversion)
+                _check_segment(resource, name, text)
+                filled.append(quote(text, safe=""))
     except (LookupError, ValueError) as error:
         raise ConfigurationError(
             f"{resource.name}: the path {resource.path!r} needs {error}, which its partitions "
             f"don't have. They have: {', '.join(values) or 'no values'}."
         ) from error
-    for name, text in texts.items():
-        if text in _NO_SEGMENTS:
-            raise ConfigurationError(
-                f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
-                f"{name!r}: it would lead somewhere else. Remove that partition."
-            )
-    return path
+    return "".join(filled)
+
+
+def _end(resource: Resource, window: Window, name: str) -> datetime:
+    """The start or end of the window, in UTC."""
+    end = {"since": window.since, "until": window.until}[name]
+    if end is None:
+        raise ConfigurationError(
+            f"{resource.name}: the path {resource.path!r} names the window's {name!r}, but this "
+            "window has none. Give the resource's cursor a `start` and a `step`."
+        )
+    return end.astimezone(UTC)
+
+
+def _as_text(value: Any, form: str, conversion: str | None) -> str:
+    """The value as `str.format` writes it, but a time without a format as ISO 8601."""
+    if isinstance(value, datetime) and not form and not conversion:
+        return value.isoformat()
+    return format(string.Formatter().convert_field(value, conversion or None), form)
+
+
+def _check_segment(resource: Resource, name: str, text: str) -> None:
+    if text in _NO_SEGMENTS:
+        raise ConfigurationError(
+            f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
+            f"{name!r}: it would lead somewhere else. Remove that partition."
+        )
 
 
 def read_pages(
@@ -87,7 +117,7 @@ def read_pages(
     window: Window,
     resume: Resume | None = None,
 ) -> Iterator[Page]:
-    """Fetch page after page, lazily.
+    """Fetch page after page, lazily; up to `concurrency` requests are sent ahead of their turn.
 
     With `resume`, the pages before that point are not fetched again.
 
@@ -103,31 +133,36 @@ def read_pages(
     first = str(starts[0]) if starts else ""
     if resume is not None and resume.first_request != first:
         resume = None
-    pages = _read_slices(client, resource, slices, starts, first, resume)
-    for number, page in enumerate(pages, start=1):
-        if number == resource.max_pages:
-            page.resume = None
+    unread = [
+        (part, request)
+        for part, request in zip(slices, starts, strict=True)
+        if resume is None or not _is_before(part, resume)
+    ]
+    later = (request for _, request in unread[1:])
+    with closing(Ahead(client, resource, source.concurrency, later)) as ahead:
+        pages = _read_slices(client, ahead, resource, unread, first, resume)
+        for number, page in enumerate(pages, start=1):
+            if number == resource.max_pages:
+                page.resume = None
+                yield page
+                return
             yield page
-            return
-        yield page
 
 
 def _read_slices(
     client: Client,
+    ahead: Ahead,
     resource: Resource,
-    slices: list[Window],
-    starts: list[HttpRequest],
+    unread: list[tuple[Window, HttpRequest]],
     first: str,
     resume: Resume | None,
 ) -> Iterator[Page]:
-    for number, (part, request) in enumerate(zip(slices, starts, strict=True)):
-        if resume is not None and _is_before(part, resume):
-            continue
+    for number, (part, request) in enumerate(unread, start=1):
+        start = request
         if resume is not None and resume.url is not None and part.since == resume.since:
             request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
-        more = number + 1 < len(slices)
-        after = Resume(first, None, slices[number + 1].since) if more else None
-        for page, following in _follow(client, resource, request):
+        after = Resume(first, None, unread[number][0].since) if number < len(unread) else None
+        for page, following in _follow(client, ahead, resource, request, request is start):
             if page.is_last:
                 yield page
                 return
@@ -144,18 +179,21 @@ def _is_before(part: Window, resume: Resume) -> bool:
 
 
 def _follow(
-    client: Client, resource: Resource, request: HttpRequest
+    client: Client, ahead: Ahead, resource: Resource, request: HttpRequest, is_start: bool
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
-    """Each page with the request for the next one."""
+    """Each page of a slice with the request for the next one."""
     seen = _SeenPages(resource.max_empty_pages)
     check_count = count_check(resource)
-    is_repeatable = resource.method == "GET" or resource.is_repeatable
-    following: HttpRequest | None = request
-    while following is not None:
-        page = client.get(following, resource.rules, is_repeatable)
+    page = ahead.first(request, is_start)
+    while True:
         page.find, page.check_count = resource.records, check_count
-        following = None if page.is_empty else _next(client, resource, seen, following, page)
+        following = None if page.is_empty else _next(client, resource, seen, request, page)
         yield page, following
+        if following is None:
+            return
+        foreseen = _foreseen(client, resource, request, page)
+        request = following
+        page = ahead.following(request, foreseen)
 
 
 def _next(
@@ -169,11 +207,33 @@ def _next(
     seen.add(request, page)
     if not found:
         return None
-    following = found if isinstance(found, HttpRequest) else replace(request, url=found)
-    following = client.admit(
-        replace(following, url=url_policy.resolve_link(page.url, following.url))
-    )
+    following = _admitted(client, request, page.url, found)
     return following if seen.leads_on(request, page, following) else None
+
+
+def _admitted(
+    client: Client, request: HttpRequest, page_url: str, found: HttpRequest | str
+) -> HttpRequest:
+    """The request that `paging` found on the page of another request."""
+    following = found if isinstance(found, HttpRequest) else replace(request, url=found)
+    url = url_policy.resolve_link(page_url, following.url)
+    return client.admit(replace(following, url=url))
+
+
+def _foreseen(
+    client: Client, resource: Resource, request: HttpRequest, page: Page
+) -> Iterator[HttpRequest]:
+    """The requests that `paging` expects after a page, up to one that may not be sent."""
+    if not isinstance(resource.paging, Foreseeing):
+        return
+    page_url, forecast = page.url, resource.paging.forecast(page)
+    del page
+    for found in forecast:
+        try:
+            following = _admitted(client, request, page_url, found)
+        except EltError:
+            return
+        yield following
 
 
 class _SeenPages:

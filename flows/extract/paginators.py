@@ -7,8 +7,8 @@ servers cap page sizes.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -18,6 +18,22 @@ from flows.extract import url_policy
 from flows.page import HttpRequest, Page
 
 Paging = Callable[[Page], HttpRequest | str | None]
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A paging function that also knows which requests come after the next one.
+
+    They may be sent before their turn. What it returns for each page decides all the same, so a
+    wrong forecast costs some requests, but no record.
+    """
+
+    def __call__(self, page: Page) -> HttpRequest | str | None:
+        """The next request."""
+
+    def forecast(self, page: Page) -> Iterator[HttpRequest | str]:
+        """The next request and those after it, in order; nothing if they are unknown."""
+
 
 # Values of `more` that mean there is no next page, or there is one.
 NOTHING_MORE = frozenset({"false", "0"})
@@ -98,7 +114,7 @@ def next_token(
     Reading ends where there is no token (or an empty one, 0 or false), or where the body's `more`
     is false. Where `more` is true, a missing token is an error.
     """
-    put = _place(param, header, body_field)
+    put = _Place(param, header, body_field).put
     if bool(field) == bool(response_header):
         raise ConfigurationError("next_token needs either a field or a response_header.")
 
@@ -126,22 +142,34 @@ def offset(
     is then unknown.
     """
     param = "" if body_field else param
-    put = _place(param, "", body_field)
+    return _Offset(_Place(param, "", body_field), total, more)
 
-    def find(page: Page) -> HttpRequest | None:
+
+@dataclass(frozen=True)
+class _Offset:
+    place: "_Place"
+    total: str
+    more: str
+
+    def __call__(self, page: Page) -> HttpRequest | None:
         count = len(page.rows)
-        if _is_over(page, more):
+        if _is_over(page, self.more):
             return None
         request = _request(page)
-        following = _number(request, param, body_field, 0) + count
-        if _is_reached(page, total, following):
+        following = self.place.number(request, 0) + count
+        if _is_reached(page, self.total, following):
             return None
         if not count:
-            _check_end(page, total, more)
+            _check_end(page, self.total, self.more)
             return None
-        return put(request, following)
+        return self.place.put(request, following)
 
-    return find
+    def forecast(self, page: Page) -> Iterator[HttpRequest]:
+        """Pages of the same size, up to the total."""
+        count, total, request = len(page.rows), _total(page, self.total), _request(page)
+        following = self.place.number(request, 0) + count
+        offsets = range(following, total, count) if count and total is not None else ()
+        return (self.place.put(request, offset) for offset in offsets)
 
 
 def page_number(
@@ -158,21 +186,33 @@ def page_number(
     only if neither indicates that more follows.
     """
     param = "" if body_field else param
-    put = _place(param, "", body_field)
+    return _PageNumber(_Place(param, "", body_field), first, total_pages, more)
 
-    def find(page: Page) -> HttpRequest | None:
+
+@dataclass(frozen=True)
+class _PageNumber:
+    place: "_Place"
+    first: int
+    total_pages: str
+    more: str
+
+    def __call__(self, page: Page) -> HttpRequest | None:
         is_empty = not page.rows
-        if _is_over(page, more):
+        if _is_over(page, self.more):
             return None
         request = _request(page)
-        number = _number(request, param, body_field, first)
-        if _is_reached(page, total_pages, number - first + 1):
+        number = self.place.number(request, self.first)
+        if _is_reached(page, self.total_pages, number - self.first + 1):
             return None
-        if is_empty and not _has_more(page, more) and not _has_total(page, total_pages):
-            return None
-        return put(request, number + 1)
+        has_more = _has_more(page, self.more) or _total(page, self.total_pages) is not None
+        return None if is_empty and not has_more else self.place.put(request, number + 1)
 
-    return find
+    def forecast(self, page: Page) -> Iterator[HttpRequest]:
+        """All pages up to the last number."""
+        count, request = _total(page, self.total_pages), _request(page)
+        following = self.place.number(request, self.first) + 1
+        numbers = () if count is None else range(following, self.first + count)
+        return (self.place.put(request, number) for number in numbers)
 
 
 def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "") -> Paging:
@@ -180,7 +220,7 @@ def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "")
 
     An empty page whose `more` is true is an error.
     """
-    put = _place(param, "", body_field)
+    put = _Place(param, "", body_field).put
 
     def find(page: Page) -> HttpRequest | None:
         rows = page.rows
@@ -231,19 +271,48 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _place(param: str, header: str, body_field: str) -> Callable[[HttpRequest, Any], HttpRequest]:
-    """A function that puts a value into the one place given."""
-    if len(list(filter(None, (param, header, body_field)))) != 1:
-        raise ConfigurationError("Paging needs one of param, header and body_field.")
+@dataclass(frozen=True)
+class _Place:
+    """Where a request holds what paging changes: one of three, the others are empty."""
 
-    def put(request: HttpRequest, value: Any) -> HttpRequest:
-        if param:
-            return with_param(request, param, value)
-        if header:
-            return replace(request, headers={**request.headers, header: _text(value)})
-        return replace(request, body=_with_field(request.body, body_field.split("."), value))
+    param: str
+    header: str
+    body_field: str
 
-    return put
+    def __post_init__(self) -> None:
+        """Require exactly one."""
+        if len(list(filter(None, (self.param, self.header, self.body_field)))) != 1:
+            raise ConfigurationError("Paging needs one of param, header and body_field.")
+
+    def put(self, request: HttpRequest, value: Any) -> HttpRequest:
+        """The request with the value in this place."""
+        if self.param:
+            return with_param(request, self.param, value)
+        if self.header:
+            return replace(request, headers={**request.headers, self.header: _text(value)})
+        body = _with_field(request.body, self.body_field.split("."), value)
+        return replace(request, body=body)
+
+    def number(self, request: HttpRequest, first: int) -> int:
+        """The offset or page number of a request; `first` if it has none.
+
+        Raises:
+            ConfigurationError: it is not a number.
+        """
+        if self.param:
+            number = dict(parse_qsl(urlsplit(request.url).query)).get(self.param, first)
+        else:
+            number = request.body
+            for name in self.body_field.split("."):
+                number = number.get(name, first) if isinstance(number, dict) else first
+        try:
+            return int(number)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{request.url} is requested with {number!r} as its "
+                f"{self.param or self.body_field!r}, which is not a number. Correct the resource's "
+                "`params` or `body`."
+            ) from error
 
 
 def _with_field(body: Any, path: list[str], value: Any) -> dict[str, Any]:
@@ -256,27 +325,6 @@ def _request(page: Page) -> HttpRequest:
     return page.request or HttpRequest(page.url)
 
 
-def _number(request: HttpRequest, param: str, body_field: str, first: int) -> int:
-    """The offset or page number of a request.
-
-    Raises:
-        ConfigurationError: it is not a number.
-    """
-    if param:
-        number = dict(parse_qsl(urlsplit(request.url).query)).get(param, first)
-    else:
-        number = request.body
-        for name in body_field.split("."):
-            number = number.get(name, first) if isinstance(number, dict) else first
-    try:
-        return int(number)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{request.url} is requested with {number!r} as its {param or body_field!r}, which is "
-            "not a number. Correct the resource's `params` or `body`."
-        ) from error
-
-
 def _is_over(page: Page, more: str) -> bool:
     """Whether the page marks itself as the last one."""
     return bool(more) and str(value_at(page, more)).lower() in NOTHING_MORE
@@ -287,10 +335,10 @@ def _has_more(page: Page, more: str) -> bool:
     return bool(more) and str(value_at(page, more)).lower() in SOMETHING_MORE
 
 
-def _has_total(page: Page, total: str) -> bool:
-    """Whether the page states a total; a negative one means unknown."""
-    found = value_at(page, total) if total else None
-    return found is not None and int(found) >= 0
+def _total(page: Page, field: str) -> int | None:
+    """The page's total; None if it states none, or a negative one."""
+    found = value_at(page, field) if field else None
+    return int(found) if found is not None and int(found) >= 0 else None
 
 
 def _check_end(page: Page, total: str, more: str) -> None:
@@ -299,7 +347,7 @@ def _check_end(page: Page, total: str, more: str) -> None:
     Raises:
         BadPayloadError: with the page's `more` or total.
     """
-    field = total if _has_total(page, total) else more if _has_more(page, more) else ""
+    field = total if _total(page, total) is not None else more if _has_more(page, more) else ""
     if field:
         raise BadPayloadError(
             f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "

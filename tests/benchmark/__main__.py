@@ -126,6 +126,7 @@ def one_run(bench: Bench, arguments: argparse.Namespace) -> Iterator[Result]:
         yield bench.measure_growth(rows)
     if arguments.rows:
         yield from bench.measure_reading()
+        yield from bench.measure_counted()
     for name in arguments.shapes:
         yield bench.measure_shape(name)
     for name in arguments.families:

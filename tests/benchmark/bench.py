@@ -20,6 +20,9 @@ from tests.benchmark.shapes import SHAPES
 from tests.benchmark.tools import (
     AGAIN,
     CHILD_LOADERS,
+    COUNTED,
+    COUNTED_LOADERS,
+    COUNTED_PAGES,
     FIRST_LOAD,
     GROWTH,
     MERGE_CHANGED,
@@ -123,6 +126,15 @@ class Bench:
                 self._check_count(name, tool, rows)
                 if tool.name == "this":
                     yield self._run(tool, f"{case}_{AGAIN}", family.path, name, rows)
+
+    def measure_counted(self) -> Iterator[Result]:
+        """Pages that can be fetched ahead, by this project: side by side and one by one."""
+        rows = COUNTED_PAGES * flights.ROWS_A_PAGE
+        for tool in COUNTED_LOADERS.values():
+            name = f"{COUNTED}_{tool.name}"
+            with self._database(name), self._state(name):
+                yield self._run(tool, COUNTED, "counted/rows", name, rows)
+                self._check_count(name, tool, rows)
 
     def _check_count(self, name: str, tool: Tool, rows: int) -> None:
         query = sql.SQL("select count(*) from {}").format(sql.Identifier(*tool.table))

@@ -9,11 +9,16 @@ from typing import Any
 
 from tests.benchmark.bench import Result
 from tests.benchmark.children import FAMILIES, LINES_A_PARENT
+from tests.benchmark.counted import least_seconds
 from tests.benchmark.shapes import SHAPES
 from tests.benchmark.tools import (
     AGAIN,
     CHILD_LOADERS,
     CONCURRENCY,
+    COUNTED,
+    COUNTED_LOADERS,
+    COUNTED_MS,
+    COUNTED_PAGES,
     FIRST_LOAD,
     GROWTH,
     READERS,
@@ -25,6 +30,12 @@ from tests.benchmark.tools import (
 
 HEAD = ("case", "tool", "seconds", "rows/s", "× plain COPY", "× dlt", "peak RSS MiB")
 GROWTH_HEAD = ("rows", "seconds", "seconds per million rows", "peak RSS MiB")
+COUNTED_HEAD = (
+    f"loading {COUNTED_PAGES} pages, answers take {COUNTED_MS} ms",
+    "seconds",
+    "× the API's own time",
+    "peak RSS MiB",
+)
 READING_HEAD = (f"reading {READING_PAGES:,} pages", "seconds", "× requests alone", "peak RSS MiB")
 CHILDREN_HEAD = (
     "parents, one page of children each",
@@ -72,6 +83,8 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
 * Parents with children: a list of parents, then a page of {lines} children of each, {at_once}
   requests at once. The API's own time is that of all its answers, {at_once} at once. dlt: its
   rest_api source, the children `parallelized`. Again: this project with `changed_only`.
+* Pages that state their number are fetched {at_once} at once, or one after the other. The API's
+  own time is that of all its answers, as many at once.
 * 60 MB on one page: a first load of records of odd shapes. The peak is that of the loading process;
   that of its backend in Postgres includes the shared buffers that it touched.
 * Every measurement has a process and a database of its own: merges get a copy of what the tool's
@@ -130,7 +143,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
     """The medians, and the growth where it was measured."""
     shapes = [result for result in results if result.case in SHAPE_TITLES]
     children = [result for result in results if result.case in CHILD_TITLES]
-    others = {GROWTH, READING, *SHAPE_TITLES, *CHILD_TITLES}
+    counted = [result for result in results if result.case == COUNTED]
+    others = {GROWTH, READING, COUNTED, *SHAPE_TITLES, *CHILD_TITLES}
     cases = [result for result in results if result.case not in others]
     growth = [result for result in results if result.case == GROWTH]
     reading = [result for result in results if result.case == READING]
@@ -139,6 +153,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
         _growth(growth),
         _children(children),
         _reading(reading),
+        _counted(counted),
         _shapes(shapes),
     )
     return [table for table in found if table.rows]
@@ -231,6 +246,19 @@ def _reading(results: Sequence[Result]) -> Table:
     return Table(READING_HEAD, rows, 1)
 
 
+def _counted(results: Sequence[Result]) -> Table:
+    rows = [
+        (
+            COUNTED_LOADERS[tool].title,
+            spread([run.seconds for run in runs]),
+            ratio(median(run.seconds for run in runs), least_seconds(tool)),
+            f"{median(run.peak_rss_mib for run in runs):,.0f}",
+        )
+        for tool, runs in _grouped(results, lambda result: result.tool)
+    ]
+    return Table(COUNTED_HEAD, rows, 1)
+
+
 def _children(results: Sequence[Result]) -> Table:
     seconds = {
         group: median(run.seconds for run in runs)
@@ -282,7 +310,7 @@ def _grouped(
     results: Sequence[Result], by: Callable[[Result], Any]
 ) -> list[tuple[Any, list[Result]]]:
     """The results by what they have in common, in the order of the tools' table."""
-    order = [*TOOLS, *READERS]
+    order = [*TOOLS, *READERS, *COUNTED_LOADERS]
     cases = list(dict.fromkeys(result.case for result in results))
     ordered = sorted(results, key=lambda r: (cases.index(r.case), order.index(r.tool), r.rows))
     return [(key, list(group)) for key, group in groupby(ordered, by)]

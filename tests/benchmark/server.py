@@ -3,6 +3,7 @@
 `/first/1` and `/changed/1` begin the real flights, `/generated/<pages>/1` that many pages made on
 the fly from one real page, `/shape/<name>` is a page of an odd shape,
 `/children/<parents>/<milliseconds>/parents/1` begins parents with children, each answer so late,
+`/counted/rows` begins pages that state their number,
 `/` says what there is.
 """
 
@@ -15,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any
 
-from tests.benchmark import children, flights
+from tests.benchmark import children, counted, flights
 from tests.benchmark.shapes import SHAPES
 
 PAGE_NUMBER = b"@"
@@ -39,6 +40,10 @@ class Pages:
         match path.strip("/").split("/"):
             case ["generated", pages, number]:
                 return self._generate(int(pages), int(number))
+            case ["counted", query]:
+                number = int(query.partition("page=")[2] or 1)
+                rows = self._template.replace(PAGE_NUMBER, str(number).encode())
+                return counted.answer(number, rows)
             case ["shape", name] if name in SHAPES:
                 return SHAPES[name].body()
             case ["children", parents, latency_ms, *rest]:

@@ -8,6 +8,9 @@ MERGE_UNCHANGED = "merge_unchanged"
 GROWTH = "growth"
 READING = "read_pages"
 READING_PAGES = 1000
+COUNTED = "counted_pages"
+COUNTED_PAGES = 100
+COUNTED_MS = 20
 SHAPE = "shape"
 AGAIN = "again"
 # Requests at once in loads of children, for every tool.
@@ -64,6 +67,17 @@ CHILD_LOADERS = {
         Tool("dlt", "dlt_children", ("family", "lines"), False, "dlt"),
     )
 }
+
+COUNTED_LOADERS = {
+    tool.name: tool
+    for tool in (
+        Tool("this", "counted", ("raw_counted", "flights"), False, "this project"),
+        Tool(
+            "one_by_one", "counted", ("raw_counted", "flights"), False,
+            "this project, concurrency=1",
+        ),
+    )
+}  # fmt: skip
 
 READERS = {
     tool.name: tool

@@ -15,14 +15,20 @@ from psycopg2.extensions import connection as Connection
 
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.extract.paginators import next_url
+from flows.extract.paginators import next_url, page_number
 from flows.extract.selectors import records_at
 from flows.load import loader as loading
 from flows.load.ledger import Entry
 from flows.page import Page, Resume
 from flows.source import Cursor, Disposition, Params, Partition, Resource, Source, Window
 
-Paging = Literal["next url", "steps", "one page"]
+Paging = Literal["next url", "steps", "one page", "ahead"]
+PAGING = {
+    "next url": next_url("next"),
+    "steps": next_url("next"),
+    "one page": None,
+    "ahead": page_number(total_pages="pages"),
+}
 Edition = Literal["old", "new"]
 
 FIRST_DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -36,6 +42,7 @@ CHECKPOINT_ROWS = 10
 class Scenario:
     """One way to load: `loaded_before` begins with the old edition's rows in the table.
 
+    With the paging `ahead`, the number of pages is known, and they are fetched side by side.
     With `pages` even, the last page ends with a checkpoint.
     """
 
@@ -55,7 +62,7 @@ class Scenario:
             path="items",
             records=records_at("records"),
             params=_day if in_steps else {},
-            paging=None if self.paging == "one page" else next_url("next"),
+            paging=PAGING[self.paging],
             key=("id",) if has_key else (),
             disposition=self.writes,
             cursor=Cursor("at", lookback, FIRST_DAY, timedelta(days=1)) if in_steps else None,
@@ -82,7 +89,7 @@ class Scenario:
         ]
         numbers = iter(range(sum(map(len, paths))))
         return {
-            path: _body(_records(next(numbers), edition), following)
+            path: _body(_records(next(numbers), edition), following, self.pages)
             for chain in paths
             for path, following in zip(chain, [*chain[1:], None], strict=True)
         }
@@ -132,8 +139,8 @@ def _with_page(path: str, number: int) -> str:
     return f"{path}{'&' if '?' in path else '?'}page={number}"
 
 
-def _body(records: list[dict[str, Any]], following: str | None) -> bytes:
-    return json.dumps({"records": records, "next": following}).encode()
+def _body(records: list[dict[str, Any]], following: str | None, pages: int) -> bytes:
+    return json.dumps({"records": records, "next": following, "pages": pages}).encode()
 
 
 def _records(page: int, edition: Edition) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ WAYS = {
 SCENARIOS = {
     f"{way}-{paging.replace(' ', '_')}": Scenario(writes, paging, pages, loaded_before)
     for (way, (writes, loaded_before)), (paging, pages) in product(
-        WAYS.items(), [("next url", 7), ("steps", 7), ("one page", 1)]
+        WAYS.items(), [("next url", 7), ("steps", 7), ("one page", 1), ("ahead", 7)]
     )
 }
 EVEN = {
@@ -65,6 +65,10 @@ FEW = [
     ("merge_new-steps", Death("after", "key", 1)),
     ("merge_changed-next_url", Death("after", "flush", 3)),
     ("merge_changed-steps", Death("before", "remember", 2)),
+    ("merge_new-ahead", Death("before", "commit", 5)),
+    ("merge_changed-ahead", Death("before", "page", 6)),
+    ("append-ahead", Death("after", "commit", 5)),
+    ("append-ahead", Death("after", "page", 4)),
     ("append-next_url", Death("after", "copy", 3)),
     ("append-steps", Death("before", "page", 6, in_lockstep=True)),
     ("append-steps", Death("after", "end", 1)),

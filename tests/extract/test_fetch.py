@@ -1,7 +1,7 @@
 """Promises of pages: the requests, their order, and where reading resumes."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -136,6 +136,47 @@ def test_a_path_that_cannot_be_filled_is_an_error_that_lists_the_values(path: st
         first(resource(path=path), {"id": 1})
     assert repr(path) in str(failure.value)
     assert "They have: id." in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("exports/{since:%Y-%m-%d}.json", "http://api/v1/exports/2024-01-01.json"),
+        ("{since:%Y}/{until:%m/%d}", "http://api/v1/2024/01%2F08"),
+        ("since/{since}", "http://api/v1/since/2024-01-01T00%3A00%3A00%2B00%3A00"),
+        ("{order:04d}/{until:%d}", "http://api/v1/0007/08"),
+    ],
+)
+def test_the_windows_ends_fill_the_path(path: str, url: str) -> None:
+    assert first(resource(path=path), {"order": 7}).url == url
+
+
+def test_ends_in_the_path_are_in_utc() -> None:
+    """Midnight in Tokyo is the day before in UTC."""
+    exports = resource(path="exports/{since:%Y-%m-%d}")
+    window = Window(JANUARY_1.replace(tzinfo=timezone(timedelta(hours=9))))
+    shop = Source("shop", "http://api", (exports,))
+    assert first_request(shop, exports, Partition(), window).url == "http://api/exports/2023-12-31"
+
+
+def test_a_partitions_value_wins_over_the_windows_end_of_its_name() -> None:
+    assert first(resource(path="{since}"), {"since": "ever"}).url == "http://api/v1/ever"
+
+
+def test_each_slices_path_has_its_own_ends(serve: Serve) -> None:
+    server = serve(lambda path: Answer(json.dumps({"value": [path]}).encode()))
+    by_path = resource(path="{since:%d}/{until:%d}", cursor=STEPPED.cursor)
+    read(server, by_path, WEEK)
+    assert sorted(server.asked) == ["/01/04", "/04/07", "/07/08"]
+
+
+@pytest.mark.parametrize("end", ["since", "until"])
+def test_a_window_without_an_end_that_the_path_names_is_refused_with_a_remedy(end: str) -> None:
+    exports = resource(path=f"exports/{{{end}:%Y}}")
+    shop = Source("shop", "http://api", (exports,))
+    says = f"'{end}', but this window has none. Give the resource's cursor a `start` and a `step`"
+    with pytest.raises(ConfigurationError, match=says):
+        first_request(shop, exports, Partition("", {"id": 1}), ANY_TIME)
 
 
 def test_a_post_asks_with_its_body_and_headers(serve: Serve) -> None:
@@ -284,4 +325,4 @@ def test_a_rule_ends_a_slice_or_everything(serve: Serve, then: Any, left: int) -
     pages = read(server, stepped, WEEK)
     assert (pages[0].is_empty, pages[0].rows) == (True, [])
     assert (pages[0].resume is None) == (left == 0)
-    assert rows(pages[1:]) == server.asked[1:] == ALL_STEPS[2 : 2 + left]
+    assert rows(pages[1:]) == sorted(server.asked[1:]) == ALL_STEPS[2 : 2 + left]

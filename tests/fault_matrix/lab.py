@@ -1,10 +1,11 @@
 """Loads of one style from a misbehaving API into a real database, and their results."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from types import FrameType
@@ -19,6 +20,7 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
 from flows.errors import EltError
+from flows.extract.ahead import THREAD_NAME
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.load import checkpoints, ledger
@@ -41,10 +43,11 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Nap:
-    """A call of `sleep`: its seconds, and its time (Unix time)."""
+    """A call of `sleep`: its seconds, its time (Unix time), and its thread."""
 
     at: float
     seconds: float
+    thread: int = field(default_factory=threading.get_ident)
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,14 @@ class Trial:
         partition = self.style.partition
         resource = self.style.resource(self.name, **self.declared)
         login = login_of(self.style, self.url)
-        source = Source(SOURCE, self.url, (resource,), login, **self.settings)
+        settings = {"concurrency": self.style.concurrency, **self.settings}
+        source = Source(SOURCE, self.url, (resource,), login, **settings)
         with closing(psycopg2.connect(libpq(self.database))) as opened, Client(source) as client:
             pages = partial(read_pages, client, source, resource, partition)
-            return loading.load(opened, SOURCE, resource, partition, pages, request)
+            try:
+                return loading.load(opened, SOURCE, resource, partition, pages, request)
+            finally:
+                _wait_for_requests_under_way()
 
     def load_in_vain(self, kind: type[EltError], says: str) -> EltError:
         """A load that has to end in exactly this error, also by the ledger."""
@@ -201,14 +208,26 @@ class Lab:
         return trial
 
     def clean_requests(self, style: Style) -> list[Asked]:
-        """The requests of a load of the style when nothing goes wrong."""
+        """The requests of a load of the style when nothing goes wrong, in its pages' order."""
         if style.name not in self._clean:
             trial = self.trial(style)
             trial.load()
             assert trial.rows() == style.rows
-            self._clean[style.name] = trial.asked()
-            assert len(self._clean[style.name]) == style.pages
+            asked = trial.asked()
+            assert len(asked) == style.pages
+            if style.concurrency > 1:
+                in_order = self.clean_requests(replace(style, name=f"{style}-1", concurrency=1))
+                assert sorted(asked, key=str) == sorted(in_order, key=str)
+                asked = in_order
+            self._clean[style.name] = asked
         return self._clean[style.name]
+
+
+def _wait_for_requests_under_way() -> None:
+    """A load that fails does not wait for them; here they would reach the next plan's log."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Every way to page, to write rows and to log in that the sample API knows, as a source has it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ class Style:
             hide that), the last row, a time; or there is no next page.
         declared: arguments of the resource.
         rows: the raw table's final rows.
+        concurrency: of the source; with more than one, pages are requested ahead of their turn.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Style:
     declared: Mapping[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=lambda: ROWS)
     partition: Partition = field(default_factory=Partition)
+    concurrency: int = 1
 
     def __str__(self) -> str:
         """Its name, for the ids of the cases."""
@@ -159,6 +161,11 @@ PAGED = (
     ),
     Style("graphql", "styles/graphql", 3, "position", {**GRAPHQL, "is_repeatable": True}),
 )  # fmt: skip
+AHEAD = tuple(
+    replace(style, name=f"{style.name}_ahead", concurrency=4)
+    for style in PAGED
+    if style.name in {"offset_total", "page_total_pages", "windows"}
+)
 NONE = Style("none", "styles/none", 1, "nothing", _at("items"))
 NDJSON = Style("ndjson", "formats/ndjson", 1, "nothing", {"records": ndjson()})
 CSV = Style("csv", "formats/csv", 1, "nothing", {"records": csv_rows()}, TEXTS)
@@ -183,7 +190,7 @@ LOGGED_IN = tuple(
     Style(name, f"login/{name}", 3, "position", _at("items", paging=next_url("next")))
     for name in ("header_key", "query_key", "bearer", "basic", "oauth2")
 )
-TABLE = (*LISTS, CHILDREN_OF_ONE)
+TABLE = (*LISTS, CHILDREN_OF_ONE, *AHEAD)
 ALL = (*TABLE, *OTHER_FORMATS, *LOGGED_IN)
 
 
