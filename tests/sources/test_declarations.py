@@ -9,6 +9,7 @@ import pytest
 
 from flows.errors import ConfigurationError
 from flows.extract.selectors import records_at
+from flows.guards import with_guards
 from flows.source import Cursor, Partition, Resource, RowsOf, Source, product
 
 
@@ -340,3 +341,17 @@ def test_partition_columns_with_equal_values_in_two_partitions_are_refused() -> 
         ConfigurationError, match=r"'north' and 'south'.*same.*city.*have: city, sh"
     ):
         resource(key=("city", "id"), partitions=tuple(shops), partition_columns=("city",))
+
+
+def test_a_declaration_is_checked_once_and_not_for_every_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A load guards its resource for every page; checks take time for each of its partitions."""
+    days = tuple(Partition(str(day), {"day": day}) for day in range(9))
+    declared = Resource("days", "{day}", records_at(), partitions=days, partition_columns=("day",))
+    checked: list[Resource] = []
+    monkeypatch.setattr(Resource, "__post_init__", lambda resource: checked.append(resource))
+    guarded = with_guards(declared)
+    assert guarded.records is not declared.records
+    assert guarded.partitions is declared.partitions
+    assert checked == []
