@@ -9,8 +9,9 @@ import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 from prefect import task
@@ -137,15 +138,16 @@ class Cluster:
 def load_one_batch(
     source: Source,
     resource: Resource,
-    partitions: Sequence[Partition],
     options: LoadOptions,
     load_id: int | None,
 ) -> list[Entry]:
     """Load a batch on a worker of the cluster; `load_id` is the group's, None if there is none.
 
-    Reads the warehouse's block and the login there, so the scheduler sees no secrets.
+    The source comes without its resources, and the resource with the batch as its partitions. Reads
+    the warehouse's block and the login there, so the scheduler sees no secrets.
     """
     connect = warehouse.load().connect
+    partitions = cast(tuple[Partition, ...], resource.partitions)
     with open_readers(source, resource, read_pages) as open_reader:
         given = (connect, source.name, resource, partitions, open_reader, options)
         if load_id is None:
@@ -211,10 +213,10 @@ class _Batches:
         address = Address(self._source.name, self._resource.name, "")
         title = f"{address} ({len(batch)} partitions: {batch[0].name} to {batch[-1].name})"
         as_batch = task(name=load_one_batch.__name__, task_run_name=title, cache_policy=NO_CACHE)
+        # A declaration holds all partitions; sent whole, it would grow with them, in every batch.
         parameters = {
-            "source": self._source,
-            "resource": self._resource,
-            "partitions": batch,
+            "source": replace(self._source, resources=()),
+            "resource": replace(self._resource, partitions=tuple(batch)),
             "options": self._options,
             "load_id": load_id,
         }

@@ -63,8 +63,8 @@ def notify(
         raise ConfigurationError("notify has no notification block: name `blocks` in prefect.yaml.")
     with get_client(sync_client=True) as prefect:
         run = prefect.read_flow_run(flow_run_id)
-        counts = _close_incident if event == RECOVERED else _open_incident
-        if REPORTED_BY_PARENT in run.tags or not counts(prefect, run):
+        changes_incident = _close_incident if event == RECOVERED else _open_incident
+        if REPORTED_BY_PARENT in run.tags or not changes_incident(prefect, run):
             get_run_logger().info("No message sent: already reported, or no incident is open.")
             return Completed(message="nothing to report")
         subject, body = message(prefect, run, event, said)

@@ -4,10 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 from prefect import get_client
-from prefect.client.schemas.actions import (
-    GlobalConcurrencyLimitCreate,
-    GlobalConcurrencyLimitUpdate,
-)
 from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ObjectNotFound
 
@@ -20,9 +16,7 @@ CAUTION = 0.95
 
 
 def turn_of(source: Source) -> Callable[[], None]:
-    """Takes one slot of the limit with the source's name, if the source has a rate and Prefect
-    such a limit; otherwise does nothing.
-    """
+    """Takes a slot of the limit with the source's name; nothing without a rate or such a limit."""
     if source.rate is None:
         return lambda: None
     with get_client(sync_client=True) as prefect:
@@ -37,21 +31,8 @@ def share_rate(source: Source) -> None:
     """Create or correct the limit in Prefect, so that all processes together keep the rate."""
     if source.rate is None:
         return
-    limit, per_second = slots_for(source.rate)
     with get_client(sync_client=True) as prefect:
-        try:
-            prefect.read_global_concurrency_limit_by_name(source.name)
-        except ObjectNotFound:
-            prefect.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(
-                    name=source.name, limit=limit, slot_decay_per_second=per_second
-                )
-            )
-            return
-        prefect.update_global_concurrency_limit(
-            source.name,
-            GlobalConcurrencyLimitUpdate(limit=limit, slot_decay_per_second=per_second),
-        )
+        prefect.upsert_global_concurrency_limit_by_name(source.name, *slots_for(source.rate))
 
 
 def slots_for(rate: Rate) -> tuple[int, float]:

@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from deployments.local.processes import child
-from deployments.local.stack import running
 from tests.benchmark.report import Table, ratio, spread
+from tests.benchmark.services import in_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = [5, 200]
@@ -41,17 +40,7 @@ class Build:
 
 def measure(nodes: int, runs: int) -> list[Build]:
     """Start a stack and build in a process with its environment, each tool in turn."""
-    with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        answer, log = folder / "answer.json", folder / "builds.log"
-        with running(folder / "stack", "warehouse", sample_scale=1) as stack:
-            stack.wait()
-            command = [sys.executable, "-m", __name__, str(nodes), str(runs), str(answer)]
-            with child(command, log, {**os.environ, **stack.environment}) as process:
-                if process.wait() != 0:
-                    raise RuntimeError(f"the builds failed:\n{log.read_text()[-3000:]}")
-            return [Build(**build) for build in json.loads(answer.read_text())]
+    return [Build(**build) for build in in_stack(__name__, nodes, runs)]
 
 
 def table(builds: list[Build]) -> Table:

@@ -1,13 +1,16 @@
 """What the measurements need: Postgres, the API with its pages, the CSV file. All ends with it."""
 
 import json
+import os
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from deployments.local import stack
 from deployments.local.postgres import postgres
 from deployments.local.processes import child, free_port, wait_for
 from tests.benchmark import flights
@@ -47,3 +50,21 @@ def api(folder: Path, limit: int | None) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}/"
         wait_for(url, process, log, RENDER_SECONDS)
         yield url
+
+
+def in_stack(module: str, *arguments: object) -> Any:
+    """Run a module as a program in the environment of a stack; returns the answer it writes.
+
+    The program's last argument is the file for its answer, as JSON.
+    """
+    with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        answer, log = folder / "answer.json", folder / "measurement.log"
+        with stack.running(folder / "stack", "warehouse", sample_scale=1) as started:
+            started.wait()
+            command = [sys.executable, "-m", module, *map(str, arguments), str(answer)]
+            with child(command, log, {**os.environ, **started.environment}) as process:
+                if process.wait() != 0:
+                    raise RuntimeError(f"{module} failed:\n{log.read_text()[-3000:]}")
+            return json.loads(answer.read_text())

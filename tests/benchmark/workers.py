@@ -6,7 +6,6 @@
 import json
 import os
 import sys
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -20,11 +19,10 @@ from typing import Any
 
 import psycopg2
 
-from deployments.local.processes import child
-from deployments.local.stack import running
 from flows.extract.selectors import records_at
 from flows.source import Partition, Rate, Resource, Source
 from tests.benchmark.report import Table, ratio, spread
+from tests.benchmark.services import in_stack
 
 WORKERS = [1, 2, 4, 8]
 LATENCY_SECONDS = 0.05
@@ -58,17 +56,7 @@ class Throughput:
 
 def measure(runs: int) -> list[Throughput]:
     """Start a stack, and measure in a process with its environment."""
-    with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        answer, log = folder / "answer.json", folder / "workers.log"
-        with running(folder / "stack", "warehouse", sample_scale=1) as stack:
-            stack.wait()
-            command = [sys.executable, "-m", __name__, str(runs), str(answer)]
-            with child(command, log, {**os.environ, **stack.environment}) as process:
-                if process.wait() != 0:
-                    raise RuntimeError(f"the runs failed:\n{log.read_text()[-3000:]}")
-            return [Throughput(**each) for each in json.loads(answer.read_text())]
+    return [Throughput(**each) for each in in_stack(__name__, runs)]
 
 
 def table(measured: list[Throughput]) -> Table:

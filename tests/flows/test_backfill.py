@@ -6,16 +6,16 @@ from datetime import date
 from typing import Any
 
 import pytest
-import requests
 from conftest import Answer, Asked, Server
 from prefect.client.schemas.objects import State
 
 from blocks import warehouse
-from deployments.local.stack import Stack
 from flows.backfill import backfill, split
 from flows.dbt_build import history
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
+
+pytest_plugins = ["tests.flows.weather"]
 
 Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]
@@ -33,24 +33,6 @@ def run(**parameters: Any) -> State[Any]:
     """Run `backfill`, by default without its build."""
     state: State[Any] = backfill(**{**RANGE, "transform": False, **parameters}, return_state=True)
     return state
-
-
-@pytest.fixture
-def weather(
-    stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Callable[[], Answer | None]]:
-    """The sample weather behind a proxy; handlers put in here by first day take precedence."""
-    base = stack.environment["OPEN_METEO_BASE_URL"]
-    first: dict[str, Callable[[], Answer | None]] = {}
-
-    def answer(path: Asked) -> Answer:
-        for day, say in first.items():
-            if f"start_date={day}" in path and (said := say()):
-                return said
-        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
-
-    monkeypatch.setenv("OPEN_METEO_BASE_URL", serve(answer).url)
-    return first
 
 
 def loaded(ask: Ask) -> list[tuple]:

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-import requests
 from conftest import Answer, Asked, Server
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -39,6 +38,8 @@ from flows.backfill_windows import Slice, split
 from flows.errors import ConfigurationError, UnavailableError
 from flows.source import Partition, Resource
 from flows.tags import CHUNK
+
+pytest_plugins = ["tests.flows.weather"]
 
 Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]
@@ -127,24 +128,6 @@ def system(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
         server.delete_deployment(found.id)
 
 
-@pytest.fixture
-def answers(
-    stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Callable[[], Answer | None]]:
-    """What the API answers for a window by its first day, if not the sample weather."""
-    base = stack.environment["OPEN_METEO_BASE_URL"]
-    first: dict[str, Callable[[], Answer | None]] = {}
-
-    def answer(path: Asked) -> Answer:
-        for day, say in first.items():
-            if f"start_date={day}" in path and (said := say()):
-                return said
-        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
-
-    monkeypatch.setenv("OPEN_METEO_BASE_URL", serve(answer).url)
-    return first
-
-
 def days(runs: list[FlowRun]) -> list[tuple[str, str]]:
     """What each run loads."""
     return [(run.parameters["since"], run.parameters["until"]) for run in runs]
@@ -225,14 +208,14 @@ def artifacts(system: System, run: FlowRun) -> dict[str, Artifact]:
 
 @pytest.mark.long
 def test_a_run_that_fails_is_named_and_the_next_attempt_loads_what_is_missing(
-    system: System, ask: Ask, answers: dict[str, Callable[[], Answer | None]]
+    system: System, ask: Ask, weather: dict[str, Callable[[], Answer | None]]
 ) -> None:
-    answers["2020-02-20"] = lambda: REFUSED
+    weather["2020-02-20"] = lambda: REFUSED
     with system.worker():
         run = system.start()
         state = system.run(run)
         first = system.children()
-        answers.clear()
+        weather.clear()
         again = system.run(system.start())
     assert state.is_failed()
     for words in ("2020-02-10 to 2020-03-21", "Failed", "401", f"/runs/flow-run/{first[1].id}"):
@@ -280,15 +263,15 @@ def test_an_attempt_adopts_the_unfinished_runs_of_the_one_before(
 
 @pytest.mark.long
 def test_with_again_a_restarted_run_repeats_no_chunk(
-    system: System, ask: Ask, answers: dict[str, Callable[[], Answer | None]]
+    system: System, ask: Ask, weather: dict[str, Callable[[], Answer | None]]
 ) -> None:
     """The ledger can't tell: all windows had been loaded before."""
     with system.worker():
         assert system.run(system.start(runs_at_once=1)).is_completed()
-        answers["2020-02-20"] = lambda: REFUSED
+        weather["2020-02-20"] = lambda: REFUSED
         run = system.start(again=True)
         assert system.run(run).is_failed()
-        answers.clear()
+        weather.clear()
         before = {child.id for child in system.children()}
         system.server.set_flow_run_state(run.id, Scheduled(), force=True)
         assert system.run(system.server.read_flow_run(run.id)).is_completed()

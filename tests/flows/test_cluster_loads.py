@@ -36,18 +36,19 @@ from flows.extract.auth import Bearer
 from flows.extract.selectors import records_at
 from flows.retries import Retry
 from flows.shared_rate import slots_for
-from flows.source import Partition, Rate, Resource, Source
+from flows.source import Partition, Rate, Resource, RowsOf, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 
 ROOT = Path(__file__).parents[2]
 COUNT = 300
+PARTITIONS = tuple(Partition(f"{day:03}", {"day": day}) for day in range(COUNT))
 DAYS = Resource(
     "days",
     "days/{day}",
     records_at(),
     key=("day", "id"),
-    partitions=tuple(Partition(f"{day:03}", {"day": day}) for day in range(COUNT)),
+    partitions=PARTITIONS,
     partition_columns=("day",),
 )
 STORED = "select day::int, id, n from raw_shop.days order by 1, 2"
@@ -136,7 +137,7 @@ def run(
     monkeypatch.setenv(ADDRESS_VARIABLE, cluster.scheduler_address)
 
     def start(resource: Resource = DAYS, retry: Retry = Retry(), **changes: Any) -> State[Any]:  # noqa: B008
-        source = replace(Source("shop", days.server.url, (resource,)), **changes)
+        source = Source("shop", days.server.url, **{"resources": (resource,), **changes})
         monkeypatch.setattr(sources, "find", lambda name: source)
         state: State[Any] = elt(source="shop", transform=False, retry=retry, return_state=True)
         return state
@@ -162,7 +163,7 @@ def test_the_cluster_loads_what_one_process_would(
 def test_a_replace_loads_each_partition_on_the_cluster(
     run: Callable[..., State[Any]], ask: Ask
 ) -> None:
-    resource = replace(DAYS, disposition="replace", partitions=DAYS.partitions[:60])  # type: ignore[index]
+    resource = replace(DAYS, disposition="replace", partitions=PARTITIONS[:60])
     assert run(resource).is_completed()
     assert ask(STORED) == EXPECTED[:120]
     assert ask("select distinct state, partitions, inserted from elt.loads") == [
@@ -170,10 +171,24 @@ def test_a_replace_loads_each_partition_on_the_cluster(
     ]
 
 
+def test_children_of_rows_are_loaded_on_the_cluster(
+    run: Callable[..., State[Any]], days: Days, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has the partitions that were made of the parent's rows."""
+    listed = ", ".join(f'{{"id": {day}}}' for day in range(20))
+    days.before = lambda day: Answer(f"[{listed}]".encode()) if day == 999 else None
+    parents = Resource("parents", "days/999", records_at(), key=("id",))
+    children = replace(DAYS, partitions=RowsOf("parents", {"day": "id"}, changed_only=True))
+    for _ in range(2):
+        assert run(children, resources=(parents, children)).is_completed()
+    assert ask(STORED) == EXPECTED[:40]
+    assert days.answered == Counter(range(20))
+
+
 def test_few_partitions_are_loaded_without_the_cluster(
     run: Callable[..., State[Any]], ask: Ask
 ) -> None:
-    state = run(replace(DAYS, partitions=DAYS.partitions[:3]))  # type: ignore[index]
+    state = run(replace(DAYS, partitions=PARTITIONS[:3]))
     assert state.is_completed()
     assert ask(STORED) == EXPECTED[:6]
     assert not _batches_of(state)
@@ -279,7 +294,7 @@ def test_a_second_run_at_the_same_time_is_refused_and_changes_nothing(
 
 
 def test_workers_together_keep_the_rate(run: Callable[..., State[Any]], days: Days) -> None:
-    resource = replace(DAYS, partitions=DAYS.partitions[:100])  # type: ignore[index]
+    resource = replace(DAYS, partitions=PARTITIONS[:100])
     assert run(resource, rate=Rate(30)).is_completed()
     times = sorted(days.times)
     assert len(times) == 100
@@ -305,7 +320,7 @@ def test_the_scheduler_sees_no_secrets(
         return submit(*given, **named)
 
     monkeypatch.setattr(distributed.Client, "submit", record)
-    run(replace(DAYS, partitions=DAYS.partitions[:10]), login=Bearer("shop-token"))  # type: ignore[index]
+    run(replace(DAYS, partitions=PARTITIONS[:10]), login=Bearer("shop-token"))
     assert sent
     assert not any(b"canary" in each for each in sent)
 

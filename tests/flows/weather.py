@@ -1,0 +1,27 @@
+"""The sample weather behind a proxy, for tests that let the API answer otherwise."""
+
+from collections.abc import Callable
+
+import pytest
+import requests
+from conftest import Answer, Asked, Serve
+
+from deployments.local.stack import Stack
+
+
+@pytest.fixture
+def weather(
+    stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Callable[[], Answer | None]]:
+    """The sample weather behind a proxy; handlers put in here by first day take precedence."""
+    base = stack.environment["OPEN_METEO_BASE_URL"]
+    first: dict[str, Callable[[], Answer | None]] = {}
+
+    def answer(path: Asked) -> Answer:
+        for day, say in first.items():
+            if f"start_date={day}" in path and (said := say()):
+                return said
+        return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
+
+    monkeypatch.setenv("OPEN_METEO_BASE_URL", serve(answer).url)
+    return first
