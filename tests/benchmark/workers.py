@@ -127,7 +127,7 @@ def measured(runs: int) -> Iterator[Throughput]:
     with _serving() as url:
         for workers in WORKERS:
             with LocalCluster(
-                workers, threads_per_worker=THREADS, dashboard_address=None
+                n_workers=workers, threads_per_worker=THREADS, dashboard_address=None
             ) as cluster:
                 os.environ[ADDRESS_VARIABLE] = cluster.scheduler_address
                 # Every worker imports what it needs before anything is measured.
