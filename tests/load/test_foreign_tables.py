@@ -136,3 +136,39 @@ def test_an_emptied_table_of_ours_is_used(connection: Connection, query: Query) 
     query("delete from elt.checkpoints; delete from elt.loads; delete from elt.columns")
     load_api(connection, MemoryApi([[{"id": 1}]]), items())
     assert query("select id from raw_shop.items") == [(1,)]
+
+
+MARK = "default current_setting('elt.load_id')::bigint"
+COLUMNS = f"(id bigint primary key, _loaded_at timestamptz, _load_id bigint not null {MARK})"
+SPREAD = {
+    "partitioned": f"create table raw_shop.items {COLUMNS} partition by range (id);"
+    " create table low partition of raw_shop.items for values from (0) to (10);"
+    " create table high partition of raw_shop.items for values from (10) to (20)",
+    "without partitions": f"create table raw_shop.items {COLUMNS} partition by list (id)",
+    "with a child": f"create table raw_shop.items {COLUMNS};"
+    " create table low (primary key (id)) inherits (raw_shop.items)",
+}
+
+
+@pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
+@pytest.mark.parametrize("made", SPREAD.values(), ids=SPREAD)
+@pytest.mark.usefixtures("loaded")
+def test_a_table_whose_rows_are_in_several_tables_is_refused(
+    connection: Connection, query: Query, made: str, disposition: str
+) -> None:
+    """Two rows of it may have one `ctid`, so a merge would change both."""
+    query(made)
+    with pytest.raises(
+        ConfigurationError, match=r"raw_shop\.items is partitioned .*ordinary table"
+    ):
+        load_pages(connection, [{"id": 1}, {"id": 11}], disposition=disposition)
+    assert query("select count(*) from raw_shop.items") == [(0,)]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_table_that_is_itself_a_partition_is_used(connection: Connection, query: Query) -> None:
+    query(f"create table raw_shop.everything {COLUMNS} partition by range (id)")
+    query("create table raw_shop.items partition of raw_shop.everything default")
+    query(f"alter table raw_shop.items alter _load_id set {MARK}")
+    load_pages(connection, [{"id": 1}, {"id": 11}])
+    assert load_pages(connection, [{"id": 1}, {"id": 12}]).inserted == 1
