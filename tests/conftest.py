@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from ssl import SSLContext
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="elt-tests-prefect-")
@@ -25,9 +24,9 @@ from sqlalchemy.engine import URL, make_url
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 from flows import redaction
+from tests.databases import Databases
 
 LONG_FOLDERS = ("deployments", "flows")
-_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +49,16 @@ def _without_fsync(server: URL) -> None:
             cursor.execute("select pg_reload_conf()")
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_server: URL) -> Databases:
+    """The databases of the tests, used again where that is the same as a new one."""
+    return Databases(postgres_server)
+
+
 @pytest.fixture
-def database(postgres_server: URL) -> Iterator[URL]:
-    """An empty database of the test's own, gone after it: thousands of them fill a disk."""
-    with empty_database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}") as url:
+def database(databases: Databases) -> Iterator[URL]:
+    """An empty database of the test's own."""
+    with databases.empty() as url:
         yield url
 
 

@@ -4,14 +4,14 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from deployments.local.processes import StartError
-from tests.benchmark import builds, flights, report
+from tests.benchmark import builds, flights, report, workers
 from tests.benchmark.bench import Bench, MeasurementError, Result
 from tests.benchmark.children import FAMILIES
 from tests.benchmark.machine import describe
@@ -42,7 +42,9 @@ def main() -> int:
         print(f"\nFAILED: {error}")
         return 1
     built = [build for nodes in arguments.nodes for build in builds.measure(nodes, arguments.runs)]
+    clusters = workers.measure(arguments.runs) if arguments.workers else []
     more = [builds.table(built)] if built else []
+    more += [workers.table(clusters)] if clusters else []
     for table in (*report.tables(results), *more):
         print(f"\n{table.text()}")
     is_complete = (
@@ -50,9 +52,11 @@ def main() -> int:
         and arguments.families == list(FAMILIES)
         and arguments.rows
         and arguments.nodes
+        and arguments.workers
     )
     is_whole = set(arguments.tools) == set(TOOLS) and is_complete
-    write(ROOT / ("docs" if is_whole else ".local"), machine, results, built)
+    folder = ROOT / ("docs" if is_whole else ".local")
+    write(folder, machine, results, more, {"builds": built, "workers": clusters})
     return 0
 
 
@@ -65,11 +69,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--shapes", type=shape_names, default=list(SHAPES), help='"" for none')
     parser.add_argument("--families", type=family_names, default=list(FAMILIES), help='"" for none')
     parser.add_argument("--nodes", type=node_counts, default=builds.NODES, help='dbt, "" for none')
+    parser.add_argument("--no-workers", action="store_false", dest="workers", help="without Dask")
     parser.add_argument("--quick", action="store_true", help="a few pages, this and copy, one run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.runs, arguments.tools, arguments.rows, arguments.nodes = 1, QUICK_TOOLS, [], []
-        arguments.shapes, arguments.families = [], []
+        arguments.shapes, arguments.families, arguments.workers = [], [], False
     return arguments
 
 
@@ -148,18 +153,20 @@ def line(result: Result) -> str:
 
 
 def write(
-    folder: Path, machine: dict[str, Any], results: list[Result], built: list[builds.Build]
+    folder: Path,
+    machine: dict[str, Any],
+    results: list[Result],
+    more: list[report.Table],
+    others: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write both files; what is not the complete benchmark stays out of docs/."""
     folder.mkdir(exist_ok=True)
-    document = {
-        "machine": machine,
-        "results": [asdict(result) for result in results],
-        "builds": [asdict(build) for build in built],
+    found: dict[str, Sequence[Any]] = {"results": results, **others}
+    document = {"machine": machine} | {
+        name: [asdict(each) for each in measured] for name, measured in found.items()
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
     (folder / "benchmark.json").write_text(f"{text}\n", encoding="utf-8")
-    more = [builds.table(built)] if built else []
     page = report.page(machine, results, flights.KEY, more)
     (folder / "benchmark.md").write_text(page, encoding="utf-8")
     print(f"\nWritten to {folder.name}/benchmark.md and {folder.name}/benchmark.json.")

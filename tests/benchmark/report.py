@@ -102,6 +102,9 @@ merges nothing. × dlt: rows per second, as a multiple of dlt's in the same case
   node, the tables published in one transaction. dbt alone is the command `dbt build` of the same
   tables and tests; both start dbt anew, and go on with what they parsed before. Prefect's heartbeat
   is off: at the end of a run it sleeps to the end of a second.
+* Dask workers: a resource of many partitions, a request each, at an API that takes 50 ms; two
+  requests at once per worker. Workers, scheduler, API, Postgres and Prefect share the machine's
+  cores. Seconds: while the resource's group is open, without starting workers.
 * After every load the row count, and of each column the number of values and their sum (of text:
   of hashes), must be those that were served, or the benchmark fails.
 
