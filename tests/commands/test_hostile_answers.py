@@ -116,6 +116,7 @@ def written(root: Path, url: str, number: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_every_text_is_data_in_every_file(
     serve: Serve, root: Path, database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: 
     )
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
     """With a link to the run."""
     assert system.run("elt/northwind", "replay=true", "full_refresh=true") == 1

@@ -161,6 +161,7 @@ def read(project: Project, run: UUID) -> FlowRun:
     return project.client.read_flow_run(run)
 
 
+@pytest.mark.long
 def test_a_run_that_crashed_is_started_again_twice_and_no_more(watched: Project) -> None:
     run = begun(watched)
     for _ in range(2):
@@ -184,6 +185,7 @@ def test_a_run_that_never_began_is_not_started_again(watched: Project) -> None:
     assert read(watched, run.id).state_name == "Crashed"
 
 
+@pytest.mark.long
 def test_a_run_whose_heartbeat_stops_is_crashed_and_restarted(
     watched: Project,
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_run_whose_heartbeat_stops_is_crashed_and_restarted(
     assert read(watched, ended).state_name == "TimedOut"
 
 
+@pytest.mark.long
 def test_a_run_that_stays_pending_is_crashed_and_releases_its_slot(
     watched: Project,
 ) -> None:

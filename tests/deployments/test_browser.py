@@ -93,6 +93,7 @@ def keep(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+@pytest.mark.long
 def test_a_person_fills_in_the_form_and_watches_the_run(
     ui: str, ask: Callable[..., list[tuple]], tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
     assert ask("select count(*) from marts.fct_order_lines") == [(2182,)]
 
 
+@pytest.mark.long
 def test_a_wrong_value_is_refused_before_anything_is_fetched(
     ui: str, ask: Callable[..., list[tuple]], tmp_path: Path
 ) -> None:

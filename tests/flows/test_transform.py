@@ -149,6 +149,7 @@ def test_changed_code_alone_is_built_and_read_beside_what_is_published(
     assert transform(only_stale=True) == NOTHING
 
 
+@pytest.mark.long
 def test_a_relation_that_left_the_project_is_reported_until_dropped(
     project: Path, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
