@@ -24,6 +24,8 @@ from flows.source import Source
 GOOD = Answer(b'[{"id": 1}]')
 SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)
 PLAIN = "s3cret-k3y/+="
+TOKEN = "t0ken-"  # noqa: S105 (made up)
+Tokens = Callable[..., Server]
 
 
 pytestmark = pytest.mark.usefixtures("slept")
@@ -106,6 +108,21 @@ def test_a_key_has_one_place(login: dict[str, str]) -> None:
         ApiKey("shop-key", **login)
 
 
+def test_several_logins_sign_a_request_together(serve: Serve, tokens: Tokens) -> None:
+    """And one of them renews its token."""
+    login, allowed = tokens(), [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    both = (ApiKey("first-key", header="X-One"), oauth2(login), ApiKey("third-key", param="key"))
+    with Client(Source("shop", api.url, (), login=both), lambda name: f"the {name}") as opened:
+        opened.get(f"{api.url}a")
+        allowed[0] = 2
+        opened.get(f"{api.url}b")
+    assert [asked.headers["X-One"] for asked in api.asked] == ["the first-key"] * 3
+    shown = [asked.headers["Authorization"] for asked in api.asked]
+    assert shown == [f"Bearer {TOKEN}{number}" for number in (1, 1, 2)]
+    assert api.asked == [f"/{path}?key=the%20third-key" for path in "abb"]
+
+
 def test_a_secret_is_read_when_it_is_needed_and_once(serve: Serve) -> None:
     read: list[str] = []
 
@@ -136,10 +153,6 @@ def test_a_missing_secret_is_a_refused_login(serve: Serve, monkeypatch: pytest.M
     with pytest.raises(RefusedLoginError, match="set SHOP_TOKEN"), Client(source) as opened:
         opened.get(server.url)
     assert server.asked == []
-
-
-Tokens = Callable[..., Server]
-TOKEN = "t0ken-"  # noqa: S105 (made up)
 
 
 @pytest.fixture
@@ -192,6 +205,45 @@ def test_a_client_secret_may_have_any_letters(serve: Serve, tokens: Tokens) -> N
     sent = login.asked[0].headers["Authorization"].removeprefix("Basic ")
     assert b64decode(sent).decode() == f"shop client:{SECRET}"
     assert dict(parse_qsl(login.asked[0].body.decode())) == {"grant_type": "client_credentials"}
+
+
+@pytest.mark.parametrize("sends", ["form", "json"])
+def test_a_client_secret_is_sent_in_the_body_where_that_is_declared(
+    serve: Serve, tokens: Tokens, sends: Any
+) -> None:
+    api, login = serve(accepts(1)), tokens()
+    get(api.url, oauth2(login, sends=sends, scope="read"), SECRET)
+    (asked,) = login.asked
+    read = {"form": lambda body: dict(parse_qsl(body)), "json": json.loads}[sends]
+    assert read(asked.body.decode()) == {
+        "grant_type": "client_credentials",
+        "scope": "read",
+        "client_id": "shop client",
+        "client_secret": SECRET,
+    }
+    types = {"form": "application/x-www-form-urlencoded", "json": "application/json"}
+    assert asked.headers["Content-Type"] == types[sends]
+    assert "Authorization" not in asked.headers
+
+
+@pytest.mark.parametrize("sends", ["header", "form", "json"])
+def test_a_token_request_has_the_fields_that_are_declared(
+    serve: Serve, tokens: Tokens, sends: Any
+) -> None:
+    """They come before our own: some APIs have a grant type of their own."""
+    api, login = serve(accepts(1)), tokens()
+    fields = {"audience": "https://api.test/", "grant_type": "account_credentials"}
+    get(api.url, oauth2(login, sends=sends, fields=fields))
+    body = login.asked[0].body.decode()
+    sent = json.loads(body) if sends == "json" else dict(parse_qsl(body))
+    assert {name: sent[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("name", ["client_secret", "refresh_token", "password"])
+def test_a_field_that_is_a_secret_is_refused_when_declared(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"`fields` has {name}, which is a secret") as said:
+        OAuth2("https://api.test/token", "client", "shop-secret", fields={name: "cAn4ry"})
+    assert "cAn4ry" not in str(said.value)
 
 
 def test_an_expired_token_is_renewed_and_the_request_repeated(
@@ -278,7 +330,7 @@ def test_an_answer_about_something_else_renews_no_token(
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that tokens are timed by."""
     seconds = [5000.0]
-    monkeypatch.setattr("flows.extract.auth.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("flows.extract.credentials.monotonic", lambda: seconds[0])
     return seconds
 
 
