@@ -57,7 +57,7 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         except EltError:
             raise
         except Exception as error:
-            problem = _problem(resource, role, error)
+            problem = problem_of(resource, role, error)
         # Raised out here, the exception does not get the original as its context.
         raise problem
 
@@ -86,7 +86,7 @@ def _guarded_forecast(
         except EltError:
             raise
         except Exception as error:
-            problem = _problem(resource, f"{role}.forecast", error)
+            problem = problem_of(resource, f"{role}.forecast", error)
         raise problem
 
     return call
@@ -106,11 +106,12 @@ def _check_records(resource: str, result: Any) -> None:
         )
 
 
-def _problem(resource: str, role: str, error: Exception) -> ConfigurationError:
+def problem_of(owner: str, role: str, error: Exception) -> ConfigurationError:
+    """The error to raise for one of a source's own function, called in the frame that caught it."""
     # The first frame is the call above, the second one the function.
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
     return ConfigurationError(
-        f"{resource}: its `{role}` function failed in {place.name}, line {place.lineno} of "
+        f"{owner}: its `{role}` function failed in {place.name}, line {place.lineno} of "
         f"{place.filename}: {_describe(error)}. Correct the function in the source."
     ).with_traceback(error.__traceback__)
 

@@ -12,10 +12,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 from requests import PreparedRequest
 
-from flows.errors import ConfigurationError, RefusedLoginError
+from flows.errors import ConfigurationError, EltError, RefusedLoginError
 from flows.extract import url_policy
 from flows.extract.response import Response
 from flows.extract.tokens import Token, TokenRequest, parse_token
+from flows.guards import problem_of
 from flows.source import Login
 
 ReadSecret = Callable[[str], str]
@@ -87,6 +88,33 @@ class Basic:
 
     def sign(self, request: PreparedRequest, value: str) -> None:
         request.headers["Authorization"] = _basic(self.user, value)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Requests that a function of the source signs, e.g. with an HMAC.
+
+    Attributes:
+        secret: the name of the key's secret.
+        function: gets each request just before it is sent, with its URL, headers and body, and the
+            secret's value; it adds headers. A repeated request is signed again.
+        param: the query parameter that it adds, if any.
+    """
+
+    secret: str
+    function: Callable[[PreparedRequest, str], None]
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        try:
+            self.function(request, value)
+            return
+        except EltError:
+            raise
+        except Exception as error:
+            problem = problem_of(f"Signed({self.secret!r})", "function", error)
+        # Raised out here, the exception does not get the original as its context.
+        raise problem
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Promises of logins: how requests are signed, when a token is renewed, what is refused."""
 
+import hmac
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -11,14 +12,16 @@ from conftest import Answer, Asked, Serve, Server
 from requests import PreparedRequest
 
 from flows.errors import (
+    BadRequestError,
     ConfigurationError,
     PayloadTooLargeError,
     RefusedLoginError,
     UnavailableError,
 )
-from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, secret_from_environment
+from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, Signed, secret_from_environment
 from flows.extract.client import Client
 from flows.page import HttpRequest, Page
+from flows.redaction import redact
 from flows.source import Source
 
 GOOD = Answer(b'[{"id": 1}]')
@@ -86,6 +89,45 @@ def test_a_login_of_ones_own_signs_each_request(serve: Serve) -> None:
         opened.get(f"{server.url}abc")
     signatures = [asked.headers["X-Signature"] for asked in server.asked]
     assert signatures == [f"{PLAIN}:{len(server.url)}", f"{PLAIN}:{len(server.url) + 3}"]
+
+
+def hmac_of(request: PreparedRequest, secret: str) -> None:
+    told = f"{request.method} {request.path_url} ".encode() + (request.body or b"")
+    request.headers["X-Signature"] = hmac.digest(secret.encode(), told, "sha256").hex()
+
+
+def test_a_function_signs_each_request_as_it_is_sent(serve: Serve, slept: list[float]) -> None:
+    """Also a repeated one; and the signatures, of which there are many, are not remembered."""
+    said = [Answer(status=503)]
+    server = serve(lambda _: said.pop() if said else GOOD)
+    with client(server.url, Signed("shop-key", hmac_of)) as opened:
+        opened.get(f"{server.url}a?b=1")
+        opened.get(HttpRequest(f"{server.url}c", "POST", body={"d": 2}))
+    told = [b"GET /a?b=1 ", b"GET /a?b=1 ", b'POST /c {"d": 2}']
+    wanted = [hmac.digest(PLAIN.encode(), each, "sha256").hex() for each in told]
+    sent = [asked.headers["X-Signature"] for asked in server.asked]
+    assert (sent, len(slept)) == (wanted, 1)
+    assert redact(f"{PLAIN} {sent[0]}") == f"*** {sent[0]}"
+
+
+def test_what_a_function_writes_of_the_secret_is_hidden(serve: Serve) -> None:
+    def in_base64(request: PreparedRequest, secret: str) -> None:
+        request.headers["Authorization"] = f"Own {b64encode(f'me:{secret}'.encode()).decode()}"
+
+    server = serve(lambda asked: Answer(asked.headers["Authorization"].encode(), 400))
+    with pytest.raises(BadRequestError, match=r"Own \*\*\*"):
+        get(server.url, Signed("shop-key", in_base64))
+
+
+def test_a_function_that_fails_is_named_and_shows_no_secret(serve: Serve) -> None:
+    def quoting(request: PreparedRequest, secret: str) -> None:
+        raise ValueError(f"no {secret}")
+
+    server = serve(lambda _: GOOD)
+    with pytest.raises(ConfigurationError, match="`function` function failed in quoting") as said:
+        get(server.url, Signed("shop-key", quoting))
+    assert "no ***" in str(said.value)
+    assert (said.value.__context__, server.asked) == (None, [])
 
 
 @pytest.mark.parametrize("secret", ["two\nlines", "end\n", "end ", "\u20ac", "nul\0"], ids=repr)

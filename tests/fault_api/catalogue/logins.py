@@ -4,6 +4,7 @@ The credentials are this sample's own and protect nothing.
 """
 
 import base64
+import hmac
 from collections.abc import Callable, Mapping
 from threading import Lock
 from urllib.parse import parse_qsl
@@ -134,6 +135,11 @@ def _two_keys(ask: Ask, tokens: Tokens) -> bool:
     return _header_key(ask, tokens) and ask.headers.get(APP_KEY_HEADER.lower()) == PASSWORD
 
 
+def _signed(ask: Ask, _: Tokens) -> bool:
+    expected = hmac.digest(KEY.encode(), f"{ask.method} {ask.target}".encode(), "sha256").hex()
+    return ask.headers.get("x-signature") == expected
+
+
 LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
     "header_key": (_header_key, ""),
     "query_key": (_query_key, ""),
@@ -144,4 +150,5 @@ LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
 # Examples of docs/sources.md, without a fault at every request.
 RARE_LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
     "two_keys": (_two_keys, ""),
+    "signed": (_signed, ""),
 }
