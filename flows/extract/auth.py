@@ -17,6 +17,7 @@ from flows.extract import url_policy
 from flows.extract.response import Response
 from flows.extract.tokens import Token, TokenRequest, parse_token
 from flows.guards import problem_of
+from flows.redaction import SHORTEST_IN_ADDRESSES
 from flows.source import Login
 
 ReadSecret = Callable[[str], str]
@@ -214,3 +215,60 @@ class OAuth2:
 
 def _basic(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+@dataclass(frozen=True)
+class SessionCookie:
+    """Logs in with a POST and sends the cookies of its answer, until the API refuses them.
+
+    It refuses them with 401, or with a redirect to `login_url`.
+
+    Attributes:
+        login_url: absolute address that the login is posted to.
+        secret: the name of the password's secret.
+        fields: gets the password, and returns what is posted.
+        sends: whether that is a form or JSON.
+    """
+
+    login_url: str
+    secret: str
+    fields: Callable[[str], Mapping[str, str]]
+    sends: Literal["form", "json"] = "form"
+    param: str = ""
+    refresh_token: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Add the cookies to those that the API has set since."""
+        names = {_cookie_name(pair) for pair in value.split("; ")}
+        others = [
+            pair
+            for pair in request.headers.get("Cookie", "").split("; ")
+            if pair and _cookie_name(pair) not in names
+        ]
+        request.headers["Cookie"] = "; ".join([value, *others])
+
+    @property
+    def lacks(self) -> str:
+        return "set no cookie"
+
+    @property
+    def remedy(self) -> str:
+        return f"Correct the login's `fields` or its secret {self.secret!r}."
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        fields = self.fields(secret)
+        if self.sends == "form":
+            return TokenRequest(self.login_url, form=fields)
+        return TokenRequest(self.login_url, json=fields)
+
+    def read(self, response: Response) -> Token | None:
+        if response.status >= 400 or not response.cookies:
+            return None
+        pairs = [f"{name}={value}" for name, value in response.cookies.items()]
+        # A shorter value, such as that of `lang=en`, is a word rather than a secret.
+        long = (each for each in response.cookies.values() if len(each) >= SHORTEST_IN_ADDRESSES)
+        return Token("; ".join(pairs), parts=tuple(long))
+
+
+def _cookie_name(pair: str) -> str:
+    return pair.partition("=")[0]

@@ -190,6 +190,8 @@ class Client:
                 response = self._connection.send(hop, self._sign, left_seconds)
             if response.location is None:
                 return response
+            if self._credentials.is_login_page(_target(hop, response)):
+                return replace(response, asks_to_log_in=True)
             hop = self._redirect(hop, response)
             left_seconds -= monotonic() - began_at
         raise ConfigurationError(
@@ -208,9 +210,7 @@ class Client:
         return self._credentials(request)
 
     def _redirect(self, request: HttpRequest, response: Response) -> HttpRequest:
-        following = replace(
-            request, url=url_policy.resolve_link(request.url, response.location or "")
-        )
+        following = replace(request, url=_target(request, response))
         if request.method == "POST" and response.status not in KEEPING_REDIRECTS:
             raise ConfigurationError(
                 f"{request.url} answers a POST with a redirect ({response.status}) to "
@@ -273,6 +273,10 @@ class Client:
         if requested:
             self._kept_until = self._pause.begin(seconds)
         sleep(seconds)
+
+
+def _target(request: HttpRequest, response: Response) -> str:
+    return url_policy.resolve_link(request.url, response.location or "")
 
 
 def _page(

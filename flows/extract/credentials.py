@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import RLock
 from time import monotonic
+from urllib.parse import urlsplit
 
 from requests import PreparedRequest
 
@@ -84,6 +85,10 @@ class Credentials:
         for credential in self._credentials:
             credential.sign(request)
         return request
+
+    def is_login_page(self, url: str) -> bool:
+        """Whether an address is that of a login, to which APIs redirect who is not logged in."""
+        return any(credential.is_login_page(url) for credential in self._credentials)
 
     def _hide(self, secret: str) -> str:
         """Redact a secret in every text, and remove it from addresses that this API links to."""
@@ -165,6 +170,10 @@ class _Credential:
                 self._ends_at = math.inf
         return isinstance(self._login, Exchange)
 
+    def is_login_page(self, url: str) -> bool:
+        page = getattr(self._login, "login_url", "")
+        return bool(page) and urlsplit(url)._replace(query="", fragment="").geturl() == page
+
     def sign(self, request: PreparedRequest) -> None:
         value = self._value
         if value is None:
@@ -185,12 +194,12 @@ class _Credential:
                 "be sent in a header. Store it again without it."
             )
 
-    def _fetch_token(self, login: Exchange, secret: str, within_seconds: float) -> Token:
+    def _fetch_token(self, login: Exchange, known: str, within_seconds: float) -> Token:
         def exchange(refresh_token: str) -> Token:
             self._hide(refresh_token)
-            token = self._exchange(login, secret, refresh_token, within_seconds)
-            self._hide(token.refresh_token)
-            self._hide(token.value)
+            token = self._exchange(login, known, refresh_token, within_seconds)
+            for secret in (token.refresh_token, token.value, *token.parts):
+                self._hide(secret)
             return token
 
         if not login.refresh_token:

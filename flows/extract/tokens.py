@@ -35,11 +35,13 @@ class Token:
         usable_seconds: how long to use it before renewing it; infinite if the server promises
             nothing.
         refresh_token: gets the next token; empty if the server sent none.
+        parts: parts of the value that are secrets of their own.
     """
 
     value: str = field(repr=False)
     usable_seconds: float = math.inf
     refresh_token: str = field(default="", repr=False)
+    parts: tuple[str, ...] = field(default=(), repr=False)
 
 
 class ShareToken(Protocol):

@@ -160,6 +160,7 @@ class Connection:
             response.headers,
             body,
             None if location is None else url_policy.from_header(location),
+            response.cookies.get_dict(),
         )
 
     def _body(self, response: requests.Response) -> bytes:

@@ -18,7 +18,15 @@ from flows.errors import (
     RefusedLoginError,
     UnavailableError,
 )
-from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, Signed, secret_from_environment
+from flows.extract.auth import (
+    ApiKey,
+    Basic,
+    Bearer,
+    OAuth2,
+    SessionCookie,
+    Signed,
+    secret_from_environment,
+)
 from flows.extract.client import Client
 from flows.page import HttpRequest, Page
 from flows.redaction import redact
@@ -548,3 +556,126 @@ def test_a_token_with_a_line_break_is_refused(serve: Serve, tokens: Tokens) -> N
     with pytest.raises(RefusedLoginError, match="contains a line break or a letter"):
         get(api.url, oauth2(login))
     assert api.asked == []
+
+
+COOKIE = "s3ssion-"
+
+
+class Sessions:
+    """An API with a login that sets a cookie, and forgets its sessions on demand.
+
+    Attributes:
+        refusal: the answer to a request without a session.
+        login: the answer to a login, made of a session's name.
+    """
+
+    def __init__(self, serve: Serve) -> None:
+        self.refusal = Answer(status=401)
+        self.login: Callable[[str], Answer] = lambda name: Answer(
+            headers={"Set-Cookie": f"sid={name}; Path=/; HttpOnly"}
+        )
+        self.answer = GOOD
+        self.known = ""
+        self.count = 0
+        self.server = serve(self._answer)
+        self.url = self.server.url
+
+    def _answer(self, asked: Asked) -> Answer:
+        if asked == "/session":
+            self.count += 1
+            self.known = f"{COOKIE}{self.count}"
+            return self.login(self.known)
+        cookies = asked.headers.get("Cookie", "").split("; ")
+        return self.answer if f"sid={self.known}" in cookies and self.known else self.refusal
+
+    def declared(self, **changes: Any) -> SessionCookie:
+        return SessionCookie(f"{self.url}session", "shop-password", posted, **changes)
+
+
+def posted(password: str) -> dict[str, str]:
+    return {"user": "me", "password": password}
+
+
+@pytest.fixture
+def sessions(serve: Serve) -> Sessions:
+    return Sessions(serve)
+
+
+@pytest.mark.parametrize("sends", ["form", "json"])
+def test_a_session_is_begun_once_for_all_requests(sessions: Sessions, sends: Any) -> None:
+    with client(sessions.url, sessions.declared(sends=sends), SECRET) as opened:
+        for _ in range(2):
+            assert opened.get(f"{sessions.url}a").body == GOOD.body
+        with opened.sibling() as other:
+            assert other.get(f"{sessions.url}b").body == GOOD.body
+    login, *_ = sessions.server.asked
+    assert [login, *_] == ["/session", "/a", "/a", "/b"]
+    body = login.body.decode()
+    assert (json.loads(body) if sends == "json" else dict(parse_qsl(body))) == posted(SECRET)
+
+
+REFUSED_SESSIONS = {
+    "401": Answer(status=401),
+    "a redirect": Answer(b"", 302, {"Location": "/session?next=%2Fa"}),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSED_SESSIONS.values(), ids=REFUSED_SESSIONS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_session_that_ended_is_begun_again_once(
+    sessions: Sessions, refusal: Answer, method: Any, slept: list[float]
+) -> None:
+    sessions.refusal = refusal
+    request = HttpRequest(f"{sessions.url}a", method)
+    with client(sessions.url, sessions.declared()) as opened:
+        opened.get(request)
+        sessions.known = ""
+        assert opened.get(request, is_repeatable=False).body == GOOD.body
+        assert sessions.server.asked == ["/session", "/a", "/a", "/session", "/a"]
+        sessions.login = lambda _: Answer(headers={"Set-Cookie": "sid=another-one"})
+        sessions.known = ""
+        with pytest.raises(RefusedLoginError, match="Correct the credentials of source 'shop'"):
+            opened.get(request)
+    assert (sessions.count, slept) == (3, [])
+
+
+def test_cookies_of_the_api_and_of_the_login_are_sent_together(sessions: Sessions) -> None:
+    cookies = "Set-Cookie: sid={}\r\nSet-Cookie: lang=en"
+    wire = f"HTTP/1.1 200 OK\r\n{cookies}\r\nContent-Length: 2\r\n\r\n[]"
+    sessions.login = lambda name: Answer(wire=[wire.format(name).encode()])
+    sessions.answer = Answer(headers={"Set-Cookie": "node=7; Path=/"})
+    with client(sessions.url, sessions.declared()) as opened:
+        opened.get(f"{sessions.url}a")
+        opened.get(f"{sessions.url}b")
+    assert sorted(sessions.server.asked[-1].headers["Cookie"].split("; ")) == [
+        "lang=en",
+        "node=7",
+        f"sid={COOKIE}1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said", [Answer(), Answer(status=403), Answer(status=401, headers={"Set-Cookie": "sid=anon"})]
+)
+def test_a_login_that_sets_no_cookie_is_a_refused_login(sessions: Sessions, said: Answer) -> None:
+    sessions.login = lambda _: said
+    with pytest.raises(RefusedLoginError, match="set no cookie: it answered") as failure:
+        get(sessions.url, sessions.declared())
+    assert "Correct the login's `fields` or its secret 'shop-password'" in str(failure.value)
+
+
+def test_a_cookie_and_the_password_are_hidden(sessions: Sessions) -> None:
+    sessions.answer = Answer(f"who is {COOKIE}1 with {PLAIN}? lang=en".encode(), 400)
+    with pytest.raises(BadRequestError, match=r"who is \*\*\* with \*\*\*\? lang=en"):
+        get(sessions.url, sessions.declared())
+
+
+def test_a_login_page_elsewhere_is_not_sent_the_password(serve: Serve, sessions: Sessions) -> None:
+    """Neither by a redirect of the login itself nor in clear text."""
+    other = serve(lambda _: GOOD)
+    sessions.login = lambda _: Answer(b"", 307, {"Location": other.url})
+    with pytest.raises(RefusedLoginError, match="set no cookie"):
+        get(sessions.url, sessions.declared())
+    with pytest.raises(ConfigurationError, match="in clear text"):
+        get(sessions.url, SessionCookie("http://203.0.113.7/session", "shop-password", posted))
+    assert other.asked == []

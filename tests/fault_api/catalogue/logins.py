@@ -17,6 +17,7 @@ BEARER_TOKEN = "sample-bearer-token"  # noqa: S105 (protects nothing)
 USER, PASSWORD = "sample-user", "sample-password"
 CLIENT_ID, CLIENT_SECRET = "sample-client", "sample-client-secret"
 REFRESH_TOKEN = "sample-refresh-token"  # noqa: S105 (protects nothing)
+COOKIE = "sample-session"
 APP_KEY_HEADER = "X-App-Key"
 TOKEN_SECONDS = 3600
 BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="sample"'}
@@ -106,6 +107,13 @@ def token(ask: Ask, tokens: Tokens, requests: int | None, expires_in: int) -> An
     )
 
 
+def session(ask: Ask, tokens: Tokens) -> Answer:
+    """The login page: user and password in a form; its answer sets a cookie."""
+    if dict(parse_qsl(ask.body.decode())) != {"user": USER, "password": PASSWORD}:
+        return as_json({"error": "wrong user or password"}, 401)
+    return as_json({}, headers={"Set-Cookie": f"{COOKIE}={tokens.issue()}; Path=/"})
+
+
 def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -140,6 +148,11 @@ def _signed(ask: Ask, _: Tokens) -> bool:
     return ask.headers.get("x-signature") == expected
 
 
+def _cookie(ask: Ask, tokens: Tokens) -> bool:
+    cookies = dict(parse_qsl(ask.headers.get("cookie", ""), separator=";"))
+    return tokens.use(cookies.get(COOKIE, ""))
+
+
 LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
     "header_key": (_header_key, ""),
     "query_key": (_query_key, ""),
@@ -151,4 +164,5 @@ LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
 RARE_LOGINS: Mapping[str, tuple[Callable[[Ask, Tokens], bool], str]] = {
     "two_keys": (_two_keys, ""),
     "signed": (_signed, ""),
+    "cookie": (_cookie, ""),
 }
