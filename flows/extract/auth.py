@@ -118,6 +118,21 @@ class Signed:
         raise problem
 
 
+@dataclass(frozen=True)
+class ClientCertificate:
+    """A certificate by which the API knows the client (mutual TLS).
+
+    Attributes:
+        secret: the name of the secret that holds the certificate and its private key, in PEM.
+    """
+
+    secret: str
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Leave the request as it is: the connection shows the certificate."""
+
+
 @runtime_checkable
 class Exchange(Login, Protocol):
     """A login whose secret is exchanged for what signs the requests, such as a token.

@@ -169,6 +169,7 @@ class Client:
         """The response; if the token was refused, that to a request with a new token."""
         within_seconds = self._source.answer_timeout_seconds
         signed_with = self._credentials.prepare(within_seconds)
+        self._connection.show(self._credentials.tls())
         response = self._send(request, within_seconds)
         if response.refuses_token and self._credentials.renew(signed_with):
             self._credentials.prepare(within_seconds)

@@ -9,6 +9,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ssl import SSLContext
 from threading import RLock
 from time import monotonic
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from requests import PreparedRequest
 
 from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLoginError
 from flows.extract import url_policy
-from flows.extract.auth import Exchange, ReadSecret
+from flows.extract.auth import ClientCertificate, Exchange, ReadSecret
+from flows.extract.client_certificate import tls_with
 from flows.extract.response import Response
 from flows.extract.tokens import ShareToken, Token, TokenRequest
 from flows.extract.transport import Connection, NoResponseError
@@ -42,6 +44,8 @@ class Credentials:
         share_token: ShareToken | None,
     ) -> None:
         self._secrets = Secrets()
+        self._connection = connection
+        self._tls: SSLContext | None = None
         self._params = frozenset(login.param for login in logins if login.param)
         self._credentials = [
             _Credential(login, read_secret, connection, share_token, self._hide) for login in logins
@@ -56,6 +60,17 @@ class Credentials:
         for credential in self._credentials:
             credential.learn()
 
+    def tls(self) -> SSLContext | None:
+        """The settings of connections that show the login's certificate, if there is one.
+
+        Raises:
+            RefusedLoginError: the secret is missing, or holds no certificate.
+        """
+        for credential in self._credentials:
+            if self._tls is None and isinstance(credential.login, ClientCertificate):
+                self._tls = tls_with(credential.learn(), credential.login.secret)
+        return self._tls
+
     def prepare(self, within_seconds: float) -> Sequence[str | None]:
         """Read the secrets and fetch tokens, unless they are known and still valid.
 
@@ -66,6 +81,7 @@ class Credentials:
             RefusedLoginError: a secret is missing, or the server refuses a token for it.
             UnavailableError: the newest refresh token can't be read or stored.
         """
+        self._connection.show(self.tls())
         return [credential.prepare(within_seconds) for credential in self._credentials]
 
     def renew(self, refused: Sequence[str | None]) -> bool:
@@ -125,7 +141,7 @@ class _Credential:
         share_token: ShareToken | None,
         hide: Hide,
     ) -> None:
-        self._login = login
+        self.login = login
         self._read_secret = read_secret
         self._connection = connection
         self._share_token = share_token
@@ -140,9 +156,9 @@ class _Credential:
     def learn(self) -> str:
         with self._lock:
             if self._secret is None:
-                name = self._login.refresh_token if isinstance(self._login, Exchange) else ""
+                name = self.login.refresh_token if isinstance(self.login, Exchange) else ""
                 self._refresh_token = self._hide(self._read_secret(name)) if name else ""
-                self._secret = self._hide(self._read_secret(self._login.secret))
+                self._secret = self._hide(self._read_secret(self.login.secret))
             return self._secret
 
     def prepare(self, within_seconds: float) -> str:
@@ -156,9 +172,9 @@ class _Credential:
     def _fetch_value(self, within_seconds: float) -> str:
         began_at = monotonic()
         secret = self.learn()
-        if not isinstance(self._login, Exchange):
+        if not isinstance(self.login, Exchange):
             return secret
-        token = self._fetch_token(self._login, secret, within_seconds)
+        token = self._fetch_token(self.login, secret, within_seconds)
         self._ends_at = began_at + token.usable_seconds
         return self._hide(token.value)
 
@@ -168,10 +184,10 @@ class _Credential:
                 self._refused = refused
                 self._secret = self._value = None
                 self._ends_at = math.inf
-        return isinstance(self._login, Exchange)
+        return isinstance(self.login, Exchange)
 
     def is_login_page(self, url: str) -> bool:
-        page = getattr(self._login, "login_url", "")
+        page = getattr(self.login, "login_url", "")
         return bool(page) and urlsplit(url)._replace(query="", fragment="").geturl() == page
 
     def sign(self, request: PreparedRequest) -> None:
@@ -179,7 +195,7 @@ class _Credential:
         if value is None:
             return
         before = dict(request.headers)
-        self._login.sign(request, value)
+        self.login.sign(request, value)
         for name, sent in request.headers.items():
             if sent != before.get(name):
                 self._check_header(str(sent), value)
@@ -190,7 +206,7 @@ class _Credential:
             self._hide(written)
         if _HEADER_VALUE.fullmatch(sent) is None:
             raise RefusedLoginError(
-                f"The secret {self._login.secret!r} contains a line break or a letter that can't "
+                f"The secret {self.login.secret!r} contains a line break or a letter that can't "
                 "be sent in a header. Store it again without it."
             )
 
