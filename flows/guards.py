@@ -57,7 +57,7 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         except EltError:
             raise
         except Exception as error:
-            problem = problem_of(resource, role, error)
+            problem = _problem(resource, role, error)
         # Raised out here, the exception does not get the original as its context.
         raise problem
 
@@ -86,7 +86,7 @@ def _guarded_forecast(
         except EltError:
             raise
         except Exception as error:
-            problem = problem_of(resource, f"{role}.forecast", error)
+            problem = _problem(resource, f"{role}.forecast", error)
         raise problem
 
     return call
@@ -106,8 +106,25 @@ def _check_records(resource: str, result: Any) -> None:
         )
 
 
-def problem_of(owner: str, role: str, error: Exception) -> ConfigurationError:
-    """The error to raise for one of a source's own function, called in the frame that caught it."""
+def call_own(
+    owner: str, role: str, function: Callable[P, Result], *given: P.args, **named: P.kwargs
+) -> Result:
+    """Call a function of a source; an exception becomes an error that names owner and role.
+
+    Raises:
+        ConfigurationError: correct the function in the source.
+    """
+    try:
+        return function(*given, **named)
+    except EltError:
+        raise
+    except Exception as error:
+        problem = _problem(owner, role, error)
+    # Raised out here, the exception does not get the original as its context.
+    raise problem
+
+
+def _problem(owner: str, role: str, error: Exception) -> ConfigurationError:
     # The first frame is the call above, the second one the function.
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
     return ConfigurationError(

@@ -12,11 +12,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 from requests import PreparedRequest
 
-from flows.errors import ConfigurationError, EltError, RefusedLoginError
+from flows.errors import ConfigurationError, RefusedLoginError
 from flows.extract import url_policy
 from flows.extract.response import Response
 from flows.extract.tokens import Token, TokenRequest, parse_token
-from flows.guards import problem_of
+from flows.guards import call_own
 from flows.redaction import SHORTEST_IN_ADDRESSES
 from flows.source import Login
 
@@ -107,15 +107,7 @@ class Signed:
     param: str = ""
 
     def sign(self, request: PreparedRequest, value: str) -> None:
-        try:
-            self.function(request, value)
-            return
-        except EltError:
-            raise
-        except Exception as error:
-            problem = problem_of(f"Signed({self.secret!r})", "function", error)
-        # Raised out here, the exception does not get the original as its context.
-        raise problem
+        call_own(f"Signed({self.secret!r})", "function", self.function, request, value)
 
 
 @dataclass(frozen=True)
@@ -271,7 +263,7 @@ class SessionCookie:
         return f"Correct the login's `fields` or its secret {self.secret!r}."
 
     def ask(self, secret: str, refresh_token: str) -> TokenRequest:
-        fields = self.fields(secret)
+        fields = call_own(f"SessionCookie({self.secret!r})", "fields", self.fields, secret)
         if self.sends == "form":
             return TokenRequest(self.login_url, form=fields)
         return TokenRequest(self.login_url, json=fields)
@@ -287,3 +279,42 @@ class SessionCookie:
 
 def _cookie_name(pair: str) -> str:
     return pair.partition("=")[0]
+
+
+@dataclass(frozen=True)
+class ServiceAccount:
+    """Exchanges a JWT that a function signs for a token (RFC 7523), as for Google's accounts.
+
+    Attributes:
+        token_url: absolute address of the token endpoint.
+        secret: the name of the private key's secret.
+        assertion: gets the private key, and returns a JWT that is signed with it. It is called for
+            each new token.
+        fields: more fields of the token request.
+    """
+
+    token_url: str
+    secret: str
+    assertion: Callable[[str], str]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    param: str = ""
+    refresh_token: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        request.headers["Authorization"] = f"Bearer {value}"
+
+    @property
+    def lacks(self) -> str:
+        return "gave no token"
+
+    @property
+    def remedy(self) -> str:
+        return f"Correct what `assertion` returns, or its secret {self.secret!r}."
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        signed = call_own(f"ServiceAccount({self.secret!r})", "assertion", self.assertion, secret)
+        grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}
+        return TokenRequest(self.token_url, form={**grant, **self.fields})
+
+    def read(self, response: Response) -> Token | None:
+        return parse_token(response)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -20,6 +21,8 @@ from flows.load.loader import load
 from flows.load.partitions import partitions_of
 from flows.refresh_tokens import RefreshTokens
 from flows.source import Resource, Source
+from tests import certificates
+from tests.fault_api.catalogue.logins import service_account_key
 from tests.fault_api.server import misbehaving
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
@@ -89,7 +92,10 @@ def test_a_resource_of_the_page_reads_every_row(
 def test_a_source_of_the_page_logs_in(
     database: URL, api: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in SECRETS.items():
+    key = service_account_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    certificate = certificates.self_signed("shop")
+    made = {"SHOP_SERVICE_ACCOUNT": key.decode(), "SHOP_CERTIFICATE": certificate.decode()}
+    for variable, value in {**SECRETS, **made}.items():
         monkeypatch.setenv(variable, value)
     source = SOURCES[name]
     moved = replace(

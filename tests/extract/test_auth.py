@@ -23,6 +23,7 @@ from flows.extract.auth import (
     Basic,
     Bearer,
     OAuth2,
+    ServiceAccount,
     SessionCookie,
     Signed,
     secret_from_environment,
@@ -679,3 +680,50 @@ def test_a_login_page_elsewhere_is_not_sent_the_password(serve: Serve, sessions:
     with pytest.raises(ConfigurationError, match="in clear text"):
         get(sessions.url, SessionCookie("http://203.0.113.7/session", "shop-password", posted))
     assert other.asked == []
+
+
+def test_a_service_account_exchanges_what_its_function_signs(serve: Serve, tokens: Tokens) -> None:
+    """A new one for each token, since it ends soon."""
+    signed: list[str] = []
+
+    def assertion(key: str) -> str:
+        signed.append(f"jwt-{len(signed)}-{len(key)}")
+        return signed[-1]
+
+    login, allowed = tokens(), [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    account = ServiceAccount(f"{login.url}token", "shop-key", assertion, {"audience": "shop"})
+    with client(api.url, account) as opened:
+        opened.get(api.url)
+        opened.get(api.url)
+        allowed[0] = 2
+        opened.get(api.url)
+    assert [dict(parse_qsl(asked.body.decode())) for asked in login.asked] == [
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": f"jwt-{number}-{len(PLAIN)}",
+            "audience": "shop",
+        }
+        for number in (0, 1)
+    ]
+
+
+def quoting(secret: str) -> Any:
+    raise ValueError(f"no {secret}")
+
+
+@pytest.mark.parametrize("kind", [ServiceAccount, SessionCookie])
+def test_a_function_of_a_login_that_fails_is_named_and_shows_no_secret(
+    serve: Serve, kind: Any
+) -> None:
+    api = serve(lambda _: GOOD)
+    with pytest.raises(ConfigurationError, match=r"function failed in quoting.*no \*\*\*") as said:
+        get(api.url, kind(f"{api.url}token", "shop-key", quoting))
+    assert (said.value.__context__, api.asked) == (None, [])
+
+
+def test_an_assertion_that_is_refused_is_a_refused_login(serve: Serve, tokens: Tokens) -> None:
+    login = tokens(Answer(b'{"error": "invalid_grant"}', 400))
+    account = ServiceAccount(f"{login.url}token", "shop-key", lambda _: "jwt")
+    with pytest.raises(RefusedLoginError, match="Correct what `assertion` returns, or its secret"):
+        get(login.url, account)

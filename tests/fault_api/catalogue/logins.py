@@ -5,9 +5,17 @@ The credentials are this sample's own and protect nothing.
 
 import base64
 import hmac
+import json
+import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from threading import Lock
 from urllib.parse import parse_qsl
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from tests.fault_api.exchange import JSON_TYPE, Answer, Ask, AskError, as_json
 
@@ -18,6 +26,7 @@ USER, PASSWORD = "sample-user", "sample-password"
 CLIENT_ID, CLIENT_SECRET = "sample-client", "sample-client-secret"
 REFRESH_TOKEN = "sample-refresh-token"  # noqa: S105 (protects nothing)
 COOKIE = "sample-session"
+JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 APP_KEY_HEADER = "X-App-Key"
 TOKEN_SECONDS = 3600
 BASIC_CHALLENGE = {"WWW-Authenticate": 'Basic realm="sample"'}
@@ -90,6 +99,8 @@ def token(ask: Ask, tokens: Tokens, requests: int | None, expires_in: int) -> An
     """
     is_json = ask.headers.get("content-type") == JSON_TYPE
     form = ask.arguments if is_json else dict(parse_qsl(ask.body.decode()))
+    if form.get("grant_type") == JWT_GRANT:
+        return _token_for_jwt(form.get("assertion", ""), tokens)
     named = _basic(form.get("client_id", ""), form.get("client_secret", ""))
     if _basic(CLIENT_ID, CLIENT_SECRET) not in (ask.headers.get("authorization"), named):
         return as_json({"error": "invalid_client"}, 401, BASIC_CHALLENGE)
@@ -105,6 +116,30 @@ def token(ask: Ask, tokens: Tokens, requests: int | None, expires_in: int) -> An
         {"access_token": issued, "token_type": "Bearer", "expires_in": expires_in, **more},
         headers={"Cache-Control": "no-store"},
     )
+
+
+@cache
+def service_account_key() -> RSAPrivateKey:
+    """The private key of the sample's service account, made at its first use."""
+    return generate_private_key(65537, 2048)
+
+
+def _token_for_jwt(assertion: str, tokens: Tokens) -> Answer:
+    """The grant of RFC 7523, for a JWT that our service account signed with RS256."""
+    text, _, signature = assertion.rpartition(".")
+    try:
+        public_key = service_account_key().public_key()
+        public_key.verify(_decoded(signature), text.encode(), PKCS1v15(), SHA256())
+        claims = json.loads(_decoded(text.partition(".")[2]))
+    except (InvalidSignature, ValueError):
+        return as_json({"error": "invalid_grant"}, 400)
+    if claims["iss"] != CLIENT_ID or not claims["iat"] <= time.time() < claims["exp"]:
+        return as_json({"error": "invalid_grant"}, 400)
+    return as_json({"access_token": tokens.issue(), "expires_in": TOKEN_SECONDS})
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def session(ask: Ask, tokens: Tokens) -> Answer:
