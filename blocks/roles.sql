@@ -182,7 +182,8 @@ begin
                 and relkind in ('r', 'p', 'v', 'm')
                 and case its.name
                     when 'elt' then relname in
-                        ('loads', 'checkpoints', 'rejects', 'schema_changes', 'columns', 'resets')
+                        ('loads', 'checkpoints', 'rejects', 'schema_changes', 'columns', 'resets',
+                            'refresh_tokens')
                     when 'dbt' then relname in ('builds', 'built_tables')
                     else its.owner = 'transformer' or pg_temp.is_loaded(oid)
                 end

@@ -52,8 +52,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     Returns the names of the saved secrets.
     """
-    logins = [source.login for source in sources.usable()]
-    names = sorted({login.secret for login in logins if login is not None})
+    names = sorted({name for source in sources.usable() for name in source.secret_names})
     saved = [name for name in names if environment.get(variable(name))]
     for name in saved:
         Secret(value=environment[variable(name)]).save(block(name), overwrite=True)

@@ -148,7 +148,7 @@ def load_one_batch(
     """
     connect = warehouse.load().connect
     partitions = cast(tuple[Partition, ...], resource.partitions)
-    with open_readers(source, resource, read_pages) as open_reader:
+    with open_readers(connect, source, resource, read_pages) as open_reader:
         given = (connect, source.name, resource, partitions, open_reader, options)
         if load_id is None:
             entries, errors = load_side_by_side(*given, source.concurrency)

@@ -106,11 +106,29 @@ def _check_records(resource: str, result: Any) -> None:
         )
 
 
-def _problem(resource: str, role: str, error: Exception) -> ConfigurationError:
+def call_own(
+    owner: str, role: str, function: Callable[P, Result], *given: P.args, **named: P.kwargs
+) -> Result:
+    """Call a function of a source; an exception becomes an error that names owner and role.
+
+    Raises:
+        ConfigurationError: correct the function in the source.
+    """
+    try:
+        return function(*given, **named)
+    except EltError:
+        raise
+    except Exception as error:
+        problem = _problem(owner, role, error)
+    # Raised out here, the exception does not get the original as its context.
+    raise problem
+
+
+def _problem(owner: str, role: str, error: Exception) -> ConfigurationError:
     # The first frame is the call above, the second one the function.
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
     return ConfigurationError(
-        f"{resource}: its `{role}` function failed in {place.name}, line {place.lineno} of "
+        f"{owner}: its `{role}` function failed in {place.name}, line {place.lineno} of "
         f"{place.filename}: {_describe(error)}. Correct the function in the source."
     ).with_traceback(error.__traceback__)
 

@@ -38,9 +38,10 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
 from flows.load.retention import delete_old
-from flows.load.side_by_side import OpenReader, load_side_by_side
+from flows.load.side_by_side import Connect, OpenReader, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
+from flows.refresh_tokens import RefreshTokens
 from flows.retries import Retry, is_retryable
 from flows.shared_rate import turn_of
 from flows.source import Partition, Resource, RowsOf, Source
@@ -149,7 +150,8 @@ def load_partitions(
     If one fails, the others are still loaded, unless the API is down. If all succeed, rows of
     partitions that no longer exist are deleted (`flows.load.orphans`).
     """
-    with open_readers(source, resource, progress.read if progress else read_pages) as open_reader:
+    read = progress.read if progress else read_pages
+    with open_readers(database.connect, source, resource, read) as open_reader:
         entries, errors = load_side_by_side(
             database.connect,
             source.name,
@@ -170,10 +172,11 @@ LoadPartitions = Callable[
 
 @contextmanager
 def open_readers(
-    source: Source, resource: Resource, read: Callable[..., Iterator[Page]]
+    connect: Connect, source: Source, resource: Resource, read: Callable[..., Iterator[Page]]
 ) -> Iterator[OpenReader]:
     """A client for one task; each thread of the task opens a reader of its own."""
-    with Client(source, secrets.read, turn_of(source)) as client:
+    tokens = RefreshTokens(connect)
+    with Client(source, secrets.read, turn_of(source), tokens) as client:
         yield partial(_reader, client, source, resource, read)
 
 

@@ -537,7 +537,8 @@ class Source:
 
     Attributes:
         base_url: where the API lives; resource paths are appended to it.
-        login: how requests authenticate (`flows.extract.auth`).
+        login: how requests authenticate (`flows.extract.auth`); several logins sign one request
+            together.
         hosts: other hosts that links and redirects may lead to, with the login.
         rate: the API's rate limit, shared by all loads.
         concurrency: how many requests a run may have under way at once.
@@ -553,7 +554,7 @@ class Source:
     name: str
     base_url: str
     resources: tuple[Resource, ...]
-    login: Login | None = None
+    login: Login | tuple[Login, ...] | None = None
     hosts: tuple[str, ...] = ()
     rate: Rate | None = None
     concurrency: int = 4
@@ -580,6 +581,19 @@ class Source:
             )
         for resource in self.resources:
             _check_parents(self, resource)
+
+    @property
+    def logins(self) -> tuple[Login, ...]:
+        """All logins that sign its requests."""
+        if self.login is None:
+            return ()
+        return self.login if isinstance(self.login, tuple) else (self.login,)
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The names of all secrets that its logins need."""
+        names = [(login.secret, getattr(login, "refresh_token", "")) for login in self.logins]
+        return tuple(name for both in names for name in both if name)
 
     def resource(self, name: str) -> Resource:
         """The resource of that name.

@@ -1,36 +1,29 @@
 """Logins: what a source declares, and how its requests are then signed.
 
-A declaration names its secret; the value is read on the first request and stays in this module.
+A declaration names its secret; `flows.extract.credentials` knows the value.
 """
 
-import json
-import math
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from threading import RLock
-from time import monotonic
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
 from requests import PreparedRequest
 
-from flows.errors import Answer, BadPayloadError, ConfigurationError, RefusedLoginError
+from flows.errors import ConfigurationError, RefusedLoginError
 from flows.extract import url_policy
 from flows.extract.response import Response
-from flows.extract.transport import Connection, NoResponseError
-from flows.page import HttpRequest
-from flows.redaction import Secrets, remember
+from flows.extract.tokens import Token, TokenRequest, parse_token
+from flows.guards import call_own
+from flows.redaction import SHORTEST_IN_ADDRESSES
 from flows.source import Login
 
 ReadSecret = Callable[[str], str]
 
-# A token is renewed this long before it expires, to allow for clock skew and slow responses.
-MARGIN_SECONDS = 60
-MARGIN_SHARE = 0.1
-
-# RFC 9110, 5.5: a valid header value.
-_HEADER_VALUE = re.compile(r"[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?")
+# Names of secrets in token requests (RFC 6749), which do not belong in a declaration.
+SECRET_FIELDS = frozenset({"client_secret", "refresh_token", "password"})
 
 
 def variable(name: str) -> str:
@@ -99,29 +92,132 @@ class Basic:
 
 
 @dataclass(frozen=True)
-class OAuth2:
-    """Client credentials (RFC 6749, 4.4): fetches a token first, and a new one when it expires.
+class Signed:
+    """Requests that a function of the source signs, e.g. with an HMAC.
 
-    It expires when the API refuses it, or shortly before its `expires_in` ends.
+    Attributes:
+        secret: the name of the key's secret.
+        function: gets each request just before it is sent, with its URL, headers and body, and the
+            secret's value; it adds headers. A repeated request is signed again.
+        param: the query parameter that it adds, if any.
+    """
+
+    secret: str
+    function: Callable[[PreparedRequest, str], None]
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        call_own(f"Signed({self.secret!r})", "function", self.function, request, value)
+
+
+@dataclass(frozen=True)
+class ClientCertificate:
+    """A certificate by which the API knows the client (mutual TLS).
+
+    Attributes:
+        secret: the name of the secret that holds the certificate and its private key, in PEM.
+    """
+
+    secret: str
+    param: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Leave the request as it is: the connection shows the certificate."""
+
+
+@runtime_checkable
+class Exchange(Login, Protocol):
+    """A login whose secret is exchanged for what signs the requests, such as a token.
+
+    It is exchanged again when that ends or is refused.
+    """
+
+    @property
+    def refresh_token(self) -> str:
+        """The name under which a refresh token is kept; empty where there is none."""
+
+    @property
+    def lacks(self) -> str:
+        """Says of an address that it gave nothing: `gave client 'shop' no token`."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do then."""
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        """The request that exchanges the secret, or the refresh token if there is one."""
+
+    def read(self, response: Response) -> Token | None:
+        """What the response gives, if it gives anything."""
+
+
+@dataclass(frozen=True)
+class OAuth2:
+    """Fetches a token with client credentials (RFC 6749, 4.4), and a new one when it expires.
+
+    It expires when the API refuses it, or shortly before its `expires_in` ends. With a refresh
+    token, that is exchanged instead (RFC 6749, 6), and the one that replaces it is kept.
 
     Attributes:
         token_url: absolute address of the token endpoint.
         secret: the name of the client secret.
+        fields: more fields of the token request, e.g. `audience`; they replace those of the same
+            name, e.g. `grant_type`.
+        sends: where the client's id and secret are: in a Basic header beside a form, in the form,
+            or in a body that is JSON.
+        refresh_token: the name of the secret that holds the first refresh token.
     """
 
     token_url: str
     client_id: str
     secret: str
     scope: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    sends: Literal["header", "form", "json"] = "header"
     param: str = ""
+    refresh_token: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse secrets in the declaration."""
+        if named := SECRET_FIELDS & {*self.fields}:
+            raise ConfigurationError(
+                f"OAuth2: `fields` has {', '.join(sorted(named))}, which is a secret. Name the "
+                "secret instead, e.g. secret='shop-client-secret'."
+            )
 
     def sign(self, request: PreparedRequest, value: str) -> None:
         request.headers["Authorization"] = f"Bearer {value}"
 
-    def form(self) -> dict[str, str]:
-        """The form fields of a token request, besides the client's login."""
+    @property
+    def lacks(self) -> str:
+        return f"gave client {self.client_id!r} no token"
+
+    @property
+    def remedy(self) -> str:
+        remedy = f"Correct the client or its secret {self.secret!r}."
+        if self.refresh_token:
+            remedy += (
+                " If the refresh token is what it refuses (invalid_grant), authorize the client "
+                f"again and store the new refresh token as {self.refresh_token!r}."
+            )
+        return remedy
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        grant = {"grant_type": "client_credentials"}
+        if refresh_token:
+            grant = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         scope = {"scope": self.scope} if self.scope else {}
-        return {"grant_type": "client_credentials", **scope}
+        fields = {**grant, **scope, **self.fields}
+        if self.sends == "header":
+            basic = {"Authorization": _basic(self.client_id, secret)}
+            return TokenRequest(self.token_url, basic, form=fields)
+        fields |= {"client_id": self.client_id, "client_secret": secret}
+        if self.sends == "form":
+            return TokenRequest(self.token_url, form=fields)
+        return TokenRequest(self.token_url, json=fields)
+
+    def read(self, response: Response) -> Token | None:
+        return parse_token(response)
 
 
 def _basic(user: str, password: str) -> str:
@@ -129,184 +225,96 @@ def _basic(user: str, password: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Token:
-    """An access token.
+class SessionCookie:
+    """Logs in with a POST and sends the cookies of its answer, until the API refuses them.
+
+    It refuses them with 401, or with a redirect to `login_url`.
 
     Attributes:
-        lifetime_seconds: as promised by the server; infinite if it promises nothing.
+        login_url: absolute address that the login is posted to.
+        secret: the name of the password's secret.
+        fields: gets the password, and returns what is posted.
+        sends: whether that is a form or JSON.
     """
 
-    value: str = field(repr=False)
-    lifetime_seconds: float
+    login_url: str
+    secret: str
+    fields: Callable[[str], Mapping[str, str]]
+    sends: Literal["form", "json"] = "form"
+    param: str = ""
+    refresh_token: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        """Add the cookies to those that the API has set since."""
+        names = {_cookie_name(pair) for pair in value.split("; ")}
+        others = [
+            pair
+            for pair in request.headers.get("Cookie", "").split("; ")
+            if pair and _cookie_name(pair) not in names
+        ]
+        request.headers["Cookie"] = "; ".join([value, *others])
 
     @property
-    def usable_seconds(self) -> float:
-        """How long to use the token before renewing it."""
-        margin = min(MARGIN_SECONDS, MARGIN_SHARE * self.lifetime_seconds)
-        return self.lifetime_seconds - margin
+    def lacks(self) -> str:
+        return "set no cookie"
+
+    @property
+    def remedy(self) -> str:
+        return f"Correct the login's `fields` or its secret {self.secret!r}."
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        fields = call_own(f"SessionCookie({self.secret!r})", "fields", self.fields, secret)
+        if self.sends == "form":
+            return TokenRequest(self.login_url, form=fields)
+        return TokenRequest(self.login_url, json=fields)
+
+    def read(self, response: Response) -> Token | None:
+        if response.status >= 400 or not response.cookies:
+            return None
+        pairs = [f"{name}={value}" for name, value in response.cookies.items()]
+        # A shorter value, such as that of `lang=en`, is a word rather than a secret.
+        long = (each for each in response.cookies.values() if len(each) >= SHORTEST_IN_ADDRESSES)
+        return Token("; ".join(pairs), parts=tuple(long))
 
 
-class Credentials:
-    """A source's login with its secret value; signs requests of several threads."""
-
-    def __init__(
-        self, login: Login | None, read_secret: ReadSecret, connection: Connection
-    ) -> None:
-        self._login = login
-        self._read_secret = read_secret
-        self._connection = connection
-        self._lock = RLock()
-        self._secrets = Secrets()
-        self._secret: str | None = None
-        self._value: str | None = None
-        self._ends_at = math.inf
-
-    def learn(self) -> None:
-        """Read the secret if not yet read, and redact it in every text from now on.
-
-        Raises:
-            RefusedLoginError: the secret is missing.
-        """
-        with self._lock:
-            if self._login is not None and self._secret is None:
-                self._secret = self._hide(self._read_secret(self._login.secret))
-
-    def prepare(self, within_seconds: float) -> str | None:
-        """Read the secret and fetch the token, unless both are known and still valid.
-
-        Returns the value that signs the next requests.
-
-        Raises:
-            NoResponseError: the token server is down or busy.
-            RefusedLoginError: the secret is missing, or the server refuses a token for it.
-        """
-        with self._lock:
-            if monotonic() >= self._ends_at:
-                self.renew(self._value)
-            if self._login is not None and self._value is None:
-                self._value = self._fetch_value(self._login, within_seconds)
-            return self._value
-
-    def _fetch_value(self, login: Login, within_seconds: float) -> str:
-        began_at = monotonic()
-        self.learn()
-        value = self._secret or ""
-        if isinstance(login, OAuth2):
-            token = self._fetch_token(login, value, within_seconds)
-            value = self._hide(token.value)
-            self._ends_at = began_at + token.usable_seconds
-        return value
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign a request; without a login, leave it unchanged.
-
-        Raises:
-            RefusedLoginError: the secret is not a valid header value.
-        """
-        value = self._value
-        if self._login is not None and value is not None:
-            before = dict(request.headers)
-            self._login.sign(request, value)
-            for name, value in request.headers.items():
-                if value != before.get(name):
-                    self._check_header(self._login, str(value))
-        return request
-
-    def _check_header(self, login: Login, value: str) -> None:
-        self._hide(value.rpartition(" ")[2])
-        if _HEADER_VALUE.fullmatch(value) is None:
-            raise RefusedLoginError(
-                f"The secret {login.secret!r} contains a line break or a letter that can't be "
-                "sent in a header. Store it again without it."
-            )
-
-    def _hide(self, secret: str) -> str:
-        """Redact a secret in every text, and remove it from addresses that this API links to."""
-        remember(secret)
-        self._secrets.add(secret)
-        return secret
-
-    def renew(self, refused: str | None) -> bool:
-        """Forget a token that expired, unless another thread has already renewed it.
-
-        Returns False if the login can't get a new one.
-        """
-        with self._lock:
-            if self._value == refused:
-                self._secret = self._value = None
-                self._ends_at = math.inf
-        return isinstance(self._login, OAuth2)
-
-    def unsigned(self, request: HttpRequest) -> HttpRequest:
-        """A request that an API linked to, without the login, so it may be stored.
-
-        Raises:
-            BadPayloadError: the login is elsewhere than in its own query parameter.
-        """
-        param = self._login.param if self._login else ""
-        url = url_policy.without_params(
-            request.url,
-            lambda name, value: (bool(param) and name == param) or self._secrets.is_secret(value),
-        )
-        request = replace(request, url=url)
-        if self._secrets.shows_secret(str(request)):
-            raise BadPayloadError(
-                f"The API links to {request}, which contains the login and would be stored. "
-                "Give the resource its own `paging` that removes the login."
-            )
-        return request
-
-    def _fetch_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> _Token:
-        response = self._request_token(login, client_secret, within_seconds)
-        if response.is_retryable:
-            raise NoResponseError(
-                f"no token from {login.token_url}: it {response}", False, response
-            )
-        token = _parse_token(response)
-        if token is None:
-            # A successful response may contain an unreadable token, so it is not quoted.
-            is_quoted = not response.is_success
-            problem = response if is_quoted else f"answered {response.status}"
-            start = response.start if is_quoted else ""
-            raise RefusedLoginError(
-                f"{login.token_url} gave client {login.client_id!r} no token: it {problem}. "
-                f"Correct the client or its secret {login.secret!r}.",
-                Answer(login.token_url, response.status, start, 1),
-            )
-        return token
-
-    def _request_token(self, login: OAuth2, client_secret: str, within_seconds: float) -> Response:
-        def sign(request: PreparedRequest) -> PreparedRequest:
-            url_policy.check_any(str(request.url), has_login=True)
-            request.headers["Authorization"] = _basic(login.client_id, client_secret)
-            self._hide(request.headers["Authorization"].rpartition(" ")[2])
-            return request
-
-        request = HttpRequest(login.token_url, "POST")
-        try:
-            return self._connection.send(request, sign, within_seconds, login.form())
-        except NoResponseError as error:
-            raise NoResponseError(f"no token from {login.token_url}: {error}", False) from error
+def _cookie_name(pair: str) -> str:
+    return pair.partition("=")[0]
 
 
-def _parse_token(response: Response) -> _Token | None:
-    """The access token, if there is one (RFC 6749, 5.1)."""
-    try:
-        document = json.loads(response.body) if response.is_success else {}
-        value = document["access_token"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    if not isinstance(value, str) or not value:
-        return None
-    return _Token(value, _lifetime_seconds(document.get("expires_in")))
+@dataclass(frozen=True)
+class ServiceAccount:
+    """Exchanges a JWT that a function signs for a token (RFC 7523), as for Google's accounts.
 
+    Attributes:
+        token_url: absolute address of the token endpoint.
+        secret: the name of the private key's secret.
+        assertion: gets the private key, and returns a JWT that is signed with it. It is called for
+            each new token.
+        fields: more fields of the token request.
+    """
 
-def _lifetime_seconds(expires_in: object) -> float:
-    """The seconds, as a number or as text; infinite if they make no sense."""
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
-        return math.inf
-    try:
-        seconds = float(expires_in)
-    except (ValueError, OverflowError):
-        return math.inf
-    return seconds if seconds > 0 else math.inf
+    token_url: str
+    secret: str
+    assertion: Callable[[str], str]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    param: str = ""
+    refresh_token: str = ""
+
+    def sign(self, request: PreparedRequest, value: str) -> None:
+        request.headers["Authorization"] = f"Bearer {value}"
+
+    @property
+    def lacks(self) -> str:
+        return "gave no token"
+
+    @property
+    def remedy(self) -> str:
+        return f"Correct what `assertion` returns, or its secret {self.secret!r}."
+
+    def ask(self, secret: str, refresh_token: str) -> TokenRequest:
+        signed = call_own(f"ServiceAccount({self.secret!r})", "assertion", self.assertion, secret)
+        grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}
+        return TokenRequest(self.token_url, form={**grant, **self.fields})
+
+    def read(self, response: Response) -> Token | None:
+        return parse_token(response)

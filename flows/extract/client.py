@@ -26,9 +26,11 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract import url_policy
-from flows.extract.auth import Credentials, ReadSecret, secret_from_environment
+from flows.extract.auth import ReadSecret, secret_from_environment
+from flows.extract.credentials import Credentials
 from flows.extract.rate_limit import Pause, rate_limiter_of, slots_of
 from flows.extract.response import Response
+from flows.extract.tokens import ShareToken
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.source import Rule, Source
@@ -60,11 +62,15 @@ class Client:
         source: Source,
         read_secret: ReadSecret = secret_from_environment,
         turn: Callable[[], None] = lambda: None,
+        share_token: ShareToken | None = None,
     ) -> None:
-        """`turn` is called before each request, in addition to the source's own rate limit."""
+        """`turn` is called before each request, in addition to the source's own rate limit.
+
+        `share_token` renews refresh tokens; without it, logins that have one are refused.
+        """
         self._source = source
         self._connection = Connection(source)
-        self._credentials = Credentials(source.login, read_secret, self._connection)
+        self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
         self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._slots = slots_of(source.name, source.concurrency)
         self._pause = Pause()
@@ -100,10 +106,10 @@ class Client:
         self.close()
 
     def learn_secret(self) -> None:
-        """Read the login's secret before a source's own function can quote it.
+        """Read the login's secrets before a source's own function can quote them.
 
         Raises:
-            RefusedLoginError: the secret is missing.
+            RefusedLoginError: a secret is missing.
         """
         self._credentials.learn()
 
@@ -163,6 +169,7 @@ class Client:
         """The response; if the token was refused, that to a request with a new token."""
         within_seconds = self._source.answer_timeout_seconds
         signed_with = self._credentials.prepare(within_seconds)
+        self._connection.show(self._credentials.tls())
         response = self._send(request, within_seconds)
         if response.refuses_token and self._credentials.renew(signed_with):
             self._credentials.prepare(within_seconds)
@@ -184,6 +191,8 @@ class Client:
                 response = self._connection.send(hop, self._sign, left_seconds)
             if response.location is None:
                 return response
+            if self._credentials.is_login_page(_target(hop, response)):
+                return replace(response, asks_to_log_in=True)
             hop = self._redirect(hop, response)
             left_seconds -= monotonic() - began_at
         raise ConfigurationError(
@@ -202,9 +211,7 @@ class Client:
         return self._credentials(request)
 
     def _redirect(self, request: HttpRequest, response: Response) -> HttpRequest:
-        following = replace(
-            request, url=url_policy.resolve_link(request.url, response.location or "")
-        )
+        following = replace(request, url=_target(request, response))
         if request.method == "POST" and response.status not in KEEPING_REDIRECTS:
             raise ConfigurationError(
                 f"{request.url} answers a POST with a redirect ({response.status}) to "
@@ -267,6 +274,10 @@ class Client:
         if requested:
             self._kept_until = self._pause.begin(seconds)
         sleep(seconds)
+
+
+def _target(request: HttpRequest, response: Response) -> str:
+    return url_policy.resolve_link(request.url, response.location or "")
 
 
 def _page(

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from ssl import SSLContext
 from time import monotonic
 from typing import Any
 
@@ -35,7 +36,19 @@ def check_deadline() -> None:
 
 
 class Adapter(HTTPAdapter):
-    """An HTTPAdapter whose connections respect the deadline."""
+    """An HTTPAdapter whose connections respect the deadline.
+
+    Attributes:
+        tls: the settings of new connections, if they show a certificate.
+    """
+
+    tls: SSLContext | None = None
+
+    def build_connection_pool_key_attributes(self, *args: Any, **options: Any) -> Any:
+        host, settings = super().build_connection_pool_key_attributes(*args, **options)
+        if self.tls is not None:
+            settings["ssl_context"] = self.tls
+        return host, settings
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **options)

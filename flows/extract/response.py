@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flows.extract.retry_after import Wait, is_exhausted, requested_wait
 from flows.redaction import start_of
@@ -35,6 +35,8 @@ class Response:
     Attributes:
         url: of the request, without the login.
         location: the redirect's target; None if it is not a redirect.
+        cookies: those that it sets.
+        asks_to_log_in: whether it redirects to the source's login.
     """
 
     url: str
@@ -43,6 +45,8 @@ class Response:
     headers: Mapping[str, str]
     body: bytes
     location: str | None
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    asks_to_log_in: bool = False
 
     @property
     def start(self) -> str:
@@ -65,7 +69,7 @@ class Response:
     def refuses_token(self) -> bool:
         """Whether a new token may help; some APIs send 400 or 403 where they mean 401."""
         if self.status not in {400, 403}:
-            return self.status == 401
+            return self.status == 401 or self.asks_to_log_in
         challenge = self.headers.get("WWW-Authenticate", "").encode()
         return any(map(_REFUSED_TOKEN.search, (challenge, self.body[:MARKED_BYTES])))
 

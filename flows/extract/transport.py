@@ -8,13 +8,20 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
-from flows.errors import Answer, BadPayloadError, ConfigurationError, PayloadTooLargeError
+from flows.errors import (
+    Answer,
+    BadPayloadError,
+    ConfigurationError,
+    PayloadTooLargeError,
+    RefusedLoginError,
+)
 from flows.extract import url_policy
 from flows.extract.deadline import Adapter, check_deadline, deadline
 from flows.extract.decompression import (
@@ -88,8 +95,13 @@ class Connection:
         self._max_body_bytes = source.max_body_bytes
         self._session = _Session()
         self._session.headers.update(HEADERS)
+        self._adapter = Adapter()
         for scheme in url_policy.PORTS:
-            self._session.mount(f"{scheme}://", Adapter())
+            self._session.mount(f"{scheme}://", self._adapter)
+
+    def show(self, tls: SSLContext | None) -> None:
+        """Show the certificate of these settings to all hosts, if there is one."""
+        self._adapter.tls = tls
 
     def close(self) -> None:
         self._session.close()
@@ -160,6 +172,7 @@ class Connection:
             response.headers,
             body,
             None if location is None else url_policy.from_header(location),
+            response.cookies.get_dict(),
         )
 
     def _body(self, response: requests.Response) -> bytes:
@@ -194,6 +207,11 @@ def _translate(url: str, error: Exception) -> Exception:
             f"{url} has a certificate that is not trusted: {reason}. Correct the source's address, "
             "or name the bundle that trusts it in REQUESTS_CA_BUNDLE."
         )
+    if _REFUSED_CERTIFICATE.search(str(reason)):
+        return RefusedLoginError(
+            f"{url} refuses the client's certificate: {reason}. Correct the source's login: "
+            "ClientCertificate names the secret that holds it."
+        )
     name = type(error).__name__
     if isinstance(error, _TOO_SLOW):
         problem = f"no response in time ({name})"
@@ -209,6 +227,8 @@ def _reason(error: BaseException) -> BaseException:
     return error if wrapped is None else _reason(wrapped)
 
 
+# What a server says of the certificate that it was shown, or not shown (RFC 8446, 6.2).
+_REFUSED_CERTIFICATE = re.compile("ALERT_(BAD_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)")
 _QUERY = re.compile(r"\?[^\s\"')]*")
 
 

@@ -32,7 +32,7 @@ def check(url: str, source: Source) -> None:
             f"responses may not lead there. If this is intended, add {parts.host!r} to the "
             "source's `hosts`."
         )
-    check_any(url, has_login=source.login is not None)
+    check_any(url, has_login=bool(source.logins))
 
 
 def check_any(url: str, has_login: bool) -> None:

@@ -29,7 +29,10 @@ OWN = schemas.OwnSchema(
 )
 TABLES = [
     sql.Identifier("elt", name)
-    for name in ("loads", "checkpoints", "rejects", "schema_changes", "columns", "resets")
+    for name in (
+        *("loads", "checkpoints", "rejects", "schema_changes", "columns", "resets"),
+        "refresh_tokens",
+    )
 ]
 # The rows of loads before a resource's last reset are gone.
 _SINCE_RESET = sql.SQL(

@@ -181,3 +181,24 @@ create index if not exists rejects_of_a_replay on elt.rejects (replayed_by)
 where replayed_by is not null;
 
 create index if not exists changes_of_a_load on elt.schema_changes (load_id);
+
+create table if not exists elt.refresh_tokens (
+    chain text primary key,
+    secret text not null,
+    tokens text,
+    renewals bigint not null default 0,
+    renewed_at timestamptz,
+    usable_until timestamptz
+);
+
+comment on table elt.refresh_tokens is
+'The newest tokens of each login with a refresh token, encrypted with its first refresh token.';
+
+comment on column elt.refresh_tokens.chain is
+'A hash of the first refresh token, from which the others descend.';
+
+comment on column elt.refresh_tokens.secret is
+'The name of the secret that holds the first refresh token.';
+
+comment on column elt.refresh_tokens.usable_until is
+'When the access token is renewed at the latest; null if the provider states no end.';

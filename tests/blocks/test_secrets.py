@@ -8,7 +8,7 @@ from deployments.local.processes import free_port
 from deployments.local.stack import Stack
 from flows import sources
 from flows.errors import RefusedLoginError, UnavailableError
-from flows.extract.auth import ApiKey, Basic, Bearer
+from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.source import Source
 
 VALUES = [
@@ -60,6 +60,16 @@ def test_saving_again_replaces_and_leaves_the_others() -> None:
     assert secrets.save({"FIRST_TOKEN": "three", "SECOND_PASSWORD": ""}) == ["first-token"]
     assert secrets.read("first-token") == "three"
     assert secrets.read("second-password") == "two"
+
+
+@pytest.mark.usefixtures("stack")
+def test_all_secrets_of_several_logins_are_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    oauth2 = OAuth2("https://api.test", "me", "client-secret", refresh_token="refresh-token")
+    source = Source("shop", "https://api.test", (), (ApiKey("app-key", header="X-Key"), oauth2))
+    monkeypatch.setattr(sources, "names", lambda: ["shop"])
+    monkeypatch.setattr(sources, "find", lambda _: source)
+    given = {"APP_KEY": "one", "CLIENT_SECRET": "two", "REFRESH_TOKEN": "three"}
+    assert secrets.save(given) == ["app-key", "client-secret", "refresh-token"]
 
 
 def test_an_empty_variable_is_no_secret(

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -18,7 +19,10 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.load.loader import load
 from flows.load.partitions import partitions_of
+from flows.refresh_tokens import RefreshTokens
 from flows.source import Resource, Source
+from tests import certificates
+from tests.fault_api.catalogue.logins import service_account_key
 from tests.fault_api.server import misbehaving
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text()
@@ -28,6 +32,8 @@ SECRETS = {
     "SHOP_TOKEN": "sample-bearer-token",
     "SHOP_PASSWORD": "sample-password",
     "SHOP_CLIENT_SECRET": "sample-client-secret",
+    "SHOP_REFRESH_TOKEN": "sample-refresh-token",
+    "SHOP_APP_KEY": "sample-password",
 }
 ALL_ITEMS = 25
 OTHERS = {
@@ -52,7 +58,7 @@ RESOURCES = [value for value in DEFINED.values() if isinstance(value, Resource)]
 SOURCES = {name: value for name, value in DEFINED.items() if isinstance(value, Source)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def api() -> Iterator[str]:
     with misbehaving() as url:
         yield f"{url}/"
@@ -60,7 +66,9 @@ def api() -> Iterator[str]:
 
 def loaded(database: URL, source: Source, resource: Resource) -> int:
     """Load all partitions of a resource and count the rows of its raw table."""
-    with Client(source) as client, closing(psycopg2.connect(libpq(database))) as connection:
+    connect = partial(psycopg2.connect, libpq(database))
+    tokens = RefreshTokens(connect)
+    with Client(source, share_token=tokens) as client, closing(connect()) as connection:
         for partition in partitions_of(connection, source.name, resource):
             pages = partial(read_pages, client, source, resource, partition)
             load(connection, source.name, resource, partition, pages)
@@ -84,14 +92,28 @@ def test_a_resource_of_the_page_reads_every_row(
 def test_a_source_of_the_page_logs_in(
     database: URL, api: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in SECRETS.items():
+    key = service_account_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    certificate = certificates.self_signed("shop")
+    made = {"SHOP_SERVICE_ACCOUNT": key.decode(), "SHOP_CERTIFICATE": certificate.decode()}
+    for variable, value in {**SECRETS, **made}.items():
         monkeypatch.setenv(variable, value)
     source = SOURCES[name]
-    moved = replace(source, base_url=source.base_url.replace(DEFINED["API"], api))
-    if isinstance(moved.login, auth.OAuth2):
-        token_url = moved.login.token_url.replace(DEFINED["API"], api)
-        moved = replace(moved, login=replace(moved.login, token_url=token_url))
+    moved = replace(
+        source,
+        base_url=source.base_url.replace(DEFINED["API"], api),
+        login=tuple(_moved(login, api) for login in source.logins),
+    )
     assert loaded(database, moved, moved.resources[0]) == ALL_ITEMS
+
+
+def _moved(login: Any, api: str) -> Any:
+    """The login with its addresses at the tests' API."""
+    urls = {
+        name: value.replace(DEFINED["API"], api)
+        for name, value in vars(login).items()
+        if name.endswith("_url")
+    }
+    return replace(login, **urls)
 
 
 def test_the_page_has_an_example_of_every_style_login_and_body() -> None:
@@ -107,5 +129,11 @@ def test_the_page_has_an_example_of_every_style_login_and_body() -> None:
         }
         assert len(offered) >= 5
         assert [name for name in offered if f"{name}(" not in PAGE] == []
-    logins = {type(source.login).__name__ for source in SOURCES.values()}
-    assert logins == {"ApiKey", "Basic", "Bearer", "OAuth2", "NoneType"}
+    logins = {type(login) for source in SOURCES.values() for login in source.logins}
+    offered_logins = {
+        value
+        for value in vars(auth).values()
+        if isinstance(value, type) and is_dataclass(value) and hasattr(value, "sign")
+    }
+    assert auth.OAuth2 in logins
+    assert logins == offered_logins

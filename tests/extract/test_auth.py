@@ -1,7 +1,8 @@
 """Promises of logins: how requests are signed, when a token is renewed, what is refused."""
 
+import hmac
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -11,19 +12,32 @@ from conftest import Answer, Asked, Serve, Server
 from requests import PreparedRequest
 
 from flows.errors import (
+    BadRequestError,
     ConfigurationError,
     PayloadTooLargeError,
     RefusedLoginError,
     UnavailableError,
 )
-from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2, secret_from_environment
+from flows.extract.auth import (
+    ApiKey,
+    Basic,
+    Bearer,
+    OAuth2,
+    ServiceAccount,
+    SessionCookie,
+    Signed,
+    secret_from_environment,
+)
 from flows.extract.client import Client
 from flows.page import HttpRequest, Page
+from flows.redaction import redact
 from flows.source import Source
 
 GOOD = Answer(b'[{"id": 1}]')
 SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)
 PLAIN = "s3cret-k3y/+="
+TOKEN = "t0ken-"  # noqa: S105 (made up)
+Tokens = Callable[..., Server]
 
 
 pytestmark = pytest.mark.usefixtures("slept")
@@ -86,6 +100,45 @@ def test_a_login_of_ones_own_signs_each_request(serve: Serve) -> None:
     assert signatures == [f"{PLAIN}:{len(server.url)}", f"{PLAIN}:{len(server.url) + 3}"]
 
 
+def hmac_of(request: PreparedRequest, secret: str) -> None:
+    told = f"{request.method} {request.path_url} ".encode() + (request.body or b"")
+    request.headers["X-Signature"] = hmac.digest(secret.encode(), told, "sha256").hex()
+
+
+def test_a_function_signs_each_request_as_it_is_sent(serve: Serve, slept: list[float]) -> None:
+    """Also a repeated one; and the signatures, of which there are many, are not remembered."""
+    said = [Answer(status=503)]
+    server = serve(lambda _: said.pop() if said else GOOD)
+    with client(server.url, Signed("shop-key", hmac_of)) as opened:
+        opened.get(f"{server.url}a?b=1")
+        opened.get(HttpRequest(f"{server.url}c", "POST", body={"d": 2}))
+    told = [b"GET /a?b=1 ", b"GET /a?b=1 ", b'POST /c {"d": 2}']
+    wanted = [hmac.digest(PLAIN.encode(), each, "sha256").hex() for each in told]
+    sent = [asked.headers["X-Signature"] for asked in server.asked]
+    assert (sent, len(slept)) == (wanted, 1)
+    assert redact(f"{PLAIN} {sent[0]}") == f"*** {sent[0]}"
+
+
+def test_what_a_function_writes_of_the_secret_is_hidden(serve: Serve) -> None:
+    def in_base64(request: PreparedRequest, secret: str) -> None:
+        request.headers["Authorization"] = f"Own {b64encode(f'me:{secret}'.encode()).decode()}"
+
+    server = serve(lambda asked: Answer(asked.headers["Authorization"].encode(), 400))
+    with pytest.raises(BadRequestError, match=r"Own \*\*\*"):
+        get(server.url, Signed("shop-key", in_base64))
+
+
+def test_a_function_that_fails_is_named_and_shows_no_secret(serve: Serve) -> None:
+    def quoting(request: PreparedRequest, secret: str) -> None:
+        raise ValueError(f"no {secret}")
+
+    server = serve(lambda _: GOOD)
+    with pytest.raises(ConfigurationError, match="`function` function failed in quoting") as said:
+        get(server.url, Signed("shop-key", quoting))
+    assert "no ***" in str(said.value)
+    assert (said.value.__context__, server.asked) == (None, [])
+
+
 @pytest.mark.parametrize("secret", ["two\nlines", "end\n", "end ", "\u20ac", "nul\0"], ids=repr)
 @pytest.mark.parametrize("login", [Bearer("shop-key"), ApiKey("shop-key", header="X-Key")])
 def test_a_secret_that_no_header_can_hold_is_named_and_not_shown(
@@ -104,6 +157,21 @@ def test_a_secret_that_no_header_can_hold_is_named_and_not_shown(
 def test_a_key_has_one_place(login: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="either a header or a param"):
         ApiKey("shop-key", **login)
+
+
+def test_several_logins_sign_a_request_together(serve: Serve, tokens: Tokens) -> None:
+    """And one of them renews its token."""
+    login, allowed = tokens(), [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    both = (ApiKey("first-key", header="X-One"), oauth2(login), ApiKey("third-key", param="key"))
+    with Client(Source("shop", api.url, (), login=both), lambda name: f"the {name}") as opened:
+        opened.get(f"{api.url}a")
+        allowed[0] = 2
+        opened.get(f"{api.url}b")
+    assert [asked.headers["X-One"] for asked in api.asked] == ["the first-key"] * 3
+    shown = [asked.headers["Authorization"] for asked in api.asked]
+    assert shown == [f"Bearer {TOKEN}{number}" for number in (1, 1, 2)]
+    assert api.asked == [f"/{path}?key=the%20third-key" for path in "abb"]
 
 
 def test_a_secret_is_read_when_it_is_needed_and_once(serve: Serve) -> None:
@@ -136,10 +204,6 @@ def test_a_missing_secret_is_a_refused_login(serve: Serve, monkeypatch: pytest.M
     with pytest.raises(RefusedLoginError, match="set SHOP_TOKEN"), Client(source) as opened:
         opened.get(server.url)
     assert server.asked == []
-
-
-Tokens = Callable[..., Server]
-TOKEN = "t0ken-"  # noqa: S105 (made up)
 
 
 @pytest.fixture
@@ -192,6 +256,45 @@ def test_a_client_secret_may_have_any_letters(serve: Serve, tokens: Tokens) -> N
     sent = login.asked[0].headers["Authorization"].removeprefix("Basic ")
     assert b64decode(sent).decode() == f"shop client:{SECRET}"
     assert dict(parse_qsl(login.asked[0].body.decode())) == {"grant_type": "client_credentials"}
+
+
+@pytest.mark.parametrize("sends", ["form", "json"])
+def test_a_client_secret_is_sent_in_the_body_where_that_is_declared(
+    serve: Serve, tokens: Tokens, sends: Any
+) -> None:
+    api, login = serve(accepts(1)), tokens()
+    get(api.url, oauth2(login, sends=sends, scope="read"), SECRET)
+    (asked,) = login.asked
+    read = {"form": lambda body: dict(parse_qsl(body)), "json": json.loads}[sends]
+    assert read(asked.body.decode()) == {
+        "grant_type": "client_credentials",
+        "scope": "read",
+        "client_id": "shop client",
+        "client_secret": SECRET,
+    }
+    types = {"form": "application/x-www-form-urlencoded", "json": "application/json"}
+    assert asked.headers["Content-Type"] == types[sends]
+    assert "Authorization" not in asked.headers
+
+
+@pytest.mark.parametrize("sends", ["header", "form", "json"])
+def test_a_token_request_has_the_fields_that_are_declared(
+    serve: Serve, tokens: Tokens, sends: Any
+) -> None:
+    """They come before our own: some APIs have a grant type of their own."""
+    api, login = serve(accepts(1)), tokens()
+    fields = {"audience": "https://api.test/", "grant_type": "account_credentials"}
+    get(api.url, oauth2(login, sends=sends, fields=fields))
+    body = login.asked[0].body.decode()
+    sent = json.loads(body) if sends == "json" else dict(parse_qsl(body))
+    assert {name: sent[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("name", ["client_secret", "refresh_token", "password"])
+def test_a_field_that_is_a_secret_is_refused_when_declared(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"`fields` has {name}, which is a secret") as said:
+        OAuth2("https://api.test/token", "client", "shop-secret", fields={name: "cAn4ry"})
+    assert "cAn4ry" not in str(said.value)
 
 
 def test_an_expired_token_is_renewed_and_the_request_repeated(
@@ -278,7 +381,7 @@ def test_an_answer_about_something_else_renews_no_token(
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that tokens are timed by."""
     seconds = [5000.0]
-    monkeypatch.setattr("flows.extract.auth.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("flows.extract.credentials.monotonic", lambda: seconds[0])
     return seconds
 
 
@@ -454,3 +557,173 @@ def test_a_token_with_a_line_break_is_refused(serve: Serve, tokens: Tokens) -> N
     with pytest.raises(RefusedLoginError, match="contains a line break or a letter"):
         get(api.url, oauth2(login))
     assert api.asked == []
+
+
+COOKIE = "s3ssion-"
+
+
+class Sessions:
+    """An API with a login that sets a cookie, and forgets its sessions on demand.
+
+    Attributes:
+        refusal: the answer to a request without a session.
+        login: the answer to a login, made of a session's name.
+    """
+
+    def __init__(self, serve: Serve) -> None:
+        self.refusal = Answer(status=401)
+        self.login: Callable[[str], Answer] = lambda name: Answer(
+            headers={"Set-Cookie": f"sid={name}; Path=/; HttpOnly"}
+        )
+        self.answer = GOOD
+        self.known = ""
+        self.count = 0
+        self.server = serve(self._answer)
+        self.url = self.server.url
+
+    def _answer(self, asked: Asked) -> Answer:
+        if asked == "/session":
+            self.count += 1
+            self.known = f"{COOKIE}{self.count}"
+            return self.login(self.known)
+        cookies = asked.headers.get("Cookie", "").split("; ")
+        return self.answer if f"sid={self.known}" in cookies and self.known else self.refusal
+
+    def declared(self, **changes: Any) -> SessionCookie:
+        return SessionCookie(f"{self.url}session", "shop-password", posted, **changes)
+
+
+def posted(password: str) -> dict[str, str]:
+    return {"user": "me", "password": password}
+
+
+@pytest.fixture
+def sessions(serve: Serve) -> Sessions:
+    return Sessions(serve)
+
+
+@pytest.mark.parametrize("sends", ["form", "json"])
+def test_a_session_is_begun_once_for_all_requests(sessions: Sessions, sends: Any) -> None:
+    with client(sessions.url, sessions.declared(sends=sends), SECRET) as opened:
+        for _ in range(2):
+            assert opened.get(f"{sessions.url}a").body == GOOD.body
+        with opened.sibling() as other:
+            assert other.get(f"{sessions.url}b").body == GOOD.body
+    login, *_ = sessions.server.asked
+    assert [login, *_] == ["/session", "/a", "/a", "/b"]
+    body = login.body.decode()
+    assert (json.loads(body) if sends == "json" else dict(parse_qsl(body))) == posted(SECRET)
+
+
+REFUSED_SESSIONS = {
+    "401": Answer(status=401),
+    "a redirect": Answer(b"", 302, {"Location": "/session?next=%2Fa"}),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSED_SESSIONS.values(), ids=REFUSED_SESSIONS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_session_that_ended_is_begun_again_once(
+    sessions: Sessions, refusal: Answer, method: Any, slept: list[float]
+) -> None:
+    sessions.refusal = refusal
+    request = HttpRequest(f"{sessions.url}a", method)
+    with client(sessions.url, sessions.declared()) as opened:
+        opened.get(request)
+        sessions.known = ""
+        assert opened.get(request, is_repeatable=False).body == GOOD.body
+        assert sessions.server.asked == ["/session", "/a", "/a", "/session", "/a"]
+        sessions.login = lambda _: Answer(headers={"Set-Cookie": "sid=another-one"})
+        sessions.known = ""
+        with pytest.raises(RefusedLoginError, match="Correct the credentials of source 'shop'"):
+            opened.get(request)
+    assert (sessions.count, slept) == (3, [])
+
+
+def test_cookies_of_the_api_and_of_the_login_are_sent_together(sessions: Sessions) -> None:
+    cookies = "Set-Cookie: sid={}\r\nSet-Cookie: lang=en"
+    wire = f"HTTP/1.1 200 OK\r\n{cookies}\r\nContent-Length: 2\r\n\r\n[]"
+    sessions.login = lambda name: Answer(wire=[wire.format(name).encode()])
+    sessions.answer = Answer(headers={"Set-Cookie": "node=7; Path=/"})
+    with client(sessions.url, sessions.declared()) as opened:
+        opened.get(f"{sessions.url}a")
+        opened.get(f"{sessions.url}b")
+    assert sorted(sessions.server.asked[-1].headers["Cookie"].split("; ")) == [
+        "lang=en",
+        "node=7",
+        f"sid={COOKIE}1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said", [Answer(), Answer(status=403), Answer(status=401, headers={"Set-Cookie": "sid=anon"})]
+)
+def test_a_login_that_sets_no_cookie_is_a_refused_login(sessions: Sessions, said: Answer) -> None:
+    sessions.login = lambda _: said
+    with pytest.raises(RefusedLoginError, match="set no cookie: it answered") as failure:
+        get(sessions.url, sessions.declared())
+    assert "Correct the login's `fields` or its secret 'shop-password'" in str(failure.value)
+
+
+def test_a_cookie_and_the_password_are_hidden(sessions: Sessions) -> None:
+    sessions.answer = Answer(f"who is {COOKIE}1 with {PLAIN}? lang=en".encode(), 400)
+    with pytest.raises(BadRequestError, match=r"who is \*\*\* with \*\*\*\? lang=en"):
+        get(sessions.url, sessions.declared())
+
+
+def test_a_login_page_elsewhere_is_not_sent_the_password(serve: Serve, sessions: Sessions) -> None:
+    """Neither by a redirect of the login itself nor in clear text."""
+    other = serve(lambda _: GOOD)
+    sessions.login = lambda _: Answer(b"", 307, {"Location": other.url})
+    with pytest.raises(RefusedLoginError, match="set no cookie"):
+        get(sessions.url, sessions.declared())
+    with pytest.raises(ConfigurationError, match="in clear text"):
+        get(sessions.url, SessionCookie("http://203.0.113.7/session", "shop-password", posted))
+    assert other.asked == []
+
+
+def test_a_service_account_exchanges_what_its_function_signs(serve: Serve, tokens: Tokens) -> None:
+    """A new one for each token, since it ends soon."""
+    signed: list[str] = []
+
+    def assertion(key: str) -> str:
+        signed.append(f"jwt-{len(signed)}-{len(key)}")
+        return signed[-1]
+
+    login, allowed = tokens(), [1]
+    api = serve(lambda asked: accepts(*allowed)(asked))
+    account = ServiceAccount(f"{login.url}token", "shop-key", assertion, {"audience": "shop"})
+    with client(api.url, account) as opened:
+        opened.get(api.url)
+        opened.get(api.url)
+        allowed[0] = 2
+        opened.get(api.url)
+    assert [dict(parse_qsl(asked.body.decode())) for asked in login.asked] == [
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": f"jwt-{number}-{len(PLAIN)}",
+            "audience": "shop",
+        }
+        for number in (0, 1)
+    ]
+
+
+def quoting(secret: str) -> Any:
+    raise ValueError(f"no {secret}")
+
+
+@pytest.mark.parametrize("kind", [ServiceAccount, SessionCookie])
+def test_a_function_of_a_login_that_fails_is_named_and_shows_no_secret(
+    serve: Serve, kind: Any
+) -> None:
+    api = serve(lambda _: GOOD)
+    with pytest.raises(ConfigurationError, match=r"function failed in quoting.*no \*\*\*") as said:
+        get(api.url, kind(f"{api.url}token", "shop-key", quoting))
+    assert (said.value.__context__, api.asked) == (None, [])
+
+
+def test_an_assertion_that_is_refused_is_a_refused_login(serve: Serve, tokens: Tokens) -> None:
+    login = tokens(Answer(b'{"error": "invalid_grant"}', 400))
+    account = ServiceAccount(f"{login.url}token", "shop-key", lambda _: "jwt")
+    with pytest.raises(RefusedLoginError, match="Correct what `assertion` returns, or its secret"):
+        get(login.url, account)

@@ -37,6 +37,8 @@ class Catalogue:
                 return styles.answer("next_url", ask, self.listing)
             case ["oauth", "token"]:
                 return logins.token(ask, self.tokens, self.token_requests, self.token_seconds)
+            case ["oauth", "session"]:
+                return logins.session(ask, self.tokens)
             case ["parents"]:
                 return families.parents(ask)
             case ["parents", parent, "children"]:

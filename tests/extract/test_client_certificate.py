@@ -1,0 +1,112 @@
+"""Promises of client certificates: shown to the API, on every connection, and refused by name."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answer, Serve, Server
+from cryptography.hazmat.primitives import serialization
+
+from flows.errors import RefusedLoginError
+from flows.extract.auth import Bearer, ClientCertificate, OAuth2
+from flows.extract.client import Client
+from flows.source import Source
+from tests import certificates
+
+GOOD = Answer(b'[{"id": 1}]')
+
+pytestmark = pytest.mark.usefixtures("slept")
+
+
+@pytest.fixture(scope="module")
+def known() -> str:
+    """The certificate of the client that the API knows."""
+    return certificates.self_signed("known client").decode()
+
+
+@pytest.fixture
+def api(serve: Serve, known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """An API with TLS that lets in only the known client, and gives it tokens."""
+    own = tmp_path / "api.pem"
+    own.write_bytes(certificates.self_signed("shop"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(own))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=known[known.index("-----BEGIN CERT") :])
+    # With TLS 1.3, a client may send its request, and be cut off, before it hears of the refusal.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    answers = {"/token": Answer(b'{"access_token": "t0ken-1234"}')}
+    return serve(lambda asked: answers.get(asked, GOOD), tls=context)
+
+
+def client(api: Server, login: Any, **secrets: str) -> Client:
+    return Client(
+        Source("shop", api.url, (), login=login),
+        lambda name: secrets[name.removeprefix("shop-")],
+    )
+
+
+def test_every_connection_shows_the_certificate(api: Server, known: str) -> None:
+    """Beside another login, if there is one."""
+    both = (Bearer("shop-token"), ClientCertificate("shop-certificate"))
+    with client(api, both, certificate=known, token="t0ken") as opened:
+        assert opened.get(api.url).body == GOOD.body
+        with opened.sibling() as other:
+            assert other.get(api.url).body == GOOD.body
+    assert [asked.headers["Authorization"] for asked in api.asked] == ["Bearer t0ken"] * 2
+
+
+def test_a_token_is_asked_for_with_the_certificate(api: Server, known: str) -> None:
+    """As RFC 8705 has it."""
+    oauth2 = OAuth2(f"{api.url}token", "me", "shop-client")
+    both = (oauth2, ClientCertificate("shop-certificate"))
+    with client(api, both, certificate=known, client="s3cret") as opened:
+        assert opened.get(api.url).body == GOOD.body
+    assert api.asked == ["/token", "/"]
+
+
+def test_a_certificate_that_the_api_does_not_know_is_a_refused_login(api: Server) -> None:
+    other = certificates.self_signed("another client").decode()
+    with (
+        client(api, ClientCertificate("shop-certificate"), certificate=other) as opened,
+        pytest.raises(RefusedLoginError, match="refuses the client's certificate"),
+    ):
+        opened.get(api.url)
+    assert api.asked == []
+
+
+def broken(known: str) -> list[str]:
+    half = known.index("-----BEGIN CERT")
+    return ["cAn4ry", known[:half], known[half:], known.replace("A", "B"), known + "\ud800"]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_secret_that_holds_no_certificate_is_named_and_not_shown(
+    api: Server, known: str, number: int
+) -> None:
+    secret = broken(known)[number]
+    with (
+        client(api, ClientCertificate("shop-certificate"), certificate=secret) as opened,
+        pytest.raises(RefusedLoginError, match="'shop-certificate' is not a certificate") as said,
+    ):
+        opened.get(api.url)
+    assert (said.value.__cause__, said.value.__context__) == (None, None)
+    assert api.asked == []
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it(api: Server, known: str) -> None:
+    half = known.index("-----BEGIN CERT")
+    key = serialization.load_pem_private_key(known[:half].encode(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"pa55word"),
+    ).decode()
+    secret = locked + known[half:]
+    with (
+        client(api, ClientCertificate("shop-certificate"), certificate=secret) as opened,
+        pytest.raises(RefusedLoginError, match="without a password"),
+    ):
+        opened.get(api.url)
