@@ -16,6 +16,7 @@ from flows.guards import with_guards
 from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
 from flows.load.map_record import check_values, map_records
+from flows.load.page_pieces import finder
 from flows.page import Page
 from flows.source import Partition, Resource, RowsOf, Source, Window
 
@@ -83,7 +84,7 @@ def _partition(resource: Resource, text: str) -> Partition:
 def described(source: Source, resource: Resource, page: Page) -> str:
     """A readable summary of a first page."""
     resource = with_guards(resource)
-    found = [] if page.is_empty else resource.records(page)
+    found = [] if page.is_empty else finder(page, resource)(page)
     records = _map(resource, found)
     follows = page.resume.url if page.resume else None
     lines = [

@@ -31,11 +31,12 @@ def with_guards(resource: Resource) -> Resource:
     """The resource, with functions whose errors name the resource and the function.
 
     `records` may return any collection; it is converted to a list. An EltError stays as it is. Any
-    other exception is replaced and only its traceback is kept: its text may be a whole response.
+    other exception is replaced and only its traceback is kept: its text may be a whole response. It
+    is not quoted at all if the resource has personal fields.
     """
     declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
     functions: dict[str, Any] = {
-        name: _guarded(resource.name, name, value)
+        name: _guarded(resource.name, name, value, bool(resource.personal))
         for name, value in declared.items()
         if callable(value)
     }
@@ -45,7 +46,9 @@ def with_guards(resource: Resource) -> Resource:
     return guarded
 
 
-def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(
+    resource: str, role: str, function: Callable[..., Any], hides_text: bool
+) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any) -> Any:
         try:
@@ -57,7 +60,7 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         except EltError:
             raise
         except Exception as error:
-            problem = _problem(resource, role, error)
+            problem = _problem(resource, role, error, hides_text)
         # Raised out here, the exception does not get the original as its context.
         raise problem
 
@@ -66,12 +69,12 @@ def _guarded(resource: str, role: str, function: Callable[..., Any]) -> Callable
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
     if hasattr(function, "forecast"):
-        vars(call)["forecast"] = _guarded_forecast(resource, role, function.forecast)
+        vars(call)["forecast"] = _guarded_forecast(resource, role, function.forecast, hides_text)
     return call
 
 
 def _guarded_forecast(
-    resource: str, role: str, function: Callable[..., Iterable[Any]]
+    resource: str, role: str, function: Callable[..., Iterable[Any]], hides_text: bool
 ) -> Callable[..., Iterator[Any]]:
     """The same for a function whose results are made one by one."""
 
@@ -86,7 +89,7 @@ def _guarded_forecast(
         except EltError:
             raise
         except Exception as error:
-            problem = _problem(resource, f"{role}.forecast", error)
+            problem = _problem(resource, f"{role}.forecast", error, hides_text)
         raise problem
 
     return call
@@ -124,12 +127,15 @@ def call_own(
     raise problem
 
 
-def _problem(owner: str, role: str, error: Exception) -> ConfigurationError:
+def _problem(
+    owner: str, role: str, error: Exception, hides_text: bool = False
+) -> ConfigurationError:
     # The first frame is the call above, the second one the function.
     place = traceback.extract_tb(error.__traceback__)[:2][-1]
+    said = type(error).__name__ if hides_text else _describe(error)
     return ConfigurationError(
         f"{owner}: its `{role}` function failed in {place.name}, line {place.lineno} of "
-        f"{place.filename}: {_describe(error)}. Correct the function in the source."
+        f"{place.filename}: {said}. Correct the function in the source."
     ).with_traceback(error.__traceback__)
 
 

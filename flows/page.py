@@ -13,6 +13,9 @@ import msgspec
 from flows.errors import BadPayloadError
 from flows.redaction import start_of
 
+# What stands for the content of a response that may not be quoted.
+HIDDEN_CONTENT = "(not shown: it may hold personal data)"
+
 Method = Literal["GET", "POST"]
 
 
@@ -23,12 +26,14 @@ class HttpRequest:
     Attributes:
         url: absolute, with its query.
         body: sent as JSON; None for no body.
+        hides_answer: no error or log quotes the response.
     """
 
     url: str
     method: Method = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    hides_answer: bool = False
 
     def __str__(self) -> str:
         """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
@@ -112,6 +117,17 @@ class Page:
     is_accepted: bool = False
     keeps_digits: bool = False
 
+    @property
+    def hides_content(self) -> bool:
+        """Whether no error may quote the body."""
+        return self.request is not None and self.request.hides_answer
+
+    def start_of(self, text: bytes | str | None = None) -> str:
+        """The start of the body, or of a part of it, for an error; redacted."""
+        if self.hides_content:
+            return HIDDEN_CONTENT
+        return start_of(self.body if text is None else text)
+
     @cached_property
     def rows(self) -> list[Any]:
         """The records, as in `found`, for paging that counts them."""
@@ -154,7 +170,7 @@ class Page:
         except (ValueError, RecursionError) as error:
             raise BadPayloadError(
                 f"{self.url} answered {len(self.body)} bytes of {self.content_type} that are not "
-                f"JSON ({error}); they begin {start_of(self.body)!r}. "
+                f"JSON ({error}); they begin {self.start_of()!r}. "
                 "Ask the API's owner, or correct the address."
             ) from error
 

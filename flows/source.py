@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from flows.errors import ConfigurationError
 from flows.page import HttpRequest, Method, Page
+from flows.personal_data import Protection, check_personal
 
 Record = dict[str, Any]
 ParamValue = str | int | bool
@@ -229,6 +230,9 @@ class Resource:
         map_record: changes or omits each record: takes a record, returns a record or None.
             `key`, `columns`, `names` and `cursor` then name fields of the records it returns.
             Rejects are kept as the API sent them.
+        personal: fields with personal data, by their path (`customer.email`; also in the objects of
+            a list), each `dropped()`, `hashed(secret)` or `masked()` (`flows.personal_data`) before
+            anything is stored. `map_record` gets the records after that.
         cursor: makes loads incremental.
         partitions: slices that are fetched, locked and resumed independently.
         partition_columns: partition values stored with each record, to identify its partition.
@@ -262,6 +266,7 @@ class Resource:
     names: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     map_record: Callable[[Record], Record | None] | None = None
+    personal: Mapping[str, Protection] = field(default_factory=dict)
     cursor: Cursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()
@@ -287,6 +292,7 @@ class Resource:
             query_pairs(self.name, self.params)
         _check_encoding(self.name, self.encoding)
         _check_names(self)
+        _check_personal(self)
         _check_limits(self)
         if self.body is not None and self.method == "GET":
             raise ConfigurationError(f"{self.name}: a GET has no body. Declare method='POST'.")
@@ -511,6 +517,17 @@ def _check_encoding(resource: str, encoding: str | None) -> None:
         )
 
 
+def _check_personal(resource: Resource) -> None:
+    """Refuse to protect the cursor, whose values are compared, and what check_personal refuses."""
+    cursor = resource.cursor
+    if cursor is not None and cursor.field in resource.personal:
+        raise ConfigurationError(
+            f"{resource.name}: `personal` names {cursor.field!r}, which is its cursor. Loads "
+            "compare and store its values, so it can't be protected."
+        )
+    check_personal(resource.name, resource.personal, set(resource.key))
+
+
 def _check_names(resource: Resource) -> None:
     columns = list(resource.names.values())
     for field_name, column in resource.names.items():
@@ -591,9 +608,12 @@ class Source:
 
     @property
     def secret_names(self) -> tuple[str, ...]:
-        """The names of all secrets that its logins need."""
-        names = [(login.secret, getattr(login, "refresh_token", "")) for login in self.logins]
-        return tuple(name for both in names for name in both if name)
+        """The names of all secrets that its logins and its hashes need."""
+        names = [login.secret for login in self.logins]
+        names += [getattr(login, "refresh_token", "") for login in self.logins]
+        for resource in self.resources:
+            names += [protection.secret for protection in resource.personal.values()]
+        return tuple(dict.fromkeys(filter(None, names)))
 
     def resource(self, name: str) -> Resource:
         """The resource of that name.
@@ -627,6 +647,17 @@ def _check_source_limits(source: Source) -> None:
     _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
 
 
+def _check_public(name: str, parents: RowsOf, parent: Resource) -> None:
+    """Refuse to fill requests with a parent's values that are not those the API knows."""
+    private = {parent.names.get(field, field): field for field in parent.personal}
+    for column in parents.columns.values():
+        if column in private:
+            raise ConfigurationError(
+                f"{name}: its requests need {column!r} of {parent.name}, which `personal` of "
+                f"{parent.name} replaces. Take another column, or remove {private[column]!r} there."
+            )
+
+
 def _check_parents(source: Source, resource: Resource) -> None:
     """Refuse a resource with a missing parent or with circular parents."""
     line = [resource.name]
@@ -638,6 +669,7 @@ def _check_parents(source: Source, resource: Resource) -> None:
             raise ConfigurationError(
                 f"{resource.name} takes its partitions from {parents.resource!r}. {error}"
             ) from error
+        _check_public(line[-1], parents, resource)
         line.append(resource.name)
         if resource.name in line[:-1]:
             raise ConfigurationError(

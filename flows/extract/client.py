@@ -54,6 +54,7 @@ class Client:
     It belongs to one thread; other threads of the load use a `sibling`.
 
     Attributes:
+        read_secret: returns a secret by its name.
         waited_seconds: how much of `max_wait_seconds` is used up.
     """
 
@@ -68,6 +69,7 @@ class Client:
 
         `share_token` renews refresh tokens; without it, logins that have one are refused.
         """
+        self.read_secret = read_secret
         self._source = source
         self._connection = Connection(source)
         self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
@@ -174,7 +176,7 @@ class Client:
         if response.refuses_token and self._credentials.renew(signed_with):
             self._credentials.prepare(within_seconds)
             response = self._send(request, within_seconds)
-        return response
+        return replace(response, hides_content=True) if request.hides_answer else response
 
     def _send(self, request: HttpRequest, left_seconds: float) -> Response:
         """Send a request and follow redirects."""

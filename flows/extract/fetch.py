@@ -18,10 +18,14 @@ from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.paginators import Foreseeing
 from flows.extract.record_count import count_check
-from flows.extract.selectors import check_content_type, check_errors, check_names
+from flows.extract.selectors import check_content_type, check_errors, check_names, records_at
 from flows.guards import with_guards
 from flows.page import HttpRequest, Page, Resume
+from flows.personal_data import PersonalData
 from flows.source import Partition, Resource, Source, Window, query_pairs
+
+# Finds the records in a page whose personal data is protected.
+RECORDS = records_at()
 
 # Larger pages are not checked for being empty, since they would have to be parsed twice.
 SMALL_BYTES = 1 << 16
@@ -48,9 +52,9 @@ def first_request(
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
-    return HttpRequest(
-        f"{url}{mark}{query}" if query else url, resource.method, resource.headers, body
-    )
+    target = f"{url}{mark}{query}" if query else url
+    hides_answer = bool(resource.personal)
+    return HttpRequest(target, resource.method, resource.headers, body, hides_answer)
 
 
 def _resolve(declared: Any, partition: Partition, window: Window) -> Any:
@@ -141,12 +145,25 @@ def read_pages(
     later = (request for _, request in unread[1:])
     with closing(Ahead(client, resource, source.concurrency, later)) as ahead:
         pages = _read_slices(client, ahead, resource, unread, first, resume)
-        for number, page in enumerate(pages, start=1):
+        for number, page in enumerate(_without_personal_data(client, resource, pages), start=1):
             if number == resource.max_pages:
                 page.resume = None
                 yield page
                 return
             yield page
+
+
+def _without_personal_data(
+    client: Client, resource: Resource, pages: Iterator[Page]
+) -> Iterator[Page]:
+    """The pages, with the resource's `personal` fields protected."""
+    if not resource.personal:
+        yield from pages
+        return
+    personal = PersonalData(resource.name, resource.personal, client.read_secret)
+    for page in pages:
+        yield page if page.is_empty else personal.protect(page, RECORDS)
+    personal.warn()
 
 
 def _read_slices(
@@ -217,7 +234,7 @@ def _admitted(
     """The request that `paging` found on the page of another request."""
     following = found if isinstance(found, HttpRequest) else replace(request, url=found)
     url = url_policy.resolve_link(page_url, following.url)
-    return client.admit(replace(following, url=url))
+    return client.admit(replace(following, url=url, hides_answer=request.hides_answer))
 
 
 def _foreseen(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flows.extract.retry_after import Wait, is_exhausted, requested_wait
+from flows.page import HIDDEN_CONTENT
 from flows.redaction import start_of
 from flows.source import Rule
 
@@ -37,6 +38,7 @@ class Response:
         location: the redirect's target; None if it is not a redirect.
         cookies: those that it sets.
         asks_to_log_in: whether it redirects to the source's login.
+        hides_content: whether no error may quote the body.
     """
 
     url: str
@@ -47,11 +49,12 @@ class Response:
     location: str | None
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     asks_to_log_in: bool = False
+    hides_content: bool = False
 
     @property
     def start(self) -> str:
         """The start of the body on one line, redacted."""
-        return start_of(self.body)
+        return HIDDEN_CONTENT if self.hides_content else start_of(self.body)
 
     @property
     def is_success(self) -> bool:

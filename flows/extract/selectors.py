@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.page import Page, not_utf8
-from flows.redaction import redact, start_of
+from flows.page import HIDDEN_CONTENT, Page, not_utf8
+from flows.redaction import redact
 from flows.source import Record, Resource
 
 # Content types that fit any content; some servers send them for everything.
@@ -47,7 +47,7 @@ def check_content_type(page: Page, records: Callable[[Page], list[Any]]) -> None
     if types and not _is_of_type(page, (*types, *ANY_TYPE)):
         raise BadPayloadError(
             f"{page.url} answered {page.content_type} where the source declares {types[0]}; it "
-            f"begins {start_of(page.body)!r}. Correct `records` or the address, or ask the "
+            f"begins {page.start_of()!r}. Correct `records` or the address, or ask the "
             "API's owner."
         )
 
@@ -68,9 +68,9 @@ def check_errors(page: Page) -> None:
     errors = bytes(page.members["errors"])
     if errors.strip() not in NO_ERRORS:
         raise BadPayloadError(
-            f"{page.url} answered with errors beside its data: {start_of(errors)!r}. Correct the "
-            "request, ask the API's owner, or declare Rule('accept', body=…) if the data is valid "
-            "despite such errors."
+            f"{page.url} answered with errors beside its data: {page.start_of(errors)!r}. Correct "
+            "the request, ask the API's owner, or declare Rule('accept', body=…) if the data is "
+            "valid despite such errors."
         )
 
 
@@ -323,6 +323,8 @@ def _line(page: Page, line: bytes) -> Any:
 
 
 def _no_csv(page: Page, problem: str) -> BadPayloadError:
+    if page.hides_content:
+        problem = HIDDEN_CONTENT
     return BadPayloadError(
         f"{page.url} answered {page.content_type} that is not CSV as declared: {problem}. Correct "
         "`records` in the source, or ask the API's owner."

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from secrets import token_hex
 from typing import Any, Protocol
 
+from flows.json_text import json_text
 from flows.load.numerics import Scales, digits_of, fits
 from flows.page import ExactNumber
 from flows.redaction import redact
@@ -43,7 +43,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SUSPECT = re.compile(
     rb"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?[0-9]{3}|[0-9]{200}|\x00|\xed[\xa0-\xbf]"
 )
-_STRING_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 class UnstorableError(Exception):
@@ -287,41 +286,6 @@ def shown(text: str) -> str:
     text = redact(text)
     cut = text if len(text) <= SHOWN_NAME_CHARACTERS else f"{text[: SHOWN_NAME_CHARACTERS - 1]}…"
     return repr(cut)
-
-
-def json_text(record: Any) -> str:
-    """The record as JSON: `ExactNumber`s with all digits, an infinite number as 1e999.
-
-    Raises:
-        RecursionError: when it is nested too deeply for Python to write it.
-    """
-    mark = token_hex()
-    is_exact = any(isinstance(value, ExactNumber) for _, value in scalars(record))
-    text = json.dumps(_marked(record, mark) if is_exact else record)
-    text = re.sub(rf'"{mark}([^"]*)"', r"\1", text) if is_exact else text
-    return _STRING_OR_INFINITY.sub(lambda m: m[0] if m[0][0] == '"' else "1e999", text)
-
-
-def scalars(record: Any) -> Iterator[tuple[str, Any]]:
-    """Each value at any depth that is neither a dict nor a list, with its path."""
-    left: list[tuple[str, Any]] = [("", record)]
-    while left:
-        path, value = left.pop()
-        if isinstance(value, dict):
-            left += [(f"{path}.{name}" if path else str(name), v) for name, v in value.items()]
-        elif isinstance(value, list):
-            left += [(f"{path}[{number}]", v) for number, v in enumerate(value)]
-        else:
-            yield path, value
-
-
-def _marked(value: Any, mark: str) -> Any:
-    """The value with exact numbers replaced by marked texts, because json writes doubles."""
-    if isinstance(value, dict):
-        return {name: _marked(inner, mark) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_marked(inner, mark) for inner in value]
-    return mark + value.digits if isinstance(value, ExactNumber) else value
 
 
 def fields_of(records: Sequence[Record]) -> list[str]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flows.errors import ConfigurationError
-from flows.load.batch import scalars, shown
+from flows.json_text import scalars
+from flows.load.batch import shown
 from flows.page import ExactNumber
 from flows.source import Record
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.guards import with_guards
+from flows.json_text import json_text
 from flows.load.batch import (
     Batch,
     RecordBatch,
@@ -17,7 +18,6 @@ from flows.load.batch import (
     UnstorableError,
     fields_of,
     is_suspect,
-    json_text,
     split_storable,
 )
 from flows.load.ledger import Address
@@ -93,7 +93,7 @@ class PageParser:
 
     def readings(self, page: Page) -> Iterator[ParsedPiece]:
         size_bytes = min(PIECE_BYTES, self._resource.max_record_bytes)
-        for piece, is_last in pieces(page, self._resource.records, size_bytes):
+        for piece, is_last in pieces(page, finder(page, self._resource), size_bytes):
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
             yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)

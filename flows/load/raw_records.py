@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 
 from flows.errors import BadPayloadError
-from flows.load.batch import UnstorableError, json_text, shown
+from flows.json_text import json_text, mask_halves, unmask_halves
+from flows.load.batch import UnstorableError, shown
 from flows.page import EXACT_NUMBERS, Page, RawSelector
 
 Records = Callable[[Page], list[Any]]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD](?=[89a-fA-F][0-9a-fA-F]{2})")
-_MASKED_ESCAPE = re.compile(r"\\u[eE](?=[89a-fA-F][0-9a-fA-F]{2})")
 
 
 class RawTexts:
@@ -96,10 +95,10 @@ def raw_texts(page: Page, records: Records) -> list[str] | None:
         if not isinstance(records, RawSelector):
             return [json_text(record) for record in records(replace(page))]
         text = page.body.decode(json.detect_encoding(page.body), "surrogatepass")
-        if _MASKED_ESCAPE.search(text):
+        masked = mask_halves(text)
+        if masked is None:
             return _cut(page, records, text)
-        masked = _SURROGATE_ESCAPE.sub(_raised, text)
-        return [_MASKED_ESCAPE.sub(_lowered, cut) for cut in _cut(page, records, masked)]
+        return [unmask_halves(cut) for cut in _cut(page, records, masked)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -109,12 +108,3 @@ def _cut(page: Page, records: RawSelector, text: str) -> list[str]:
     rows = msgspec.json.decode(records.raw(replace(page, body=body)) or b"", type=list[msgspec.Raw])
     texts = (bytes(row).decode(errors="surrogatepass") for row in rows)
     return [_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text) for text in texts]
-
-
-def _raised(start: re.Match[str]) -> str:
-    r"""`\ud` as `\ue`, `\uD` as `\uE`."""
-    return f"\\u{chr(ord(start[0][2]) + 1)}"
-
-
-def _lowered(start: re.Match[str]) -> str:
-    return f"\\u{chr(ord(start[0][2]) - 1)}"

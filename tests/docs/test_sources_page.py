@@ -34,6 +34,7 @@ SECRETS = {
     "SHOP_CLIENT_SECRET": "sample-client-secret",
     "SHOP_REFRESH_TOKEN": "sample-refresh-token",
     "SHOP_APP_KEY": "sample-password",
+    "SHOP_HASH_KEY": "sample-hash-key",
 }
 ALL_ITEMS = 25
 OTHERS = {
@@ -79,8 +80,12 @@ def loaded(database: URL, source: Source, resource: Resource) -> int:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.name)
 def test_a_resource_of_the_page_reads_every_row(
-    database: URL, api: str, resource: Resource
+    database: URL, api: str, resource: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for protection in resource.personal.values():
+        if protection.secret:
+            name = auth.variable(protection.secret)
+            monkeypatch.setenv(name, SECRETS[name])
     source = Source("shop", api, tuple(RESOURCES))
     if resource.name.endswith("children"):
         loaded(database, source, source.resource("parents"))
