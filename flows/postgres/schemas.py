@@ -50,7 +50,8 @@ class OwnSchema:
 
 
 def exists(cursor: Cursor, schema: str) -> bool:
-    cursor.execute("select to_regnamespace(quote_ident(%s)) is not null", [schema])
+    """Whether there is such a schema; to_regnamespace may not see one made in the same moment."""
+    cursor.execute("select exists (select from pg_namespace where nspname = %s)", [schema])
     return bool(cursor.fetchall()[0][0])
 
 

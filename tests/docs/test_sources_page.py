@@ -30,6 +30,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SECRETS = {
     "SHOP_KEY": "sample-api-key",
     "SHOP_TOKEN": "sample-bearer-token",
+    "SHOP_EU_TOKEN": "sample-bearer-token",
     "SHOP_PASSWORD": "sample-password",
     "SHOP_CLIENT_SECRET": "sample-client-secret",
     "SHOP_REFRESH_TOKEN": "sample-refresh-token",

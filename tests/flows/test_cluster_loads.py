@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import parse_qs
 
 import cloudpickle
 import dask
@@ -19,6 +20,7 @@ import distributed
 import pytest
 from conftest import Answer, Asked, Serve, Server
 from distributed import LocalCluster
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
@@ -32,7 +34,7 @@ from flows import sources
 from flows.cluster_loads import ADDRESS_VARIABLE, VARIABLE
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
-from flows.extract.auth import Bearer
+from flows.extract.auth import Bearer, OAuth2
 from flows.extract.selectors import records_at
 from flows.retries import Retry
 from flows.shared_rate import slots_for
@@ -323,6 +325,25 @@ def test_the_scheduler_sees_no_secrets(
     run(replace(DAYS, partitions=PARTITIONS[:10]), login=Bearer("shop-token"))
     assert sent
     assert not any(b"canary" in each for each in sent)
+
+
+def test_workers_share_one_token_of_a_refreshed_login(
+    run: Callable[..., State[Any]], serve: Serve, ask: Ask
+) -> None:
+    """Each reads the login's secrets from their blocks, and the token from the warehouse."""
+    exchanged: list[str] = []
+
+    def exchange(asked: Asked) -> Answer:
+        exchanged.extend(parse_qs(asked.body.decode())["refresh_token"])
+        return Answer(b'{"access_token": "access-1", "refresh_token": "refresh-1"}')
+
+    Secret(value="s3cret").save("shop-secret", overwrite=True)
+    Secret(value="refresh-0").save("shop-refresh-token", overwrite=True)
+    url = f"{serve(exchange).url}token"
+    login = OAuth2(url, "shop", "shop-secret", refresh_token="shop-refresh-token")
+    assert run(login=login).is_completed()
+    assert exchanged == ["refresh-0"]
+    assert ask(STORED) == EXPECTED
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows import redaction, refresh_tokens
-from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
+from flows.errors import (
+    BadRequestError,
+    ConfigurationError,
+    RefusedLoginError,
+    UnavailableError,
+)
 from flows.extract.client import Client
 from flows.load import ledger
 from tests.flows.refreshing import Order, client, source
@@ -361,6 +366,29 @@ def test_postgres_that_goes_away_meanwhile_gets_the_tokens_when_it_is_back(
     assert rows(database, "select renewals from elt.refresh_tokens") == [(earlier + 1,)]
 
 
+def test_tokens_that_are_stored_late_do_not_replace_newer_ones(
+    database: URL,
+    provider: Provider,
+    opened: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lock was lost with Postgres, so another worker came first."""
+    monkeypatch.setattr(refresh_tokens, "PAUSE_SECONDS", 0)
+
+    def overtake() -> None:
+        provider.before_answer = lambda: None
+        rows(database, END_SESSIONS)
+        opened().get(provider.url)
+
+    provider.before_answer = overtake
+    opened().get(provider.url)
+    assert provider.exchanged == [FIRST, FIRST]
+    provider.revoke()
+    provider.grace = False
+    opened().get(provider.url)
+    assert provider.exchanged == [FIRST, FIRST, f"{WORD}-refresh-2"]
+
+
 def test_postgres_that_stays_away_is_named(
     database: URL,
     provider: Provider,
@@ -424,6 +452,18 @@ def test_no_token_is_shown_or_stored_in_plain_text(
     stored = str(rows(database, "select refresh_tokens::text from elt.refresh_tokens"))
     assert "shop-refresh-token" in stored
     assert WORD not in stored
+
+
+def test_an_api_that_repeats_the_new_refresh_token_does_not_show_it(
+    provider: Provider, opened: Callable[..., Client]
+) -> None:
+    """Which it should not know; but it may be the provider itself."""
+    provider.let_in = lambda _: Answer(  # type: ignore[method-assign]
+        f"{provider.refresh_token} {provider.access_token}".encode(), 400
+    )
+    with pytest.raises(BadRequestError, match=r"\*\*\* \*\*\*") as failure:
+        opened().get(provider.url)
+    assert_hidden(failure.value)
 
 
 def test_tokens_that_somebody_changed_are_named(

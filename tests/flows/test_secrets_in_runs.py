@@ -1,11 +1,13 @@
 """A login that an API repeats is in nothing that Prefect keeps of the failed run."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 from conftest import Answer, Asked, Server
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -19,10 +21,10 @@ from prefect.logging.handlers import APILogWorker
 
 from flows import sources
 from flows.elt import elt
-from flows.extract.auth import Bearer
+from flows.extract.auth import Bearer, OAuth2
 from flows.extract.selectors import records_at
 from flows.page import Page
-from flows.source import Resource, Source
+from flows.source import Login, Resource, Source
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 WORD = "cAn4ryW0rd"
@@ -46,6 +48,9 @@ SHOP = (
 
 
 def answer(asked: Asked) -> Answer:
+    if asked == "/token":
+        tokens = {"access_token": f"{WORD}-access", "refresh_token": f"{WORD}-refresh"}
+        return Answer(json.dumps(tokens).encode())
     sent = asked.headers["Authorization"]
     said = {
         "/own": sent,
@@ -72,13 +77,26 @@ def kept(prefect: SyncPrefectClient, run_id: UUID) -> Iterator[str]:
         yield log.model_dump_json()
 
 
+def bearer(_: str) -> Login:
+    return Bearer("shop-key")
+
+
+def refreshed(url: str) -> Login:
+    return OAuth2(f"{url}token", "shop", "shop-key", refresh_token="shop-refresh-token")
+
+
+@pytest.mark.parametrize("login_at", [bearer, refreshed])
 def test_prefect_keeps_no_secret_of_a_run_that_failed(
     serve: Callable[[Callable[[Asked], Answer]], Server],
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
+    login_at: Callable[[str], Login],
 ) -> None:
     monkeypatch.setenv("SHOP_KEY", f"{WORD}/{WORD}")
-    shop = Source("shop", serve(answer).url, SHOP, Bearer("shop-key"))
+    Secret(value=f"{WORD}-first").save("shop-refresh-token", overwrite=True)
+    server = serve(answer)
+    login = login_at(server.url)
+    shop = Source("shop", server.url, SHOP, login)
     monkeypatch.setattr(sources, "find", lambda name: shop)
 
     state: Any = elt(source="shop", transform=False, return_state=True)
@@ -95,3 +113,6 @@ def test_prefect_keeps_no_secret_of_a_run_that_failed(
     assert [text for text in texts if WORD in text] == []
     assert ask("select count(*) from elt.loads where state = 'failed'") == [(5,)]
     assert WORD not in str(ask("select l::text, r::text from elt.loads l, elt.rejects r"))
+    stored = str(ask("select t::text from elt.refresh_tokens t"))
+    assert ("shop-refresh-token" in stored, WORD in stored) == (login_at is refreshed, False)
+    assert server.asked.count(Asked("/token")) == (login_at is refreshed)

@@ -1,7 +1,7 @@
-"""json-server and httpbin, as separate processes on loopback.
+"""json-server, httpbin and oidc-provider, as separate processes on loopback.
 
-httpbin comes with requirements-dev.txt. json-server is an npm package. The project requires
-only Python, so it installs json-server into the user's cache at its first use, or skips its tests.
+httpbin comes with requirements-dev.txt, the others are npm packages. The project requires only
+Python, so they are installed into the user's cache at their first use, or their tests are skipped.
 """
 
 import json
@@ -21,7 +21,9 @@ import pytest
 from deployments.local.processes import child, free_port, wait_for
 
 JSON_SERVER = "json-server@0.17.4"
-# json-server's dependencies are pinned to this day: the same packages at every install.
+OIDC_PROVIDER = "oidc-provider@9.13.3"
+PROVIDER = Path(__file__).with_name("provider.mjs")
+# What these depend on is pinned to this day: the same packages at every install.
 PACKAGES_OF = "2026-11-01"
 START_SECONDS = 30
 INSTALL_SECONDS = 60
@@ -55,38 +57,55 @@ def json_server(
         yield url
 
 
+@contextmanager
+def oidc_provider(folder: Path, token_file: Path) -> Iterator[str]:
+    """The address of a new oidc-provider, its log in `folder`; see `provider.mjs`."""
+    log, port = folder / "oidc_provider.log", free_port()
+    url = f"http://127.0.0.1:{port}/"
+    installed = _installed(OIDC_PROVIDER)
+    command = [_program("node"), str(PROVIDER), str(installed), str(port), str(token_file)]
+    with child(command, log) as process:
+        wait_for(f"{url}.well-known/openid-configuration", process, log, START_SECONDS)
+        yield url
+
+
 def installed_json_server() -> list[str]:
-    """The command that starts json-server, installed below the user's cache if need be.
+    """The command that starts json-server; see `_installed`."""
+    program = _installed(JSON_SERVER) / "node_modules" / "json-server" / "lib" / "cli" / "bin.js"
+    return [_program("node"), str(program)]
+
+
+def _installed(package: str) -> Path:
+    """The folder of an npm package, installed below the user's cache if need be.
 
     Skips the requesting test if there is no Node.js, or if the registry can't be reached.
     """
-    node = _program("node")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elt-pipeline-tests"
-    folder = cache / f"{JSON_SERVER}-{PACKAGES_OF}"
+    folder = cache / f"{package}-{PACKAGES_OF}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as fresh:
-            _install(Path(fresh) / "new")
+            _install(package, Path(fresh) / "new")
             try:
                 (Path(fresh) / "new").rename(folder)
             except OSError:
                 assert folder.exists(), "another run of the tests was first"
-    return [node, str(folder / "node_modules" / "json-server" / "lib" / "cli" / "bin.js")]
+    return folder
 
 
-def _install(folder: Path) -> None:
-    """Install json-server; its packages' own scripts are not run."""
+def _install(package: str, folder: Path) -> None:
+    """Install a package; the scripts of what it depends on are not run."""
     folder.mkdir()
     options = ["--before", PACKAGES_OF, "--ignore-scripts", "--no-audit", "--no-fund"]
     options += ["--fetch-retries", "1", "--fetch-retry-mintimeout", "1000"]
-    command = [_program("npm"), "install", "--prefix", str(folder), *options, JSON_SERVER]
+    command = [_program("npm"), "install", "--prefix", str(folder), *options, package]
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{JSON_SERVER} was not installed within {INSTALL_SECONDS} s.")
-    problem = f"{JSON_SERVER} could not be installed"
+        pytest.skip(f"{package} was not installed within {INSTALL_SECONDS} s.")
+    problem = f"{package} could not be installed"
     if done.returncode and (found := NOT_REACHED.search(done.stderr)):
         pytest.skip(f"{problem}: npm says {found[1]}.")
     assert done.returncode == 0, f"{problem}:\n{done.stderr}"
@@ -95,5 +114,5 @@ def _install(folder: Path) -> None:
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{JSON_SERVER} needs Node.js: there is no {name!r} on the PATH.")
+        pytest.skip(f"This needs Node.js: there is no {name!r} on the PATH.")
     return found

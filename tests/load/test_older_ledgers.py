@@ -148,6 +148,25 @@ def test_loads_at_the_same_time_complete_an_older_ledger_once(
     assert query(KEPT) == old
 
 
+@pytest.mark.parametrize("schema", ["raw_shop", "elt"])
+def test_who_waited_for_a_ledger_finds_it_complete(
+    database: URL, connection: Connection, query: Query, schema: str
+) -> None:
+    """Its session has looked for the schema before, and found none."""
+
+    def prepare() -> None:
+        with closing(psycopg2.connect(libpq(database))) as other, other, other.cursor() as second:
+            ledger.prepare(second, schema)
+
+    with ThreadPoolExecutor(1) as threads, connection.cursor() as first:
+        ledger.prepare(first, schema)
+        waiting = threads.submit(prepare)
+        while query("select count(*) from pg_locks where not granted") != [(1,)]:
+            assert not waiting.done()
+        connection.commit()
+        waiting.result()
+
+
 def test_a_complete_ledger_is_left_alone(connection: Connection) -> None:
     load_pages(connection, [{"id": 1}])
     with connection, connection.cursor() as cursor:
