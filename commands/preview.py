@@ -16,8 +16,9 @@ from flows.guards import with_guards
 from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
 from flows.load.map_record import check_values, map_records
+from flows.local_time import later
 from flows.page import Page
-from flows.source import Partition, Resource, RowsOf, Source, Window
+from flows.source import IntegerCursor, Partition, Resource, RowsOf, Source, Window
 
 SHOWN = 3
 LONGEST = 300
@@ -63,8 +64,10 @@ def _window(resource: Resource) -> Window:
     cursor = resource.cursor
     if cursor is None or cursor.start is None:
         return Window()
+    if isinstance(cursor, IntegerCursor):
+        return Window(number=cursor.start)
     step = cursor.step or timedelta(days=1)
-    return Window(cursor.start, min(cursor.start + step, datetime.now(UTC)))
+    return Window(cursor.start, min(later(cursor.start, step, cursor.time_zone), datetime.now(UTC)))
 
 
 def _partition(resource: Resource, text: str) -> Partition:

@@ -28,10 +28,11 @@ from flows.errors import (
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, reject_log, shrinkage
 from flows.load.batch import Batch, Reject, UnstorableError, halves
-from flows.load.checkpoints import Checkpoint
+from flows.load.checkpoints import Checkpoint, CursorValue
+from flows.load.cursor_values import newest, usable, within
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.merge import Target, WriteCounts
-from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read, without_future
+from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read
 from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked, transaction
 from flows.load.prefetch import prefetch
@@ -172,17 +173,19 @@ class Loader:
         self._staged = 0
         self._has_read = False
         self._begun_by: int | None = load_id
-        self._seen_at: datetime | None = None
+        self._seen: CursorValue | None = None
+        self._field = resource.cursor_field
         self._ahead: frozenset[datetime] = frozenset()
 
     def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
         """Store every page, move the cursor and close the ledger entry."""
         at_once = self._disposition == "replace"
         if at_once:
-            checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
+            checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field)
         now = datetime.now(UTC)
-        checkpoint = without_future(checkpoint, self._resource.cursor, now)
-        self._seen_at = checkpoint.cursor_seen_at
+        checkpoint = usable(checkpoint, self._resource.cursor, now)
+        self._seen = checkpoint.seen
+        self._field = self._field or checkpoint.field
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
         window = window_to_read(self._resource, self._options, checkpoint, now)
         with self._lock.transaction() as cursor:
@@ -201,8 +204,8 @@ class Loader:
                 raise
             self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
-            self._seen_at = window.until
-        self._finish(checkpoint)
+            self._seen = window.until
+        self._finish(checkpoint, window)
 
     def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
         """Store the pages and make a checkpoint whenever one is due."""
@@ -216,7 +219,7 @@ class Loader:
                 with self._storing() as cursor:
                     self._store(cursor, flush=not at_once)
                     if not at_once:
-                        self._remember(cursor, checkpoint.cursor_at, piece.resume, window.until)
+                        self._remember(cursor, checkpoint.cursor, piece.resume, window.until)
                 self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
     def _storing(self) -> AbstractContextManager[Cursor]:
@@ -300,9 +303,8 @@ class Loader:
         self._has_read = True
         self._pages += piece.ends_page
         self._filtered += piece.filtered
-        times = piece.times
-        self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
-        self._ahead |= times.ahead
+        self._seen = newest([self._seen, piece.values.newest])
+        self._ahead |= piece.values.ahead
 
     def _store(self, cursor: Cursor, flush: bool) -> None:
         """Write the batches to Postgres; with `flush`, to the raw table and the ledger as well."""
@@ -400,7 +402,7 @@ class Loader:
     def _remember(
         self,
         cursor: Cursor,
-        cursor_at: datetime | None,
+        value: CursorValue | None,
         resume: Resume | None = None,
         window_until: datetime | None = None,
         parent_load_id: int | None = None,
@@ -410,24 +412,25 @@ class Loader:
             upto = resume.reject_id if resume else None
             reject_log.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
-        checkpoint = Checkpoint(cursor_at, None, resume, parent_load_id=parent_load_id)
+        checkpoint = Checkpoint(value, None, self._field, resume, parent_load_id=parent_load_id)
         if resume is not None and not self._options.by_hand:
-            begun_by = self._begun_by
-            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
+            checkpoint = replace(
+                checkpoint, seen=self._seen, window_until=window_until, begun_by=self._begun_by
+            )
         checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
-    def _finish(self, checkpoint: Checkpoint) -> None:
-        cursor_at = checkpoint.cursor_at
+    def _finish(self, checkpoint: Checkpoint, window: Window) -> None:
+        value = checkpoint.cursor
         with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
             error = self._rejects_error(cursor) or self._cursor_error()
             moves = error is None or self._resource.writes == "append"
-            if moves and self._seen_at is not None and not self._options.by_hand:
-                cursor_at = max(filter(None, [cursor_at, self._seen_at]))
+            if moves and not self._options.by_hand:
+                value = newest([value, within(self._seen, window)])
             is_up_to_date = error is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
+            self._remember(cursor, value, parent_load_id=parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
@@ -446,7 +449,7 @@ class Loader:
         windows and does not need the field.
         """
         field = self._reader.missing_cursor()
-        if field is None or self._seen_at is not None or self._resource.writes == "append":
+        if field is None or self._seen is not None or self._resource.writes == "append":
             return None
         return ConfigurationError(
             f"{self._address}: no record has the cursor field {field!r}, so each load would read "

@@ -79,7 +79,7 @@ def _is_small(pieces: Sequence[ParsedPiece]) -> bool:
     """Whether it is little, and nothing that only a load of its own can record."""
     size_bytes = sum(piece.memory_bytes for piece in pieces)
     return size_bytes <= SMALL_BYTES and not any(
-        piece.rejects or piece.times.ahead for piece in pieces
+        piece.rejects or piece.values.ahead for piece in pieces
     )
 
 

@@ -44,8 +44,17 @@ WAYS = {
 SCENARIOS = {
     f"{way}-{paging.replace(' ', '_')}": Scenario(writes, paging, pages, loaded_before)
     for (way, (writes, loaded_before)), (paging, pages) in product(
-        WAYS.items(), [("next url", 7), ("steps", 7), ("one page", 1), ("ahead", 7)]
+        WAYS.items(),
+        [
+            ("next url", 7),
+            ("steps", 7),
+            ("stamps", 7),
+            ("numbers", 7),
+            ("one page", 1),
+            ("ahead", 7),
+        ],
     )
+    if (writes, paging) != ("append", "numbers")
 }
 EVEN = {
     f"{way}-even": Scenario(writes, pages=8, loaded_before=loaded_before)
@@ -67,6 +76,10 @@ FEW = [
     ("merge_changed-steps", Death("before", "remember", 2)),
     ("merge_new-ahead", Death("before", "commit", 5)),
     ("merge_changed-ahead", Death("before", "page", 6)),
+    ("merge_new-numbers", Death("after", "commit", 5)),
+    ("merge_changed-numbers", Death("before", "remember", 2)),
+    ("merge_changed-stamps", Death("before", "commit", 5)),
+    ("append-stamps", Death("after", "commit", 5)),
     ("append-ahead", Death("after", "commit", 5)),
     ("append-ahead", Death("after", "page", 4)),
     ("append-next_url", Death("after", "copy", 3)),
