@@ -61,7 +61,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
 
 def _window(resource: Resource) -> Window:
     """The first step of a resource that is read in steps; for others, no limits."""
-    cursor = resource.cursor
+    cursor = resource.record_cursor
     if cursor is None or cursor.start is None:
         return Window()
     if isinstance(cursor, IntegerCursor):

@@ -27,7 +27,7 @@ NAME_BYTES = 63
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
 # An end of the window in a path, parameter or body (`flows.extract.placeholders`).
-PLACEHOLDER = re.compile(r"\{(since|after|until|last)(?::([^{}]*))?\}")
+PLACEHOLDER = re.compile(r"\{(since|after|until|last|token)(?::([^{}]*))?\}")
 _TABLE = re.compile(r"[^\W\d]\w*")
 
 # Python lists these as text encodings, but they escape characters instead of encoding them.
@@ -42,11 +42,13 @@ class Window:
         since: the first time, inclusive, in UTC; None leaves this end open.
         until: the end, exclusive, in UTC; None leaves it open.
         number: the first number to request; None requests everything.
+        token: what the API gave for the records it has sent so far; None requests everything.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     number: int | None = None
+    token: str | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -180,6 +182,39 @@ class IntegerCursor:
     def __post_init__(self) -> None:
         """Refuse a negative lookback."""
         _check_least(f"IntegerCursor({self.field!r})", 0, lookback=self.lookback)
+
+
+@dataclass(frozen=True)
+class TokenCursor:
+    """A token of the API that stands for all it has sent: a sync token, or the link to a delta.
+
+    The last page of a load has it, and the next load sends it: the API then answers with what has
+    changed since. It is kept once a load has read everything.
+
+    Attributes:
+        field: where the last page's body has the token; dots name a nested field.
+        header: the response header that has it, instead of `field`.
+        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`,
+            `body` or `path` say where it goes, with `{token}`.
+        expired: the statuses with which the API refuses a token that is too old. The load then
+            reads everything, without a token.
+    """
+
+    field: str = ""
+    header: str = ""
+    is_link: bool = False
+    expired: tuple[int, ...] = (410,)
+
+    def __post_init__(self) -> None:
+        """Refuse a token that stands nowhere, or in two places."""
+        if bool(self.field) == bool(self.header):
+            raise ConfigurationError(
+                f"{self}: say where the token stands, in a field of the last page or in a header "
+                'of its response: TokenCursor("nextSyncToken") or TokenCursor(header="X-Sync").'
+            )
+
+
+AnyCursor = Cursor | IntegerCursor | TokenCursor
 
 
 @dataclass(frozen=True)
@@ -342,7 +377,7 @@ class Resource:
     names: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     map_record: Callable[[Record], Record | None] | None = None
-    cursor: Cursor | IntegerCursor | None = None
+    cursor: AnyCursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()
     checkpoint_rows: int = 50_000
@@ -359,8 +394,18 @@ class Resource:
 
     @property
     def cursor_field(self) -> str | None:
-        """The field whose values move the cursor."""
-        return self.cursor.field if self.cursor else None
+        """The field of records whose values move the cursor."""
+        return self.record_cursor.field if self.record_cursor else None
+
+    @property
+    def record_cursor(self) -> Cursor | IntegerCursor | None:
+        """The cursor, if it is a field of records."""
+        return None if isinstance(self.cursor, TokenCursor) else self.cursor
+
+    @property
+    def token_cursor(self) -> TokenCursor | None:
+        """The cursor, if it is a token."""
+        return self.cursor if isinstance(self.cursor, TokenCursor) else None
 
     @property
     def time_cursor(self) -> Cursor | None:
@@ -385,6 +430,7 @@ class Resource:
 
 
 def _check_disposition(resource: Resource) -> None:
+    _check_token(resource)
     if resource.writes == "merge" and not resource.key:
         raise ConfigurationError(f"{resource.name}: merge needs a key.")
     if resource.writes != "append" or resource.cursor is None:
@@ -394,6 +440,38 @@ def _check_disposition(resource: Resource) -> None:
     if cursor is None or cursor.lookback or cursor.step is None:
         raise ConfigurationError(
             f"{resource.name}: append with a cursor duplicates rows at its edge. {remedy}"
+        )
+
+
+_NAMES: Mapping[type, tuple[str, ...]] = {
+    Cursor: ("since", "after", "until", "last"),
+    IntegerCursor: ("since", "after"),
+    TokenCursor: ("token",),
+}
+
+
+def _check_token(resource: Resource) -> None:
+    """Refuse what makes no sense for changes since a token, and a token that is never sent."""
+    cursor = resource.token_cursor
+    if cursor is None:
+        return
+    owner = f"{resource.name}: its cursor is a token"
+    if resource.writes == "replace":
+        raise ConfigurationError(
+            f"{owner}, with which the API sends only changes, and `replace` would delete all other "
+            "rows. Declare a key and no disposition, or remove the cursor."
+        )
+    if resource.max_pages is not None:
+        raise ConfigurationError(
+            f"{owner}, which is kept once everything is read: with max_pages, it never is. Remove "
+            "max_pages."
+        )
+    declared = (resource.path, resource.params, resource.headers, resource.body)
+    is_named = any(callable(each) or "{token" in repr(each) for each in declared)
+    if not (cursor.is_link or is_named):
+        raise ConfigurationError(
+            f"{owner} that no request names. Write e.g. params={{'syncToken': '{{token}}'}}, or "
+            "is_link=True if it is an address."
         )
 
 
@@ -410,9 +488,11 @@ def _check_placeholders(resource: Resource) -> None:
         return
     for found in PLACEHOLDER.finditer(f"{params!r} {resource.headers!r} {body!r}"):
         name, form = found.groups()
-        if resource.time_cursor is None and name in ("until", "last"):
+        known = _NAMES[type(resource.cursor)]
+        if name not in known:
             raise ConfigurationError(
-                f"{resource.name}: it names {found[0]}, but an IntegerCursor has no end. Remove it."
+                f"{resource.name}: it names {found[0]}, but its {type(resource.cursor).__name__} "
+                f"only has {', '.join(f'{{{each}}}' for each in known)}."
             )
         if resource.time_cursor is not None and form:
             cursor_formats.check(f"{resource.name}: {found[0]}", form)

@@ -16,14 +16,14 @@ from flows.extract import placeholders, url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
-from flows.extract.paginators import Foreseeing
+from flows.extract.paginators import Foreseeing, value_at
 from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
 from flows.extract.selectors import check_content_type, check_errors, check_names
 from flows.guards import with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
-from flows.source import PLACEHOLDER, Partition, Resource, Source, Window, query_pairs
+from flows.source import PLACEHOLDER, Partition, Resource, Source, TokenCursor, Window, query_pairs
 
 # Larger pages are not checked for being empty, since they would have to be parsed twice.
 SMALL_BYTES = 1 << 16
@@ -41,10 +41,6 @@ def first_request(
         ConfigurationError: the partition or the window lacks a value, a query parameter has a type
             that can't be sent, or the body is not JSON.
     """
-    url = _url(source.base_url, _path(resource, partition.values, window))
-    params = query_pairs(resource.name, _resolve(resource, resource.params, partition, window))
-    query = urlencode(params, quote_via=quote)
-    mark = "&" if "?" in url else "?"
     body = _resolve(resource, resource.body, partition, window)
     try:
         json.dumps(body, allow_nan=False)
@@ -52,7 +48,18 @@ def first_request(
         raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
     headers = _resolve(resource, resource.headers, partition, window)
     headers = {name: str(value) for name, value in headers.items()}
-    return HttpRequest(f"{url}{mark}{query}" if query else url, resource.method, headers, body)
+    is_link = resource.token_cursor is not None and resource.token_cursor.is_link
+    link = window.token if is_link else None
+    url = link or _first_url(source, resource, partition, window)
+    return HttpRequest(url, resource.method, headers, body)
+
+
+def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:
+    url = _url(source.base_url, _path(resource, partition.values, window))
+    params = query_pairs(resource.name, _resolve(resource, resource.params, partition, window))
+    query = urlencode(params, quote_via=quote)
+    mark = "&" if "?" in url else "?"
+    return f"{url}{mark}{query}" if query else url
 
 
 def _resolve(resource: Resource, declared: Any, partition: Partition, window: Window) -> Any:
@@ -180,7 +187,20 @@ def _read_slices(
                 page.resume = Resume(
                     first, following.url, part.since, following.headers, following.body
                 )
+            elif after is None and resource.token_cursor and not page.is_empty:
+                page.token = _token_of(client, page, request, resource.token_cursor)
             yield page
+
+
+def _token_of(client: Client, page: Page, request: HttpRequest, cursor: TokenCursor) -> str:
+    """The token of the last page, an absolute address without the login if it is a link."""
+    found = page.headers.get(cursor.header) if cursor.header else value_at(page, cursor.field)
+    if found is None or isinstance(found, bool | float | list | dict):
+        return ""
+    if not cursor.is_link:
+        return str(found)
+    link = url_policy.resolve_link(page.url, str(found))
+    return client.admit(replace(request, url=link)).url
 
 
 def _is_before(part: Window, resume: Resume) -> bool:

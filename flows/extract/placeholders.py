@@ -1,4 +1,4 @@
-"""Placeholders for the ends of a window: `{since}`, `{after}`, `{until}`, `{last}`.
+"""Placeholders for the ends of a window: `{since}`, `{after}`, `{until}`, `{last}`; and `{token}`.
 
 `{since}` is the first time or number to request, and `{after}` the one before it, for APIs that
 leave the start out. `{until}` is the first one not to request, and `{last}` the one before it, for
@@ -39,6 +39,8 @@ def end(resource: Resource, window: Window, name: str, form: str) -> str | int |
     if window.number is not None and name in ("since", "after"):
         number = window.number - (name == "after")
         return format(number, form) if form else number
+    if name == "token":
+        return window.token
     at = window.since if name in ("since", "after") else window.until
     if at is None:
         return None

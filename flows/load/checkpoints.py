@@ -17,25 +17,26 @@ from flows.load.ledger import Address, refuse_secret
 from flows.page import Resume
 
 _READ = (
-    "select partition, cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_field,"
+    "select partition, cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token,"
+    " cursor_field,"
     " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
     " window_until, begun_by, parent_load_id, load_id, saved_at"
     " from elt.checkpoints where (source, resource) = (%s, %s) and partition = any(%s)"
 )
 _SAVE = (
     "insert into elt.checkpoints (source, resource, partition, cursor_at, cursor_seen_at,"
-    " cursor_number, cursor_seen_number, cursor_field,"
+    " cursor_number, cursor_seen_number, cursor_token, cursor_field,"
     " resume, window_until, begun_by, parent_load_id, load_id) values %s"
     " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
     " cursor_seen_at = excluded.cursor_seen_at, cursor_number = excluded.cursor_number,"
-    " cursor_seen_number = excluded.cursor_seen_number, cursor_field = excluded.cursor_field,"
-    " resume = excluded.resume,"
+    " cursor_seen_number = excluded.cursor_seen_number, cursor_token = excluded.cursor_token,"
+    " cursor_field = excluded.cursor_field, resume = excluded.resume,"
     " window_until = excluded.window_until, begun_by = excluded.begun_by,"
     " parent_load_id = excluded.parent_load_id, load_id = excluded.load_id,"
     " saved_at = clock_timestamp()"
 )
 
-CursorValue = datetime | int
+CursorValue = datetime | int | str
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Checkpoint:
     """Where the next load resumes; times are UTC.
 
     Attributes:
-        cursor: the newest cursor value of the last complete load.
+        cursor: the newest cursor value of the last complete load, or its token.
         seen: the newest cursor value of the incomplete load.
         field: the field that has these values; None if unknown.
         window_until: the end of the window that the incomplete load reads.
@@ -82,13 +83,13 @@ def read_many(
     cursor.execute(_READ, [expires, resource.source, resource.resource, list(partitions)])
     return {
         partition: Checkpoint(
-            _value(at, number),
+            _value(at, number) if token is None else token,
             _value(seen_at, seen_number),
             field,
             resume and resume_from(resume),
             *others,
         )
-        for partition, at, seen_at, number, seen_number, field, resume, *others in cursor
+        for partition, at, seen_at, number, seen_number, token, field, resume, *others in cursor
     }
 
 
@@ -108,7 +109,8 @@ def save(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint)
     """Save where the next load resumes.
 
     Raises:
-        ConfigurationError: when the next request contains a secret: redacted, it can't be sent.
+        ConfigurationError: when the next request or the token contains a secret: redacted, it
+            can't be sent.
     """
     save_many(cursor, [address], load_id, [checkpoint])
 
@@ -121,11 +123,14 @@ def save_many(
     for address, checkpoint in zip(addresses, checkpoints, strict=True):
         resume = checkpoint.resume and resume_json(checkpoint.resume)
         refuse_secret(address, "next request", resume or "")
+        token = _as(str, checkpoint.cursor)
+        refuse_secret(address, "token", token or "")
         rows.append(
             (
                 *vars(address).values(),
                 *(_as(datetime, value) for value in (checkpoint.cursor, checkpoint.seen)),
                 *(_as(int, value) for value in (checkpoint.cursor, checkpoint.seen)),
+                token,
                 checkpoint.field,
                 resume,
                 checkpoint.window_until,

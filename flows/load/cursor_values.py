@@ -1,16 +1,18 @@
 """The values of a cursor field: which of them is the newest, and which may not move the cursor."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from flows.cursor_formats import integers_of, times_of
 from flows.load.checkpoints import Checkpoint, CursorValue
-from flows.source import Cursor, IntegerCursor, Window
+from flows.source import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
 
 log = logging.getLogger(__name__)
+
+_KINDS: Mapping[type, type] = {Cursor: datetime, IntegerCursor: int, TokenCursor: str}
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,27 @@ def newest(values: Iterable[CursorValue | None]) -> CursorValue | None:
     return max(found, default=None)
 
 
+def name_of(cursor: AnyCursor | None) -> str | None:
+    """The field or header that identifies a cursor."""
+    if cursor is None:
+        return None
+    return cursor.field or cursor.header if isinstance(cursor, TokenCursor) else cursor.field
+
+
+def moved(
+    before: CursorValue | None, seen: CursorValue | None, window: Window
+) -> CursorValue | None:
+    """Where the cursor stands after a load of the window: a token replaces the one before."""
+    return seen if isinstance(seen, str) else newest([before, within(seen, window)])
+
+
 def within(value: CursorValue | None, window: Window) -> CursorValue | None:
     """The value, or the end of the window that was read: what lies behind it was not requested."""
     is_behind = isinstance(value, datetime) and window.until is not None and value > window.until
     return window.until if is_behind else value
 
 
-def usable(
-    checkpoint: Checkpoint, cursor: Cursor | IntegerCursor | None, now: datetime
-) -> Checkpoint:
+def usable(checkpoint: Checkpoint, cursor: AnyCursor | None, now: datetime) -> Checkpoint:
     """The checkpoint, or an empty one if its value does not tell which records are new.
 
     It belongs to another field or another kind of cursor, or it is too far in the future: versions
@@ -81,13 +95,14 @@ def usable(
 
 
 def _problem(
-    cursor: Cursor | IntegerCursor, field: str | None, stored: Iterable[CursorValue], now: datetime
+    cursor: AnyCursor, field: str | None, stored: Iterable[CursorValue], now: datetime
 ) -> str:
-    if field not in (None, cursor.field):
-        return f"is one of {field!r}, not of {cursor.field!r}"
-    kind = datetime if isinstance(cursor, Cursor) else int
+    name = name_of(cursor)
+    if field not in (None, name):
+        return f"is one of {field!r}, not of {name!r}"
+    kind = _KINDS[type(cursor)]
     if not all(isinstance(value, kind) for value in stored):
-        return f"is of another kind than {cursor.field!r}"
+        return f"is of another kind than {name!r}"
     if isinstance(cursor, Cursor):
         latest = now + cursor.slack
         if any(isinstance(value, datetime) and value > latest for value in stored):

@@ -18,7 +18,7 @@ from flows.errors import BadPayloadError
 from flows.load import checkpoints, ledger
 from flows.load.batch import UnstorableError
 from flows.load.checkpoints import Checkpoint
-from flows.load.cursor_values import newest, usable, within
+from flows.load.cursor_values import moved, name_of, newest, usable
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.loader import log_moved, note_failure, postgres_errors_of, target_of
 from flows.load.options import ANY_TIME, LoadOptions, window_to_read
@@ -71,10 +71,11 @@ class ReadPartition:
 
     def next_checkpoint(self) -> Checkpoint:
         """Where the next load resumes once this is stored."""
-        seen = newest(piece.values.newest for piece in self.pieces)
+        tokens = [piece.token for piece in self.pieces if piece.token]
+        seen = tokens[-1] if tokens else newest(piece.values.newest for piece in self.pieces)
         before = self.planned.checkpoint
         return Checkpoint(
-            cursor=newest([before.cursor, within(seen, self.planned.window)]),
+            cursor=moved(before.cursor, seen, self.planned.window),
             field=before.field,
             parent_load_id=self.planned.partition.version,
         )
@@ -149,7 +150,7 @@ class Group:
             is_in_group = partition.version is None and found.load_id in self._of_this_run
             if is_due(partition, found) and not is_in_group:
                 checkpoint = usable(found, self._resource.cursor, now)
-                field = self._resource.cursor_field or found.field
+                field = name_of(self._resource.cursor) or found.field
                 checkpoint = replace(checkpoint, saved_at=found.saved_at, field=field)
                 window = window_to_read(self._resource, self._options, checkpoint, now)
                 planned.append(PlannedPartition(partition, checkpoint, window))

@@ -90,6 +90,8 @@ alter table elt.checkpoints add column if not exists cursor_number numeric;
 
 alter table elt.checkpoints add column if not exists cursor_seen_number numeric;
 
+alter table elt.checkpoints add column if not exists cursor_token text;
+
 alter table elt.checkpoints add column if not exists cursor_field text;
 
 comment on column elt.checkpoints.cursor_at is
@@ -98,8 +100,11 @@ comment on column elt.checkpoints.cursor_at is
 comment on column elt.checkpoints.cursor_number is
 'Highest number that the last complete load saw in the cursor''s field; null for other cursors.';
 
+comment on column elt.checkpoints.cursor_token is
+'Token that the API gave for all that complete loads have read; null for other cursors.';
+
 comment on column elt.checkpoints.cursor_field is
-'Field of the cursor; null if an older version saved the checkpoint, or without a cursor.';
+'Field of the cursor, or header of its token; null if an older version saved the checkpoint, or without a cursor.';
 
 comment on table elt.checkpoints is
 'Where the next load resumes; one row per resource partition.';

@@ -29,7 +29,7 @@ from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, reject_log, shrinkage
 from flows.load.batch import Batch, Reject, UnstorableError, halves
 from flows.load.checkpoints import Checkpoint, CursorValue
-from flows.load.cursor_values import newest, usable, within
+from flows.load.cursor_values import moved, name_of, newest, usable
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.merge import Target, WriteCounts
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read
@@ -174,7 +174,8 @@ class Loader:
         self._has_read = False
         self._begun_by: int | None = load_id
         self._seen: CursorValue | None = None
-        self._field = resource.cursor_field
+        self._field = name_of(resource.cursor)
+        self._lacks_token = False
         self._ahead: frozenset[datetime] = frozenset()
 
     def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
@@ -197,15 +198,50 @@ class Loader:
             self._reader.keep_digits(self._stage.numerics)
             is_first = self._is_filling and self._options.replays is None
             self._copies_directly |= is_first and self._disposition == "merge"
-        try:
-            self._read(pages(window, checkpoint.resume), checkpoint, window)
-        except (BadPayloadError, BadRequestError, NotFoundError) as error:
-            if self._has_read or checkpoint.resume is None or self._options.replays is not None:
-                raise
-            self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
+        checkpoint, window = self._read_anyhow(pages, checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
             self._seen = window.until
         self._finish(checkpoint, window)
+
+    def _read_anyhow(
+        self, pages: Pages, checkpoint: Checkpoint, window: Window
+    ) -> tuple[Checkpoint, Window]:
+        """Store the pages; if the API refuses the resume point or the token, without it.
+
+        Returns the checkpoint and the window that were used.
+        """
+        resume = checkpoint.resume
+        found = pages(window, resume)
+        while True:
+            try:
+                self._read(found, checkpoint, window)
+                return checkpoint, window
+            except (BadPayloadError, BadRequestError, NotFoundError) as error:
+                if self._has_read or self._options.replays is not None:
+                    raise
+                if self._has_expired(window, error):
+                    checkpoint, window, resume = Checkpoint(), Window(), None
+                    self._begun_by = self._load_id
+                    found = pages(window, None)
+                elif resume is not None:
+                    resume = None
+                    found = self._from_start(pages, window, checkpoint, error)
+                else:
+                    raise
+
+    def _has_expired(self, window: Window, error: EltError) -> bool:
+        """Whether the API refuses the token because it is too old."""
+        cursor, status = self._resource.token_cursor, error.answer and error.answer.status
+        if cursor is None or window.token is None or status not in cursor.expired:
+            return False
+        log.warning(
+            "%s: the API answered %s to the token of the last load: it is too old, so this load "
+            "reads everything. Rows that the API has deleted since then stay; full_refresh deletes "
+            "them.",
+            self._address,
+            status,
+        )
+        return True
 
     def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
         """Store the pages and make a checkpoint whenever one is due."""
@@ -305,6 +341,8 @@ class Loader:
         self._filtered += piece.filtered
         self._seen = newest([self._seen, piece.values.newest])
         self._ahead |= piece.values.ahead
+        if piece.token is not None:
+            self._seen, self._lacks_token = piece.token or None, not piece.token
 
     def _store(self, cursor: Cursor, flush: bool) -> None:
         """Write the batches to Postgres; with `flush`, to the raw table and the ledger as well."""
@@ -427,7 +465,7 @@ class Loader:
             error = self._rejects_error(cursor) or self._cursor_error()
             moves = error is None or self._resource.writes == "append"
             if moves and not self._options.by_hand:
-                value = newest([value, within(self._seen, window)])
+                value = moved(value, self._seen, window)
             is_up_to_date = error is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
             self._remember(cursor, value, parent_load_id=parent_load_id)
@@ -443,11 +481,17 @@ class Loader:
             raise error
 
     def _cursor_error(self) -> ConfigurationError | None:
-        """The error if no record has the cursor field, because then every load reads everything.
+        """The error if the cursor is missing, because then every load reads everything.
 
         It is an error because nobody reads a nightly warning. An append's cursor moves with its
         windows and does not need the field.
         """
+        if self._lacks_token:
+            return ConfigurationError(
+                f"{self._address}: the last page has no token at {self._field!r}, so each load "
+                "would read the same again. All records are loaded. Correct the resource's "
+                "`cursor`, or remove it."
+            )
         field = self._reader.missing_cursor()
         if field is None or self._seen is not None or self._resource.writes == "append":
             return None

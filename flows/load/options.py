@@ -75,7 +75,9 @@ def window_to_read(
     """
     if isinstance(resource.cursor, IntegerCursor):
         return _numbers_to_read(resource, resource.cursor, options, checkpoint)
-    cursor = resource.cursor
+    if resource.token_cursor is not None:
+        return _changes_to_read(resource, options, checkpoint)
+    cursor = resource.time_cursor
     if cursor is None:
         return Window()
     zone = cursor.time_zone
@@ -111,6 +113,17 @@ def _numbers_to_read(
         following = checkpoint.cursor + 1 - cursor.lookback
         number = following if number is None else max(following, number)
     return Window(number=number)
+
+
+def _changes_to_read(resource: Resource, options: LoadOptions, checkpoint: Checkpoint) -> Window:
+    if options.by_hand:
+        raise ConfigurationError(
+            f"{resource.name} is read by the API's token, not by date: leave since and until empty "
+            "for it, or run it with full_refresh."
+        )
+    if _reads_all(resource, options) or not isinstance(checkpoint.cursor, str):
+        return Window()
+    return Window(token=checkpoint.cursor)
 
 
 def _reads_all(resource: Resource, options: LoadOptions) -> bool:

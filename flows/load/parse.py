@@ -47,6 +47,7 @@ class ParsedPiece:
     Attributes:
         memory_bytes: an estimate of the memory it takes until it is in Postgres.
         ends_page: whether it is the last piece of its page.
+        token: of its page (`Page.token`).
         filtered: the number of records that the resource's `map_record` skipped.
     """
 
@@ -58,6 +59,7 @@ class ParsedPiece:
     filtered: int = 0
     memory_bytes: int = 0
     ends_page: bool = True
+    token: str | None = None
 
 
 class PageParser:
@@ -95,7 +97,8 @@ class PageParser:
         for piece, is_last in pieces(page, self._resource.records, size_bytes):
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
-            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
+            token = page.token if is_last else None
+            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last, token=token)
 
     def read(self, page: Page) -> ParsedPiece:
         """Parse a page: as a typed batch if its records are alike, otherwise record by record."""
@@ -144,7 +147,7 @@ class PageParser:
         return good, {positions[number]: reason for number, reason in reasons.items()}
 
     def _values_in(self, records: Sequence[Record]) -> Values:
-        cursor = self._resource.cursor
+        cursor = self._resource.record_cursor
         if cursor is None:
             return Values()
         found = [field_value(record, cursor.field) for record in records]
@@ -153,7 +156,7 @@ class PageParser:
 
     def _values(self, values: Iterable[Any], fields: Iterable[str]) -> Values:
         """What the cursor field's values say; notes the fields that records had."""
-        cursor = self._resource.cursor
+        cursor = self._resource.record_cursor
         if cursor is None:
             return Values()
         self.fields |= dict.fromkeys(fields)
@@ -161,7 +164,7 @@ class PageParser:
 
     def missing_cursor(self) -> str | None:
         """The cursor field, if records were read and none of them had it."""
-        cursor = self._resource.cursor
+        cursor = self._resource.record_cursor
         return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
 
     def _scales(self, records: Sequence[Any]) -> Scales:

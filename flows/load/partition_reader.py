@@ -70,7 +70,7 @@ class SmallReader:
                     return PartlyRead(planned, pages, rest)
         except EltError as error:
             return PartlyRead(planned, pages, _failing(error))
-        if parser.missing_cursor():
+        if parser.missing_cursor() or any(piece.token == "" for piece in pieces):
             return PartlyRead(planned, pages, rest)
         return ReadPartition(planned, pages, pieces)
 

@@ -118,7 +118,7 @@ def test_a_path_names_a_number() -> None:
         ({"method": "POST", "body": {"a": ["{last:x}"]}}, "'x' is not a format of times"),
         (
             {"cursor": IntegerCursor("id"), "params": {"q": "{until}"}},
-            r"\{until\}, but an IntegerCursor has no end",
+            r"\{until\}, but its IntegerCursor only has",
         ),
     ],
 )
