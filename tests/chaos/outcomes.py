@@ -20,7 +20,7 @@ from tests.chaos.scenarios import Scenario
 
 TABLE = sql.Identifier("raw_shop", "items")
 _CURSOR = (
-    "select cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, resume"
+    "select cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token, resume"
     " from elt.checkpoints"
 )
 _CHANGES = (

@@ -28,15 +28,17 @@ from flows.source import (
     Partition,
     Resource,
     Source,
+    TokenCursor,
     Window,
 )
 
-Paging = Literal["next url", "steps", "stamps", "numbers", "one page", "ahead"]
+Paging = Literal["next url", "steps", "stamps", "numbers", "tokens", "one page", "ahead"]
 PAGING = {
     "next url": next_url("next"),
     "steps": next_url("next"),
     "stamps": next_url("next"),
     "numbers": next_url("next"),
+    "tokens": next_url("next"),
     "one page": None,
     "ahead": page_number(total_pages="pages"),
 }
@@ -57,7 +59,8 @@ class Scenario:
     """One way to load: `loaded_before` begins with the old edition's rows in the table.
 
     With the paging `ahead`, the number of pages is known, and they are fetched side by side. With
-    `stamps`, a window of days is written in seconds; with `numbers`, a load asks for higher ids.
+    `stamps`, a window of days is written in seconds; with `numbers`, a load asks for higher ids,
+    with `tokens` for what changed since the token of the one before.
     With `pages` even, the last page ends with a checkpoint.
     """
 
@@ -75,6 +78,7 @@ class Scenario:
         cursors: dict[str, tuple[Any, Any]] = {
             "steps": (by_day, _day),
             "stamps": (replace(by_day, field="seconds", format="epoch_s"), STAMPS),
+            "tokens": (TokenCursor("sync"), {"token": "{token}"}),
             "numbers": (IntegerCursor("id", lookback=LOOKBACK), {"after": "{after}"}),
         }
         cursor, params = cursors.get(self.paging, (None, {}))
@@ -100,9 +104,9 @@ class Scenario:
             ]
             chains = list(zip(firsts, PAGES_PER_DAY, strict=True))
         else:
-            goes_on = self.paging == "numbers" and self.loaded_before and edition == "new"
-            reads_all = self.writes == "replace"
-            query = f"?after={LAST_ID - LOOKBACK}" if goes_on and not reads_all else ""
+            goes_on = self.loaded_before and edition == "new" and self.writes != "replace"
+            queries = {"numbers": f"?after={LAST_ID - LOOKBACK}", "tokens": "?token=old"}
+            query = queries.get(self.paging, "") if goes_on else ""
             chains = [(f"/{edition}/items{query}", self.pages)]
         paths = [
             [first, *(_with_page(first, number) for number in range(2, count + 1))]
@@ -110,7 +114,7 @@ class Scenario:
         ]
         numbers = iter(range(sum(map(len, paths))))
         return {
-            path: _body(_records(next(numbers), edition), following, self.pages)
+            path: _body(_records(next(numbers), edition), following, self.pages, edition)
             for chain in paths
             for path, following in zip(chain, [*chain[1:], None], strict=True)
         }
@@ -167,8 +171,12 @@ def _with_page(path: str, number: int) -> str:
     return f"{path}{'&' if '?' in path else '?'}page={number}"
 
 
-def _body(records: list[dict[str, Any]], following: str | None, pages: int) -> bytes:
-    return json.dumps({"records": records, "next": following, "pages": pages}).encode()
+def _body(
+    records: list[dict[str, Any]], following: str | None, pages: int, edition: Edition
+) -> bytes:
+    sync = None if following else edition
+    document = {"records": records, "next": following, "pages": pages, "sync": sync}
+    return json.dumps(document).encode()
 
 
 def _records(page: int, edition: Edition) -> list[dict[str, Any]]:

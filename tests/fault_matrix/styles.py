@@ -8,7 +8,16 @@ from typing import Any, Literal
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.paginators import keyset, next_link, next_token, next_url, offset, page_number
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
-from flows.source import Cursor, IntegerCursor, Login, Params, Partition, Resource, Window
+from flows.source import (
+    Cursor,
+    IntegerCursor,
+    Login,
+    Params,
+    Partition,
+    Resource,
+    TokenCursor,
+    Window,
+)
 from tests.fault_api.catalogue import logins
 from tests.fault_api.catalogue.items import item, items
 from tests.fault_api.catalogue.stamps import LOCAL, stamped
@@ -198,6 +207,15 @@ BY_CURSOR = (
             params={"after_id": "{after}"},
             paging=keyset("id", param="after_id"),
             cursor=IntegerCursor("id", lookback=len(ROWS)),
+        ),
+    ),
+    Style(
+        "sync_token", "styles/next_url", 3, "position",
+        _at(
+            "items",
+            params={"changes": "yes", "sync": "{token}"},
+            paging=next_url("next"),
+            cursor=TokenCursor("sync"),
         ),
     ),
 )  # fmt: skip

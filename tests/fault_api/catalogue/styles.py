@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tests.fault_api.catalogue import stamps
@@ -42,12 +43,23 @@ def next_path(ask: Ask, listing: Listing) -> Answer:
 
 
 def _linked(ask: Ask, listing: Listing, base: str) -> Answer:
-    """A link never carries a key: who follows it shows its own again."""
+    """A link never carries a key: who follows it shows its own again.
+
+    With `changes`, the last page has a token for what changes later, to be sent as `sync`.
+    """
+    is_synced = "changes" in ask.arguments
+    known = _start(ask.arguments.get("sync"))
+    if is_synced and known:
+        rows = tuple(row for row in listing.rows if row["id"] > known)
+        listing = replace(listing, rows=rows)
     part = listing.part(ask.whole("position", 0), _size(ask))
     link = None
     if part.next_start is not None:
         link = base + ask.link(position=part.next_start, api_key=None)
-    return as_json({"items": part.rows, "next": listing.next_link or link})
+    ends = is_synced and link is None
+    newest = max([known, *(row["id"] for row in listing.rows)])
+    token = {"sync": _token(newest)} if ends else {}
+    return as_json({"items": part.rows, "next": listing.next_link or link, **token})
 
 
 def link_header(ask: Ask, listing: Listing) -> Answer:
