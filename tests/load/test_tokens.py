@@ -26,7 +26,7 @@ from flows.load.ledger import Entry
 from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
-from flows.source import Partition, Resource, Source, TokenCursor, Window
+from flows.source import Partition, Resource, Rule, Source, TokenCursor, Window
 from tests.extract.reading import asked_params
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -44,6 +44,9 @@ class Changes:
         oldest: tokens of versions before it have expired.
         fails_at: which page gets status 503.
         said: how the last page names the token.
+        header: the header that has the token instead.
+        early: what the pages before it say beside their records.
+        empty_at: which page gets status 404.
     """
 
     changed: list[list[int]]
@@ -51,6 +54,8 @@ class Changes:
     fails_at: int | None = None
     said: Callable[[int], dict[str, Any]] = lambda version: {"sync": f"v/{version}+?"}
     header: str = ""
+    early: dict[str, Any] = field(default_factory=dict)
+    empty_at: int | None = None
     asked: list[str] = field(default_factory=list)
 
     def __call__(self, path: Asked) -> Answer:
@@ -60,6 +65,8 @@ class Changes:
         version = int(token.removeprefix("v/").removesuffix("+?")) if token else 0
         if token and version < self.oldest:
             return Answer(b'{"error": "start again"}', status=410)
+        if page == self.empty_at:
+            return Answer(status=404)
         if page == self.fails_at:
             return Answer(status=503)
         changes = [
@@ -73,6 +80,7 @@ class Changes:
         headers = {"Content-Type": "application/json"}
         if following:
             mark = f"{path.partition('&page')[0].partition('?page')[0]}"
+            body |= self.early
             body["next"] = f"{mark}{'&' if '?' in mark else '?'}page={following}"
         elif self.header:
             headers[self.header] = f"v/{len(self.changed)}+?"
@@ -161,6 +169,32 @@ def test_the_old_token_stays_while_changes_are_half_read(shop: Shop, query: Quer
     shop.load()
     assert shop.api.asked == ["/items?token=v%2F1%2B%3F&page=1"]
     assert query(TOKENS) == [("v/2+?", "sync", True)]
+
+
+def test_a_token_replaces_the_one_before_whatever_it_says(shop: Shop, query: Query) -> None:
+    for token in ("z", "a", 7):
+        shop.api.said = lambda _, token=token: {"sync": token}
+        shop.load(items(params={}, headers={"X-Since": "{token}"}))
+        assert query(TOKENS) == [(str(token), "sync", True)]
+
+
+def test_only_the_last_page_has_the_token_that_counts(shop: Shop, query: Query) -> None:
+    """The last one is empty here, so it says nothing of a token: that of page 1 is not kept."""
+    shop.api.early = {"sync": "v/9+?"}
+    shop.api.empty_at = 1
+    shop.load(items(rules=(Rule("ignore", status=404),)))
+    assert query("select count(*) from raw_shop.items") == [(2,)]
+    assert query(TOKENS) == [(None, "sync", True)]
+
+
+def test_a_token_with_the_secret_of_the_login_is_refused(
+    shop: Shop, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", "hidden-key-1")
+    shop.api.said = lambda _: {"sync": "for hidden-key-1"}
+    with pytest.raises(ConfigurationError, match=r"its token contains a secret of the login"):
+        shop.load(login=ApiKey("shop-key", header="X-Key"))
+    assert query("select count(*) from elt.checkpoints where cursor_token is not null") == [(0,)]
 
 
 def test_a_token_may_stand_in_a_header_and_go_into_one(shop: Shop, query: Query) -> None:
