@@ -17,8 +17,9 @@ from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
 from flows.load.map_record import check_values, map_records
 from flows.load.page_pieces import finder
+from flows.local_time import later
 from flows.page import Page
-from flows.source import Partition, Resource, RowsOf, Source, Window
+from flows.source import IntegerCursor, Partition, Resource, RowsOf, Source, Window
 
 SHOWN = 3
 LONGEST = 300
@@ -61,11 +62,13 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
 
 def _window(resource: Resource) -> Window:
     """The first step of a resource that is read in steps; for others, no limits."""
-    cursor = resource.cursor
+    cursor = resource.record_cursor
     if cursor is None or cursor.start is None:
         return Window()
+    if isinstance(cursor, IntegerCursor):
+        return Window(number=cursor.start)
     step = cursor.step or timedelta(days=1)
-    return Window(cursor.start, min(cursor.start + step, datetime.now(UTC)))
+    return Window(cursor.start, min(later(cursor.start, step, cursor.time_zone), datetime.now(UTC)))
 
 
 def _partition(resource: Resource, text: str) -> Partition:

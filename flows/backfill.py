@@ -60,8 +60,8 @@ def backfill(
 
     Args:
         source: The source to load, e.g. open_meteo.
-        since: First day to load (UTC).
-        until: Day to stop before (UTC); this day is not loaded.
+        since: First day to load (UTC, or the cursor's `zone`).
+        until: Day to stop before (likewise); this day is not loaded.
         resources: The resources to load; empty means all that can be read by date.
         window_days: Days per window, counted from `since`.
         at_once: How many windows a run loads at the same time.

@@ -30,18 +30,19 @@ class Slice:
 
 
 def readable_by_date(source: Source, names: Sequence[str]) -> list[Resource]:
-    """The resources that can be read by date: those with a cursor and not written by `replace`.
+    """The resources that can be read by date: those with a `Cursor` and not written by `replace`.
 
     Raises:
         ConfigurationError: when a named resource can't be read by date, or none can.
     """
     chosen = [source.resource(name) for name in names] or list(source.resources)
-    readable = [each for each in chosen if each.cursor and each.writes != "replace"]
+    readable = [each for each in chosen if each.time_cursor and each.writes != "replace"]
     if not readable or (names and len(readable) < len(chosen)):
         others = ", ".join(each.name for each in chosen if each not in readable)
         raise ConfigurationError(
-            f"{source.name}: {others} can't be read by date: a `cursor` is missing, or `replace` "
-            "reads everything anyway. Remove them from `resources`, or run `elt`."
+            f"{source.name}: {others} can't be read by date: a `cursor` is missing or not one of "
+            "times, or `replace` reads everything anyway. Remove them from `resources`, or run "
+            "`elt`."
         )
     return readable
 

@@ -58,8 +58,9 @@ def elt(
     Args:
         source: The source to load, e.g. northwind.
         resources: The resources to load; empty means all.
-        since: First day to load (UTC); empty means continue where the last load ended.
-        until: Day to stop before (UTC); this day is not loaded. Empty means up to now.
+        since: First day to load (UTC, or the cursor's `zone`); empty means continue where the last
+            load ended.
+        until: Day to stop before (likewise); this day is not loaded. Empty means up to now.
         full_refresh: Read everything again and delete rows that the API no longer sends.
         accept_shrinkage: Let this run remove more rows from a table than `max_shrinkage` allows.
         reset: First delete all rows of the resources, which you must name; then read everything

@@ -101,6 +101,7 @@ class Page:
         is_empty: by the source's rules or status 204, the page has no records, whatever its body.
         is_last: by the source's rules, nothing follows this response.
         is_accepted: by the source's rules, its records are valid even if it reports errors.
+        token: of a TokenCursor, on the page that ends a load; empty if it should have one.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
     """
 
@@ -115,6 +116,7 @@ class Page:
     is_empty: bool = False
     is_last: bool = False
     is_accepted: bool = False
+    token: str | None = None
     keeps_digits: bool = False
 
     @property

@@ -5,11 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import product as combinations
 from typing import Any, Literal, Protocol
+from zoneinfo import ZoneInfo
 
+from flows import cursor_formats
 from flows.errors import ConfigurationError
+from flows.local_time import DAY
 from flows.page import HttpRequest, Method, Page
 from flows.personal_data import Protection, check_personal
 
@@ -24,6 +27,8 @@ NAME_BYTES = 63
 # Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
+# An end of the window in a path, parameter or body (`flows.extract.placeholders`).
+PLACEHOLDER = re.compile(r"\{(since|after|until|last|token)(?::([^{}]*))?\}")
 _TABLE = re.compile(r"[^\W\d]\w*")
 
 # Python lists these as text encodings, but they escape characters instead of encoding them.
@@ -32,10 +37,24 @@ NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "ra
 
 @dataclass(frozen=True)
 class Window:
-    """A time window: `since` inclusive, `until` exclusive, both UTC. None leaves an end open."""
+    """What to request: a time window, or where an integer cursor goes on.
+
+    Attributes:
+        since: the first time, inclusive, in UTC; None leaves this end open.
+        until: the end, exclusive, in UTC; None leaves it open.
+        number: the first number to request; None requests everything.
+        token: what the API gave for the records it has sent so far; None requests everything.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
+    number: int | None = None
+    token: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies between its ends."""
+        return self.since is not None and self.until is not None and self.since >= self.until
 
 
 @dataclass(frozen=True)
@@ -72,9 +91,7 @@ def product(*axes: Sequence[Partition]) -> tuple[Partition, ...]:
 
 @dataclass(frozen=True)
 class Cursor:
-    """The record field that shows which records are new.
-
-    Its values are ISO 8601 dates or times; values without an offset are read as UTC.
+    """The record field whose time shows which records are new.
 
     Attributes:
         field: the field's name as the API sends it. Dots name a nested field
@@ -82,9 +99,17 @@ class Cursor:
         lookback: how far behind the newest value the next load starts, for late and corrected rows.
         start: where the first load starts; None requests everything.
         step: reads the window in slices of this length, oldest first. Needs `start`; the last slice
-            then ends with yesterday (UTC).
+            then ends with the last full unit of `align`, by default with yesterday.
         slack: how far in the future a value may be and still move the cursor. Without it, a record
             dated 2999 would end incremental loading.
+        format: how the field's values are written: `iso` (8601), `epoch_s`, `epoch_ms`, `epoch_us`,
+            or strftime text. Requests have the window's ends in the same form, unless their
+            placeholder names another one.
+        zone: the time zone of values without an offset, of days, and of times in requests.
+        lag: nothing newer than this is requested, and the cursor stays behind it; for APIs whose
+            newest records are incomplete.
+        align: windows begin and end with full units of this length since midnight, e.g. with full
+            quarters of an hour. By default a day, or `step` if that is shorter.
     """
 
     field: str
@@ -92,9 +117,23 @@ class Cursor:
     start: datetime | None = None
     step: timedelta | None = None
     slack: timedelta = timedelta(days=1)
+    format: str = "iso"
+    zone: str = "UTC"
+    lag: timedelta = timedelta()
+    align: timedelta | None = None
+
+    @property
+    def time_zone(self) -> tzinfo:
+        """The time zone."""
+        return UTC if self.zone == "UTC" else ZoneInfo(self.zone)
+
+    @property
+    def unit(self) -> timedelta:
+        """What windows are aligned to."""
+        return self.align or min(self.step or DAY, DAY)
 
     def __post_init__(self) -> None:
-        """Refuse a step without a start, and a start without a time zone."""
+        """Refuse a step without a start, a start without a time zone, and unknown formats."""
         owner = f"Cursor({self.field!r})"
         if self.step is not None and self.start is None:
             raise ConfigurationError(f"{owner} has a step, so it needs a start.")
@@ -103,8 +142,80 @@ class Cursor:
                 f"{owner}: its start, {self.start}, has no time zone. "
                 "Write datetime(…, tzinfo=timezone.utc)."
             )
-        _check_positive(owner, timedelta(), step=self.step)
-        _check_least(owner, timedelta(), lookback=self.lookback, slack=self.slack)
+        _check_positive(owner, timedelta(), step=self.step, align=self.align)
+        _check_least(owner, timedelta(), lookback=self.lookback, slack=self.slack, lag=self.lag)
+        if self.align is not None and DAY % self.align:
+            raise ConfigurationError(
+                f"{owner}: align={self.align} is not a part of a day. Use e.g. a day, an hour or "
+                "five minutes."
+            )
+        cursor_formats.check(owner, self.format)
+        _check_zone(owner, self.zone)
+
+
+def _check_zone(owner: str, zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (LookupError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"{owner}: there is no time zone {zone!r}. Use a name such as 'Europe/Berlin' "
+            "(https://en.wikipedia.org/wiki/List_of_tz_database_time_zones)."
+        ) from error
+
+
+@dataclass(frozen=True)
+class IntegerCursor:
+    """The record field whose number shows which records are new: an id or a sequence number.
+
+    The next load starts after the highest number so far.
+
+    Attributes:
+        field: as for `Cursor`.
+        lookback: how many numbers behind the highest one are requested again. Needed if numbers
+            come late or repeat: with 0, a record whose number is not higher is never requested.
+        start: the first number that the first load requests; None requests everything.
+    """
+
+    field: str
+    lookback: int = 0
+    start: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a negative lookback."""
+        _check_least(f"IntegerCursor({self.field!r})", 0, lookback=self.lookback)
+
+
+@dataclass(frozen=True)
+class TokenCursor:
+    """A token of the API that stands for all it has sent: a sync token, or the link to a delta.
+
+    The last page of a load has it, and the next load sends it: the API then answers with what has
+    changed since. It is kept once a load has read everything.
+
+    Attributes:
+        field: where the last page's body has the token; dots name a nested field.
+        header: the response header that has it, instead of `field`.
+        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`,
+            `body` or `path` say where it goes, with `{token}`.
+        expired: the statuses with which the API refuses a token that is too old. The load then
+            reads everything, without a token.
+    """
+
+    field: str = ""
+    header: str = ""
+    is_link: bool = False
+    expired: tuple[int, ...] = (410,)
+
+    def __post_init__(self) -> None:
+        """Refuse a token that stands nowhere, or in two places."""
+        if bool(self.field) == bool(self.header):
+            raise ConfigurationError(
+                f"{self}: say where the token stands, in a field of the last page or in a header "
+                'of its response: TokenCursor("nextSyncToken") or TokenCursor(header="X-Sync").'
+            )
+
+
+AnyCursor = Cursor | IntegerCursor | TokenCursor
 
 
 @dataclass(frozen=True)
@@ -205,16 +316,20 @@ class Resource:
     Attributes:
         name: the raw table's name.
         path: appended to the source's base URL; `{name}` stands for a value of the partition, and
-            `{since:%Y-%m-%d}` or `{until:%Y-%m-%d}` for an end of the window or slice, in UTC.
+            `{since}`, `{after}`, `{until}` and `{last}` for an end of the window or slice
+            (`flows.extract.placeholders`).
         records: returns all records of a page (`flows.extract.selectors`, or your own function).
         params: query parameters, or a function of the partition and the window that returns them.
-            A list repeats its parameter: `{"status": ["open", "closed"]}`. True and False are sent
-            as `true` and `false`.
+            Declared texts may name the window's ends as well; a parameter is left out while the
+            window lacks the end it names. A list repeats its parameter:
+            `{"status": ["open", "closed"]}`. True and False are sent as `true` and `false`.
         paging: the next request, or only its URL, or None after the last page
             (`flows.extract.paginators`, or your own function).
         method: POST for APIs that require it.
-        headers: sent with each request. Secrets belong in the source's login.
+        headers: sent with each request; they may name the window's ends, as `params` may. Secrets
+            belong in the source's login.
         body: what to POST as JSON, or a function of the partition and the window that returns it.
+            Its texts may name the window's ends, as those of `params`.
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more.
@@ -267,7 +382,7 @@ class Resource:
     encoding: str | None = None
     map_record: Callable[[Record], Record | None] | None = None
     personal: Mapping[str, Protection] = field(default_factory=dict)
-    cursor: Cursor | None = None
+    cursor: AnyCursor | None = None
     partitions: tuple[Partition, ...] | RowsOf = (Partition(),)
     partition_columns: tuple[str, ...] = ()
     checkpoint_rows: int = 50_000
@@ -282,6 +397,26 @@ class Resource:
         """The effective disposition."""
         return self.disposition or ("merge" if self.key else "append")
 
+    @property
+    def cursor_field(self) -> str | None:
+        """The field of records whose values move the cursor."""
+        return self.record_cursor.field if self.record_cursor else None
+
+    @property
+    def record_cursor(self) -> Cursor | IntegerCursor | None:
+        """The cursor, if it is a field of records."""
+        return None if isinstance(self.cursor, TokenCursor) else self.cursor
+
+    @property
+    def token_cursor(self) -> TokenCursor | None:
+        """The cursor, if it is a token."""
+        return self.cursor if isinstance(self.cursor, TokenCursor) else None
+
+    @property
+    def time_cursor(self) -> Cursor | None:
+        """The cursor, if it is one of times."""
+        return self.cursor if isinstance(self.cursor, Cursor) else None
+
     def __post_init__(self) -> None:
         """Refuse declarations that would lose or duplicate rows."""
         _check_table(self.name)
@@ -290,6 +425,7 @@ class Resource:
         _check_disposition(self)
         if not callable(self.params):
             query_pairs(self.name, self.params)
+        _check_placeholders(self)
         _check_encoding(self.name, self.encoding)
         _check_names(self)
         _check_personal(self)
@@ -300,17 +436,72 @@ class Resource:
 
 
 def _check_disposition(resource: Resource) -> None:
+    _check_token(resource)
     if resource.writes == "merge" and not resource.key:
         raise ConfigurationError(f"{resource.name}: merge needs a key.")
-    if (
-        resource.writes == "append"
-        and resource.cursor
-        and (resource.cursor.lookback or resource.cursor.step is None)
-    ):
+    if resource.writes != "append" or resource.cursor is None:
+        return
+    cursor = resource.time_cursor
+    remedy = "Declare a key" + (", or give the cursor a step and no lookback." if cursor else ".")
+    if cursor is None or cursor.lookback or cursor.step is None:
         raise ConfigurationError(
-            f"{resource.name}: append with a cursor duplicates rows at its edge. Declare a key, "
-            "or give the cursor a step and no lookback."
+            f"{resource.name}: append with a cursor duplicates rows at its edge. {remedy}"
         )
+
+
+_NAMES: Mapping[type, tuple[str, ...]] = {
+    Cursor: ("since", "after", "until", "last"),
+    IntegerCursor: ("since", "after"),
+    TokenCursor: ("token",),
+}
+
+
+def _check_token(resource: Resource) -> None:
+    """Refuse what makes no sense for changes since a token, and a token that is never sent."""
+    cursor = resource.token_cursor
+    if cursor is None:
+        return
+    owner = f"{resource.name}: its cursor is a token"
+    if resource.writes == "replace":
+        raise ConfigurationError(
+            f"{owner}, with which the API sends only changes, and `replace` would delete all other "
+            "rows. Declare a key and no disposition, or remove the cursor."
+        )
+    if resource.max_pages is not None:
+        raise ConfigurationError(
+            f"{owner}, which is kept once everything is read: with max_pages, it never is. Remove "
+            "max_pages."
+        )
+    declared = (resource.path, resource.params, resource.headers, resource.body)
+    is_named = any(callable(each) or "{token" in repr(each) for each in declared)
+    if not (cursor.is_link or is_named):
+        raise ConfigurationError(
+            f"{owner} that no request names. Write e.g. params={{'syncToken': '{{token}}'}}, or "
+            "is_link=True if it is an address."
+        )
+
+
+def _check_placeholders(resource: Resource) -> None:
+    """Refuse ends of a window that the cursor will never have, and unknown formats of times."""
+    params, body = (
+        {} if callable(declared) else declared for declared in (resource.params, resource.body)
+    )
+    if resource.cursor is None:
+        if found := PLACEHOLDER.search(repr(params)):
+            raise ConfigurationError(
+                f"{resource.name}: its params name {found[0]}, but it has no cursor. Declare one."
+            )
+        return
+    for found in PLACEHOLDER.finditer(f"{params!r} {resource.headers!r} {body!r}"):
+        name, form = found.groups()
+        known = _NAMES[type(resource.cursor)]
+        if name not in known:
+            raise ConfigurationError(
+                f"{resource.name}: it names {found[0]}, but its {type(resource.cursor).__name__} "
+                f"only has {', '.join(f'{{{each}}}' for each in known)}."
+            )
+        if resource.time_cursor is not None and form:
+            cursor_formats.check(f"{resource.name}: {found[0]}", form)
 
 
 def _check_table(name: str) -> None:
@@ -519,12 +710,13 @@ def _check_encoding(resource: str, encoding: str | None) -> None:
 
 def _check_personal(resource: Resource) -> None:
     """Refuse to protect the cursor, whose values are compared, and what check_personal refuses."""
-    cursor = resource.cursor
-    if cursor is not None and cursor.field in resource.personal:
-        raise ConfigurationError(
-            f"{resource.name}: `personal` names {cursor.field!r}, which is its cursor. Loads "
-            "compare and store its values, so it can't be protected."
-        )
+    cursor = resource.cursor_field or ""
+    for path in resource.personal:
+        if cursor == path or cursor.startswith(f"{path}."):
+            raise ConfigurationError(
+                f"{resource.name}: `personal` names {path!r}, which is its cursor. Loads compare "
+                "and store its values, so it can't be protected."
+            )
     check_personal(resource.name, resource.personal, set(resource.key))
 
 

@@ -5,24 +5,26 @@ import string
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError, EltError
-from flows.extract import url_policy
+from flows.extract import placeholders, url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
-from flows.extract.paginators import Foreseeing
+from flows.extract.paginators import Foreseeing, value_at
+from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
 from flows.extract.selectors import check_content_type, check_errors, check_names, records_at
 from flows.guards import with_guards
+from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
 from flows.personal_data import PersonalData
-from flows.source import Partition, Resource, Source, Window, query_pairs
+from flows.source import PLACEHOLDER, Partition, Resource, Source, TokenCursor, Window, query_pairs
 
 # Finds the records in a page whose personal data is protected.
 RECORDS = records_at()
@@ -43,22 +45,31 @@ def first_request(
         ConfigurationError: the partition or the window lacks a value, a query parameter has a type
             that can't be sent, or the body is not JSON.
     """
-    url = _url(source.base_url, _path(resource, partition.values, window))
-    params = query_pairs(resource.name, _resolve(resource.params, partition, window))
-    query = urlencode(params, quote_via=quote)
-    mark = "&" if "?" in url else "?"
-    body = _resolve(resource.body, partition, window)
+    body = _resolve(resource, resource.body, partition, window)
     try:
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
-    target = f"{url}{mark}{query}" if query else url
-    hides_answer = bool(resource.personal)
-    return HttpRequest(target, resource.method, resource.headers, body, hides_answer)
+    headers = _resolve(resource, resource.headers, partition, window)
+    headers = {name: str(value) for name, value in headers.items()}
+    is_link = resource.token_cursor is not None and resource.token_cursor.is_link
+    link = window.token if is_link else None
+    url = link or _first_url(source, resource, partition, window)
+    return HttpRequest(url, resource.method, headers, body, bool(resource.personal))
 
 
-def _resolve(declared: Any, partition: Partition, window: Window) -> Any:
-    return declared(partition, window) if callable(declared) else declared
+def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:
+    url = _url(source.base_url, _path(resource, partition.values, window))
+    params = query_pairs(resource.name, _resolve(resource, resource.params, partition, window))
+    query = urlencode(params, quote_via=quote)
+    mark = "&" if "?" in url else "?"
+    return f"{url}{mark}{query}" if query else url
+
+
+def _resolve(resource: Resource, declared: Any, partition: Partition, window: Window) -> Any:
+    if callable(declared):
+        return declared(partition, window)
+    return fill(declared, resource, window) if resource.cursor else declared
 
 
 def _url(base_url: str, path: str) -> str:
@@ -75,8 +86,11 @@ def _path(resource: Resource, values: Mapping[str, Any], window: Window) -> str:
         for literal, name, form, conversion in string.Formatter().parse(resource.path):
             filled.append(literal)
             if name is not None:
-                value = values[name] if name in values else _end(resource, window, name)
-                text = _as_text(value, form or "", conversion)
+                text = (
+                    _as_text(values[name], form or "", conversion)
+                    if name in values
+                    else _end(resource, window, name, form or "")
+                )
                 _check_segment(resource, name, text)
                 filled.append(quote(text, safe=""))
     except (LookupError, ValueError) as error:
@@ -87,15 +101,17 @@ def _path(resource: Resource, values: Mapping[str, Any], window: Window) -> str:
     return "".join(filled)
 
 
-def _end(resource: Resource, window: Window, name: str) -> datetime:
-    """The start or end of the window, in UTC."""
-    end = {"since": window.since, "until": window.until}[name]
-    if end is None:
+def _end(resource: Resource, window: Window, name: str, form: str) -> str:
+    """An end of the window."""
+    if not PLACEHOLDER.fullmatch(f"{{{name}}}"):
+        raise KeyError(name)
+    found = placeholders.end(resource, window, name, form)
+    if found is None:
         raise ConfigurationError(
             f"{resource.name}: the path {resource.path!r} names the window's {name!r}, but this "
             "window has none. Give the resource's cursor a `start` and a `step`."
         )
-    return end.astimezone(UTC)
+    return str(found)
 
 
 def _as_text(value: Any, form: str, conversion: str | None) -> str:
@@ -188,7 +204,20 @@ def _read_slices(
                 page.resume = Resume(
                     first, following.url, part.since, following.headers, following.body
                 )
+            elif after is None and resource.token_cursor and not page.is_empty:
+                page.token = _token_of(client, page, request, resource.token_cursor)
             yield page
+
+
+def _token_of(client: Client, page: Page, request: HttpRequest, cursor: TokenCursor) -> str:
+    """The token of the last page, an absolute address without the login if it is a link."""
+    found = page.headers.get(cursor.header) if cursor.header else value_at(page, cursor.field)
+    if found is None or isinstance(found, bool | float | list | dict):
+        return ""
+    if not cursor.is_link:
+        return str(found)
+    link = url_policy.resolve_link(page.url, str(found))
+    return client.admit(replace(request, url=link)).url
 
 
 def _is_before(part: Window, resume: Resume) -> bool:
@@ -325,17 +354,19 @@ def _loop_error(what: str) -> BadPayloadError:
 
 
 def _slices(window: Window, resource: Resource) -> Iterator[Window]:
-    step = resource.cursor.step if resource.cursor else None
-    if step is None:
-        yield window
+    cursor = resource.time_cursor
+    if cursor is None or cursor.step is None:
+        if not window.is_empty:
+            yield window
     elif window.since is None or window.until is None:
         raise ValueError(f"{resource.name}: a window that is read in steps needs both ends")
     else:
-        yield from _steps(window.since, window.until, step)
+        yield from _steps(window.since, window.until, cursor.step, cursor.time_zone)
 
 
-def _steps(since: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
+def _steps(since: datetime, until: datetime, step: timedelta, zone: tzinfo) -> Iterator[Window]:
     while since < until:
-        end = until if until - since <= step else since + step
+        end = until if until - since <= step else later(since, step, zone)
+        end = min(end, until)
         yield Window(since, end)
         since = end

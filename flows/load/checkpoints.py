@@ -5,8 +5,9 @@ Every function works inside the caller's transaction.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
@@ -16,20 +17,26 @@ from flows.load.ledger import Address, refuse_secret
 from flows.page import Resume
 
 _READ = (
-    "select partition, cursor_at, cursor_seen_at,"
+    "select partition, cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token,"
+    " cursor_field,"
     " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
     " window_until, begun_by, parent_load_id, load_id, saved_at"
     " from elt.checkpoints where (source, resource) = (%s, %s) and partition = any(%s)"
 )
 _SAVE = (
     "insert into elt.checkpoints (source, resource, partition, cursor_at, cursor_seen_at,"
+    " cursor_number, cursor_seen_number, cursor_token, cursor_field,"
     " resume, window_until, begun_by, parent_load_id, load_id) values %s"
     " on conflict (source, resource, partition) do update set cursor_at = excluded.cursor_at,"
-    " cursor_seen_at = excluded.cursor_seen_at, resume = excluded.resume,"
+    " cursor_seen_at = excluded.cursor_seen_at, cursor_number = excluded.cursor_number,"
+    " cursor_seen_number = excluded.cursor_seen_number, cursor_token = excluded.cursor_token,"
+    " cursor_field = excluded.cursor_field, resume = excluded.resume,"
     " window_until = excluded.window_until, begun_by = excluded.begun_by,"
     " parent_load_id = excluded.parent_load_id, load_id = excluded.load_id,"
     " saved_at = clock_timestamp()"
 )
+
+CursorValue = datetime | int | str
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,9 @@ class Checkpoint:
     """Where the next load resumes; times are UTC.
 
     Attributes:
-        cursor_at: the newest cursor value of the last complete load.
-        cursor_seen_at: the newest cursor value of the incomplete load.
+        cursor: the newest cursor value of the last complete load, or its token.
+        seen: the newest cursor value of the incomplete load.
+        field: the field that has these values; None if unknown.
         window_until: the end of the window that the incomplete load reads.
         begun_by: the first load that read this window; None if unknown.
         parent_load_id: the load that had last changed the parent's row when the partition was
@@ -47,8 +55,9 @@ class Checkpoint:
         saved_at: when this was saved; None if there is no checkpoint.
     """
 
-    cursor_at: datetime | None = None
-    cursor_seen_at: datetime | None = None
+    cursor: CursorValue | None = None
+    seen: CursorValue | None = None
+    field: str | None = None
     resume: Resume | None = None
     window_until: datetime | None = None
     begun_by: int | None = None
@@ -73,9 +82,20 @@ def read_many(
     """
     cursor.execute(_READ, [expires, resource.source, resource.resource, list(partitions)])
     return {
-        partition: Checkpoint(cursor_at, seen_at, resume and resume_from(resume), *others)
-        for partition, cursor_at, seen_at, resume, *others in cursor
+        partition: Checkpoint(
+            _value(at, number) if token is None else token,
+            _value(seen_at, seen_number),
+            field,
+            resume and resume_from(resume),
+            *others,
+        )
+        for partition, at, seen_at, number, seen_number, token, field, resume, *others in cursor
     }
+
+
+def _value(at: datetime | None, number: Decimal | None) -> CursorValue | None:
+    """The value of a cursor, of which only one column is set."""
+    return int(number) if number is not None else at
 
 
 def resume_from(stored: Mapping[str, Any]) -> Resume:
@@ -89,7 +109,8 @@ def save(cursor: Cursor, address: Address, load_id: int, checkpoint: Checkpoint)
     """Save where the next load resumes.
 
     Raises:
-        ConfigurationError: when the next request contains a secret: redacted, it can't be sent.
+        ConfigurationError: when the next request or the token contains a secret: redacted, it
+            can't be sent.
     """
     save_many(cursor, [address], load_id, [checkpoint])
 
@@ -102,10 +123,28 @@ def save_many(
     for address, checkpoint in zip(addresses, checkpoints, strict=True):
         resume = checkpoint.resume and resume_json(checkpoint.resume)
         refuse_secret(address, "next request", resume or "")
-        row = {**asdict(address), **vars(checkpoint), "resume": resume, "load_id": load_id}
-        del row["saved_at"]
-        rows.append(tuple(row.values()))
+        token = _as(str, checkpoint.cursor)
+        refuse_secret(address, "token", token or "")
+        rows.append(
+            (
+                *vars(address).values(),
+                *(_as(datetime, value) for value in (checkpoint.cursor, checkpoint.seen)),
+                *(_as(int, value) for value in (checkpoint.cursor, checkpoint.seen)),
+                token,
+                checkpoint.field,
+                resume,
+                checkpoint.window_until,
+                checkpoint.begun_by,
+                checkpoint.parent_load_id,
+                load_id,
+            )
+        )
     execute_values(cursor, _SAVE, rows, page_size=1000)
+
+
+def _as(kind: type, value: CursorValue | None) -> Any:
+    """The value if it belongs in the columns of this kind."""
+    return value if isinstance(value, kind) else None
 
 
 def resume_json(resume: Resume) -> str:

@@ -18,9 +18,10 @@ from flows.errors import BadPayloadError
 from flows.load import checkpoints, ledger
 from flows.load.batch import UnstorableError
 from flows.load.checkpoints import Checkpoint
+from flows.load.cursor_values import moved, name_of, newest, usable
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.loader import log_moved, note_failure, postgres_errors_of, target_of
-from flows.load.options import ANY_TIME, LoadOptions, window_to_read, without_future
+from flows.load.options import ANY_TIME, LoadOptions, window_to_read
 from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked
 from flows.load.reset import forget_lost_rows
@@ -70,10 +71,12 @@ class ReadPartition:
 
     def next_checkpoint(self) -> Checkpoint:
         """Where the next load resumes once this is stored."""
-        times = [piece.times.newest_at for piece in self.pieces]
-        times.append(self.planned.checkpoint.cursor_at)
+        tokens = [piece.token for piece in self.pieces if piece.token]
+        seen = tokens[-1] if tokens else newest(piece.values.newest for piece in self.pieces)
+        before = self.planned.checkpoint
         return Checkpoint(
-            cursor_at=max(filter(None, times), default=None),
+            cursor=moved(before.cursor, seen, self.planned.window),
+            field=before.field,
             parent_load_id=self.planned.partition.version,
         )
 
@@ -146,8 +149,9 @@ class Group:
             found = stored.get(partition.name, NO_CHECKPOINT)
             is_in_group = partition.version is None and found.load_id in self._of_this_run
             if is_due(partition, found) and not is_in_group:
-                checkpoint = without_future(found, self._resource.cursor, now)
-                checkpoint = replace(checkpoint, saved_at=found.saved_at)
+                checkpoint = usable(found, self._resource.cursor, now)
+                field = name_of(self._resource.cursor) or found.field
+                checkpoint = replace(checkpoint, saved_at=found.saved_at, field=field)
                 window = window_to_read(self._resource, self._options, checkpoint, now)
                 planned.append(PlannedPartition(partition, checkpoint, window))
         return planned

@@ -86,6 +86,26 @@ alter table elt.checkpoints add column if not exists parent_load_id bigint;
 comment on column elt.checkpoints.parent_load_id is
 'Load that had last changed the parent''s row when this was read; 0 if it is final, null if due.';
 
+alter table elt.checkpoints add column if not exists cursor_number numeric;
+
+alter table elt.checkpoints add column if not exists cursor_seen_number numeric;
+
+alter table elt.checkpoints add column if not exists cursor_token text;
+
+alter table elt.checkpoints add column if not exists cursor_field text;
+
+comment on column elt.checkpoints.cursor_at is
+'Newest time that the last complete load saw in the cursor''s field; null for other cursors.';
+
+comment on column elt.checkpoints.cursor_number is
+'Highest number that the last complete load saw in the cursor''s field; null for other cursors.';
+
+comment on column elt.checkpoints.cursor_token is
+'Token that the API gave for all that complete loads have read; null for other cursors.';
+
+comment on column elt.checkpoints.cursor_field is
+'Field of the cursor, or header of its token; null if an older version saved the checkpoint, or without a cursor.';
+
 comment on table elt.checkpoints is
 'Where the next load resumes; one row per resource partition.';
 

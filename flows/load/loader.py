@@ -28,10 +28,11 @@ from flows.errors import (
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, reject_log, shrinkage
 from flows.load.batch import Batch, Reject, UnstorableError, halves
-from flows.load.checkpoints import Checkpoint
+from flows.load.checkpoints import Checkpoint, CursorValue
+from flows.load.cursor_values import moved, name_of, newest, usable
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.merge import Target, WriteCounts
-from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read, without_future
+from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read
 from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked, transaction
 from flows.load.prefetch import prefetch
@@ -172,17 +173,20 @@ class Loader:
         self._staged = 0
         self._has_read = False
         self._begun_by: int | None = load_id
-        self._seen_at: datetime | None = None
+        self._seen: CursorValue | None = None
+        self._field = name_of(resource.cursor)
+        self._lacks_token = False
         self._ahead: frozenset[datetime] = frozenset()
 
     def run(self, pages: Pages, checkpoint: Checkpoint) -> None:
         """Store every page, move the cursor and close the ledger entry."""
         at_once = self._disposition == "replace"
         if at_once:
-            checkpoint = Checkpoint(cursor_at=checkpoint.cursor_at)
+            checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field)
         now = datetime.now(UTC)
-        checkpoint = without_future(checkpoint, self._resource.cursor, now)
-        self._seen_at = checkpoint.cursor_seen_at
+        checkpoint = usable(checkpoint, self._resource.cursor, now)
+        self._seen = checkpoint.seen
+        self._field = self._field or checkpoint.field
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
         window = window_to_read(self._resource, self._options, checkpoint, now)
         with self._lock.transaction() as cursor:
@@ -194,15 +198,50 @@ class Loader:
             self._reader.keep_digits(self._stage.numerics)
             is_first = self._is_filling and self._options.replays is None
             self._copies_directly |= is_first and self._disposition == "merge"
-        try:
-            self._read(pages(window, checkpoint.resume), checkpoint, window)
-        except (BadPayloadError, BadRequestError, NotFoundError) as error:
-            if self._has_read or checkpoint.resume is None or self._options.replays is not None:
-                raise
-            self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
+        checkpoint, window = self._read_anyhow(pages, checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
-            self._seen_at = window.until
-        self._finish(checkpoint)
+            self._seen = window.until
+        self._finish(checkpoint, window)
+
+    def _read_anyhow(
+        self, pages: Pages, checkpoint: Checkpoint, window: Window
+    ) -> tuple[Checkpoint, Window]:
+        """Store the pages; if the API refuses the resume point or the token, without it.
+
+        Returns the checkpoint and the window that were used.
+        """
+        resume = checkpoint.resume
+        found = pages(window, resume)
+        while True:
+            try:
+                self._read(found, checkpoint, window)
+                return checkpoint, window
+            except (BadPayloadError, BadRequestError, NotFoundError) as error:
+                if self._has_read or self._options.replays is not None:
+                    raise
+                if self._has_expired(window, error):
+                    checkpoint, window, resume = Checkpoint(), Window(), None
+                    self._begun_by = self._load_id
+                    found = pages(window, None)
+                elif resume is not None:
+                    resume = None
+                    found = self._from_start(pages, window, checkpoint, error)
+                else:
+                    raise
+
+    def _has_expired(self, window: Window, error: EltError) -> bool:
+        """Whether the API refuses the token because it is too old."""
+        cursor, status = self._resource.token_cursor, error.answer and error.answer.status
+        if cursor is None or window.token is None or status not in cursor.expired:
+            return False
+        log.warning(
+            "%s: the API answered %s to the token of the last load: it is too old, so this load "
+            "reads everything. Rows that the API has deleted since then stay; full_refresh deletes "
+            "them.",
+            self._address,
+            status,
+        )
+        return True
 
     def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
         """Store the pages and make a checkpoint whenever one is due."""
@@ -216,7 +255,7 @@ class Loader:
                 with self._storing() as cursor:
                     self._store(cursor, flush=not at_once)
                     if not at_once:
-                        self._remember(cursor, checkpoint.cursor_at, piece.resume, window.until)
+                        self._remember(cursor, checkpoint.cursor, piece.resume, window.until)
                 self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
     def _storing(self) -> AbstractContextManager[Cursor]:
@@ -300,9 +339,10 @@ class Loader:
         self._has_read = True
         self._pages += piece.ends_page
         self._filtered += piece.filtered
-        times = piece.times
-        self._seen_at = max(filter(None, [self._seen_at, times.newest_at]), default=None)
-        self._ahead |= times.ahead
+        self._seen = newest([self._seen, piece.values.newest])
+        self._ahead |= piece.values.ahead
+        if piece.token is not None:
+            self._seen, self._lacks_token = piece.token or None, not piece.token
 
     def _store(self, cursor: Cursor, flush: bool) -> None:
         """Write the batches to Postgres; with `flush`, to the raw table and the ledger as well."""
@@ -400,7 +440,7 @@ class Loader:
     def _remember(
         self,
         cursor: Cursor,
-        cursor_at: datetime | None,
+        value: CursorValue | None,
         resume: Resume | None = None,
         window_until: datetime | None = None,
         parent_load_id: int | None = None,
@@ -410,24 +450,25 @@ class Loader:
             upto = resume.reject_id if resume else None
             reject_log.mark_replayed(cursor, self._options.replays, self._load_id, upto)
             return
-        checkpoint = Checkpoint(cursor_at, None, resume, parent_load_id=parent_load_id)
+        checkpoint = Checkpoint(value, None, self._field, resume, parent_load_id=parent_load_id)
         if resume is not None and not self._options.by_hand:
-            begun_by = self._begun_by
-            checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
+            checkpoint = replace(
+                checkpoint, seen=self._seen, window_until=window_until, begun_by=self._begun_by
+            )
         checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
-    def _finish(self, checkpoint: Checkpoint) -> None:
-        cursor_at = checkpoint.cursor_at
+    def _finish(self, checkpoint: Checkpoint, window: Window) -> None:
+        value = checkpoint.cursor
         with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
             error = self._rejects_error(cursor) or self._cursor_error()
             moves = error is None or self._resource.writes == "append"
-            if moves and self._seen_at is not None and not self._options.by_hand:
-                cursor_at = max(filter(None, [cursor_at, self._seen_at]))
+            if moves and not self._options.by_hand:
+                value = moved(value, self._seen, window)
             is_up_to_date = error is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
+            self._remember(cursor, value, parent_load_id=parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
@@ -440,13 +481,19 @@ class Loader:
             raise error
 
     def _cursor_error(self) -> ConfigurationError | None:
-        """The error if no record has the cursor field, because then every load reads everything.
+        """The error if the cursor is missing, because then every load reads everything.
 
         It is an error because nobody reads a nightly warning. An append's cursor moves with its
         windows and does not need the field.
         """
+        if self._lacks_token:
+            return ConfigurationError(
+                f"{self._address}: the last page has no token at {self._field!r}, so each load "
+                "would read the same again. All records are loaded. Correct the resource's "
+                "`cursor`, or remove it."
+            )
         field = self._reader.missing_cursor()
-        if field is None or self._seen_at is not None or self._resource.writes == "append":
+        if field is None or self._seen is not None or self._resource.writes == "append":
             return None
         return ConfigurationError(
             f"{self._address}: no record has the cursor field {field!r}, so each load would read "

@@ -1,27 +1,15 @@
-"""Options of a load, and the time window derived from them and the cursor."""
+"""Options of a load, and the window derived from them and the cursor."""
 
-import json
-import logging
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
-from dateutil.parser import isoparse
-
-from flows.errors import BadPayloadError, ConfigurationError
+from flows.errors import ConfigurationError
 from flows.load.checkpoints import Checkpoint
-from flows.source import Cursor, Resource, Window
-
-log = logging.getLogger(__name__)
+from flows.local_time import EARLIEST, floor, in_clocks_of
+from flows.source import Cursor, IntegerCursor, Resource, Window
 
 ANY_TIME = Window()
-EARLIEST = datetime.min.replace(tzinfo=UTC)
-LATEST = datetime.max.replace(tzinfo=UTC)
-
-_DATE = re.compile(r"\d{4}-?(?:\d\d-?\d\d|W\d\d)")
-_LEAP_SECOND = re.compile(r"([T ]\d\d:?\d\d):?60")
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -74,132 +62,89 @@ DEFAULT_OPTIONS = LoadOptions()
 def window_to_read(
     resource: Resource, options: LoadOptions, checkpoint: Checkpoint, now: datetime
 ) -> Window:
-    """The time window to request: the range given by hand, or the one from the cursor's lookback.
+    """What to request: the range given by hand, or what follows the cursor, less its lookback.
 
-    Starts are at midnight UTC, so a load that is repeated within a day sends the same requests.
-    `replace` reads everything. An interrupted append keeps its original end: another end would
-    restart it and duplicate rows.
+    Windows begin and end with full units of the cursor's `align`, by default at midnight, so a load
+    that is repeated within that time sends the same requests. `replace` reads everything. An
+    interrupted load keeps its original end: another end could restart it, and an append would then
+    duplicate rows.
 
     Raises:
-        ConfigurationError: when a range is given by hand while an append is incomplete.
+        ConfigurationError: when a range of days is given by hand while an append is incomplete, or
+            for a cursor that is not one of times.
     """
-    cursor = resource.cursor
+    if isinstance(resource.cursor, IntegerCursor):
+        return _numbers_to_read(resource, resource.cursor, options, checkpoint)
+    if resource.token_cursor is not None:
+        return _changes_to_read(resource, options, checkpoint)
+    cursor = resource.time_cursor
     if cursor is None:
         return Window()
-    since = options.window.since
-    reads_all = options.full_refresh or resource.writes == "replace"
-    if since is None and checkpoint.cursor_at is not None and not reads_all:
-        since = _midnight(_earlier(checkpoint.cursor_at, cursor.lookback))
+    zone = cursor.time_zone
+    by_hand = options.window
+    since, until = (end and in_clocks_of(end, zone) for end in (by_hand.since, by_hand.until))
+    everything = since is not None or _reads_all(resource, options)
+    if isinstance(checkpoint.cursor, datetime) and not everything:
+        since = floor(_earlier(checkpoint.cursor, cursor.lookback), cursor.unit, zone)
     since = max(filter(None, [since, None if options.by_hand else cursor.start]), default=None)
     since = since or cursor.start
-    until = options.window.until
-    if cursor.step is not None:
-        interrupted = _interrupted_append_end(resource, options, checkpoint)
-        until = until or interrupted or _midnight(now)
+    if cursor.step is not None or cursor.lag:
+        interrupted = _interrupted_end(resource, options, checkpoint)
+        until = until or interrupted or _end(cursor, now)
     return Window(since, until)
 
 
-def _interrupted_append_end(
+def _end(cursor: Cursor, now: datetime) -> datetime:
+    """The end of a window; without a step, a lag alone asks for all up to the last full minute."""
+    unit = cursor.unit if cursor.step or cursor.align else _MINUTE
+    return floor(now - cursor.lag, unit, cursor.time_zone)
+
+
+def _numbers_to_read(
+    resource: Resource, cursor: IntegerCursor, options: LoadOptions, checkpoint: Checkpoint
+) -> Window:
+    if options.by_hand:
+        raise ConfigurationError(
+            f"{resource.name} is read by the number {cursor.field!r}, not by date: leave since and "
+            "until empty for it."
+        )
+    number = cursor.start
+    if isinstance(checkpoint.cursor, int) and not _reads_all(resource, options):
+        following = checkpoint.cursor + 1 - cursor.lookback
+        number = following if number is None else max(following, number)
+    return Window(number=number)
+
+
+def _changes_to_read(resource: Resource, options: LoadOptions, checkpoint: Checkpoint) -> Window:
+    if options.by_hand:
+        raise ConfigurationError(
+            f"{resource.name} is read by the API's token, not by date: leave since and until empty "
+            "for it, or run it with full_refresh."
+        )
+    if _reads_all(resource, options) or not isinstance(checkpoint.cursor, str):
+        return Window()
+    return Window(token=checkpoint.cursor)
+
+
+def _reads_all(resource: Resource, options: LoadOptions) -> bool:
+    """Whether a load reads everything, whatever the cursor."""
+    return options.full_refresh or resource.writes == "replace"
+
+
+def _interrupted_end(
     resource: Resource, options: LoadOptions, checkpoint: Checkpoint
 ) -> datetime | None:
-    interrupted = checkpoint.window_until if resource.writes == "append" else None
-    if interrupted and options.by_hand:
+    """The end of the window of an incomplete load that goes on."""
+    is_append = resource.writes == "append"
+    goes_on = is_append or checkpoint.resume is not None
+    interrupted = checkpoint.window_until if goes_on else None
+    if interrupted and options.by_hand and is_append:
         raise ConfigurationError(
             f"{resource.name}: its last load is not complete and could not resume after a range "
             "that is loaded by hand. Load it without since and until first."
         )
-    return interrupted
-
-
-def without_future(checkpoint: Checkpoint, cursor: Cursor | None, now: datetime) -> Checkpoint:
-    """The checkpoint, or an empty one if its cursor values are too far in the future.
-
-    Versions before 2026-11 stored such values. Later records were never requested, so the load
-    reads everything again.
-    """
-    latest = now + cursor.slack if cursor else LATEST
-    if max(filter(None, [checkpoint.cursor_at, checkpoint.cursor_seen_at]), default=now) <= latest:
-        return checkpoint
-    log.warning("The stored cursor is later than %s: this load reads everything again.", latest)
-    return Checkpoint()
-
-
-@dataclass(frozen=True)
-class Times:
-    """The values of a cursor field; times are UTC.
-
-    Attributes:
-        newest_at: the newest value that may move the cursor.
-        ahead: the values that are too far in the future to move it.
-    """
-
-    newest_at: datetime | None = None
-    ahead: frozenset[datetime] = frozenset()
-
-
-def times_of(values: Iterable[Any], latest: datetime) -> Times:
-    """Separate the values of a cursor field that lie after `latest`; nulls are ignored.
-
-    Raises:
-        BadPayloadError: when one is not an ISO 8601 date or time.
-    """
-    texts = {value if isinstance(value, str) else json.dumps(value) for value in values}
-    times = set(map(_as_time, texts - {"null"}))
-    ahead = frozenset(at for at in times if at > latest)
-    return Times(max(times - ahead, default=None), ahead)
-
-
-def value_of(record: Any, field: str) -> tuple[bool, Any]:
-    """Whether a record has a field (also by a dotted path into objects), and its value."""
-    if not isinstance(record, dict):
-        return False, None
-    if field in record:
-        return True, record[field]
-    name, dot, deeper = field.partition(".")
-    return value_of(record.get(name), deeper) if dot else (False, None)
-
-
-def _as_time(value: Any) -> datetime:
-    """An ISO 8601 date or time in UTC; one without an offset is UTC already.
-
-    A time that its offset moves out of the years 1 to 9999 becomes their first or last moment.
-    """
-    at = _parsed(value)
-    if at is None:
-        raise BadPayloadError(
-            f"The cursor field holds {value!r}, which is not an ISO 8601 date or time. Choose "
-            "another cursor field, or turn it into one in the source's `records` function."
-        )
-    if at.tzinfo is None:
-        return at.replace(tzinfo=UTC)
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        return EARLIEST if at.year == 1 else LATEST
-
-
-def _parsed(value: Any) -> datetime | None:
-    """None if it is not a time; the parser's error could quote a secret without redaction.
-
-    Python's own parser is fast, but reads fewer formats than dateutil.
-    """
-    if not isinstance(value, str) or not _DATE.match(value):
-        return None
-    text = _LEAP_SECOND.sub(r"\1:59", value)
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    try:
-        parsed: datetime = isoparse(text)
-    except ValueError:
-        return None
-    return parsed
+    return None if options.by_hand else interrupted
 
 
 def _earlier(at: datetime, by: timedelta) -> datetime:
     return at - by if at - EARLIEST > by else EARLIEST
-
-
-def _midnight(at: datetime) -> datetime:
-    return datetime.combine(at.astimezone(UTC).date(), time(), UTC)

@@ -5,7 +5,6 @@ Has no database connection: it runs in the thread that fetches pages.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
@@ -20,10 +19,10 @@ from flows.load.batch import (
     is_suspect,
     split_storable,
 )
+from flows.load.cursor_values import Values, field_value, values_of
 from flows.load.ledger import Address
 from flows.load.map_record import check_values, map_records
 from flows.load.numerics import NO_NUMERICS, Numerics, Scales
-from flows.load.options import Times, times_of, value_of
 from flows.load.page_pieces import PIECE_BYTES, finder, only_record, pieces
 from flows.load.raw_records import RawTexts, raw_texts, read
 from flows.load.size_limits import (
@@ -48,17 +47,19 @@ class ParsedPiece:
     Attributes:
         memory_bytes: an estimate of the memory it takes until it is in Postgres.
         ends_page: whether it is the last piece of its page.
+        token: of its page (`Page.token`).
         filtered: the number of records that the resource's `map_record` skipped.
     """
 
     size_bytes: int
     batch: Batch | None
     rejects: list[Reject]
-    times: Times
+    values: Values
     resume: Resume | None
     filtered: int = 0
     memory_bytes: int = 0
     ends_page: bool = True
+    token: str | None = None
 
 
 class PageParser:
@@ -96,22 +97,23 @@ class PageParser:
         for piece, is_last in pieces(page, finder(page, self._resource), size_bytes):
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
-            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last)
+            token = page.token if is_last else None
+            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last, token=token)
 
     def read(self, page: Page) -> ParsedPiece:
         """Parse a page: as a typed batch if its records are alike, otherwise record by record."""
         size_bytes = len(page.body)
         if page.is_empty:
-            return ParsedPiece(size_bytes, None, [], Times(), page.resume)
+            return ParsedPiece(size_bytes, None, [], Values(), page.resume)
         if record := only_record(page, self._resource.max_record_bytes):
-            return ParsedPiece(size_bytes, None, [self._too_large(record)], Times(), page.resume)
+            return ParsedPiece(size_bytes, None, [self._too_large(record)], Values(), page.resume)
         if self._numerics and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
         known = None if self._resource.map_record else self._tables.read(page)
         if known is not None:
-            table, values = known
-            times = self._times(values, table.natural.keys())
-            return ParsedPiece(size_bytes, table, [], times, page.resume)
+            table, column = known
+            values = self._values(column, table.natural.keys())
+            return ParsedPiece(size_bytes, table, [], values, page.resume)
         find = finder(page, self._resource)
         found, unreadable = read(page, find)
         records = self._mapped(found)
@@ -120,13 +122,13 @@ class PageParser:
         good, reasons = self._sort_out(fitting, self._is_own or is_suspect(page.body))
         reasons |= unreadable | {n: e for n, e in too_large.items() if n in records}
         rejects = self._rejects_of(page, found, reasons) if reasons else []
-        times = self._times_in(good)
+        values = self._values_in(good)
         filtered = set(range(len(found))) - set(records)
         originals = RawTexts(page, find, filtered | set(reasons))
         batch = RecordBatch(good, originals, self._tables.key)
         self._tables.learn(batch)
         stored = batch if good else None
-        return ParsedPiece(size_bytes, stored, rejects, times, page.resume, len(filtered))
+        return ParsedPiece(size_bytes, stored, rejects, values, page.resume, len(filtered))
 
     def _mapped(self, found: Sequence[Any]) -> dict[int, Any]:
         """The records to store, by their position on the page."""
@@ -144,25 +146,25 @@ class PageParser:
         good, reasons = split_storable(values, self._resource.key, suspect, self._scales(values))
         return good, {positions[number]: reason for number, reason in reasons.items()}
 
-    def _times_in(self, records: Sequence[Record]) -> Times:
-        cursor = self._resource.cursor
+    def _values_in(self, records: Sequence[Record]) -> Values:
+        cursor = self._resource.record_cursor
         if cursor is None:
-            return Times()
-        found = [value_of(record, cursor.field) for record in records]
+            return Values()
+        found = [field_value(record, cursor.field) for record in records]
         fields = [cursor.field] if any(has_it for has_it, _ in found) else fields_of(records)
-        return self._times([value for _, value in found], fields)
+        return self._values([value for _, value in found], fields)
 
-    def _times(self, values: Iterable[Any], fields: Iterable[str]) -> Times:
-        """The times in the cursor field's values; notes the fields that records had."""
-        cursor = self._resource.cursor
+    def _values(self, values: Iterable[Any], fields: Iterable[str]) -> Values:
+        """What the cursor field's values say; notes the fields that records had."""
+        cursor = self._resource.record_cursor
         if cursor is None:
-            return Times()
+            return Values()
         self.fields |= dict.fromkeys(fields)
-        return times_of(values, datetime.now(UTC) + cursor.slack)
+        return values_of(cursor, values)
 
     def missing_cursor(self) -> str | None:
         """The cursor field, if records were read and none of them had it."""
-        cursor = self._resource.cursor
+        cursor = self._resource.record_cursor
         return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
 
     def _scales(self, records: Sequence[Any]) -> Scales:

@@ -70,7 +70,7 @@ class SmallReader:
                     return PartlyRead(planned, pages, rest)
         except EltError as error:
             return PartlyRead(planned, pages, _failing(error))
-        if parser.missing_cursor():
+        if parser.missing_cursor() or any(piece.token == "" for piece in pieces):
             return PartlyRead(planned, pages, rest)
         return ReadPartition(planned, pages, pieces)
 
@@ -79,7 +79,7 @@ def _is_small(pieces: Sequence[ParsedPiece]) -> bool:
     """Whether it is little, and nothing that only a load of its own can record."""
     size_bytes = sum(piece.memory_bytes for piece in pieces)
     return size_bytes <= SMALL_BYTES and not any(
-        piece.rejects or piece.times.ahead for piece in pieces
+        piece.rejects or piece.values.ahead for piece in pieces
     )
 
 

@@ -146,8 +146,8 @@ class TypedParser:
         natural = shape.natural(raw, rows) if shape and rows else None
         if not shape or not rows or not natural or not any(natural.values()):
             return None
-        cursor = self._resource.cursor
-        values = set(shape.column(cursor.field, rows)) if cursor else set()
+        field = self._resource.cursor_field
+        values = set(shape.column(field, rows)) if field else set()
         return self._batch(page, shape, natural, rows), values - {None}
 
     def _guess(self, raw: bytes) -> None:

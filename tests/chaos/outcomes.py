@@ -19,7 +19,10 @@ from flows.load.table_schema import column_types
 from tests.chaos.scenarios import Scenario
 
 TABLE = sql.Identifier("raw_shop", "items")
-_CURSOR = "select cursor_at, cursor_seen_at, resume from elt.checkpoints"
+_CURSOR = (
+    "select cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token, resume"
+    " from elt.checkpoints"
+)
 _CHANGES = (
     "select table_name, column_name, old_type, new_type"
     " from elt.schema_changes order by schema_change_id"

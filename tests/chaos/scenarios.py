@@ -6,7 +6,7 @@ to fractions, one that comes late, objects, and a key that is sent twice.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -20,12 +20,25 @@ from flows.extract.selectors import records_at
 from flows.load import loader as loading
 from flows.load.ledger import Entry
 from flows.page import Page, Resume
-from flows.source import Cursor, Disposition, Params, Partition, Resource, Source, Window
+from flows.source import (
+    Cursor,
+    Disposition,
+    IntegerCursor,
+    Params,
+    Partition,
+    Resource,
+    Source,
+    TokenCursor,
+    Window,
+)
 
-Paging = Literal["next url", "steps", "one page", "ahead"]
+Paging = Literal["next url", "steps", "stamps", "numbers", "tokens", "one page", "ahead"]
 PAGING = {
     "next url": next_url("next"),
     "steps": next_url("next"),
+    "stamps": next_url("next"),
+    "numbers": next_url("next"),
+    "tokens": next_url("next"),
     "one page": None,
     "ahead": page_number(total_pages="pages"),
 }
@@ -35,6 +48,9 @@ FIRST_DAY = datetime(2024, 3, 1, tzinfo=UTC)
 NOW = datetime(2024, 3, 5, 15, tzinfo=UTC)
 PAGES_PER_DAY = (2, 1, 3, 1)
 ROWS_PER_PAGE = 5
+LAST_ID = sum(PAGES_PER_DAY) * ROWS_PER_PAGE - 1
+LOOKBACK = 100
+STAMPS = {"from": "{since}", "to": "{last}"}
 CHECKPOINT_ROWS = 10
 
 
@@ -42,7 +58,9 @@ CHECKPOINT_ROWS = 10
 class Scenario:
     """One way to load: `loaded_before` begins with the old edition's rows in the table.
 
-    With the paging `ahead`, the number of pages is known, and they are fetched side by side.
+    With the paging `ahead`, the number of pages is known, and they are fetched side by side. With
+    `stamps`, a window of days is written in seconds; with `numbers`, a load asks for higher ids,
+    with `tokens` for what changed since the token of the one before.
     With `pages` even, the last page ends with a checkpoint.
     """
 
@@ -55,44 +73,58 @@ class Scenario:
     def resource(self) -> Resource:
         """The loaded resource, declared as in a source; append has no key."""
         has_key = self.writes != "append"
-        in_steps = self.paging == "steps"
         lookback = timedelta(days=10 if has_key else 0)
+        by_day = Cursor("at", lookback, FIRST_DAY, timedelta(days=1))
+        cursors: dict[str, tuple[Any, Any]] = {
+            "steps": (by_day, _day),
+            "stamps": (replace(by_day, field="seconds", format="epoch_s"), STAMPS),
+            "tokens": (TokenCursor("sync"), {"token": "{token}"}),
+            "numbers": (IntegerCursor("id", lookback=LOOKBACK), {"after": "{after}"}),
+        }
+        cursor, params = cursors.get(self.paging, (None, {}))
         return Resource(
             name="items",
             path="items",
             records=records_at("records"),
-            params=_day if in_steps else {},
+            params=params,
             paging=PAGING[self.paging],
             key=("id",) if has_key else (),
             disposition=self.writes,
-            cursor=Cursor("at", lookback, FIRST_DAY, timedelta(days=1)) if in_steps else None,
+            cursor=cursor,
             checkpoint_rows=CHECKPOINT_ROWS,
         )
 
     def site(self, edition: Edition = "new") -> dict[str, bytes]:
         """The API's responses by path and query, in the order of a load's requests."""
-        if self.paging == "steps":
+        if self.paging in ("steps", "stamps"):
             days = [FIRST_DAY + timedelta(days=number) for number in range(len(PAGES_PER_DAY))]
             firsts = [
-                f"/{edition}/items?"
-                + urlencode(
-                    _day(Partition(), Window(day, day + timedelta(days=1))), quote_via=quote
-                )
+                f"/{edition}/items?" + urlencode(self._params_of(day), quote_via=quote)
                 for day in days
             ]
             chains = list(zip(firsts, PAGES_PER_DAY, strict=True))
         else:
-            chains = [(f"/{edition}/items", self.pages)]
+            goes_on = self.loaded_before and edition == "new" and self.writes != "replace"
+            queries = {"numbers": f"?after={LAST_ID - LOOKBACK}", "tokens": "?token=old"}
+            query = queries.get(self.paging, "") if goes_on else ""
+            chains = [(f"/{edition}/items{query}", self.pages)]
         paths = [
             [first, *(_with_page(first, number) for number in range(2, count + 1))]
             for first, count in chains
         ]
         numbers = iter(range(sum(map(len, paths))))
         return {
-            path: _body(_records(next(numbers), edition), following, self.pages)
+            path: _body(_records(next(numbers), edition), following, self.pages, edition)
             for chain in paths
             for path, following in zip(chain, [*chain[1:], None], strict=True)
         }
+
+    def _params_of(self, day: datetime) -> Params:
+        """The query of a day's first page."""
+        window = Window(day, day + timedelta(days=1))
+        if self.paging == "steps":
+            return _day(Partition(), window)
+        return {"from": int(day.timestamp()), "to": int(day.timestamp()) + 24 * 3600 - 1}
 
     def load(
         self,
@@ -139,8 +171,12 @@ def _with_page(path: str, number: int) -> str:
     return f"{path}{'&' if '?' in path else '?'}page={number}"
 
 
-def _body(records: list[dict[str, Any]], following: str | None, pages: int) -> bytes:
-    return json.dumps({"records": records, "next": following, "pages": pages}).encode()
+def _body(
+    records: list[dict[str, Any]], following: str | None, pages: int, edition: Edition
+) -> bytes:
+    sync = None if following else edition
+    document = {"records": records, "next": following, "pages": pages, "sync": sync}
+    return json.dumps(document).encode()
 
 
 def _records(page: int, edition: Edition) -> list[dict[str, Any]]:
@@ -159,9 +195,11 @@ def _record(number: int, page: int, edition: Edition) -> dict[str, Any]:
         day for day in range(len(PAGES_PER_DAY)) if page < sum(PAGES_PER_DAY[: day + 1]) or day == 3
     )
     version = edition if number % 2 else "both"
+    at = FIRST_DAY + timedelta(days=day, minutes=number)
     record: dict[str, Any] = {
         "id": number,
-        "at": (FIRST_DAY + timedelta(days=day, minutes=number)).isoformat(),
+        "at": at.isoformat(),
+        "seconds": int(at.timestamp()),
         "name": f'{version} "{number}",\té\n\\.',
         "amount": number if page < 4 else number + 0.25,
         "note": None if page < 2 else f"note {number}",

@@ -41,11 +41,22 @@ WAYS = {
     "append": ("append", False),
     "replace": ("replace", True),
 }
+REFUSED = {("append", "numbers"), ("append", "tokens"), ("replace", "tokens")}
 SCENARIOS = {
     f"{way}-{paging.replace(' ', '_')}": Scenario(writes, paging, pages, loaded_before)
     for (way, (writes, loaded_before)), (paging, pages) in product(
-        WAYS.items(), [("next url", 7), ("steps", 7), ("one page", 1), ("ahead", 7)]
+        WAYS.items(),
+        [
+            ("next url", 7),
+            ("steps", 7),
+            ("stamps", 7),
+            ("numbers", 7),
+            ("tokens", 7),
+            ("one page", 1),
+            ("ahead", 7),
+        ],
     )
+    if (writes, paging) not in REFUSED
 }
 EVEN = {
     f"{way}-even": Scenario(writes, pages=8, loaded_before=loaded_before)
@@ -67,6 +78,13 @@ FEW = [
     ("merge_changed-steps", Death("before", "remember", 2)),
     ("merge_new-ahead", Death("before", "commit", 5)),
     ("merge_changed-ahead", Death("before", "page", 6)),
+    ("merge_new-numbers", Death("after", "commit", 5)),
+    ("merge_changed-numbers", Death("before", "remember", 2)),
+    ("merge_new-tokens", Death("after", "page", 7)),
+    ("merge_changed-tokens", Death("before", "remember", 2)),
+    ("merge_changed-tokens", Death("before", "commit", 6)),
+    ("merge_changed-stamps", Death("before", "commit", 5)),
+    ("append-stamps", Death("after", "commit", 5)),
     ("append-ahead", Death("after", "commit", 5)),
     ("append-ahead", Death("after", "page", 4)),
     ("append-next_url", Death("after", "copy", 3)),

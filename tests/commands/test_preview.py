@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from conftest import Answer
 
-from commands.preview import described
+from commands.preview import described, first_page
 from flows.errors import ConfigurationError
+from flows.extract.selectors import records_at
 from flows.page import Page
-from flows.source import Resource, Source
+from flows.source import Cursor, IntegerCursor, Partition, Resource, Source
+
+MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 def preview(records: Callable[[Page], Any]) -> str:
@@ -36,3 +41,25 @@ def test_records_of_a_generator_are_shown() -> None:
 def test_what_a_load_refuses_is_refused(returned: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         preview(lambda page: returned)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "query"),
+    [
+        (Cursor("at", start=MARCH), "since=2024-03-01&until=2024-03-02"),
+        (Cursor("at", start=MARCH, step=timedelta(hours=1)), "since=2024-03-01&until=2024-03-01"),
+        (Cursor("at"), ""),
+        (IntegerCursor("id", start=7), "id=7"),
+        (IntegerCursor("id"), ""),
+    ],
+)
+def test_a_preview_requests_the_first_window(
+    serve: Callable[..., Any], cursor: Any, query: str
+) -> None:
+    is_number = isinstance(cursor, IntegerCursor)
+    days = {"since": "{since:%Y-%m-%d}", "until": "{until:%Y-%m-%d}"}
+    params = {"id": "{since}"} if is_number else days
+    orders = Resource("orders", "orders", records_at(), params, key=("id",), cursor=cursor)
+    server = serve(lambda path: Answer(b"[]"))
+    first_page(Source("shop", server.url, (orders,)), orders, Partition())
+    assert server.asked == [f"/orders?{query}".rstrip("?")]

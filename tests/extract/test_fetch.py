@@ -2,7 +2,9 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from conftest import Answer, Asked, Serve, Server
@@ -21,6 +23,7 @@ from tests.extract.reading import ANY_TIME, rows, stored
 
 JANUARY_1 = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+SHOP = Source("shop", "http://api", ())
 WEEK = Window(JANUARY_1, JANUARY_1 + 7 * DAY)
 
 
@@ -230,6 +233,38 @@ def test_slices_cover_the_window_without_gap_or_overlap(
     assert ends[-1] == window.until
     assert all(part.until - part.since == step for part in slices[:-1])
     assert timedelta() < slices[-1].until - slices[-1].since <= step
+
+
+def test_slices_of_local_days_are_days_when_the_clocks_change() -> None:
+    cursor = Cursor("at", start=JANUARY_1, step=DAY, zone="Europe/Berlin")
+    october = [datetime(2024, 10, day, 22, tzinfo=UTC) for day in (24, 25, 26)]
+    november = [datetime(2024, 10, day, 23, tzinfo=UTC) for day in (27, 28)]
+    ends = [*october, *november]
+    slices = list(_slices(Window(ends[0], ends[-1]), resource(cursor=cursor)))
+    assert [(part.since, part.until) for part in slices] == list(pairwise(ends))
+    by_day = resource(cursor=cursor, params={"q": "{since:%d.%m.} {last:%d.%m.}"})
+    days = [parse_qs(first_request(SHOP, by_day, Partition(), part).url) for part in slices]
+    assert [next(iter(each.values())) for each in days] == [
+        ["25.10. 25.10."], ["26.10. 26.10."], ["27.10. 27.10."], ["28.10. 28.10."],
+    ]  # fmt: skip
+
+
+def test_a_header_names_an_end_of_the_window() -> None:
+    orders = resource(
+        headers={"If-Modified-Since": "{since:%a, %d %b %Y %H:%M:%S GMT}", "X-To": "{until}"},
+        cursor=Cursor("at", format="epoch_s"),
+        key=("id",),
+    )
+    window = Window(JANUARY_1)
+    sent = first_request(SHOP, orders, Partition(), window).headers
+    assert sent == {"If-Modified-Since": "Mon, 01 Jan 2024 00:00:00 GMT"}
+
+
+@pytest.mark.parametrize("lag", [timedelta(), DAY])
+def test_a_window_that_has_not_begun_asks_for_nothing(serve: Serve, lag: timedelta) -> None:
+    server = serve(linked({}))
+    orders = resource(cursor=Cursor("at", lag=lag), key=("id",))
+    assert read(server, orders, Window(WEEK.until, WEEK.since)) == []
 
 
 def test_an_empty_window_asks_for_nothing(serve: Serve) -> None:

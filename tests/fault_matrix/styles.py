@@ -8,9 +8,19 @@ from typing import Any, Literal
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.paginators import keyset, next_link, next_token, next_url, offset, page_number
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
-from flows.source import Cursor, Login, Params, Partition, Resource, Window
+from flows.source import (
+    Cursor,
+    IntegerCursor,
+    Login,
+    Params,
+    Partition,
+    Resource,
+    TokenCursor,
+    Window,
+)
 from tests.fault_api.catalogue import logins
 from tests.fault_api.catalogue.items import item, items
+from tests.fault_api.catalogue.stamps import LOCAL, stamped
 from tests.fault_api.catalogue.styles import PAGE_SIZE
 
 Row = Mapping[str, Any]
@@ -166,6 +176,49 @@ AHEAD = tuple(
     for style in PAGED
     if style.name in {"offset_total", "page_total_pages", "windows"}
 )
+BY_CURSOR = (
+    Style(
+        "milliseconds", "styles/windows", 3, "time",
+        _at(
+            "items",
+            params={"form": "ms", "since": "{since}", "through": "{last}"},
+            cursor=Cursor(
+                "changed.ms", 3 * TEN_DAYS, FIRST_DAY, timedelta(hours=240), format="epoch_ms"
+            ),
+        ),
+        [stamped(row, "ms") for row in ROWS],
+    ),
+    Style(
+        "local_time", "styles/windows", 3, "time",
+        _at(
+            "items",
+            params={"form": "local", "since": "{since}", "until": "{until}"},
+            cursor=Cursor(
+                "changed", 3 * TEN_DAYS, FIRST_DAY, TEN_DAYS, format=LOCAL, zone="Europe/Berlin",
+                lag=timedelta(minutes=5),
+            ),
+        ),
+        [stamped(row, "local") for row in ROWS],
+    ),
+    Style(
+        "integers", "styles/keyset", 4, "row",
+        _at(
+            "items",
+            params={"after_id": "{after}"},
+            paging=keyset("id", param="after_id"),
+            cursor=IntegerCursor("id", lookback=len(ROWS)),
+        ),
+    ),
+    Style(
+        "sync_token", "styles/next_url", 3, "position",
+        _at(
+            "items",
+            params={"changes": "yes", "sync": "{token}"},
+            paging=next_url("next"),
+            cursor=TokenCursor("sync"),
+        ),
+    ),
+)  # fmt: skip
 NONE = Style("none", "styles/none", 1, "nothing", _at("items"))
 NDJSON = Style("ndjson", "formats/ndjson", 1, "nothing", {"records": ndjson()})
 CSV = Style("csv", "formats/csv", 1, "nothing", {"records": csv_rows()}, TEXTS)
@@ -190,7 +243,7 @@ LOGGED_IN = tuple(
     Style(name, f"login/{name}", 3, "position", _at("items", paging=next_url("next")))
     for name in ("header_key", "query_key", "bearer", "basic", "oauth2")
 )
-TABLE = (*LISTS, CHILDREN_OF_ONE, *AHEAD)
+TABLE = (*LISTS, CHILDREN_OF_ONE, *AHEAD, *BY_CURSOR)
 ALL = (*TABLE, *OTHER_FORMATS, *LOGGED_IN)
 
 

@@ -18,7 +18,7 @@ from tests.fault_api.catalogue.logins import LOGINS
 from tests.fault_api.catalogue.styles import STYLES
 from tests.fault_matrix.faults import FAULTS, STATUSES, WAITS, Ends, Fault, Goes, Passes, Stops
 from tests.fault_matrix.lab import FOR_GOOD, Asked, Lab, Nap, Trial
-from tests.fault_matrix.styles import ALL, ROWS, TABLE, Style, named
+from tests.fault_matrix.styles import ALL, TABLE, Style, named
 
 pytest_plugins = ["tests.fault_matrix.fixtures"]
 
@@ -220,7 +220,7 @@ def test_a_response_without_rows_is_believed_and_the_next_load_reads_the_rest(
         trial.plan(fault.strike(skip=style.pages_before))
     entry = trial.load()
     assert trial.strikes() == 1
-    later = ROWS[20:] if style.finds_by == "time" else []
+    later = style.rows[20:] if style.finds_by == "time" else []
     assert trial.rows() == [*style.rows_before, *later]
     assert (entry.state, lab.naps) == ("succeeded", [])
     assert trial.load().state == "succeeded"

@@ -11,9 +11,12 @@ from prefect.client.schemas.objects import State
 
 from blocks import warehouse
 from flows.backfill import backfill, split
+from flows.backfill_windows import readable_by_date
 from flows.dbt_build import history
 from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
+from flows.extract.selectors import records_at
+from flows.source import Cursor, IntegerCursor, Resource, Source
 
 pytest_plugins = ["tests.flows.weather"]
 
@@ -109,6 +112,21 @@ def test_each_day_is_in_one_window() -> None:
     assert [one.until for one in windows[:-1]] == [other.since for other in windows[1:]]
     assert [(one.until - one.since).days for one in windows] == [31, 31, 29]
     assert len(split(date(2020, 1, 1), date(2020, 1, 2), 31)) == 1
+
+
+def test_only_resources_with_a_cursor_of_times_are_read_by_date() -> None:
+    cursors = {"times": Cursor("at"), "numbers": IntegerCursor("id"), "whole": None}
+    shop = Source(
+        "shop",
+        "http://api",
+        tuple(
+            Resource(name, name, records_at(), key=("id",), cursor=cursor)
+            for name, cursor in cursors.items()
+        ),
+    )
+    assert [each.name for each in readable_by_date(shop, ())] == ["times"]
+    with pytest.raises(ConfigurationError, match=r"numbers can't be read by date.*of times.*elt"):
+        readable_by_date(shop, ("times", "numbers"))
 
 
 @pytest.mark.parametrize(

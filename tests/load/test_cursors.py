@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from flows.errors import ConfigurationError
-from flows.load.options import EARLIEST, LATEST, times_of
-from flows.source import Cursor, Window
+from flows.cursor_formats import times_of
+from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.load.options import LoadOptions
+from flows.local_time import EARLIEST, LATEST
+from flows.source import Cursor, IntegerCursor, Partition, Window
 from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -118,5 +122,170 @@ NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 )
 def test_a_time_is_read_the_same_by_every_python(text: str, at: datetime) -> None:
     """Python's own parser accepts different formats in 3.11 and 3.13."""
-    times = times_of([text], LATEST)
-    assert times.newest_at == at
+    assert times_of([text], "iso", UTC) == {at}
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "at"),
+    [
+        ("epoch_s", 1709208000, NOON),
+        ("epoch_s", "1709208000", NOON),
+        ("epoch_s", 1709208000.5, NOON + timedelta(seconds=0.5)),
+        ("epoch_s", "1709208000.000100", NOON + timedelta(microseconds=100)),
+        ("epoch_s", Decimal("1709208000.000100"), NOON + timedelta(microseconds=100)),
+        ("epoch_s", -1, datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("epoch_ms", 1709208000123, NOON + timedelta(milliseconds=123)),
+        ("epoch_us", 1709208000123456, NOON + timedelta(microseconds=123456)),
+        ("%d.%m.%Y %H:%M", "29.02.2024 13:00", NOON),
+        ("%d/%b/%Y:%H:%M:%S %z", "29/Feb/2024:08:00:00 -0400", NOON),
+        ("iso", "2024-02-29T13:00:00", NOON),
+        ("iso", "2024-02-29T12:00:00Z", NOON),
+    ],
+)
+def test_a_time_is_read_in_its_declared_format_and_zone(
+    form: str, value: object, at: datetime
+) -> None:
+    """In winter, Berlin is an hour ahead."""
+    assert times_of([value, None], form, BERLIN) == {at}
+
+
+@both_ways()
+@pytest.mark.parametrize(
+    ("cursor", "value", "says"),
+    [
+        (Cursor("at"), 1764150000, "'1764150000'.*not an ISO 8601.*Cursor.*epoch_s"),
+        (Cursor("at"), 1764150000123, 'Declare.*format="epoch_ms"'),
+        (Cursor("at"), 1764150000123456, 'Declare.*format="epoch_us"'),
+        (Cursor("at"), 17, r"Declare IntegerCursor\(…\)"),
+        (Cursor("at", format="epoch_s"), 1764150000123456, "not a time as 'epoch_s'.*epoch_us"),
+        (Cursor("at", format="epoch_s"), "2024-01-01", "not a time as 'epoch_s'.*Cursor.format"),
+        (Cursor("at", format="epoch_s"), True, "True, which is not a time as 'epoch_s'"),
+        (Cursor("at", format="epoch_s"), [1], "not a time as 'epoch_s'"),
+        (Cursor("at", format="%d.%m.%Y"), "2024-01-01", r"not a time as '%d\.%m\.%Y'"),
+        (IntegerCursor("at"), 1.5, "1.5, which is not an integer"),
+        (IntegerCursor("at"), "2024-01-01", "which is not an integer"),
+        (IntegerCursor("at"), True, "True, which is not an integer"),
+    ],
+)
+def test_a_value_of_another_format_is_an_error_that_names_the_one_to_declare(
+    connection: Connection, records: Any, cursor: Any, value: Any, says: str
+) -> None:
+    with pytest.raises(BadPayloadError, match=says):
+        load_pages(connection, [{"id": 1, "at": value}], records=records, cursor=cursor)
+
+
+@both_ways()
+@pytest.mark.parametrize(
+    ("form", "values", "at"),
+    [
+        ("epoch_s", [1764150000, 1764149999, None], datetime(2025, 11, 26, 9, 40, tzinfo=UTC)),
+        ("epoch_ms", [1764150000000], datetime(2025, 11, 26, 9, 40, tzinfo=UTC)),
+        ("epoch_us", [1764150000000000], datetime(2025, 11, 26, 9, 40, tzinfo=UTC)),
+        ("%d.%m.%Y", ["30.11.2025", "01.12.2024"], datetime(2025, 11, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_cursor_of_any_format_is_stored_as_a_time(
+    connection: Connection, query: Query, records: Any, form: str, values: list[Any], at: datetime
+) -> None:
+    page = [{"id": number, "at": value} for number, value in enumerate(values)]
+    api = MemoryApi([page])
+    resource = items(records=records, cursor=Cursor("at", format=form))
+    load_api(connection, api, resource)
+    assert query(CURSOR_AT) == [(at,)]
+    load_api(connection, api, resource)
+    assert api.asked[-1][0] == Window(at.replace(hour=0, minute=0))
+
+
+NUMBERS = "select cursor_number, cursor_seen_number, cursor_field, cursor_at from elt.checkpoints"
+BIG = 2**70
+
+
+@both_ways()
+@pytest.mark.parametrize(
+    ("values", "newest"),
+    [([1, 2, 3], 3), ([0], 0), ([-5, None], -5), (["7", "12"], 12), ([BIG], BIG)],
+)
+def test_an_integer_cursor_goes_on_after_the_highest_number(
+    connection: Connection, query: Query, records: Any, values: list[Any], newest: int
+) -> None:
+    page = [{"id": number, "seq": value} for number, value in enumerate(values)]
+    api = MemoryApi([page])
+    resource = items(records=records, cursor=IntegerCursor("seq"))
+    load_api(connection, api, resource)
+    assert query(NUMBERS) == [(newest, None, "seq", None)]
+    load_api(connection, api, resource)
+    assert [window for window, _ in api.asked] == [Window(), Window(number=newest + 1)]
+    assert query(NUMBERS) == [(newest, None, "seq", None)]
+
+
+def test_an_integer_cursor_has_a_start_and_a_lookback(connection: Connection) -> None:
+    api = MemoryApi([[{"id": 100}]])
+    resource = items(cursor=IntegerCursor("id", lookback=10, start=5))
+    load_api(connection, api, resource)
+    load_api(connection, api, resource)
+    load_api(connection, MemoryApi([]), resource)
+    api.pages = [[{"id": 3}]]
+    load_api(connection, api, resource, LoadOptions(full_refresh=True, accepts_shrinkage=True))
+    asked = [window.number for window, _ in api.asked]
+    assert asked == [5, 91, 5]
+
+
+def test_an_incomplete_load_remembers_its_highest_number(
+    connection: Connection, query: Query
+) -> None:
+    """The highest comes first; the load that goes on sees only lower ones."""
+    pages = [[{"id": 3}], [{"id": 2}], [{"id": 1}]]
+    resource = items(cursor=IntegerCursor("id"))
+    with pytest.raises(UnavailableError):
+        load_api(connection, MemoryApi(pages, fails_at=2), resource)
+    assert query(NUMBERS) == [(None, 3, "id", None)]
+    load_api(connection, MemoryApi(pages), resource)
+    assert query(NUMBERS) == [(3, None, "id", None)]
+
+
+def test_each_partition_has_a_number_of_its_own(connection: Connection, query: Query) -> None:
+    parts = tuple(Partition(name, {"shop": name}) for name in "ab")
+    by_shop = items(
+        cursor=IntegerCursor("id"),
+        partitions=parts,
+        partition_columns=("shop",),
+        key=("shop", "id"),
+    )
+    for number, part in enumerate(parts, start=7):
+        load_api(connection, MemoryApi([[{"id": number}]]), by_shop, partition=part)
+    numbers = query("select partition, cursor_number from elt.checkpoints order by 1")
+    assert numbers == [("a", 7), ("b", 8)]
+
+
+@pytest.mark.parametrize(
+    "other", [Cursor("at"), IntegerCursor("version"), Cursor("id", format="epoch_s")], ids=str
+)
+def test_a_cursor_that_is_exchanged_for_another_reads_everything_once(
+    connection: Connection, query: Query, other: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its value says nothing about the other field: what is new would never be requested."""
+    api = MemoryApi([[{"id": 9, "version": 1, "at": "2026-01-01"}]])
+    load_api(connection, api, items(cursor=IntegerCursor("id")))
+    with caplog.at_level(logging.WARNING, "flows.load"):
+        load_api(connection, api, items(cursor=other))
+    assert api.asked[-1] == (Window(), None)
+    assert "The stored cursor is" in caplog.text
+    load_api(connection, api, items(cursor=other))
+    assert api.asked[-1][0] != Window()
+
+
+def test_a_range_of_days_is_refused_for_an_integer_cursor(connection: Connection) -> None:
+    options = LoadOptions(Window(JANUARY_1))
+    with pytest.raises(ConfigurationError, match="items is read by the number 'id', not by date"):
+        load_api(connection, MemoryApi([]), items(cursor=IntegerCursor("id")), options)
+
+
+@both_ways()
+def test_an_integer_field_that_no_record_has_fails_the_load(
+    connection: Connection, records: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"cursor field 'seq'.*have: id"):
+        load_pages(connection, [{"id": 1}], records=records, cursor=IntegerCursor("seq"))

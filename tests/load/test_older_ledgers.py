@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -14,7 +15,7 @@ from deployments.local.postgres import libpq
 from flows.load import ledger
 from flows.load.replay import replay
 from flows.page import Resume
-from flows.source import Partition, Window
+from flows.source import Cursor, Partition, Window
 from tests.load.memory_api import MemoryApi, items, load_api, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -108,6 +109,18 @@ def test_the_next_load_upgrades_an_older_ledger_and_uses_it(
     assert (entry.load_id, entry.state, entry.inserted) == (2, "succeeded", 1)
     assert query(KEPT) == old
     assert query(VERSION)[0][0].startswith("The ledger of all loads, version ")
+
+
+def test_a_cursor_of_an_older_version_is_used_as_one_of_the_declared_field(
+    connection: Connection, query: Query, old: list[tuple[Any, ...]]
+) -> None:
+    query("update elt.checkpoints set cursor_at = '2026-01-05 12:00Z', resume = null")
+    api = MemoryApi([[{"id": 3, "at": "2026-01-06"}]])
+    load_api(connection, api, items(cursor=Cursor("at")))
+    assert api.asked == [(Window(datetime(2026, 1, 5, tzinfo=UTC)), None)]
+    assert query("select cursor_at, cursor_number, cursor_field from elt.checkpoints") == [
+        (datetime(2026, 1, 6, tzinfo=UTC), None, "at")
+    ]
 
 
 def test_a_completed_ledger_is_shaped_as_a_new_one(

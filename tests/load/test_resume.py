@@ -1,6 +1,7 @@
 """Promises about the next load's requests: the cursor, windows by hand, and after a failure."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -365,3 +366,84 @@ def test_an_append_goes_on_where_its_full_refresh_ended(
     load_api(connection, api, items(**vars(STEPPED) | {"max_rejects": 9}))
     (first, _), (second, _) = api.asked
     assert second.since == first.until
+
+
+LAGGING = Cursor("at", lag=timedelta(minutes=5))
+QUARTERS = Cursor("at", format="epoch_s", align=timedelta(minutes=15))
+HOURS = Cursor("at", start=day("2024-03-09"), step=timedelta(hours=1))
+IN_TOKYO = Cursor("at", start=day("2024-03-09"), step=timedelta(days=1), zone="Asia/Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "window"),
+    [
+        pytest.param(
+            LAGGING, Window(day("2024-03-10"), day("2024-03-10T14:55")), id="a lag: up to a minute"
+        ),
+        pytest.param(QUARTERS, Window(day("2024-03-10T13:30")), id="full quarters of an hour"),
+        pytest.param(
+            replace(QUARTERS, lookback=timedelta(minutes=20)), Window(day("2024-03-10T13:15")),
+            id="a lookback from a quarter",
+        ),
+        pytest.param(
+            replace(QUARTERS, lag=timedelta(minutes=1)),
+            Window(day("2024-03-10T13:30"), day("2024-03-10T14:45")), id="a lag and quarters",
+        ),
+        pytest.param(
+            HOURS, Window(day("2024-03-10T13:00"), day("2024-03-10T15:00")), id="steps of an hour"
+        ),
+        pytest.param(
+            replace(HOURS, lag=timedelta(minutes=5)),
+            Window(day("2024-03-10T13:00"), day("2024-03-10T14:00")), id="hours with a lag",
+        ),
+        pytest.param(
+            replace(HOURS, align=timedelta(days=1)), Window(day("2024-03-10"), day("2024-03-10")),
+            id="hours of full days",
+        ),
+        pytest.param(
+            IN_TOKYO, Window(day("2024-03-09T15:00"), day("2024-03-10T15:00")),
+            id="days of another zone",
+        ),
+    ],
+)  # fmt: skip
+def test_a_window_ends_with_a_full_unit_behind_the_lag(cursor: Cursor, window: Window) -> None:
+    """It is 15:00:30, and the newest value is of 13:40."""
+    checkpoint = Checkpoint(day("2024-03-10T13:40"))
+    now = NOW + timedelta(seconds=30)
+    assert window_to_read(items(cursor=cursor), LoadOptions(), checkpoint, now) == window
+
+
+def test_days_by_hand_are_those_of_the_cursors_zone() -> None:
+    asked = window_to_read(items(cursor=IN_TOKYO), LoadOptions(MARCH), Checkpoint(), NOW)
+    assert asked == Window(day("2024-02-29T15:00"), day("2024-03-31T15:00"))
+
+
+def test_the_cursor_stays_behind_the_lag(connection: Connection, query: Query) -> None:
+    """Rows that are newer are kept, and requested again: some of their time may come later."""
+    now = datetime.now(UTC)
+    rows = [{"id": number, "at": (now - timedelta(hours=number)).isoformat()} for number in (1, 9)]
+    resource = items(cursor=Cursor("at", lag=timedelta(hours=5)))
+    load_api(connection, MemoryApi([rows]), resource)
+    assert query("select count(*) from raw_shop.items") == [(2,)]
+    at = cursor_at(query)
+    assert at is not None
+    assert timedelta(hours=5) <= now - at < timedelta(hours=5, minutes=2)
+
+
+def test_an_interrupted_load_keeps_the_end_of_its_window(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another end, its first request would differ, and it would start again each time."""
+    times = [NOW, NOW + timedelta(minutes=7), NOW + timedelta(minutes=9)]
+    real = loading.window_to_read
+    monkeypatch.setattr(loading, "window_to_read", lambda *given: real(*given[:-1], times.pop(0)))
+    lagging = items(cursor=LAGGING)
+    load_until_failure(connection, 1, lagging)
+    api = MemoryApi(PAGES)
+    load_api(connection, api, lagging)
+    load_api(connection, api, lagging)
+    assert [window.until for window, _ in api.asked] == [
+        day("2024-03-10T14:55"),
+        day("2024-03-10T15:04"),
+    ]
+    assert api.asked[0][1] == Resume("0", "1", None)

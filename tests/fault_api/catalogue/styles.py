@@ -4,8 +4,10 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from tests.fault_api.catalogue import stamps
 from tests.fault_api.catalogue.items import written
 from tests.fault_api.catalogue.listing import Listing
 from tests.fault_api.exchange import Answer, Ask, AskError, as_json
@@ -25,8 +27,8 @@ def answer(name: str, ask: Ask, listing: Listing) -> Answer:
     """
     if name not in STYLES:
         raise AskError(f"There is no style {name!r}; there are {', '.join(STYLES)}.", 404)
-    if not ask.arguments.keys().isdisjoint({"since", "until"}):
-        listing = listing.between(_moment(ask, "since", EVER), _moment(ask, "until", NEVER))
+    if not ask.arguments.keys().isdisjoint({"since", "until", "through"}):
+        listing = listing.between(_moment(ask, "since", EVER), _end(ask))
     return STYLES[name](ask, listing)
 
 
@@ -41,12 +43,23 @@ def next_path(ask: Ask, listing: Listing) -> Answer:
 
 
 def _linked(ask: Ask, listing: Listing, base: str) -> Answer:
-    """A link never carries a key: who follows it shows its own again."""
+    """A link never carries a key: who follows it shows its own again.
+
+    With `changes`, the last page has a token for what changes later, to be sent as `sync`.
+    """
+    is_synced = "changes" in ask.arguments
+    known = _start(ask.arguments.get("sync"))
+    if is_synced and known:
+        rows = tuple(row for row in listing.rows if row["id"] > known)
+        listing = replace(listing, rows=rows)
     part = listing.part(ask.whole("position", 0), _size(ask))
     link = None
     if part.next_start is not None:
         link = base + ask.link(position=part.next_start, api_key=None)
-    return as_json({"items": part.rows, "next": listing.next_link or link})
+    ends = is_synced and link is None
+    newest = max([known, *(row["id"] for row in listing.rows)])
+    token = {"sync": _token(newest)} if ends else {}
+    return as_json({"items": part.rows, "next": listing.next_link or link, **token})
 
 
 def link_header(ask: Ask, listing: Listing) -> Answer:
@@ -106,11 +119,15 @@ def keyset(ask: Ask, listing: Listing) -> Answer:
 
 
 def windows(ask: Ask, listing: Listing) -> Answer:
-    """All rows of the time from `since` to before `until`; both are needed."""
-    for name in ("since", "until"):
-        if name not in ask.arguments:
-            raise AskError(f"{name} is missing; expected a date or a time.")
-    return as_json({"items": listing.rows})
+    """All rows of the time from `since` to before `until`, or to `through`; both are needed.
+
+    With `form`, requests and rows have times in another form (`stamps`).
+    """
+    for names in ({"since"}, {"until", "through"}):
+        if names.isdisjoint(ask.arguments):
+            raise AskError(f"{max(names)} is missing; expected a date or a time.")
+    form = ask.arguments.get("form")
+    return as_json({"items": [stamps.stamped(row, form) if form else row for row in listing.rows]})
 
 
 def graphql(ask: Ask, listing: Listing) -> Answer:
@@ -169,10 +186,22 @@ def _start(token: object) -> int:
         raise AskError(f"{token!r} is no token of a page.") from error
 
 
+def _end(ask: Ask) -> str:
+    """Before which moment the rows are; `through` is the last one that is wanted."""
+    if "through" not in ask.arguments:
+        return _moment(ask, "until", NEVER)
+    return _moment(ask, "through", NEVER) + "~"
+
+
 def _moment(ask: Ask, name: str, default: str) -> str:
     text = str(ask.arguments.get(name) or default)
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        form = ask.arguments.get("form")
+        moment = (
+            stamps.moment(text, form)
+            if form and name in ask.arguments
+            else datetime.fromisoformat(text.replace("Z", "+00:00"))
+        )
     except ValueError as error:
         raise AskError(f"{name} is {text!r}; expected a date or a time.") from error
     if moment.tzinfo is not None:
