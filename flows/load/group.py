@@ -140,7 +140,8 @@ class Group:
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
             names = [partition.name for partition in partitions]
-            stored = checkpoints.read_many(cursor, self._address, names)
+            expires = checkpoints.may_expire(self._resource)
+            stored = checkpoints.read_many(cursor, self._address, names, expires)
         planned = []
         for partition in partitions:
             found = stored.get(partition.name, NO_CHECKPOINT)

@@ -90,7 +90,7 @@ def load(
             load_id = ledger.begin(
                 cursor, address, options.run_id, options.replays, options.is_backfill
             )
-            expires = resource.writes != "append"
+            expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
         try:
@@ -171,6 +171,7 @@ class Loader:
         self._moved = 0
         self._staged = 0
         self._has_read = False
+        self._rest: Resume | None = None
         self._begun_by: int | None = load_id
         self._seen_at: datetime | None = None
         self._ahead: frozenset[datetime] = frozenset()
@@ -202,7 +203,8 @@ class Loader:
             self._read(self._from_start(pages, window, checkpoint, error), checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
             self._seen_at = window.until
-        self._finish(checkpoint)
+        self._check_full_refresh()
+        self._finish(checkpoint, window.until)
 
     def _read(self, pages: Iterator[Page], checkpoint: Checkpoint, window: Window) -> None:
         """Store the pages and make a checkpoint whenever one is due."""
@@ -298,6 +300,7 @@ class Loader:
         self._pending_bytes += piece.size_bytes
         self._memory_bytes += piece.memory_bytes
         self._has_read = True
+        self._rest = piece.resume
         self._pages += piece.ends_page
         self._filtered += piece.filtered
         times = piece.times
@@ -416,18 +419,37 @@ class Loader:
             checkpoint = Checkpoint(cursor_at, self._seen_at, resume, window_until, begun_by)
         checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
-    def _finish(self, checkpoint: Checkpoint) -> None:
-        cursor_at = checkpoint.cursor_at
+    @property
+    def _unread(self) -> Resume | None:
+        """Where the next load reads on, if `max_pages` has ended this one before everything."""
+        reads_on = self._options.replays is None and self._resource.writes != "replace"
+        return self._rest if reads_on else None
+
+    def _check_full_refresh(self) -> None:
+        """Refuse to delete the rows that `max_pages` kept from being read.
+
+        Raises:
+            ConfigurationError: raise max_pages, or load without full_refresh.
+        """
+        if self._unread is not None and self._options.full_refresh:
+            raise ConfigurationError(
+                f"{self._address}: max_pages={self._resource.max_pages} ended the reading before "
+                "everything was read, and a full refresh would delete the rest. Raise max_pages, "
+                "or load without full_refresh."
+            )
+
+    def _finish(self, checkpoint: Checkpoint, window_until: datetime | None) -> None:
+        cursor_at, unread = checkpoint.cursor_at, self._unread
         with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
-            error = self._rejects_error(cursor) or self._cursor_error()
-            moves = error is None or self._resource.writes == "append"
+            error = self._rejects_error(cursor) or self._cursor_error() or self._window_error()
+            moves = unread is None and (error is None or self._resource.writes == "append")
             if moves and self._seen_at is not None and not self._options.by_hand:
                 cursor_at = max(filter(None, [cursor_at, self._seen_at]))
-            is_up_to_date = error is None and not self._options.by_hand
+            is_up_to_date = error is None and unread is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, cursor_at, parent_load_id=parent_load_id)
+            self._remember(cursor, cursor_at, unread, window_until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
@@ -435,6 +457,7 @@ class Loader:
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._warn_of_future()
+        self._warn_of_unread()
         log_moved(self._address, self._moved)
         if error is not None:
             raise error
@@ -453,6 +476,24 @@ class Loader:
             "everything. All records are loaded. Correct the resource's `cursor`, or remove it. "
             f"The records have: {', '.join(self._reader.fields)[:500]}."
         )
+
+    def _window_error(self) -> BadPayloadError | None:
+        """The error if `max_pages` ended the reading of a range that a person named."""
+        if self._unread is None or not self._options.by_hand:
+            return None
+        return BadPayloadError(
+            f"{self._address}: max_pages={self._resource.max_pages} ended the reading before all "
+            "of since and until was read. Load the same range again to read on, or raise max_pages."
+        )
+
+    def _warn_of_unread(self) -> None:
+        if self._unread is not None:
+            log.warning(
+                "%s: max_pages=%d ended the reading before everything was read. The cursor stays, "
+                "and the next load reads on.",
+                self._address,
+                self._resource.max_pages,
+            )
 
     def _warn_of_future(self) -> None:
         if self._ahead:

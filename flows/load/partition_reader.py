@@ -70,7 +70,7 @@ class SmallReader:
                     return PartlyRead(planned, pages, rest)
         except EltError as error:
             return PartlyRead(planned, pages, _failing(error))
-        if parser.missing_cursor():
+        if parser.missing_cursor() or (pages and pages[-1].resume is not None):
             return PartlyRead(planned, pages, rest)
         return ReadPartition(planned, pages, pieces)
 
