@@ -157,7 +157,7 @@ class Group:
         """A parser of the partition's pages; may be called from any thread."""
         address = replace(self._address, partition=partition.name)
         parser = PageParser(address, self._resource, partition)
-        parser.keep_digits(self._stage.numerics)
+        parser.know_pins(self._stage.pins)
         if earlier is not None:
             parser.learn_from(earlier)
         return parser

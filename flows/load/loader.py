@@ -192,7 +192,7 @@ class Loader:
             self._is_filling = self._stage.create(cursor)
             if self._disposition != "replace":
                 self._stage.check_key()
-            self._reader.keep_digits(self._stage.numerics)
+            self._reader.know_pins(self._stage.pins)
             is_first = self._is_filling and self._options.replays is None
             self._copies_directly |= is_first and self._disposition == "merge"
         try:
@@ -295,8 +295,8 @@ class Loader:
 
     def _take(self, piece: ParsedPiece) -> None:
         self._batches += [piece.batch] if piece.batch else []
-        self._rejects += piece.rejects
-        self._first_reject = self._first_reject or next(iter(piece.rejects), None)
+        for reject in piece.rejects:
+            self._reject(reject)
         self._pending_bytes += piece.size_bytes
         self._memory_bytes += piece.memory_bytes
         self._has_read = True
@@ -348,7 +348,7 @@ class Loader:
         except UnstorableError as misfit:
             [*others, batch] = batches
             if not others and batch.count == 1:
-                self._reject(Reject(self._text_of(batch), str(misfit), misfit.field))
+                self._reject(Reject(self._text_of(batch), str(misfit), misfit.field, True))
                 return
             middle = len(batches) // 2
             for half in (batches[:middle], batches[middle:]) if others else zip(halves(batch)):
@@ -367,14 +367,14 @@ class Loader:
         )
 
     def _reject(self, reject: Reject) -> None:
-        """Keep a record that Postgres, the table or the contract refused.
+        """Keep a record that could not be stored.
 
         Raises:
             ConfigurationError: when there are so many that the declaration must be wrong.
         """
         self._rejects.append(reject)
         self._first_reject = self._first_reject or reject
-        self._misfits += 1
+        self._misfits += reject.is_misfit
         if self._misfits > max(MISFITS, self._resource.max_rejects):
             raise ConfigurationError(
                 f"{self._address}: {self._misfits} records can't be stored, the last one because "
