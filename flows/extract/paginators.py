@@ -333,6 +333,8 @@ class _Keyset:
 LED = (_NextUrl, _NextLink, _NextToken, _Keyset)
 # The next request depends on a number only: an API that ignores it sends the same page for ever.
 COUNTED = (_Offset, _PageNumber)
+# The number of records on a page decides where the next one begins.
+BY_COUNT = (_Offset,)
 
 
 def _sent(page: Page, counts: str) -> list[Any]:

@@ -115,6 +115,23 @@ def test_flattened_records_are_read_if_paging_counts_what_the_api_sent(
     ]
 
 
+@pytest.mark.parametrize("beside", ["included", "tags"])
+def test_flattened_records_never_pass_for_another_list_of_the_page(beside: str) -> None:
+    """Two orders with three lines each: to move on by six would skip four orders."""
+
+    def lines(page: Page) -> list[Any]:
+        return [{"line": line} for order in page.document["items"] for line in order["lines"]]
+
+    def wrap(items: list[Any]) -> Any:
+        others = range(3 * len(items))
+        return {"items": items, beside: [{"id": n} if beside == "included" else n for n in others]}
+
+    resource = Resource("lines", "orders", lines, paging=offset())
+    says = r"returned 6 records .* sent 2 under 'items', 6 under '.*offset\(counts="
+    with pytest.raises(ConfigurationError, match=says):
+        read(URL, resource, api([1, 2, 3, 4, 5], wrap, as_object))
+
+
 def test_what_is_counted_has_to_be_a_list() -> None:
     resource = Resource("orders", "orders", over_three, paging=offset(counts="count"))
     with pytest.raises(BadPayloadError, match="has 2 under 'count', not the list"):
