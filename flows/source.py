@@ -223,14 +223,15 @@ class Rule:
     """Overrides what a response means.
 
     Attributes:
-        then: `retry` as if the API were busy; `ignore`: no records, and its slice ends; `stop`:
-            the same, and nothing more is read; `accept`: read its records despite its status and
-            its `errors`; `fail` with the message.
+        then: `retry` as if the API were busy; `ignore`: no records, and its slice ends; `end`:
+            the same, but not for the first page of a slice; `stop`: no records, and nothing more
+            is read; `accept`: read its records despite its status and its `errors`; `fail` with
+            the message.
         status: the response's status; None for any.
         body: a regular expression, searched for in the body; empty for any.
     """
 
-    then: Literal["retry", "ignore", "stop", "accept", "fail"]
+    then: Literal["retry", "ignore", "end", "stop", "accept", "fail"]
     status: int | None = None
     body: str = ""
     message: str = ""
@@ -332,7 +333,8 @@ class Resource:
             Its texts may name the window's ends, as those of `params`.
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
-        max_pages: reading ends after this many pages, even if there are more.
+        max_pages: reading ends after this many pages, even if there are more. With a cursor, the
+            next load then reads on, and the cursor stays until everything is read.
         rules: override what responses mean; the first match wins.
         key: the fields that identify a record, as the API names them. Where there are several
             partitions, its partition_columns are part of it.

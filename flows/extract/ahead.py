@@ -63,8 +63,8 @@ class Ahead:
         self._is_refuted = False
         if self._starts and self._starts[0].is_older_than(WAITING_SECONDS):
             self._starts.popleft().drop()
-            return self._get(request, deque())
-        return self._get(request, self._starts)
+            return self._get(request, deque(), is_start)
+        return self._get(request, self._starts, is_start)
 
     def following(self, request: HttpRequest, foreseen: Iterator[HttpRequest]) -> Page:
         """A page that the one before it led to.
@@ -82,6 +82,12 @@ class Ahead:
             self._foreseen = iter(()) if self._is_refuted else foreseen
         return self._get(request, self._pages)
 
+    def apart(self, request: HttpRequest) -> Page:
+        """A page that is not one of those to be read; waits until no request is under way."""
+        for fetch in (*self._pages, *self._starts):
+            fetch.join()
+        return _get(self._client, self._resource, request)
+
     def close(self) -> None:
         """Send nothing more; nobody waits for requests that are under way."""
         self._forget_pages()
@@ -90,12 +96,13 @@ class Ahead:
         while self._idle:
             self._idle.pop().close()
 
-    def _get(self, request: HttpRequest, fetches: "deque[_Fetch]") -> Page:
+    def _get(self, request: HttpRequest, fetches: "deque[_Fetch]", is_start: bool = False) -> Page:
         is_there = bool(fetches) and fetches[0].request == request
         fetch = fetches.popleft() if is_there else None
         self._asked_pages += 1
         self._send_ahead(self._concurrency - 1)
-        page = self._take(fetch) if fetch else _get(self._client, self._resource, request)
+        own = (self._client, self._resource, request, is_start)
+        page = self._take(fetch) if fetch else _get(*own)
         self._send_ahead(self._concurrency)
         return page
 
@@ -123,7 +130,7 @@ class Ahead:
                 request, fetches = self._later[len(self._starts)], self._starts
             if request is None or not self._is_repeatable(request):
                 return
-            fetches.append(self._fetch(request))
+            fetches.append(self._fetch(request, fetches is self._starts))
 
     def _is_repeatable(self, request: HttpRequest) -> bool:
         """Whether it may be sent in vain, and once more."""
@@ -133,10 +140,10 @@ class Ahead:
         fetches = (*self._pages, *self._starts)
         return sum(fetch.size_bytes for fetch in fetches) > WAITING_BYTES
 
-    def _fetch(self, request: HttpRequest) -> "_Fetch":
+    def _fetch(self, request: HttpRequest, is_start: bool) -> "_Fetch":
         client = self._idle.pop() if self._idle else self._client.sibling()
         client.waited_seconds = self._client.waited_seconds
-        return _Fetch(client, self._resource, request)
+        return _Fetch(client, self._resource, request, is_start)
 
     def _forget_pages(self) -> None:
         self._foreseen = iter(())
@@ -151,12 +158,15 @@ class _Fetch:
         page: None while it is under way, and where it failed.
     """
 
-    def __init__(self, client: Client, resource: Resource, request: HttpRequest) -> None:
+    def __init__(
+        self, client: Client, resource: Resource, request: HttpRequest, is_start: bool
+    ) -> None:
         self.client = client
         self.request = request
         self.page: Page | None = None
         self.error: BaseException | None = None
         self._resource = resource
+        self._is_start = is_start
         self._ended_at: float | None = None
         self._is_dropped = False
         run = contextvars.copy_context().run
@@ -184,7 +194,7 @@ class _Fetch:
 
     def _run(self) -> None:
         try:
-            self.page = _get(self.client, self._resource, self.request)
+            self.page = _get(self.client, self._resource, self.request, self._is_start)
         except BaseException as error:
             self.error = error
         self._ended_at = monotonic()
@@ -193,6 +203,8 @@ class _Fetch:
             self.client.close()
 
 
-def _get(client: Client, resource: Resource, request: HttpRequest) -> Page:
+def _get(client: Client, resource: Resource, request: HttpRequest, is_start: bool = False) -> Page:
+    """One page; the first one of a slice is not the end after its last one."""
     is_known_repeatable = resource.method == "GET" or resource.is_repeatable
-    return client.get(request, resource.rules, is_known_repeatable)
+    rules = [rule for rule in resource.rules if not (is_start and rule.then == "end")]
+    return client.get(request, rules, is_known_repeatable)

@@ -6,17 +6,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
+from inspect import unwrap
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from flows.errors import BadPayloadError, ConfigurationError, EltError
+from flows.errors import (
+    BadPayloadError,
+    BadRequestError,
+    ConfigurationError,
+    EltError,
+    NotFoundError,
+)
 from flows.extract import placeholders, url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
-from flows.extract.paginators import Foreseeing, value_at
+from flows.extract.paginators import COUNTED, LED, Foreseeing, value_at
 from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
 from flows.extract.selectors import check_content_type, check_errors, check_names, records_at
@@ -139,7 +146,8 @@ def read_pages(
 ) -> Iterator[Page]:
     """Fetch page after page, lazily; up to `concurrency` requests are sent ahead of their turn.
 
-    With `resume`, the pages before that point are not fetched again.
+    With `resume`, the pages before that point are not fetched again. If `max_pages` ends the
+    reading, the last page of a resource with a cursor has a resume point: the next load reads on.
 
     Raises:
         BadPayloadError: the API repeats a page, links back to one, or sends more empty pages in a
@@ -163,7 +171,7 @@ def read_pages(
         pages = _read_slices(client, ahead, resource, unread, first, resume)
         for number, page in enumerate(_without_personal_data(client, resource, pages), start=1):
             if number == resource.max_pages:
-                page.resume = None
+                page.resume = page.resume if resource.cursor else None
                 yield page
                 return
             yield page
@@ -228,12 +236,15 @@ def _follow(
     client: Client, ahead: Ahead, resource: Resource, request: HttpRequest, is_start: bool
 ) -> Iterator[tuple[Page, HttpRequest | None]]:
     """Each page of a slice with the request for the next one."""
-    seen = _SeenPages(resource.max_empty_pages)
+    seen = _SeenPages(resource)
     check_count = count_check(resource)
+    paging = unwrap(resource.paging) if resource.paging else None
+    if is_start and isinstance(paging, COUNTED):
+        paging.check_start(request)
     page = ahead.first(request, is_start)
     while True:
         page.find, page.check_count = resource.records, check_count
-        following = None if page.is_empty else _next(client, resource, seen, request, page)
+        following = None if page.is_empty else _next(client, ahead, resource, seen, request, page)
         yield page, following
         if following is None:
             return
@@ -243,18 +254,50 @@ def _follow(
 
 
 def _next(
-    client: Client, resource: Resource, seen: "_SeenPages", request: HttpRequest, page: Page
+    client: Client,
+    ahead: Ahead,
+    resource: Resource,
+    seen: "_SeenPages",
+    request: HttpRequest,
+    page: Page,
 ) -> HttpRequest | None:
     check_content_type(page, resource.records)
     page.body = to_utf8(page, resource)
     check_errors(page)
     check_names(page, resource)
     found = resource.paging(page) if resource.paging else None
-    seen.add(request, page)
+    earlier = seen.add(request, page)
+    if earlier and not _differs_far_behind(client, ahead, resource, seen, request, page):
+        raise _loop_error(f"{request} has the same response as {earlier}")
     if not found:
         return None
     following = _admitted(client, request, page.url, found)
     return following if seen.leads_on(request, page, following) else None
+
+
+def _differs_far_behind(
+    client: Client,
+    ahead: Ahead,
+    resource: Resource,
+    seen: "_SeenPages",
+    request: HttpRequest,
+    page: Page,
+) -> bool:
+    """Whether a page that repeats an earlier one may have other rows, which are only equal.
+
+    Rows with a key never are. An API that ignores the offset or page number sends a known page far
+    behind this one as well; others send an empty page or an error there.
+    """
+    paging = unwrap(resource.paging) if resource.paging else None
+    if resource.key or not isinstance(paging, COUNTED):
+        return False
+    try:
+        far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
+        far.find = resource.records
+        far.body = to_utf8(far, resource)
+        return far.is_empty or _is_empty(far) or not seen.knows(far)
+    except (BadRequestError, NotFoundError, BadPayloadError):
+        return True
 
 
 def _admitted(
@@ -285,25 +328,33 @@ def _foreseen(
 class _SeenPages:
     """The requests and responses so far, to detect paging that loops or never ends."""
 
-    def __init__(self, max_empty_pages: int) -> None:
-        self._max_empty_pages = max_empty_pages
+    def __init__(self, resource: Resource) -> None:
+        self._max_empty_pages = resource.max_empty_pages
+        self._is_led = isinstance(resource.paging and unwrap(resource.paging), LED)
         self._empty_pages = 0
+        self._equal_pages = 0
         self._requests: set[str] = set()
         self._first_requests: dict[int, str] = {}
 
-    def add(self, request: HttpRequest, page: Page) -> None:
-        """Record a response.
+    def add(self, request: HttpRequest, page: Page) -> str | None:
+        """Record a response; another request that had the same one, if that is suspicious.
 
-        Raises:
-            BadPayloadError: another request had the same response, and it has records.
+        It is not if there are no records. Nor if the response decides what is requested next: then
+        only a repeated request is a loop, or as many equal pages in a row as may be empty.
         """
         sent = str(request)
         self._requests.add(sent)
         is_empty = _is_empty(page)
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
         earlier = self._first_requests.setdefault(_fingerprint(page), sent)
-        if earlier != sent and not is_empty:
-            raise _loop_error(f"{sent} has the same response as {earlier}")
+        is_equal = earlier != sent and not is_empty
+        self._equal_pages = self._equal_pages + 1 if is_equal else 0
+        may_be_equal = self._is_led and self._equal_pages < self._max_empty_pages
+        return earlier if is_equal and not may_be_equal else None
+
+    def knows(self, page: Page) -> bool:
+        """Whether there was such a response before."""
+        return _fingerprint(page) in self._first_requests
 
     def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
         """Whether to request `following`; an empty page that leads back is the end.
@@ -336,14 +387,14 @@ def _is_empty(page: Page) -> bool:
 
 
 def _fingerprint(page: Page) -> int:
-    """A hash of the page's records if paging has already extracted them, or of its body.
+    """A hash of the page's records if they have already been extracted, or of its body.
 
     Records are better: a body may contain the time of day. The hash collides within a million
     different pages in one load out of thirty million.
     """
-    if "rows" not in vars(page):
+    if "found" not in vars(page):
         return hash(page.body)
-    rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.rows)
+    rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.found)
     return hash(b",".join(rows))
 
 

@@ -19,6 +19,9 @@ from flows.page import HttpRequest, Page
 
 Paging = Callable[[Page], HttpRequest | str | None]
 
+# How far behind a page another one is that can't be in the same loop.
+FAR_PAGES = 1000
+
 
 @runtime_checkable
 class Foreseeing(Protocol):
@@ -44,48 +47,80 @@ _PARAM = r"""(?:\s*;)+\s*([^\s=;,"]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?""
 _LINK = re.compile(rf"<([^>]*)>((?:{_PARAM})*)")
 
 
-def next_url(field: str) -> Callable[[Page], str | None]:
+@dataclass(frozen=True)
+class ResponseHeader:
+    """A header of the response that paging reads instead of a field of the body."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        """As it is declared."""
+        return f"response_header({self.name!r})"
+
+
+def response_header(name: str) -> ResponseHeader:
+    """A header of the response, wherever paging takes the name of a field of the body.
+
+    For example `page_number(total_pages=response_header("X-WP-TotalPages"))`.
+    """
+    return ResponseHeader(name)
+
+
+Field = str | ResponseHeader
+
+
+def next_url(field: str, *, more: Field = "") -> Paging:
     """Follow the URL in the body's `field`, absolute or relative to the page's own URL.
 
     Dots name a nested field, unless the body has a field of exactly that name. On the last page the
-    field is missing, null or an empty string.
+    field is missing, null or an empty string, or `more` is false. Where `more` is true, a missing
+    URL is an error.
     """
     if not field:
         raise ConfigurationError("next_url needs the name of a field.")
+    return _NextUrl(field, more)
 
-    def find(page: Page) -> str | None:
-        link = value_at(page, field)
+
+@dataclass(frozen=True)
+class _NextUrl:
+    field: str
+    more: Field
+
+    def __call__(self, page: Page) -> str | None:
+        if _is_over(page, self.more):
+            return None
+        link = value_at(page, self.field)
         if not link:
+            _check_no_more(page, self.more, "URL", self.field)
             return None
         if not isinstance(link, str):
             raise BadPayloadError(
-                f"{page.url} has {link!r} as its next page under {field!r}, which is not a URL. "
-                "Ask the API's owner."
+                f"{page.url} has {link!r} as its next page under {self.field!r}, which is not a "
+                "URL. Ask the API's owner."
             )
         return url_policy.resolve_link(page.url, link)
 
-    return find
 
-
-def next_link(*, more: str = "") -> Callable[[Page], str | None]:
+def next_link(*, more: str = "") -> Paging:
     """Follow the header `Link: <…>; rel="next"` (RFC 8288).
 
     Reading ends where there is no such link, or where the link's own parameter `more` is false,
     e.g. `next_link(more="results")` for Sentry's `results="false"`.
     """
+    return _NextLink(more)
 
-    def find(page: Page) -> str | None:
+
+@dataclass(frozen=True)
+class _NextLink:
+    more: str
+
+    def __call__(self, page: Page) -> str | None:
         for url, params in _links(page.headers.get("Link", "")):
             if "next" in params.get("rel", "").lower().split():
-                is_over = params.get(more, "").lower() in NOTHING_MORE
-                return (
-                    None
-                    if is_over
-                    else url_policy.resolve_link(page.url, url_policy.from_header(url))
-                )
+                if params.get(self.more, "").lower() in NOTHING_MORE:
+                    return None
+                return url_policy.resolve_link(page.url, url_policy.from_header(url))
         return None
-
-    return find
 
 
 def _links(header: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -106,58 +141,73 @@ def next_token(
     param: str = "",
     header: str = "",
     body_field: str = "",
-    more: str = "",
+    more: Field = "",
 ) -> Paging:
     """Send back the token that a page has in its body's `field` or in a header.
 
     It goes into the query parameter `param`, the header `header` or the JSON body's `body_field`.
-    Reading ends where there is no token (or an empty one, 0 or false), or where the body's `more`
-    is false. Where `more` is true, a missing token is an error.
+    Reading ends where there is no token (or an empty one, 0 or false), or where `more` is false.
+    Where `more` is true, a missing token is an error.
     """
-    put = _Place(param, header, body_field).put
+    place = _Place(param, header, body_field)
     if bool(field) == bool(response_header):
         raise ConfigurationError("next_token needs either a field or a response_header.")
+    return _NextToken(field or ResponseHeader(response_header), place, more)
 
-    def find(page: Page) -> HttpRequest | None:
-        token = page.headers.get(response_header) if response_header else value_at(page, field)
-        if _is_over(page, more):
+
+@dataclass(frozen=True)
+class _NextToken:
+    field: Field
+    place: "_Place"
+    more: Field
+
+    def __call__(self, page: Page) -> HttpRequest | None:
+        if _is_over(page, self.more):
             return None
-        if not token and _has_more(page, more):
-            raise BadPayloadError(
-                f"{page.url} has more to come by its {more!r}, but has no token in "
-                f"{field or response_header!r}. Ask the API's owner."
-            )
-        return put(_request(page), token) if token else None
-
-    return find
+        token = value_at(page, self.field)
+        if not token:
+            _check_no_more(page, self.more, "token", self.field)
+            return None
+        return self.place.put(_request(page), token)
 
 
 def offset(
-    param: str = "offset", *, body_field: str = "", total: str = "", more: str = ""
+    param: str = "offset",
+    *,
+    body_field: str = "",
+    first: int = 0,
+    total: Field = "",
+    more: Field = "",
+    counts: str = "",
 ) -> Paging:
     """Request the next records by the number of records read so far.
 
-    Reading ends when the body's `total` is reached, when its `more` is false, or with an empty
-    page. An empty page before the `total`, or where `more` is true, is an error: the next offset
-    is then unknown.
+    The API counts from `first`: the first record is at this offset. Reading ends when the `total`
+    is reached, when `more` is false, or with an empty page. An empty page before the `total`, or
+    where `more` is true, is an error: the next offset is then unknown. A total that is smaller than
+    what was read is wrong, so reading continues.
+
+    `counts` is the path of the list that is counted; by default, the records are.
     """
     param = "" if body_field else param
-    return _Offset(_Place(param, "", body_field), total, more)
+    return _Offset(_Place(param, "", body_field), first, total, more, counts)
 
 
 @dataclass(frozen=True)
 class _Offset:
     place: "_Place"
-    total: str
-    more: str
+    first: int
+    total: Field
+    more: Field
+    counts: str
 
     def __call__(self, page: Page) -> HttpRequest | None:
-        count = len(page.rows)
+        count = len(_sent(page, self.counts))
         if _is_over(page, self.more):
             return None
         request = _request(page)
-        following = self.place.number(request, 0) + count
-        if _is_reached(page, self.total, following):
+        following = self.place.number(request, self.first) + count
+        if _is_reached(page, self.total, following - self.first, not count):
             return None
         if not count:
             _check_end(page, self.total, self.more)
@@ -166,10 +216,22 @@ class _Offset:
 
     def forecast(self, page: Page) -> Iterator[HttpRequest]:
         """Pages of the same size, up to the total."""
-        count, total, request = len(page.rows), _total(page, self.total), _request(page)
-        following = self.place.number(request, 0) + count
-        offsets = range(following, total, count) if count and total is not None else ()
+        count, total = len(_sent(page, self.counts)), _total(page, self.total)
+        request = _request(page)
+        following = self.place.number(request, self.first) + count
+        is_known = count and total is not None
+        offsets = range(following, self.first + (total or 0), count) if is_known else ()
         return (self.place.put(request, offset) for offset in offsets)
+
+    def beyond(self, page: Page) -> HttpRequest:
+        """A page far behind this one."""
+        request, count = _request(page), len(_sent(page, self.counts))
+        number = self.place.number(request, self.first) + FAR_PAGES * count
+        return self.place.put(request, number)
+
+    def check_start(self, request: HttpRequest) -> None:
+        """Refuse a first request that counts from another number. Raises as `_check_start`."""
+        _check_start("offset", self.place, self.first, request)
 
 
 def page_number(
@@ -177,32 +239,35 @@ def page_number(
     *,
     body_field: str = "",
     first: int = 1,
-    total_pages: str = "",
-    more: str = "",
+    total_pages: Field = "",
+    more: Field = "",
+    counts: str = "",
 ) -> Paging:
     """Request pages by number; the first request may omit it.
 
-    Reading ends after the body's `total_pages`, or when its `more` is false. An empty page ends it
-    only if neither indicates that more follows.
+    Reading ends after `total_pages`, or when `more` is false. An empty page ends it only if neither
+    indicates that more follows. `counts` is the path of the list that is empty then; by default,
+    the records are.
     """
     param = "" if body_field else param
-    return _PageNumber(_Place(param, "", body_field), first, total_pages, more)
+    return _PageNumber(_Place(param, "", body_field), first, total_pages, more, counts)
 
 
 @dataclass(frozen=True)
 class _PageNumber:
     place: "_Place"
     first: int
-    total_pages: str
-    more: str
+    total_pages: Field
+    more: Field
+    counts: str
 
     def __call__(self, page: Page) -> HttpRequest | None:
-        is_empty = not page.rows
+        is_empty = not _sent(page, self.counts)
         if _is_over(page, self.more):
             return None
         request = _request(page)
         number = self.place.number(request, self.first)
-        if _is_reached(page, self.total_pages, number - self.first + 1):
+        if _is_reached(page, self.total_pages, number - self.first + 1, is_empty):
             return None
         has_more = _has_more(page, self.more) or _total(page, self.total_pages) is not None
         return None if is_empty and not has_more else self.place.put(request, number + 1)
@@ -214,41 +279,90 @@ class _PageNumber:
         numbers = () if count is None else range(following, self.first + count)
         return (self.place.put(request, number) for number in numbers)
 
+    def beyond(self, page: Page) -> HttpRequest:
+        """A page far behind this one."""
+        request = _request(page)
+        return self.place.put(request, self.place.number(request, self.first) + FAR_PAGES)
 
-def keyset(field: str, *, param: str = "", body_field: str = "", more: str = "") -> Paging:
+    def check_start(self, request: HttpRequest) -> None:
+        """Refuse a first request that counts from another number. Raises as `_check_start`."""
+        _check_start("page_number", self.place, self.first, request)
+
+
+def keyset(
+    field: str, *, param: str = "", body_field: str = "", more: Field = "", counts: str = ""
+) -> Paging:
     """Request the records after the last record's `field`; an empty page is the last one.
 
-    An empty page whose `more` is true is an error.
+    An empty page whose `more` is true is an error. `counts` is the path of the list that has the
+    last record; by default, the records do.
     """
-    put = _Place(param, "", body_field).put
+    return _Keyset(field, _Place(param, "", body_field), more, counts)
 
-    def find(page: Page) -> HttpRequest | None:
-        rows = page.rows
-        if _is_over(page, more):
+
+@dataclass(frozen=True)
+class _Keyset:
+    field: str
+    place: "_Place"
+    more: Field
+    counts: str
+
+    def __call__(self, page: Page) -> HttpRequest | None:
+        sent = _sent(page, self.counts)
+        if _is_over(page, self.more):
             return None
-        if not rows:
-            _check_end(page, "", more)
+        if not sent:
+            _check_end(page, "", self.more)
             return None
-        last = rows[-1]
-        record = json.loads(bytes(last)) if isinstance(last, msgspec.Raw) else last
-        value = record.get(field) if isinstance(record, dict) else None
+        record = _parsed(sent[-1])
+        value = record.get(self.field) if isinstance(record, dict) else None
         if value is None:
             raise BadPayloadError(
-                f"{page.url} has a last record without {field!r}, which the next request "
+                f"{page.url} has a last record without {self.field!r}, which the next request "
                 "needs. Correct the resource's `paging`."
             )
         if not isinstance(value, str | int | float | list | dict):
             raise TypeError(
-                f"{field!r} of the last record is a {type(value).__name__}, not a JSON type. "
+                f"{self.field!r} of the last record is a {type(value).__name__}, not a JSON type. "
                 "Return text from `records`, e.g. str(value)"
             )
-        return put(_request(page), value)
-
-    return find
+        return self.place.put(_request(page), value)
 
 
-def value_at(page: Page, field: str) -> Any:
-    """The value of `field` in the body's object, where dots name nested fields; None if missing."""
+# The next request is in the response, so the same one twice is a loop, and equal rows are none.
+LED = (_NextUrl, _NextLink, _NextToken, _Keyset)
+# The next request depends on a number only: an API that ignores it sends the same page for ever.
+COUNTED = (_Offset, _PageNumber)
+# The number of records on a page decides where the next one begins.
+BY_COUNT = (_Offset,)
+
+
+def _sent(page: Page, counts: str) -> list[Any]:
+    """The records that the API sent: of the resource, or in the list at the path `counts`.
+
+    Raises:
+        BadPayloadError: there is neither a list nor an object of records at the path.
+    """
+    if not counts:
+        return page.rows
+    found = value_at(page, counts) or []
+    if isinstance(found, dict):
+        return list(found.values())
+    if not isinstance(found, list):
+        raise BadPayloadError(
+            f"{page.url} has {found!r} under {counts!r}, not the list that the resource's `paging` "
+            "counts. Correct `counts`, or ask the API's owner."
+        )
+    return found
+
+
+def value_at(page: Page, field: Field) -> Any:
+    """The value of `field` in the body's object, where dots name nested fields; None if missing.
+
+    For a `response_header`, its text.
+    """
+    if isinstance(field, ResponseHeader):
+        return page.headers.get(field.name)
     found: Any = page.document if page.members is None else page.members
     if isinstance(found, Mapping) and field in found:
         return _parsed(found[field])
@@ -325,29 +439,61 @@ def _request(page: Page) -> HttpRequest:
     return page.request or HttpRequest(page.url)
 
 
-def _is_over(page: Page, more: str) -> bool:
+def _is_over(page: Page, more: Field) -> bool:
     """Whether the page marks itself as the last one."""
     return bool(more) and str(value_at(page, more)).lower() in NOTHING_MORE
 
 
-def _has_more(page: Page, more: str) -> bool:
+def _has_more(page: Page, more: Field) -> bool:
     """Whether the page states that more follows."""
     return bool(more) and str(value_at(page, more)).lower() in SOMETHING_MORE
 
 
-def _total(page: Page, field: str) -> int | None:
+def _total(page: Page, field: Field) -> int | None:
     """The page's total; None if it states none, or a negative one."""
     found = value_at(page, field) if field else None
     return int(found) if found is not None and int(found) >= 0 else None
 
 
-def _check_end(page: Page, total: str, more: str) -> None:
+def _check_no_more(page: Page, more: Field, what: str, field: Field) -> None:
+    """Refuse a page without a URL or token that states that more follows.
+
+    Raises:
+        BadPayloadError: with the page's `more` and where the URL or token should be.
+    """
+    if _has_more(page, more):
+        raise BadPayloadError(
+            f"{page.url} has more to come by its {more!r}, but has no {what} in {field!r}. "
+            "Ask the API's owner."
+        )
+
+
+def _check_start(style: str, place: "_Place", first: int, request: HttpRequest) -> None:
+    """Refuse a first request that does not fit to the number that the API counts from.
+
+    Otherwise reading would end one record or page too early, or read one twice.
+
+    Raises:
+        ConfigurationError: it requests number 1 where 0 is declared as the first, or a number
+            before the declared one.
+    """
+    number = place.number(request, first)
+    if number < first or (first, number) == (0, 1):
+        name = place.param or place.body_field
+        raise ConfigurationError(
+            f"{request.url} starts with {name}={number}, but the resource's `paging` counts from "
+            f"{first}. Declare {style}({name!r}, first={number}), or correct the resource's "
+            "`params` or `body`."
+        )
+
+
+def _check_end(page: Page, total: Field, more: Field) -> None:
     """Refuse an empty page that states that more follows.
 
     Raises:
         BadPayloadError: with the page's `more` or total.
     """
-    field = total if _total(page, total) is not None else more if _has_more(page, more) else ""
+    field = total if _total(page, total) is not None else more if _has_more(page, more) else None
     if field:
         raise BadPayloadError(
             f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "
@@ -356,8 +502,10 @@ def _check_end(page: Page, total: str, more: str) -> None:
         )
 
 
-def _is_reached(page: Page, total: str, count: int) -> bool:
+def _is_reached(page: Page, total: Field, count: int, is_empty: bool) -> bool:
     """Whether the page's total is known and reached; a negative one means unknown.
+
+    A total that is less than what was read, records of this page included, is wrong or out of date.
 
     Raises:
         BadPayloadError: the total is not a number.
@@ -366,7 +514,8 @@ def _is_reached(page: Page, total: str, count: int) -> bool:
         return False
     found = value_at(page, total)
     try:
-        return found is not None and 0 <= int(found) <= count
+        reached = -1 if found is None else int(found)
+        return reached == count or (is_empty and 0 <= reached < count)
     except (TypeError, ValueError) as error:
         raise BadPayloadError(
             f"{page.url} has {found!r} as its {total!r}, which is not a number. "

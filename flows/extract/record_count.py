@@ -9,6 +9,7 @@ from inspect import unwrap
 from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
+from flows.extract.paginators import BY_COUNT
 from flows.extract.selectors import RECORDS
 from flows.page import Page
 from flows.source import Resource
@@ -22,10 +23,13 @@ def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
 
     None for the project's own functions. A body that is not JSON can't be compared. The check
     raises ConfigurationError if no list in the page has that length; filter or change records in
-    `map_record` instead.
+    `map_record` instead. Also if paging moves on by that number, and a list of fewer records could
+    be the one that the API counts.
     """
     if isinstance(unwrap(resource.records), RECORDS):
         return None
+
+    moves_by_count = isinstance(resource.paging and unwrap(resource.paging), BY_COUNT)
 
     def check(page: Page, count: int) -> None:
         sent = _candidate_lists(page)
@@ -33,7 +37,14 @@ def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
             raise ConfigurationError(
                 f"{resource.name}: its `records` function returned {count} records of {page.url}, "
                 f"which sent {_describe(sent)}. Paging counts the records, so return all of a "
-                "list that the API sent, and change or omit records in `map_record`."
+                "list that the API sent, and change or omit records in `map_record`; or declare "
+                "with `counts` which list paging counts."
+            )
+        if moves_by_count and _has_shorter_list(count, sent):
+            raise ConfigurationError(
+                f"{resource.name}: its `records` function returned {count} records of {page.url}, "
+                f"which sent {_describe(sent)}. Paging moves on by what the API counts: name that "
+                'list, e.g. offset(counts="data.orders").'
             )
 
     return check
@@ -66,6 +77,12 @@ def _is_all(count: int, sent: dict[str, Any]) -> bool:
     if count:
         return count == 1 or not sent or count in map(len, sent.values())
     return not any(isinstance(e, list) and _may_be_records(e) for e in sent.values())
+
+
+def _has_shorter_list(count: int, sent: dict[str, Any]) -> bool:
+    """Whether the API may count the records of another list, of which these are several each."""
+    lists = [e for e in sent.values() if isinstance(e, list) and _may_be_records(e)]
+    return any(len(records) < count for records in lists)
 
 
 def _may_be_records(values: list[Any]) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.page import HIDDEN_CONTENT, Page, not_utf8
 from flows.redaction import redact
-from flows.source import Record, Resource
+from flows.source import Record, Resource, repeated
 
 # Content types that fit any content; some servers send them for everything.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")
@@ -83,8 +83,14 @@ def check_names(page: Page, resource: Resource) -> None:
     records = unwrap(resource.records)
     if not isinstance(records, Csv) or resource.map_record is not None:
         return
-    names = records.names(page)
-    missing = [name for name in resource.key if name not in {*names, *resource.partition_columns}]
+    names = records.first_line(page)
+    known = {*(records.declared or names), *resource.partition_columns}
+    missing = [name for name in resource.key if name not in known]
+    if missing and records.declared:
+        raise ConfigurationError(
+            f"{resource.name}: csv_rows(names={records.declared!r}) lacks the key's "
+            f"{', '.join(missing)}. Name all columns of the file, in their order."
+        )
     if not names or not (missing or _is_one_line_of_text(page, names)):
         return
     text, delimiter = page.body.decode(errors="replace"), records.delimiter
@@ -232,13 +238,22 @@ def ndjson() -> Lines:
 
 @dataclass(frozen=True)
 class Csv:
-    """CSV with a header line (RFC 4180)."""
+    """CSV (RFC 4180), with a header line if there are no `declared` names."""
 
     delimiter: str
+    declared: tuple[str, ...] = ()
     types: ClassVar[tuple[str, ...]] = ("csv", "tab-separated", "excel")
 
-    def names(self, page: Page) -> list[str]:
-        """The names in the first line; none if it can't be parsed or the body is empty."""
+    def __post_init__(self) -> None:
+        """Refuse one text as names, and a repeated name."""
+        if isinstance(self.declared, str) or repeated(self.declared):
+            raise ConfigurationError(
+                f"csv_rows(names={self.declared!r}): write a tuple of different names, one for "
+                "each column."
+            )
+
+    def first_line(self, page: Page) -> list[str]:
+        """The values in the first line; none if it can't be parsed or the body is empty."""
         start = _FIRST_LINE.match(page.body)
         try:
             [names] = _csv_lines(start[1].decode() if start else "", self.delimiter) or [[]]
@@ -250,14 +265,17 @@ class Csv:
         """The records; all values are text, empty ones null; empty lines are skipped."""
         try:
             text = page.body.decode("utf-8-sig")
-            names, *rows = _csv_lines(text, self.delimiter) or [[]]
+            lines = _csv_lines(text, self.delimiter) or [[]]
         except UnicodeDecodeError as error:
             raise not_utf8(page, error) from error
         except csv.Error as error:
             raise _no_csv(page, str(error)) from error
-        if problem := _problem(names, rows):
-            raise _no_csv(page, f"{problem}{_delimiter_hint(text, self.delimiter, names)}")
-        if len(names) == 1 and (hint := _delimiter_hint(text, self.delimiter, names)):
+        first = lines[0]
+        names, rows = (list(self.declared), lines) if self.declared else (first, lines[1:])
+        rows = rows if first else []
+        if problem := _problem(first, rows, self.declared):
+            raise _no_csv(page, f"{problem}{_delimiter_hint(text, self.delimiter, first)}")
+        if len(names) == 1 and (hint := _delimiter_hint(text, self.delimiter, first)):
             raise _no_csv(page, f"its first line is a single name{hint}")
         return [
             {name: value or None for name, value in zip(names, row, strict=True)} for row in rows
@@ -269,10 +287,13 @@ def _csv_lines(text: str, delimiter: str, most: int | None = None) -> list[list[
     return list(islice((row for row in lines if row), most))
 
 
-def _problem(names: list[str], rows: list[list[str]]) -> str | None:
-    """Why these rows are not records; None if they are."""
-    if names and names[0].startswith("<"):
-        return f"its first line is {redact(','.join(names))[:80]!r}, like a web page"
+def _problem(first: list[str], rows: list[list[str]], declared: Sequence[str]) -> str | None:
+    """Why these rows are not records; None if they are. The names are declared, or `first`."""
+    names = declared or first
+    if first and first[0].startswith("<"):
+        return f"its first line is {redact(','.join(first))[:80]!r}, like a web page"
+    if declared and first == list(declared):
+        return f"its first line has the declared names, {first}: declare csv_rows without names"
     if len(set(names)) < len(names):
         return f"a name is repeated in its first line, {names}"
     for number, row in enumerate(rows, start=1):
@@ -282,12 +303,12 @@ def _problem(names: list[str], rows: list[list[str]]) -> str | None:
 
 
 def _delimiter_hint(text: str, delimiter: str, names: list[str]) -> str:
-    """A hint with the header and the delimiter that splits it and its rows evenly."""
+    """A hint with the first line and the delimiter that splits it and others evenly."""
     for likely in DELIMITERS:
         if likely != delimiter and _splits_evenly(text, likely, len(names)):
             shown = redact(delimiter.join(names))[:SHOWN_CHARACTERS]
             return (
-                f". With the delimiter {delimiter!r} its header is {shown!r}; the delimiter is "
+                f". With the delimiter {delimiter!r} its first line is {shown!r}; the delimiter is "
                 f"probably {likely!r}: declare csv_rows({likely!r})"
             )
     return ""
@@ -302,9 +323,9 @@ def _splits_evenly(text: str, delimiter: str, least: int) -> bool:
     return len(lengths) == 1 and max(lengths) >= max(2, least)
 
 
-def csv_rows(delimiter: str = ",") -> Csv:
-    """The rows of a CSV body; its first line has the names."""
-    return Csv(delimiter)
+def csv_rows(delimiter: str = ",", *, names: tuple[str, ...] = ()) -> Csv:
+    """The rows of a CSV body; its first line has the names, unless they are declared here."""
+    return Csv(delimiter, names)
 
 
 # The selectors that return every record of a page; a source's own function may not.

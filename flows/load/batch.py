@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from flows.json_text import json_text
 from flows.load.numerics import Scales, digits_of, fits
+from flows.load.pins import Form, PinnedFields
 from flows.page import ExactNumber
 from flows.redaction import redact
 from flows.source import Record
@@ -24,6 +25,8 @@ Texts = Callable[[], Sequence[str] | None]
 BIGINT_BOUNDS = range(-(2**63), 2**63)
 EXACT_DOUBLES_TO = 2**53
 NULL = "\\N"
+# A text in such a column is a JSON string.
+JSON_KINDS = frozenset({"json", "jsonb"})
 
 # A row of a B-tree takes 2,704 bytes: its header, and per column the value, its length and padding.
 MAX_KEY_BYTES = 2690
@@ -57,13 +60,22 @@ class UnstorableError(Exception):
         self.field = field
 
 
+class MisfitError(UnstorableError):
+    """A value that its column, of a fixed type, would change."""
+
+
 @dataclass(frozen=True)
 class Reject:
-    """A rejected record as JSON text, the reason, and the field that caused it."""
+    """A rejected record as JSON text, the reason, and the field that caused it.
+
+    Attributes:
+        is_misfit: a column's type does not fit. If there are many, the declaration is wrong.
+    """
 
     record: str
     reason: str
     field: str = ""
+    is_misfit: bool = False
 
     @property
     def excerpt(self) -> str:
@@ -162,21 +174,21 @@ def _itself(texts: Sequence[str] | None) -> Sequence[str] | None:
 
 
 def split_storable(
-    records: Iterable[Any], key: Sequence[str], suspect: bool, scales: Scales
+    records: Iterable[Any], key: Sequence[str], suspect: bool, pinned: PinnedFields
 ) -> tuple[list[Record], dict[int, UnstorableError]]:
     """The records that can be stored, and by position the reason why others can't.
 
-    With `suspect` (see `is_suspect`), checks every value; otherwise only the key and the numbers
-    of the fields in `scales`.
+    With `suspect` (see `is_suspect`), checks every value; otherwise only the key and the `pinned`
+    fields.
     """
     good: list[Record] = []
     reasons: dict[int, UnstorableError] = {}
     for position, record in enumerate(records):
         reason = _misfit(record, key)
         if reason is None and suspect:
-            reason = _unstorable(record, scales)
-        if reason is None and scales:
-            reason = _rounded(record, scales)
+            reason = _unstorable(record, pinned.scales)
+        if reason is None and pinned:
+            reason = _rounded(record, pinned.scales) or _changed(record, pinned.forms)
         if reason is None:
             good.append(record)
         else:
@@ -273,9 +285,22 @@ def _rounded(record: Record, scales: Scales) -> UnstorableError | None:
     for field, scale in scales.items():
         value = record.get(field)
         if scale is not None and not fits(value, scale):
-            return UnstorableError(
+            return MisfitError(
                 f"has the number {shown(digits_of(value))} in the field {shown(field)}, whose "
                 f"column takes {scale} decimals",
+                field,
+            )
+    return None
+
+
+def _changed(record: Record, forms: Mapping[str, Form]) -> UnstorableError | None:
+    """The first value that its column would change."""
+    for field, form in forms.items():
+        value = record.get(field)
+        if value is not None and not form.takes_all([text := text_in(value, form.kind)]):
+            return MisfitError(
+                f"has {shown(text)} in the field {shown(field)}, whose column ({form.kind}) takes "
+                f"{form.takes}",
                 field,
             )
     return None
@@ -345,7 +370,7 @@ def _texts(values: Sequence[Any], kind: str) -> list[str]:
 
 def text_in(value: Any, kind: str) -> str:
     """The text of a value that is not null, for a column of that type."""
-    if kind == "jsonb":
+    if kind in JSON_KINDS:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, ExactNumber) and kind != "text":
         return value.digits

@@ -15,6 +15,7 @@ from psycopg2.extras import execute_values
 
 from flows.load.ledger import Address, refuse_secret
 from flows.page import Resume
+from flows.source import Resource
 
 _READ = (
     "select partition, cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token,"
@@ -64,6 +65,14 @@ class Checkpoint:
     parent_load_id: int | None = None
     load_id: int | None = None
     saved_at: datetime | None = None
+
+
+def may_expire(resource: Resource) -> bool:
+    """Whether resume points expire: not if reading again stores rows twice, or never ends.
+
+    A load of at most `max_pages` that always started again would never come to the rest.
+    """
+    return resource.writes != "append" and resource.max_pages is None
 
 
 def read(cursor: Cursor, address: Address, expires: bool = True) -> Checkpoint:

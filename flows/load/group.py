@@ -143,7 +143,8 @@ class Group:
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
             names = [partition.name for partition in partitions]
-            stored = checkpoints.read_many(cursor, self._address, names)
+            expires = checkpoints.may_expire(self._resource)
+            stored = checkpoints.read_many(cursor, self._address, names, expires)
         planned = []
         for partition in partitions:
             found = stored.get(partition.name, NO_CHECKPOINT)
@@ -160,7 +161,7 @@ class Group:
         """A parser of the partition's pages; may be called from any thread."""
         address = replace(self._address, partition=partition.name)
         parser = PageParser(address, self._resource, partition)
-        parser.keep_digits(self._stage.numerics)
+        parser.know_pins(self._stage.pins)
         if earlier is not None:
             parser.learn_from(earlier)
         return parser

@@ -91,7 +91,7 @@ def load(
             load_id = ledger.begin(
                 cursor, address, options.run_id, options.replays, options.is_backfill
             )
-            expires = resource.writes != "append"
+            expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
         try:
@@ -172,6 +172,7 @@ class Loader:
         self._moved = 0
         self._staged = 0
         self._has_read = False
+        self._rest: Resume | None = None
         self._begun_by: int | None = load_id
         self._seen: CursorValue | None = None
         self._field = name_of(resource.cursor)
@@ -195,12 +196,13 @@ class Loader:
             self._is_filling = self._stage.create(cursor)
             if self._disposition != "replace":
                 self._stage.check_key()
-            self._reader.keep_digits(self._stage.numerics)
+            self._reader.know_pins(self._stage.pins)
             is_first = self._is_filling and self._options.replays is None
             self._copies_directly |= is_first and self._disposition == "merge"
         checkpoint, window = self._read_anyhow(pages, checkpoint, window)
         if self._resource.writes == "append" and window.until is not None:
             self._seen = window.until
+        self._check_full_refresh()
         self._finish(checkpoint, window)
 
     def _read_anyhow(
@@ -332,11 +334,12 @@ class Loader:
 
     def _take(self, piece: ParsedPiece) -> None:
         self._batches += [piece.batch] if piece.batch else []
-        self._rejects += piece.rejects
-        self._first_reject = self._first_reject or next(iter(piece.rejects), None)
+        for reject in piece.rejects:
+            self._reject(reject)
         self._pending_bytes += piece.size_bytes
         self._memory_bytes += piece.memory_bytes
         self._has_read = True
+        self._rest = piece.resume
         self._pages += piece.ends_page
         self._filtered += piece.filtered
         self._seen = newest([self._seen, piece.values.newest])
@@ -385,7 +388,7 @@ class Loader:
         except UnstorableError as misfit:
             [*others, batch] = batches
             if not others and batch.count == 1:
-                self._reject(Reject(self._text_of(batch), str(misfit), misfit.field))
+                self._reject(Reject(self._text_of(batch), str(misfit), misfit.field, True))
                 return
             middle = len(batches) // 2
             for half in (batches[:middle], batches[middle:]) if others else zip(halves(batch)):
@@ -404,14 +407,14 @@ class Loader:
         )
 
     def _reject(self, reject: Reject) -> None:
-        """Keep a record that Postgres, the table or the contract refused.
+        """Keep a record that could not be stored.
 
         Raises:
             ConfigurationError: when there are so many that the declaration must be wrong.
         """
         self._rejects.append(reject)
         self._first_reject = self._first_reject or reject
-        self._misfits += 1
+        self._misfits += reject.is_misfit
         if self._misfits > max(MISFITS, self._resource.max_rejects):
             raise ConfigurationError(
                 f"{self._address}: {self._misfits} records can't be stored, the last one because "
@@ -457,18 +460,37 @@ class Loader:
             )
         checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
+    @property
+    def _unread(self) -> Resume | None:
+        """Where the next load reads on, if `max_pages` has ended this one before everything."""
+        reads_on = self._options.replays is None and self._resource.writes != "replace"
+        return self._rest if reads_on else None
+
+    def _check_full_refresh(self) -> None:
+        """Refuse to delete the rows that `max_pages` kept from being read.
+
+        Raises:
+            ConfigurationError: raise max_pages, or load without full_refresh.
+        """
+        if self._unread is not None and self._options.full_refresh:
+            raise ConfigurationError(
+                f"{self._address}: max_pages={self._resource.max_pages} ended the reading before "
+                "everything was read, and a full refresh would delete the rest. Raise max_pages, "
+                "or load without full_refresh."
+            )
+
     def _finish(self, checkpoint: Checkpoint, window: Window) -> None:
-        value = checkpoint.cursor
+        value, unread = checkpoint.cursor, self._unread
         with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
-            error = self._rejects_error(cursor) or self._cursor_error()
-            moves = error is None or self._resource.writes == "append"
+            error = self._rejects_error(cursor) or self._cursor_error() or self._window_error()
+            moves = unread is None and (error is None or self._resource.writes == "append")
             if moves and not self._options.by_hand:
                 value = moved(value, self._seen, window)
-            is_up_to_date = error is None and not self._options.by_hand
+            is_up_to_date = error is None and unread is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, value, parent_load_id=parent_load_id)
+            self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
@@ -476,6 +498,7 @@ class Loader:
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._warn_of_future()
+        self._warn_of_unread()
         log_moved(self._address, self._moved)
         if error is not None:
             raise error
@@ -500,6 +523,24 @@ class Loader:
             "everything. All records are loaded. Correct the resource's `cursor`, or remove it. "
             f"The records have: {', '.join(self._reader.fields)[:500]}."
         )
+
+    def _window_error(self) -> BadPayloadError | None:
+        """The error if `max_pages` ended the reading of a range that a person named."""
+        if self._unread is None or not self._options.by_hand:
+            return None
+        return BadPayloadError(
+            f"{self._address}: max_pages={self._resource.max_pages} ended the reading before all "
+            "of since and until was read. Load the same range again to read on, or raise max_pages."
+        )
+
+    def _warn_of_unread(self) -> None:
+        if self._unread is not None:
+            log.warning(
+                "%s: max_pages=%d ended the reading before everything was read. The cursor stays, "
+                "and the next load reads on.",
+                self._address,
+                self._resource.max_pages,
+            )
 
     def _warn_of_future(self) -> None:
         if self._ahead:

@@ -12,6 +12,7 @@ from flows.guards import with_guards
 from flows.json_text import json_text
 from flows.load.batch import (
     Batch,
+    MisfitError,
     RecordBatch,
     Reject,
     UnstorableError,
@@ -22,8 +23,8 @@ from flows.load.batch import (
 from flows.load.cursor_values import Values, field_value, values_of
 from flows.load.ledger import Address
 from flows.load.map_record import check_values, map_records
-from flows.load.numerics import NO_NUMERICS, Numerics, Scales
 from flows.load.page_pieces import PIECE_BYTES, finder, only_record, pieces
+from flows.load.pins import NO_FIELDS, NO_PINS, PinnedFields, Pins
 from flows.load.raw_records import RawTexts, raw_texts, read
 from flows.load.size_limits import (
     kept,
@@ -78,15 +79,15 @@ class PageParser:
             name: _as_json(partition.values[name]) for name in resource.partition_columns
         }
         self.fields: dict[str, None] = {}
-        self._numerics = NO_NUMERICS
+        self._pins = NO_PINS
         self._tables = TypedParser(resource, self.own_fields)
         # These functions may return values that are not possible in JSON.
         self._is_own = not getattr(resource.records, "types", ()) or resource.map_record is not None
 
-    def keep_digits(self, numerics: Numerics) -> None:
-        """Read the values of these columns digit for digit."""
-        self._numerics = numerics
-        self._tables = TypedParser(self._resource, self.own_fields, numerics)
+    def know_pins(self, pins: Pins) -> None:
+        """Reject values that these columns would change; read numbers for them digit for digit."""
+        self._pins = pins
+        self._tables = TypedParser(self._resource, self.own_fields, pins)
 
     def learn_from(self, earlier: "PageParser") -> None:
         """Expect the types that an earlier partition's pages had."""
@@ -107,7 +108,7 @@ class PageParser:
             return ParsedPiece(size_bytes, None, [], Values(), page.resume)
         if record := only_record(page, self._resource.max_record_bytes):
             return ParsedPiece(size_bytes, None, [self._too_large(record)], Values(), page.resume)
-        if self._numerics and not page.keeps_digits:
+        if self._pins.keeps_digits and not page.keeps_digits:
             page = replace(page, keeps_digits=True)
         known = None if self._resource.map_record else self._tables.read(page)
         if known is not None:
@@ -143,7 +144,7 @@ class PageParser:
     ) -> tuple[list[Record], dict[int, UnstorableError]]:
         """The records that can be stored, and by position the reason why others can't."""
         positions, values = list(records), list(records.values())
-        good, reasons = split_storable(values, self._resource.key, suspect, self._scales(values))
+        good, reasons = split_storable(values, self._resource.key, suspect, self._pinned(values))
         return good, {positions[number]: reason for number, reason in reasons.items()}
 
     def _values_in(self, records: Sequence[Record]) -> Values:
@@ -167,10 +168,10 @@ class PageParser:
         cursor = self._resource.record_cursor
         return cursor.field if cursor and self.fields and cursor.field not in self.fields else None
 
-    def _scales(self, records: Sequence[Any]) -> Scales:
-        if not self._numerics:
-            return {}
-        return self._numerics.scales(fields_of([e for e in records if isinstance(e, dict)]))
+    def _pinned(self, records: Sequence[Any]) -> PinnedFields:
+        if self._pins is NO_PINS:
+            return NO_FIELDS
+        return self._pins.of(fields_of([e for e in records if isinstance(e, dict)]))
 
     def _rejects_of(
         self, page: Page, found: Sequence[Any], reasons: Mapping[int, UnstorableError]
@@ -184,7 +185,8 @@ class PageParser:
 
     def _reject(self, text: str, reason: UnstorableError) -> Reject:
         limit_bytes = self._resource.max_record_bytes
-        return Reject(kept(text, limit_bytes), str(reason), reason.field)
+        is_misfit = isinstance(reason, MisfitError)
+        return Reject(kept(text, limit_bytes), str(reason), reason.field, is_misfit)
 
     def _too_large(self, record: bytes) -> Reject:
         limit_bytes = self._resource.max_record_bytes

@@ -70,7 +70,9 @@ class SmallReader:
                     return PartlyRead(planned, pages, rest)
         except EltError as error:
             return PartlyRead(planned, pages, _failing(error))
-        if parser.missing_cursor() or any(piece.token == "" for piece in pieces):
+        lacks_token = any(piece.token == "" for piece in pieces)
+        is_unread = bool(pages) and pages[-1].resume is not None
+        if parser.missing_cursor() or lacks_token or is_unread:
             return PartlyRead(planned, pages, rest)
         return ReadPartition(planned, pages, pieces)
 

@@ -36,7 +36,7 @@ from flows.load.merge import (
     replace_all,
     try_newest,
 )
-from flows.load.numerics import Numerics
+from flows.load.pins import NO_PINS, Pins
 from flows.load.shrinkage import Replacement
 from flows.load.table_schema import (
     LOAD_ID_SETTING,
@@ -143,9 +143,9 @@ class StagingTable:
         cursor.execute("release savepoint before_frames")
 
     @property
-    def numerics(self) -> Numerics:
-        """The table's `numeric` columns, pinned or altered by hand, once the stage is created."""
-        return Numerics(self._pins, self._columns.expected)
+    def pins(self) -> Pins:
+        """The table's columns, pinned or altered by hand, once the stage is created."""
+        return Pins(self._pins, self._columns.expected) if self._pins else NO_PINS
 
     def _refused(self, error: psycopg2.Error) -> UnstorableError:
         """Postgres' error, with the field of the column that it names."""

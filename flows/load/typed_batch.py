@@ -18,14 +18,17 @@ import msgspec
 from flows.load.batch import (
     BIGINT_BOUNDS,
     EXACT_DOUBLES_TO,
+    JSON_KINDS,
     KEY_COLUMN_BYTES,
     MAX_KEY_BYTES,
     Batch,
     RecordBatch,
     Texts,
+    text_in,
 )
-from flows.load.numerics import NO_NUMERICS, Numerics, Scales, fits
+from flows.load.numerics import fits
 from flows.load.page_pieces import finder
+from flows.load.pins import NO_PINS, PinnedFields, Pins
 from flows.load.raw_records import RawTexts
 from flows.page import Page, RawSelector
 from flows.source import Record, Resource
@@ -78,8 +81,8 @@ class TypedBatch:
         self._texts = texts
 
     def copy_source(self, types: Mapping[str, str]) -> tuple[str, bytes]:
-        """The CSV; with a jsonb column, the text of a `RecordBatch` instead."""
-        if "jsonb" in types.values():
+        """The CSV; with a JSON column, the text of a `RecordBatch` instead."""
+        if not JSON_KINDS.isdisjoint(types.values()):
             return RecordBatch(self.records()).copy_source(types)
         return CSV, self._csv
 
@@ -103,11 +106,11 @@ class TypedParser:
         self,
         resource: Resource,
         own_fields: Mapping[str, Any],
-        numerics: Numerics = NO_NUMERICS,
+        pins: Pins = NO_PINS,
     ) -> None:
         """`own_fields` are the partition's own fields, placed before those of its records."""
         self._resource = resource
-        self._numerics = numerics
+        self._pins = pins
         self._own_fields = own_fields
         self.key = [name for name in resource.key if name not in own_fields]
         self._shape: _RecordType | None = None
@@ -128,8 +131,18 @@ class TypedParser:
         is_plain = all(kind in _TYPES for kind in kinds.values())
         self._shape = None
         if has_key and is_plain and not any(map(_ODD_NAME.search, kinds)):
-            scales = self._numerics.scales(batch.natural)
-            self._shape = _RecordType(kinds, batch.beyond_double, self._resource.key, scales)
+            pinned = self._pins.of([*self._own_fields, *names])
+            if self._takes_own_fields(pinned):
+                key = self._resource.key
+                self._shape = _RecordType(kinds, batch.beyond_double, key, pinned)
+
+    def _takes_own_fields(self, pinned: PinnedFields) -> bool:
+        """Whether the columns of the partition's own fields take their values unchanged."""
+        return all(
+            pinned.forms[name].takes_all([text_in(value, "")])
+            for name, value in self._own_fields.items()
+            if name in pinned.forms and value is not None
+        )
 
     def read(self, page: Page) -> tuple[TypedBatch, set[Any]] | None:
         """The page's records and the values of the cursor field; None for the slower path."""
@@ -141,7 +154,7 @@ class TypedParser:
             self._guess(raw)
         shape = self._shape
         rows = shape.rows_of(raw) if shape else None
-        if shape and rows and not shape.has_room(rows):
+        if shape and rows and not shape.fits_pins(rows):
             return None
         natural = shape.natural(raw, rows) if shape and rows else None
         if not shape or not rows or not natural or not any(natural.values()):
@@ -188,11 +201,15 @@ class _RecordType:
         kinds: Mapping[str, str | None],
         beyond_double: frozenset[str],
         key: Sequence[str],
-        scales: Scales,
+        pinned: PinnedFields,
     ) -> None:
-        """`scales` are the scales of the fields with `numeric` columns."""
         self.kinds = kinds
-        self._scales = {name: scale for name, scale in scales.items() if name in kinds}
+        self._scales = {name: scale for name, scale in pinned.scales.items() if name in kinds}
+        self._forms = {
+            name: form
+            for name, form in pinned.forms.items()
+            if kinds.get(name) not in {None, form.kind}
+        }
         self._beyond_double = beyond_double
         self._key = key
         self._slots = {name: f"field_{number}" for number, name in enumerate(kinds)}
@@ -236,12 +253,19 @@ class _RecordType:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
-    def has_room(self, rows: Sequence[Any]) -> bool:
-        """Whether `numeric` columns hold all values without rounding them."""
+    def fits_pins(self, rows: Sequence[Any]) -> bool:
+        """Whether the columns of fixed types hold all values unchanged."""
         return all(
             scale is None or all(fits(value, scale) for value in self.column(name, rows))
             for name, scale in self._scales.items()
-        )
+        ) and all(form.takes_all(self._texts(name, rows)) for name, form in self._forms.items())
+
+    def _texts(self, name: str, rows: Sequence[Any]) -> Iterable[str | None]:
+        """The values of a field as the texts that a column gets."""
+        values = self.column(name, rows)
+        if self.kinds[name] == "text":
+            return values
+        return (None if value is None else text_in(value, "") for value in values)
 
     def natural(self, raw: bytes, rows: Sequence[Any]) -> dict[str, str | None] | None:
         """The fields' types on this page; None if a field may be either null or missing."""

@@ -40,6 +40,7 @@ SECRETS = {
 ALL_ITEMS = 25
 OTHERS = {
     "by_size": 2 * (25 + 17),
+    "flattened": 2 * 25,
     "parents": 5,
     "single": 1,
     "mapped": 17,

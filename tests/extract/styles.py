@@ -16,6 +16,7 @@ from flows.extract.paginators import (
     next_url,
     offset,
     page_number,
+    response_header,
     value_at,
 )
 from flows.extract.selectors import records_at
@@ -31,6 +32,7 @@ class Part:
     """One response of an API: records up to `end` of `total`, in pages of `size`."""
 
     asked: Asked
+    start: int
     end: int
     total: int
     size: int
@@ -91,7 +93,7 @@ class Style:
         def answer(asked: Asked) -> Answer:
             start = self.start(asked, sizes[0])
             size = sizes[0] if self.is_even else sizes[start % len(sizes)]
-            part = Part(asked, min(start + size, len(records)), len(records), size)
+            part = Part(asked, start, min(start + size, len(records)), len(records), size)
             body = {"items": records[start : part.end], **self.says(part)}
             headers = {"Content-Type": "application/json", **self.header(part)}
             return Answer(json.dumps(body).encode(), headers=headers)
@@ -169,6 +171,17 @@ STYLES = {
     "next URL, a name with a dot": Style(
         next_url("@odata.nextLink"), _after, lambda part: {"@odata.nextLink": part.link or ""}
     ),
+    "next URL with more": Style(
+        next_url("next", more="has_more"),
+        _after,
+        lambda part: {"next": f"/orders?after={part.end}", **_more(part)},
+    ),
+    "next URL with more in a header": Style(
+        next_url("next", more=response_header("x-more")),
+        _after,
+        lambda part: {"next": f"/orders?after={part.end}"},
+        header=lambda part: {"X-More": str(not part.is_last).lower()},
+    ),
     "link header": Style(next_link(), _after, header=_as_header),
     "token, body to param": Style(
         next_token("token", param="at"),
@@ -195,6 +208,26 @@ STYLES = {
     "offset with a total": Style(
         offset("skip", total="meta.total"), lambda asked, _: _number(asked, "skip"), _total
     ),
+    "offset from 1": Style(
+        offset("startIndex", first=1),
+        lambda asked, _: _number(asked, "startIndex", 1) - 1,
+        declared={"params": {"startIndex": 1}},
+    ),
+    "offset from 1 with a total": Style(
+        offset("startIndex", first=1, total="meta.total"),
+        lambda asked, _: _number(asked, "startIndex", 1) - 1,
+        _total,
+    ),
+    "offset with a total in a header": Style(
+        offset(total=response_header("X-Total-Count")),
+        lambda asked, _: _number(asked, "offset"),
+        header=lambda part: {"X-Total-Count": str(part.total)},
+    ),
+    "offset that counts another list": Style(
+        offset(counts="page.ids"),
+        lambda asked, _: _number(asked, "offset"),
+        lambda part: {"page": {"ids": list(range(part.start, part.end)) or None}},
+    ),
     "offset with more": Style(
         offset(more="has_more"), lambda asked, _: _number(asked, "offset"), _more
     ),
@@ -205,6 +238,12 @@ STYLES = {
     "page number from 0": Style(page_number(first=0), _numbered(0), is_even=True),
     "page number with their count": Style(
         page_number(total_pages="pages"), _numbered(1), _pages, is_even=True
+    ),
+    "page number with their count in a header": Style(
+        page_number(total_pages=response_header("X-WP-TotalPages")),
+        _numbered(1),
+        header=lambda part: {"X-WP-TotalPages": str(-(-part.total // part.size))},
+        is_even=True,
     ),
     "page number from 0 with their count": Style(
         page_number(first=0, total_pages="pages"), _numbered(0), _pages, is_even=True

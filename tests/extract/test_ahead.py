@@ -18,7 +18,7 @@ from flows.extract import client as clients
 from flows.extract.ahead import THREAD_NAME
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.extract.paginators import offset, page_number
+from flows.extract.paginators import offset, page_number, response_header
 from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page, Resume
 from flows.source import Cursor, Params, Partition, Resource, Source, Window
@@ -38,10 +38,12 @@ def orders(**declared: Any) -> Resource:
 BY_OFFSET = orders(paging=offset(total="total"))
 WAYS = {
     "offset": BY_OFFSET,
+    "offset from 1": orders(paging=offset("start", first=1, total="total")),
     "offset in a body": orders(
         paging=offset(body_field="offset", total="total"), is_repeatable=True, **POST
     ),
     "page number": orders(paging=page_number(total_pages="pages")),
+    "page number in a header": orders(paging=page_number(total_pages=response_header("Pages"))),
     "page number from 0": orders(paging=page_number(first=0, total_pages="pages")),
     "page number in a body": orders(
         paging=page_number(body_field="page", total_pages="pages"), is_repeatable=True, **POST
@@ -56,6 +58,7 @@ class Shop:
 
     Attributes:
         before: may answer a request itself.
+        stated: the total that a page states, by the real one.
         at_once: an answer waits a moment for more requests than this; 0 for no waiting.
     """
 
@@ -63,6 +66,7 @@ class Shop:
     total: Callable[[int], int] = lambda _: 50
     size: Callable[[int], int] = lambda _: SIZE
     before: Callable[[int], Answer | None] = lambda _: None
+    stated: Callable[[int], int] = lambda total: total
     at_once: int = 0
     most: int = 0
     _under_way: int = 0
@@ -83,12 +87,14 @@ class Shop:
         found = json.loads(asked.body) if asked.body else asked_params(asked)
         first = 0 if self.resource is WAYS["page number from 0"] else 1
         pages = int(found.get("page", first)) - first
-        return pages * SIZE or int(found.get("offset", 0))
+        return pages * SIZE or int(found.get("offset", 0)) or int(found.get("start", 1)) - 1
 
     def page(self, start: int) -> Answer:
         total = self.total(start)
         items = list(range(start, min(start + self.size(start), total)))
-        return Answer(json.dumps({"items": items, "total": total, "pages": total // SIZE}).encode())
+        body = {"items": items, "total": self.stated(total), "pages": total // SIZE}
+        headers = {"Content-Type": "application/json", "Pages": str(total // SIZE)}
+        return Answer(json.dumps(body).encode(), headers=headers)
 
 
 def read(
@@ -131,6 +137,7 @@ CHANGES = {
     "a short page": {"size": lambda start: SIZE - 1 if start == 10 else SIZE},
     "a long page": {"size": lambda start: SIZE + 2 if start == 10 else SIZE},
     "a page without records": {"size": lambda start: 0 if start == 20 else SIZE},
+    "a total that is too small": {"stated": lambda _: 12},
     "a missing page": {"before": lambda start: Answer(status=404) if start == 30 else None},
 }
 

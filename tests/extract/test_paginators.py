@@ -9,7 +9,7 @@ from conftest import Answer, Asked, Serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.errors import BadPayloadError, ConfigurationError
+from flows.errors import BadPayloadError, BadRequestError, ConfigurationError
 from flows.extract.paginators import (
     keyset,
     next_link,
@@ -17,11 +17,12 @@ from flows.extract.paginators import (
     next_url,
     offset,
     page_number,
+    response_header,
     value_at,
 )
 from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page
-from flows.source import Resource
+from flows.source import Cursor, Resource, Rule
 from tests.extract.reading import asked_params, read, rows, stored
 from tests.extract.styles import STYLES, Record
 
@@ -81,11 +82,18 @@ def test_a_server_is_read_in_order_and_to_its_end(serve: Serve, style: Any) -> N
 
 
 @every_style
-def test_reading_ends_after_the_most_pages_that_are_declared(style: Any) -> None:
+@pytest.mark.parametrize("cursor", [None, Cursor("updated_at")], ids=["", "cursor"])
+def test_reading_ends_after_the_most_pages_that_are_declared(style: Any, cursor: Any) -> None:
+    """With a cursor there is a point to read on from, so that it does not pass over the rest."""
     api = style.api(records(["a", "b", "c", "d", "e"]), [2])
-    pages = read(URL, replace(style.resource, max_pages=2), api)
+    resource = replace(style.resource, max_pages=2, key=("id",), cursor=cursor)
+    pages = read(URL, resource, api)
     assert rows(pages) == records(["a", "b", "c", "d"])
-    assert pages[-1].resume is None
+    assert (pages[-1].resume is None) == (cursor is None)
+    if cursor:
+        rest = read(URL, resource, api, stored(pages[-1].resume))
+        assert rows(rest) == records(["a", "b", "c", "d", "e"])[4:]
+        assert rest[-1].resume is None
 
 
 @pytest.mark.parametrize(
@@ -253,8 +261,8 @@ def test_anything_else_as_more_does_not_end_it(more: Any) -> None:
 
 @pytest.mark.parametrize(
     ("total", "goes_on"),
-    [(2, False), (1, False), ("2", False), (3, True), (None, True), (-1, True)],
-    ids=["reached", "less", "as text", "more", "null", "-1 for unknown"],
+    [(2, False), (1, True), ("2", False), (3, True), (None, True), (-1, True)],
+    ids=["reached", "less than was read", "as text", "more", "null", "-1 for unknown"],
 )
 def test_a_total_ends_reading_where_it_is_known(total: Any, goes_on: bool) -> None:
     items = [{"id": 1}, {"id": 2}]
@@ -270,6 +278,113 @@ def test_a_total_ends_reading_where_it_is_known(total: Any, goes_on: bool) -> No
 def test_a_total_that_is_no_number_is_an_error(total: Any) -> None:
     with pytest.raises(BadPayloadError, match="as its 'total', which is not a number"):
         offset(total="total")(page({"items": [{"id": 1}], "total": total}))
+
+
+def test_a_total_that_is_less_than_what_was_read_does_not_end_the_reading() -> None:
+    """As a count of pages declared as a count of records, or a count that the API kept too long."""
+    api = STYLES["offset"].api(records(["a", "b", "c", "d", "e"]), [2])
+
+    def with_wrong_total(asked: Asked) -> Answer:
+        answer = api(asked)
+        return Answer(json.dumps({**json.loads(answer.body), "total": 1}).encode())
+
+    assert rows(read(URL, orders(offset(total="total")), with_wrong_total)) == rows(
+        read(URL, orders(offset()), api)
+    )
+
+
+SCIM = {"params": {"startIndex": 1, "count": 10}}
+
+
+def scim(asked: Asked) -> Answer:
+    """21 users in pages of 10, counted from 1 (RFC 7644, 3.4.2.4)."""
+    start = int(asked_params(asked).get("startIndex", 1))
+    items = [{"id": number} for number in range(start, min(start + 10, 22))]
+    return Answer(json.dumps({"items": items, "totalResults": 21}).encode())
+
+
+def test_offsets_that_are_counted_from_1_read_the_last_record() -> None:
+    paging = offset("startIndex", first=1, total="totalResults")
+    for declared in (SCIM, {}):
+        pages = read(URL, orders(paging, **declared), scim)
+        assert [row["id"] for row in rows(pages)] == list(range(1, 22))
+
+
+@pytest.mark.parametrize(
+    ("paging", "params", "says"),
+    [
+        (
+            offset("startIndex", total="totalResults"),
+            {"startIndex": 1},
+            r"startIndex=1, .* counts from 0\. Declare offset\('startIndex', first=1\)",
+        ),
+        (
+            offset("at", first=1),
+            {"at": 0},
+            r"at=0, .* Declare offset\('at', first=0",
+        ),
+        (page_number(first=0), {"page": 1}, r"page=1, .* Declare page_number\('page', first=1\)"),
+        (page_number(), {"page": 0}, r"page=0, .* Declare page_number\('page', first=0\)"),
+    ],
+    ids=["offset 1 of 0", "offset 0 of 1", "page 1 of 0", "page 0 of 1"],
+)
+def test_a_first_request_that_counts_from_another_number_is_refused(
+    paging: Any, params: Any, says: str
+) -> None:
+    """Reading would end one record or one page too early, or read one twice."""
+    with pytest.raises(ConfigurationError, match=says):
+        read(URL, orders(paging, params=params), scim)
+
+
+def test_reading_may_begin_in_the_middle() -> None:
+    found = rows(read(URL, orders(offset("startIndex", first=1), params={"startIndex": 15}), scim))
+    assert [row["id"] for row in found] == list(range(15, 22))
+
+
+def wordpress(asked: Asked) -> Answer:
+    """Two pages of posts, the totals in headers only, and an error behind the last one."""
+    number = int(asked_params(asked).get("page", 1))
+    if number > 2:
+        return Answer(b'{"code": "rest_post_invalid_page_number"}', status=400)
+    totals = {"X-WP-Total": "3", "X-WP-TotalPages": "2"}
+    return Answer(b'{"items": [{"id": %d}]}' % number, headers=totals)
+
+
+@pytest.mark.parametrize(
+    ("declared", "pages"),
+    [
+        ({"paging": page_number(total_pages=response_header("X-WP-TotalPages"))}, 2),
+        ({"paging": page_number(), "rules": (Rule("end", status=400),)}, 3),
+        ({"paging": page_number(), "rules": (Rule("end", body="invalid_page_number"),)}, 3),
+    ],
+    ids=["totals in headers", "a status", "a body"],
+)
+def test_the_page_after_the_last_may_be_an_error(declared: Any, pages: int) -> None:
+    found = read(URL, Resource("posts", "posts", records_at("items"), **declared), wordpress)
+    assert rows(found[:2]) == [{"id": 1}, {"id": 2}]
+    assert (len(found), found[-1].resume) == (pages, None)
+
+
+def test_the_status_of_the_end_is_an_error_on_the_first_page() -> None:
+    """It means a wrong request there, not that there are no records."""
+    resource = orders(page_number(), rules=(Rule("end", status=400),))
+    with pytest.raises(BadRequestError, match="answered 400"):
+        read(URL, resource, lambda _: Answer(b"{}", status=400))
+
+
+def test_a_reading_may_resume_at_the_page_after_the_last() -> None:
+    resource = orders(page_number(), rules=(Rule("end", status=400),))
+    pages = read(URL, resource, wordpress)
+    [end] = read(URL, resource, wordpress, stored(pages[1].resume))
+    assert end.is_empty
+    assert end.resume is None
+
+
+def test_more_without_a_next_url_is_an_error() -> None:
+    paging = next_url("next", more="more")
+    with pytest.raises(BadPayloadError, match="no URL in 'next'"):
+        paging(page({"next": None, "more": True}))
+    assert paging(page({"next": "/b", "more": False})) is None
 
 
 def test_a_first_number_that_is_none_is_a_configuration_error() -> None:
@@ -364,8 +479,83 @@ def test_a_server_that_ignores_the_requested_position_is_a_loop(
     server = serve(lambda _: Answer(b'[{"id": 1}]'))
     with pytest.raises(BadPayloadError, match="loops") as failure:
         read(server.url, Resource("orders", "orders", records_at(), **declared))
-    assert len(server.asked) <= 2
+    assert len(server.asked) <= 3
     assert str(failure.value).count(f"{server.url}orders") == 2
+
+
+def zeros(total: int, size: int = 2) -> Any:
+    """An API of equal records without a key, by `offset` or `page`."""
+
+    def answer(asked: Asked) -> Answer:
+        params = asked_params(asked)
+        start = int(params.get("offset", 0)) + size * (int(params.get("page", 1)) - 1)
+        items = [{"celsius": 0}] * max(0, min(size, total - start))
+        return Answer(json.dumps({"items": items, "total": total}).encode())
+
+    return answer
+
+
+@pytest.mark.parametrize("total", [4, 5, 8])
+@pytest.mark.parametrize(
+    "paging", [offset(), offset(total="total"), page_number()], ids=["offset", "total", "page"]
+)
+def test_equal_records_without_a_key_are_no_loop(paging: Any, total: int) -> None:
+    assert len(rows(read(URL, orders(paging), zeros(total)))) == total
+    with pytest.raises(BadPayloadError, match="loops"):
+        read(URL, orders(paging, key=("celsius",)), zeros(total))
+
+
+def test_equal_pages_by_link_are_no_loop() -> None:
+    """Which request is next is in the response: only a repeated request is a loop."""
+
+    def answer(asked: Asked) -> Answer:
+        number = int(asked_params(asked).get("at", 0))
+        link = {"Link": f'<?at={number + 1}>; rel="next"'} if number < 3 else {}
+        return Answer(b'{"items": [{"celsius": 0}]}', headers=link)
+
+    assert len(rows(read(URL, orders(next_link()), answer))) == 4
+
+
+def test_the_same_records_under_ever_new_tokens_are_a_loop() -> None:
+    """The API ignores the token, because its parameter has another name."""
+    sent = []
+
+    def answer(asked: Asked) -> Answer:
+        sent.append(asked)
+        return Answer(json.dumps({"items": [{"id": 1}], "next": f"t{len(sent)}"}).encode())
+
+    with pytest.raises(BadPayloadError, match="loops"):
+        read(URL, orders(next_token("next", param="token"), max_empty_pages=5), answer)
+    assert len(sent) == 6
+
+
+@pytest.mark.parametrize(
+    "answer_far",
+    [
+        pytest.param(lambda _: Answer(b'{"items": []}'), id="no records"),
+        pytest.param(lambda _: Answer(b"{}", status=400), id="a refusal"),
+        pytest.param(lambda _: Answer(b"{}", status=404), id="not found"),
+    ],
+)
+def test_an_api_that_heeds_the_position_is_believed(answer_far: Any) -> None:
+    api = zeros(8)
+
+    def answer(asked: Asked) -> Answer:
+        is_far = int(asked_params(asked).get("offset", 0)) > 100
+        return answer_far(asked) if is_far else api(asked)
+
+    assert len(rows(read(URL, orders(offset()), answer))) == 8
+
+
+def test_an_api_that_sends_its_last_page_for_ever_is_a_loop() -> None:
+    """Its first two pages are equal as well, but not a loop."""
+
+    def answer(asked: Asked) -> Answer:
+        number = min(3, int(asked_params(asked).get("page", 1)))
+        return Answer(json.dumps({"items": [{"celsius": max(2, number)}]}).encode())
+
+    with pytest.raises(BadPayloadError, match=r"page=4 has the same response as .*page=3"):
+        read(URL, orders(page_number()), answer)
 
 
 def test_pages_without_records_may_come_again(serve: Serve) -> None:

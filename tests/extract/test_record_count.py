@@ -9,7 +9,7 @@ import pytest
 from conftest import Answer, Asked
 from psycopg2.extensions import connection as Connection
 
-from flows.errors import ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import keyset, next_url, offset, page_number
 from flows.extract.selectors import csv_rows, records_at
@@ -81,6 +81,61 @@ def test_flattened_records_are_refused_where_paging_counts(paging: Any) -> None:
     resource = Resource("lines", "orders", lines, paging=paging)
     with pytest.raises(ConfigurationError, match=r"returned 6 records.*sent 2 under 'items'"):
         read(URL, resource, api([1, 2, 3, 4], lambda items: {"items": items}, as_object))
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        offset("offset", counts="items"),
+        page_number("page", counts="items"),
+        keyset("id", param="after", counts="items"),
+    ],
+    ids=COUNTED,
+)
+@pytest.mark.parametrize("size", [2, 3], ids=["even", "a number of other things on the page"])
+def test_flattened_records_are_read_if_paging_counts_what_the_api_sent(
+    paging: Any, size: int
+) -> None:
+    """The second page has as many lines as the API sends tags, which would look complete."""
+
+    def lines(page: Page) -> list[Any]:
+        return [
+            {"id": order["id"], "line": line}
+            for order in page.document["items"]
+            for line in order["lines"]
+        ]
+
+    def wrap(items: list[Any]) -> Any:
+        return {"items": items, "tags": list(range(size * len(items)))}
+
+    resource = Resource("lines", "orders", lines, paging=paging)
+    found = rows(read(URL, resource, api([1, 2, 3, 4, 5], wrap, as_object)))
+    assert [(row["id"], row["line"]) for row in found] == [
+        (number, line) for number in range(1, 6) for line in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("beside", ["included", "tags"])
+def test_flattened_records_never_pass_for_another_list_of_the_page(beside: str) -> None:
+    """Two orders with three lines each: to move on by six would skip four orders."""
+
+    def lines(page: Page) -> list[Any]:
+        return [{"line": line} for order in page.document["items"] for line in order["lines"]]
+
+    def wrap(items: list[Any]) -> Any:
+        others = range(3 * len(items))
+        return {"items": items, beside: [{"id": n} if beside == "included" else n for n in others]}
+
+    resource = Resource("lines", "orders", lines, paging=offset())
+    says = r"returned 6 records .* sent 2 under 'items', 6 under '.*offset\(counts="
+    with pytest.raises(ConfigurationError, match=says):
+        read(URL, resource, api([1, 2, 3, 4, 5], wrap, as_object))
+
+
+def test_what_is_counted_has_to_be_a_list() -> None:
+    resource = Resource("orders", "orders", over_three, paging=offset(counts="count"))
+    with pytest.raises(BadPayloadError, match="has 2 under 'count', not the list"):
+        read(URL, resource, api([1, 2], lambda items: {"items": items, "count": 2}, as_object))
 
 
 SHAPES: dict[str, tuple[Any, Any]] = {

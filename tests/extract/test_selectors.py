@@ -286,6 +286,49 @@ def test_csv_that_would_shift_values_is_an_error(body: bytes, said: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("body", "records"),
+    [
+        (b"", []),
+        (b"1,x\n2,y\n", [{"id": "1", "name": "x"}, {"id": "2", "name": "y"}]),
+        (b"1,x", [{"id": "1", "name": "x"}]),
+        (b"\xef\xbb\xbf\n1,\n", [{"id": "1", "name": None}]),
+        (b"1,1\n1,1\n", [{"id": "1", "name": "1"}] * 2),
+    ],
+    ids=["nothing", "two rows", "one row", "a byte order mark", "equal values"],
+)
+def test_csv_without_a_header_has_the_declared_names(body: bytes, records: list[Any]) -> None:
+    assert csv_rows(names=("id", "name"))(page(body, "text/csv")) == records
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"id,name\n1,x\n", "its first line has the declared names.*csv_rows without names"),
+        (b"1,x,2\n", "row 1 has 3 values for 2 names"),
+        (b"1;x\n2;y\n", "row 1 has 1 values for 2 names.*delimiter is probably ';'"),
+        (b"<html>,x\n", "like a web page"),
+    ],
+    ids=["a header after all", "another column", "another delimiter", "a web page"],
+)
+def test_csv_that_does_not_fit_its_declared_names_is_an_error(body: bytes, said: str) -> None:
+    with pytest.raises(BadPayloadError, match=said):
+        csv_rows(names=("id", "name"))(page(body, "text/csv"))
+
+
+@pytest.mark.parametrize("names", ["id", ("id", "id")], ids=str)
+def test_names_of_columns_are_different_texts(names: Any) -> None:
+    with pytest.raises(ConfigurationError, match="write a tuple of different names"):
+        csv_rows(names=names)
+
+
+def test_declared_names_contain_the_key(serve: Serve) -> None:
+    server = serve(lambda _: Answer(b"1,x\n", headers={"Content-Type": "text/csv"}))
+    resource = Resource("orders", "orders", csv_rows(names=("number", "name")), key=("id",))
+    with pytest.raises(ConfigurationError, match=r"orders: csv_rows.*lacks the key's id"):
+        read(server.url, resource)
+
+
+@pytest.mark.parametrize(
     ("body", "delimiter", "header", "likely"),
     [
         (b"id;name\n1;x\n", ",", "'id;name'", "';'"),
@@ -299,7 +342,7 @@ def test_csv_that_would_shift_values_is_an_error(body: bytes, said: str) -> None
 def test_csv_with_another_delimiter_is_an_error_that_names_the_likely_one(
     body: bytes, delimiter: str, header: str, likely: str
 ) -> None:
-    said = f"delimiter {re.escape(repr(delimiter))} its header is {header}.*probably {likely}"
+    said = f"delimiter {re.escape(repr(delimiter))} its first line is {header}.*probably {likely}"
     with pytest.raises(BadPayloadError, match=said):
         csv_rows(delimiter)(page(body, "text/csv"))
 

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
-from flows.extract.paginators import keyset, next_link, next_token, next_url, offset, page_number
+from flows.extract.paginators import (
+    keyset,
+    next_link,
+    next_token,
+    next_url,
+    offset,
+    page_number,
+    response_header,
+)
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.source import (
     Cursor,
@@ -15,6 +23,7 @@ from flows.source import (
     Params,
     Partition,
     Resource,
+    Rule,
     TokenCursor,
     Window,
 )
@@ -33,6 +42,7 @@ def _texts(rows: Iterable[Row]) -> list[Row]:
 
 ROWS: list[Row] = [dict(row) for row in items()]
 TEXTS = _texts(ROWS)
+NAMES = tuple(ROWS[0])
 IDS = [row["id"] for row in ROWS]
 # The third of the parents: the only one with more children than a page holds.
 CHILDREN: list[Row] = [{**item(number), "parent_id": 3} for number in range(4, 16)]
@@ -138,6 +148,10 @@ GRAPHQL = _at(
 PAGED = (
     Style("next_url", "styles/next_url", 3, "position", _at("items", paging=next_url("next"))),
     Style("next_path", "styles/next_path", 3, "position", _at("items", paging=next_url("next"))),
+    Style(
+        "flagged_url", "styles/flagged_url", 3, "position",
+        _at("items", paging=next_url("next", more="more")),
+    ),
     Style("link_header", "styles/link_header", 3, "position", _at("", paging=next_link())),
     Style(
         "token_body", "styles/token_body", 3, "position",
@@ -151,7 +165,22 @@ PAGED = (
     Style(
         "offset_total", "styles/offset", 3, "position", _at("items", paging=offset(total="total"))
     ),
+    Style(
+        "offset_from_1", "styles/offset_from_1", 3, "position",
+        _at(
+            "items", params={"startIndex": 1},
+            paging=offset("startIndex", first=1, total="totalResults"),
+        ),
+    ),
     Style("page", "styles/page", 4, "position", _at("items", paging=page_number())),
+    Style(
+        "page_total_in_header", "styles/page_headers", 3, "position",
+        _at("", paging=page_number(total_pages=response_header("X-WP-TotalPages"))),
+    ),
+    Style(
+        "page_error_at_the_end", "styles/page_headers", 4, "position",
+        _at("", paging=page_number(), rules=(Rule("end", 400, "invalid_page_number"),)),
+    ),
     Style(
         "page_has_more", "styles/page", 3, "position",
         _at("items", paging=page_number(more="has_more")),
@@ -174,7 +203,8 @@ PAGED = (
 AHEAD = tuple(
     replace(style, name=f"{style.name}_ahead", concurrency=4)
     for style in PAGED
-    if style.name in {"offset_total", "page_total_pages", "windows"}
+    if style.name
+    in {"offset_total", "offset_from_1", "page_total_pages", "page_total_in_header", "windows"}
 )
 BY_CURSOR = (
     Style(
@@ -224,6 +254,7 @@ NDJSON = Style("ndjson", "formats/ndjson", 1, "nothing", {"records": ndjson()})
 CSV = Style("csv", "formats/csv", 1, "nothing", {"records": csv_rows()}, TEXTS)
 GZIP = Style("gzip", "formats/gzip", 1, "nothing", _at("items"))
 OTHER_FORMATS = (
+    Style("csv_rows", "formats/csv_rows", 1, "nothing", {"records": csv_rows(names=NAMES)}, TEXTS),
     Style("csv.gz", "formats/csv.gz", 1, "nothing", {"records": csv_rows()}, TEXTS),
     Style("list", "formats/list", 1, "nothing", _at("")),
     Style("object", "formats/object", 1, "nothing", {"records": record_at()}, ROWS[:1]),

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
-from flows.load.numerics import Numerics
+from flows.load.pins import Pins
 from flows.load.replay import replay
 from flows.load.typed_batch import TypedParser
 from flows.page import Page
@@ -158,8 +158,8 @@ def test_functions_of_ones_own_calculate_with_pinned_numbers(
 
 def test_pinned_numbers_take_the_fast_way() -> None:
     resource = Resource("items", "items", records_at(), key=("id",), columns={"v": "numeric"})
-    numerics = Numerics({"v": "numeric(30,4)"}, lambda fields: {field: field for field in fields})
-    tables = TypedParser(resource, {}, numerics)
+    pins = Pins({"v": "numeric(30,4)"}, lambda fields: {field: field for field in fields})
+    tables = TypedParser(resource, {}, pins)
     read = tables.read(Page(page_of(["1.50", "12345678901234567.8901"]), "page"))
     assert read is not None
     assert read[0].copy_source({"id": "bigint", "v": "numeric"})[1] == (

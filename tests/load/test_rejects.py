@@ -128,8 +128,8 @@ def test_a_record_without_its_key_is_shown_with_the_fields_it_has(connection: Co
 @pytest.mark.parametrize(
     ("bad", "field", "reason"),
     [
-        ({"when": "soon"}, '"when"', "in the field 'when' that Postgres refused"),
-        ({"Due Date": "later"}, '"Due Date"', "in the field 'Due Date' that Postgres refused"),
+        ({"when": "soon"}, '"when"', "in the field 'when', whose column (date) takes"),
+        ({"Due Date": "later"}, '"Due Date"', "in the field 'Due Date', whose column (date) takes"),
         ({"v": {"deep": ["\0"]}}, '"deep"', "a NUL character in the field 'v.deep[0]'"),
         ({"x\0": 1}, r'"x\u0000"', r"in the name of the field 'x\x00'"),
     ],

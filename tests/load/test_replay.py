@@ -354,7 +354,7 @@ def test_a_replay_that_is_killed_resumes_and_loads_each_reject_once(
     """Its session ends before a checkpoint is committed. The first reject is never stored."""
     monkeypatch.setattr(replaying, "REJECTS_A_PAGE", 2)
     page = [{"id": n, "v": "soon"} for n in range(5)]
-    load_pages(connection, [{"id": 9, "v": None}, *page, "never"], **BAD | {"key": key})
+    load_pages(connection, [{"id": 9, "v": None}, "never", *page], **BAD | {"key": key})
     opened: list[Connection] = []
     marks: list[int] = []
     real = reject_log.mark_replayed

@@ -58,11 +58,13 @@ class Lines:
         bodies: the pages of an order, if they are other ones.
         errors: what reading an order raises after its pages.
         before: called with the order before its pages are sent.
+        pages_at_most: so many of an order's pages are sent at once.
     """
 
     bodies: dict[Any, list[Any]] = field(default_factory=dict)
     errors: dict[Any, EltError] = field(default_factory=dict)
     before: Callable[[Any], None] = lambda order: None
+    pages_at_most: int = 99
     asked: list[tuple[Any, Window]] = field(default_factory=list)
 
     def read(self, partition: Partition, window: Window, resume: Resume | None) -> Iterator[Page]:
@@ -70,7 +72,8 @@ class Lines:
         self.asked.append((order, window))
         self.before(order)
         bodies = self.bodies.get(order, [[{"line": n, "amount": n} for n in (1, 2)]])
-        for number in range(int(resume.url or 0) if resume else 0, len(bodies)):
+        start = int(resume.url or 0) if resume else 0
+        for number in range(start, min(start + self.pages_at_most, len(bodies))):
             more = number + 1 < len(bodies) or order in self.errors
             following = Resume("0", str(number + 1), window.since) if more else None
             body = json.dumps(bodies[number]).encode()
@@ -260,6 +263,23 @@ def test_a_partition_that_was_interrupted_resumes(connect: Connect, query: Query
         (2,),
         (0,),
     ]
+
+
+def test_a_partition_that_was_not_read_to_its_end_is_read_on_by_the_next_run(
+    connect: Connect, query: Query
+) -> None:
+    """As `max_pages` leaves it: its last page leads on."""
+    api = Lines(bodies={5: [[{"line": 1, "amount": 1}], [{"line": 2, "amount": 2}]]})
+    api.pages_at_most = 1
+    limited = replace(LINES, max_pages=1)
+    assert load_lines(connect, api, limited)[1] == []
+    assert (5, 2, 2) not in query(STORED)
+    unread = "select partition from elt.checkpoints where resume is not null"
+    assert query(unread) == [("5",)]
+    query("update elt.checkpoints set saved_at = saved_at - interval '2 days'")
+    assert load_lines(connect, api, limited)[1] == []
+    assert query(STORED) == wanted()
+    assert query(unread) == []
 
 
 def test_an_api_that_is_down_ends_the_run_and_keeps_what_was_read(

@@ -53,6 +53,12 @@ def csv_text(rows: Rows) -> Answer:
     return Answer(text.getvalue().encode(), headers={"Content-Type": "text/csv; charset=utf-8"})
 
 
+def csv_rows(rows: Rows) -> Answer:
+    """Without a header line."""
+    _, _, lines = csv_text(rows).body.partition(b"\r\n")
+    return Answer(lines, headers={"Content-Type": "text/csv; charset=utf-8; header=absent"})
+
+
 def csv_file(rows: Rows) -> Answer:
     """A gzip file: the client has to unpack it."""
     body = gzipped.compress(csv_text(rows).body, mtime=0)
@@ -72,6 +78,7 @@ FORMATS: Mapping[str, Callable[[Rows], Answer]] = {
     "columns": json_columns,
     "ndjson": ndjson,
     "csv": csv_text,
+    "csv_rows": csv_rows,
     "csv.gz": csv_file,
     "gzip": gzip,
 }

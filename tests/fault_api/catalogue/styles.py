@@ -62,6 +62,15 @@ def _linked(ask: Ask, listing: Listing, base: str) -> Answer:
     return as_json({"items": part.rows, "next": listing.next_link or link, **token})
 
 
+def flagged_url(ask: Ask, listing: Listing) -> Answer:
+    """There is always a URL of a next page; `more` says whether there is such a page."""
+    start, size = ask.whole("position", 0), _size(ask)
+    part = listing.part(start, size)
+    following = start + size if part.next_start is None else part.next_start
+    link = ask.base + ask.link(position=following)
+    return as_json({"items": part.rows, "next": link, "more": part.next_start is not None})
+
+
 def link_header(ask: Ask, listing: Listing) -> Answer:
     """A bare list, and `Link` (RFC 8288) with other relations beside the next."""
     start, size = ask.whole("position", 0), _size(ask)
@@ -98,6 +107,22 @@ def offset(ask: Ask, listing: Listing) -> Answer:
     """`offset` and `limit`, and how many rows there are in all."""
     part = listing.counted_part(ask.whole("offset", 0), _size(ask))
     return as_json({"items": part.rows, "total": part.total})
+
+
+def offset_from_1(ask: Ask, listing: Listing) -> Answer:
+    """`startIndex` counts from 1, as in SCIM (RFC 7644, 3.4.2.4)."""
+    part = listing.counted_part(ask.whole("startIndex", 1, least=1) - 1, _size(ask, "count"))
+    return as_json({"items": part.rows, "totalResults": part.total})
+
+
+def page_headers(ask: Ask, listing: Listing) -> Answer:
+    """A bare list, and the totals in headers, as WordPress has them; behind the last page a 400."""
+    size, number = _size(ask, "per_page"), ask.whole("page", 1, least=1)
+    part = listing.counted_part((number - 1) * size, size)
+    if number > 1 and not part.rows:
+        raise AskError("invalid_page_number: larger than the number of pages available.")
+    totals = {"X-WP-Total": str(part.total), "X-WP-TotalPages": str(-(-part.total // size))}
+    return as_json(part.rows, headers=totals)
 
 
 def page(ask: Ask, listing: Listing) -> Answer:
@@ -155,11 +180,14 @@ STYLES: Mapping[str, Style] = {
     for style in (
         next_url,
         next_path,
+        flagged_url,
         link_header,
         token_body,
         token_header,
         offset,
+        offset_from_1,
         page,
+        page_headers,
         keyset,
         windows,
         graphql,
