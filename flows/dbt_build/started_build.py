@@ -52,7 +52,9 @@ def begin(run: BuildRun) -> StartedBuild | None:
             run.logger.info("Nothing to build: %s.", why_nothing(tables))
             return None
         _adopt_earlier_relations(cursor)
-        build_id = history.begin(cursor, run.run_id, selection.reason, code, loads_of(tables))
+        build_id = history.begin(
+            cursor, run.run_id, selection.reason, code, loads_of(tables), selection.full_refresh
+        )
         published = history.published_manifest(cursor)
     if selection.left_out:
         incomplete = ", ".join(map(str, selection.left_out))
