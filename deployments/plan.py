@@ -7,9 +7,11 @@ file states otherwise.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
@@ -167,8 +169,11 @@ def _schedules(each: DesiredDeployment, found: DeploymentResponse) -> Iterator[C
 
 
 def _when(fields: Mapping[str, Any]) -> str:
-    """`30 5 * * * Europe/London`."""
+    """`30 5 * * * Europe/London`; an interval's anchor in the schedule's time zone."""
     time = fields.get("cron") or fields.get("rrule") or f"every {fields.get('interval')}"
+    if anchor := fields.get("anchor_date"):
+        local = datetime.fromisoformat(anchor).astimezone(ZoneInfo(fields["timezone"]))
+        time = f"{time} from {local.isoformat()}"
     return f"{time} {fields['timezone']}"
 
 

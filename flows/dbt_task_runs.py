@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect._internal.uuid7 import uuid7
@@ -132,12 +133,19 @@ class TaskRunMirror:
         tables = {**self._manifest["nodes"], **self._manifest["sources"]}
         return {
             unique_id: Asset(
-                key=f"postgres://warehouse/{entry['schema'].removesuffix(AUDIT)}/"
-                f"{entry.get('alias') or entry['identifier']}"
+                key=asset_key(
+                    entry["schema"].removesuffix(AUDIT), entry.get("alias") or entry["identifier"]
+                )
             )
             for unique_id, entry in tables.items()
             if entry["resource_type"] in ("model", "source", "seed", "snapshot")
         }
+
+
+def asset_key(schema: str, relation: str) -> str:
+    """The key of a relation as published; Prefect refuses spaces, quotes and `%` in keys."""
+    names = (quote(name, safe="").replace("~", "%7E") for name in (schema, relation))
+    return f"postgres://warehouse/{'/'.join(names)}".replace("%", "~")
 
 
 def state_of(node: DbtNode) -> State[Any]:

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from psycopg2.extensions import cursor as Cursor
@@ -18,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 from blocks.warehouse import Warehouse
 from flows import sources
 from flows.dbt_build import dbt_project, dbt_runner, history, manifests, scratch_schemas
-from flows.dbt_build.dbt_project import DbtProject
+from flows.dbt_build.dbt_project import DbtProject, State
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import AUDIT
 from flows.dbt_build.selection import CHANGED_CODE, Selection, declared_tables
@@ -127,10 +126,14 @@ def _build(database: Warehouse, suffix: str, selection: Selection, published: Js
             "WAREHOUSE_APPLICATION": "elt trial",
             "DBT_LOG_PATH": name,
         }
-        state = dbt_project.defer_to(published, folder)
-        listing = [*dbt_runner.LISTING, *selection.nodes(), *state]
-        building = ["build", *selection.arguments(), *state]
-        prepare = partial(_prepare, database, suffix, project)
+        state = State(published, folder)
+        listing = [*dbt_runner.LISTING, *selection.nodes(), *state.compared()]
+        building = ["build", *selection.arguments(), *state.deferred()]
+
+        def prepare(selected: Sequence[str]) -> None:
+            _prepare(database, suffix, project, selected)
+            state.defer(selected)
+
         commands = [listing, building]
         errors = dbt_project.run(project, environment, TIMEOUT_SECONDS, commands, prepare)
         results, manifest = project.results(errors)["results"], project.manifest()

@@ -255,6 +255,7 @@ def _schedules(node: YamlNode) -> Iterator[Problem]:
             )
         yield from misread(schedule, RawScheduleConfig)
         yield from schedules.without_effect(schedule)
+        yield from schedules.misread_anchor(schedule)
         empty = [*schedules.emptiness(schedule)]
         yield from empty or refusals(schedule, _schedule_validator(schedule))
 

@@ -1,15 +1,17 @@
-"""Checks that a schedule ever starts a run, as Prefect's server computes it, and has no dead keys.
+"""Checks that a schedule starts runs, at the times that are written, and has no dead keys.
 
 Prefect accepts a schedule that never comes. Then nothing fails, and nothing runs.
 """
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.types._datetime import parse_datetime
 
 from deployments.check.located_yaml import Problem, YamlNode
 
@@ -19,6 +21,7 @@ _EMPTY = {
     "rrule": 'write `rrule: "FREQ=DAILY"`, or another schedule.',
     "timezone": "Prefect would use UTC. Write `timezone: UTC` if you want that.",
 }
+_AT_UTC = re.compile(r"(Z|UTC|[+-]00(:?00)?)$", re.IGNORECASE)
 _WITHIN_A_DAY = re.compile("FREQ=(SECONDLY|MINUTELY|HOURLY)", re.IGNORECASE)
 _INTERVAL = re.compile("INTERVAL=[^;]*", re.IGNORECASE)
 _NO_INTERVAL = re.compile("INTERVAL=(?![1-9])", re.IGNORECASE)
@@ -39,6 +42,27 @@ def without_effect(node: YamlNode) -> Iterator[Problem]:
                 f"{key}: Prefect reads it only with `{kind}:`, and would drop it here. Remove it."
             )
             yield Problem(node.line_at([key]), text)
+
+
+def misread_anchor(node: YamlNode) -> Iterator[Problem]:
+    """An anchor date that Prefect can't read, or would take for another time than its zone's."""
+    value, zone = node.get("anchor_date").value, node.get("timezone").value or "UTC"
+    if value is None or node.get("interval").value is None:
+        return
+    written = value.isoformat() if isinstance(value, date) else str(value)
+    try:
+        parsed, local = parse_datetime(written), ZoneInfo(str(zone))
+    except (ValueError, KeyError, OSError):
+        return  # the schedule's validator names what is wrong
+    has_offset = bool(parsed.utcoffset()) or bool(_AT_UTC.search(written))
+    right = (parsed if has_offset else parsed.replace(tzinfo=local)).isoformat()
+    line, remedy = node.line_at(["anchor_date"]), f'Write `anchor_date: "{right}"`.'
+    if not isinstance(value, str):
+        text = f"anchor_date: {written} is not in quotes, and Prefect reads only text. {remedy}"
+        yield Problem(line, text)
+    elif not has_offset and right != parsed.isoformat():
+        text = f"anchor_date: {written} has no offset: Prefect would take it as UTC, not {zone}. "
+        yield Problem(line, text + remedy)
 
 
 def must_come(schedule: Any) -> None:

@@ -5,10 +5,9 @@ Knows the order of the steps. What only a flow can know or show is in the caller
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from psycopg2.extensions import cursor as Cursor
@@ -24,7 +23,7 @@ from flows.dbt_build import (
     scratch_schemas,
 )
 from flows.dbt_build.build_run import BuildRun, Database
-from flows.dbt_build.dbt_project import AGES, MANIFEST, Command, Prepare
+from flows.dbt_build.dbt_project import AGES, MANIFEST, Command, Prepare, State
 from flows.dbt_build.failures import first_rows
 from flows.dbt_build.history import Build
 from flows.dbt_build.manifests import Json, ManifestNode
@@ -107,23 +106,27 @@ def _build_in_audit_schemas(
 ) -> list[str]:
     """Run dbt for the selected nodes, and return its errors that belong to no node."""
     with tempfile.TemporaryDirectory() as folder:
-        state = _state(run.database, started, Path(folder))
+        state = State(_state(run.database, started), Path(folder))
         # Exposures describe readers of marts; they build nothing.
         only = ["--exclude-resource-type", "exposure"]
-        listing = [*dbt_runner.LISTING, *only, *started.selection.nodes(), *state]
-        building = ["build", *only, *started.selection.arguments(), *state]
-        prepare = partial(audit_schemas.prepare, run, started)
+        listing = [*dbt_runner.LISTING, *only, *started.selection.nodes(), *state.compared()]
+        building = ["build", *only, *started.selection.arguments(), *state.deferred()]
+
+        def prepare(selected: Sequence[str]) -> None:
+            audit_schemas.prepare(run, started, selected)
+            state.defer(selected)
+
         return _run_dbt(run, [listing, *first, building], prepare)
 
 
-def _state(database: Database, started: StartedBuild, folder: Path) -> list[str]:
-    """Arguments that make dbt read nodes it does not build from where they are published."""
+def _state(database: Database, started: StartedBuild) -> Json | None:
+    """The manifest of where dbt reads nodes that it does not build; None if there is nothing."""
     state = started.published
     if resumed := started.selection.resumes:
         with database.transaction() as cursor:
             audited = history.manifest_of(cursor, resumed.build_id)
         state = manifests.to_resume(state, audited, done(resumed.results))
-    return dbt_project.defer_to(state, folder) if state is not None else []
+    return state
 
 
 def _run_dbt(
@@ -148,7 +151,7 @@ def _read_result(run: BuildRun, started: StartedBuild, errors: Sequence[str]) ->
     with run.database.transaction() as cursor:
         history.keep_artifacts(cursor, started.build_id, found, packed)
         scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
-        left_over = _left_over(cursor, manifest, started.published)
+        left_over = _left_over(cursor, manifest, started.published, done(found["results"]))
     return DbtResult(found["results"], manifest, errors, left_over)
 
 
@@ -161,11 +164,14 @@ def _with_resumed(found: Json, resumed: Build | None) -> Json:
     return {**found, "results": [*before, *found["results"]]}
 
 
-def _left_over(cursor: Cursor, manifest: Json, published: Json | None) -> dict[str, ManifestNode]:
-    """The published nodes that left the project but whose relation still exists, by id."""
+def _left_over(
+    cursor: Cursor, manifest: Json, published: Json | None, built: Collection[str]
+) -> dict[str, ManifestNode]:
+    """The published nodes that are no longer built but whose relation still exists, by id."""
+    old = manifests.no_longer_built(manifest, published, built, AUDIT)
     return {
         unique_id: node
-        for unique_id, node in manifests.no_longer_built(manifest, published, AUDIT).items()
+        for unique_id, node in old.items()
         if exists(cursor, RelationName(node["schema"], node["alias"]))
     }
 
@@ -177,7 +183,8 @@ def _summarize(run: BuildRun, started: StartedBuild, result: DbtResult) -> Summa
     left_over = [f"{node['schema']}.{node['alias']}" for node in result.left_over.values()]
     if left_over:
         run.logger.warning(
-            "No longer in the dbt project, but still published: %s. Drop those that nobody reads.",
+            "No longer built by the dbt project, but still published: %s. Drop those that nobody "
+            "reads.",
             ", ".join(left_over),
         )
     return Summary(started.selection.reason, result.results, rows, ages["results"], left_over)
@@ -186,12 +193,16 @@ def _summarize(run: BuildRun, started: StartedBuild, result: DbtResult) -> Summa
 def _publish(database: Database, started: StartedBuild, result: DbtResult) -> None:
     """Publish the built relations and record it, in one transaction."""
     selection, built = started.selection, done(result.results)
-    relations = manifests.relations(result.manifest, built, AUDIT)
-    manifest = manifests.after_publishing(
-        result.manifest, started.published, built, AUDIT, result.left_over
+    copies = manifests.to_copy(
+        result.manifest, started.published, built, AUDIT, selection.full_refresh
     )
+    copied = {relation.published for relation in copies}
+    relations = manifests.relations(result.manifest, built, AUDIT, copied)
     with database.transaction() as cursor:
-        publish(cursor, relations, started.ours)
+        made = publish(cursor, relations, started.ours)
+        manifest = manifests.after_publishing(
+            result.manifest, started.published, built, AUDIT, result.left_over, made
+        )
         scratch_schemas.forget_missing(cursor, scratch_schemas.own_schemas(cursor, AUDIT))
         history.mark_published(
             cursor, started.build_id, manifest, selection.built, selection.left_out

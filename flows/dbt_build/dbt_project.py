@@ -1,7 +1,7 @@
 """The dbt project: its folders, a run of dbt on it, and the artifacts that the run leaves."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,43 @@ class DbtProject:
         return found
 
 
+class State:
+    """Manifest of what is published, in files that dbt reads in a folder.
+
+    dbt compares the project with it, and reads the nodes that it does not build from there.
+    """
+
+    def __init__(self, manifest: Json | None, folder: Path) -> None:
+        self._manifest = manifest
+        self._compared, self._deferred = folder / "compared", folder / "deferred"
+        if manifest is not None:
+            _write(manifest, self._compared)
+
+    def compared(self) -> list[str]:
+        """Arguments that make dbt compare the project with the manifest."""
+        return [] if self._manifest is None else ["--state", str(self._compared)]
+
+    def deferred(self) -> list[str]:
+        """Arguments that make dbt also read from there what `defer` says."""
+        deferring = ["--defer", "--favor-state", "--defer-state", str(self._deferred)]
+        return [] if self._manifest is None else [*self.compared(), *deferring]
+
+    def defer(self, selected: Collection[str]) -> None:
+        """Let dbt read all nodes from there but those with these ids, before it builds them.
+
+        Without this, dbt's foreign keys refer to the published table even if it builds a new one.
+        """
+        if self._manifest is not None:
+            nodes = self._manifest["nodes"].items()
+            others = {unique_id: node for unique_id, node in nodes if unique_id not in selected}
+            _write({**self._manifest, "nodes": others}, self._deferred)
+
+
+def _write(manifest: Json, folder: Path) -> None:
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def run(
     project: DbtProject,
     environment: Mapping[str, str],
@@ -118,12 +155,3 @@ def ended_early(what: str, errors: Sequence[str]) -> EltError:
     message = dbt_runner.last_errors(errors)
     kind = UnavailableError if is_transient_text(message) else BuildError
     return kind(f"dbt ended before it {what}: {message or 'it reported no error'}")
-
-
-def defer_to(manifest: Json, folder: Path) -> list[str]:
-    """Arguments that make dbt read nodes it does not build from where the manifest has them.
-
-    Writes the manifest to the folder, which must exist until dbt has ended.
-    """
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    return ["--defer", "--favor-state", "--state", str(folder)]

@@ -7,7 +7,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.node_results import FAIL, WARN
+from flows.dbt_build.publish import RelationName, exists
 
+_ROWS = "select to_jsonb(failed)::text from {} as failed limit {}"
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 300
 
@@ -15,20 +17,11 @@ SHOWN_CHARACTERS = 300
 def first_rows(cursor: Cursor, manifest: Json, results: Sequence[Json]) -> dict[str, list[str]]:
     """The first failing rows of each test, if dbt stored them, by the test's id."""
     found: dict[str, list[str]] = {}
-    for node in results:
-        stored = manifest["nodes"].get(node["unique_id"], {}).get("relation_name")
-        if node["status"] in (FAIL, WARN) and stored and _exists(cursor, stored):
-            statement = sql.SQL("select to_jsonb(failed)::text from {} as failed limit %s")
-            cursor.execute(statement.format(sql.SQL(_local(stored))), [SHOWN_ROWS])
-            found[node["unique_id"]] = [row[:SHOWN_CHARACTERS] for (row,) in cursor]
+    for result in results:
+        test = manifest["nodes"].get(result["unique_id"], {})
+        if result["status"] in (FAIL, WARN) and test.get("relation_name"):
+            stored = RelationName(test["schema"], test["alias"])
+            if exists(cursor, stored):
+                cursor.execute(sql.SQL(_ROWS).format(stored.quoted, sql.Literal(SHOWN_ROWS)))
+                found[result["unique_id"]] = [row[:SHOWN_CHARACTERS] for (row,) in cursor]
     return found
-
-
-def _exists(cursor: Cursor, relation: str) -> bool:
-    cursor.execute("select to_regclass(%s) is not null", [_local(relation)])
-    return bool(cursor.fetchall()[0][0])
-
-
-def _local(relation: str) -> str:
-    """A relation's quoted name without the database."""
-    return relation.split(".", 1)[1]

@@ -150,6 +150,7 @@ class Build:
         results: each node's entry in dbt's run_results.json; empty when dbt built none.
         code: checksum of the dbt project.
         loads: the last load that changed each raw table, by the table's name.
+        full_refresh: it rebuilt incremental models from all rows.
     """
 
     build_id: int
@@ -158,6 +159,7 @@ class Build:
     code: str
     loads: Mapping[str, int]
     results: Sequence[Json]
+    full_refresh: bool = False
 
 
 def prepare(cursor: Cursor) -> None:
@@ -180,7 +182,8 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 def last(cursor: Cursor, state: str | None = None) -> Build | None:
     """The newest build, or the newest one in that state."""
     cursor.execute(
-        "select build_id, run_id, state, code, loads, coalesce(results -> 'results', '[]')"
+        "select build_id, run_id, state, code, loads, coalesce(results -> 'results', '[]'),"
+        " coalesce(full_refresh, false)"
         " from dbt.builds where %(state)s is null or state = %(state)s"
         " order by build_id desc limit 1",
         {"state": state},
@@ -190,7 +193,12 @@ def last(cursor: Cursor, state: str | None = None) -> Build | None:
 
 
 def begin(
-    cursor: Cursor, run_id: str | None, reason: str, code: str, loads: Mapping[str, int]
+    cursor: Cursor,
+    run_id: str | None,
+    reason: str,
+    code: str,
+    loads: Mapping[str, int],
+    full_refresh: bool = False,
 ) -> int:
     """Record a new build. The caller must be the only build: others still running are dead."""
     cursor.execute(
@@ -198,9 +206,9 @@ def begin(
         " error = 'the process died before recording a result' where state = 'running'"
     )
     cursor.execute(
-        "insert into dbt.builds (run_id, state, reason, code, loads, is_recorded)"
-        " values (%s, 'running', %s, %s, %s, true) returning build_id",
-        [run_id, reason, code, json.dumps(loads)],
+        "insert into dbt.builds (run_id, state, reason, code, loads, full_refresh, is_recorded)"
+        " values (%s, 'running', %s, %s, %s, %s, true) returning build_id",
+        [run_id, reason, code, json.dumps(loads), full_refresh],
     )
     return int(cursor.fetchall()[0][0])
 

@@ -15,6 +15,7 @@ create table if not exists dbt.builds (
 
 alter table dbt.builds add column if not exists docs bytea;
 alter table dbt.builds add column if not exists is_recorded boolean;
+alter table dbt.builds add column if not exists full_refresh boolean;
 
 comment on table dbt.builds is
 'What each dbt build built, why, and how it ended; one row per build.';
@@ -39,6 +40,9 @@ comment on column dbt.builds.docs is
 
 comment on column dbt.builds.is_recorded is
 'Listed what it made in the audit schemas, and copied incremental models; null for earlier versions.';
+
+comment on column dbt.builds.full_refresh is
+'Rebuilt incremental models from all rows; null for earlier versions.';
 
 create table if not exists dbt.built_tables (
     source text not null,

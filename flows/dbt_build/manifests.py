@@ -1,14 +1,16 @@
 """dbt's manifests: where each node is read from, and which version of it is published."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from flows.dbt_build.publish import SCHEMA, Relation, RelationName
+from flows.dbt_build.publish import SCHEMA, Made, Relation, RelationName
 from flows.errors import ConfigurationError
 
 Json = Mapping[str, Any]
 ManifestNode = Mapping[str, Any]
 
+MADE = "made"  # our key in published nodes: what builds attached to the relation
 _RELATIONS = ("model", "seed", "snapshot")  # built in audit schemas, then moved
 
 
@@ -29,41 +31,60 @@ def after_publishing(
     built: Collection[str],
     suffix: str,
     left_over: Mapping[str, ManifestNode],
+    made: Made,
 ) -> Json:
     """The manifest of everything published: built nodes as they are now, the others as before.
 
-    Excluded nodes keep their published entry, if any; `left_over` nodes are kept.
+    Excluded nodes keep their published entry, if any; `left_over` nodes are kept. Each built node
+    contains what the build attached to its relation.
     """
     before = old["nodes"] if old else {}
     nodes = {
-        unique_id: _in_production(node, suffix) if unique_id in built else before[unique_id]
+        unique_id: _as_published(node, suffix, made)
+        if unique_id in built or _is_ephemeral(node)
+        else before[unique_id]
         for unique_id, node in new["nodes"].items()
-        if unique_id in built or unique_id in before
+        if unique_id in built or unique_id in before or _is_ephemeral(node)
     }
     return {**new, "nodes": {**left_over, **nodes}}
 
 
-def no_longer_built(new: Json, old: Json | None, suffix: str) -> dict[str, ManifestNode]:
-    """Published nodes that left the project, by id; their relations may still exist."""
-    places = {
-        (node["schema"].removesuffix(suffix), node["alias"]) for node in new["nodes"].values()
-    }
+def _as_published(node: ManifestNode, suffix: str, made: Made) -> ManifestNode:
+    keys = made.get(_relation(node, suffix).published, frozenset())
+    return {**_in_production(node, suffix), MADE: sorted(keys)}
+
+
+def no_longer_built(
+    new: Json, old: Json | None, built: Collection[str], suffix: str
+) -> dict[str, ManifestNode]:
+    """Published nodes whose relation the project no longer builds; it may still exist.
+
+    By id; a node that has moved to another schema or name, or has become ephemeral, has another
+    key, because its id belongs to what it is now.
+    """
+    nodes = new["nodes"]
+    places = {_relation(node, suffix).published for node in nodes.values() if _is_moved(node)}
     return {
-        unique_id: node
+        f"{unique_id}@{node['schema']}.{node['alias']}" if unique_id in nodes else unique_id: node
         for unique_id, node in (old["nodes"] if old else {}).items()
-        if unique_id not in new["nodes"]
-        and _is_moved(node)
-        and (node["schema"], node["alias"]) not in places
+        if unique_id not in nodes or unique_id in built or _is_ephemeral(nodes[unique_id])
+        if _is_moved(node) and _relation(node, suffix).published not in places
     }
 
 
-def relations(manifest: Json, built: Collection[str], suffix: str) -> list[Relation]:
-    """The relations that a build made, and where to publish them."""
-    return [
+def relations(
+    manifest: Json,
+    built: Collection[str],
+    suffix: str,
+    copied: Collection[RelationName] = (),
+) -> list[Relation]:
+    """The relations that a build made, and where to publish them; which were copied before."""
+    made = [
         _relation(node, suffix)
         for unique_id, node in manifest["nodes"].items()
         if unique_id in built and _is_moved(node)
     ]
+    return [replace(each, is_copy=each.published in copied) for each in made]
 
 
 def to_copy(
@@ -100,10 +121,14 @@ def to_make(manifest: Json, selected: Iterable[str], suffix: str) -> list[Relati
     return [RelationName(node["schema"], node["alias"]) for node in made]
 
 
-def published_relations(published: Json | None) -> set[RelationName]:
-    """The relations that builds published and that are still in the manifest."""
+def published_relations(published: Json | None) -> Made:
+    """The relations that builds published, and what these attached to them."""
     nodes = published["nodes"].values() if published else ()
-    return {RelationName(node["schema"], node["alias"]) for node in nodes if _is_moved(node)}
+    return {
+        RelationName(node["schema"], node["alias"]): frozenset(node.get(MADE, ()))
+        for node in nodes
+        if _is_moved(node)
+    }
 
 
 def made_before(manifests: Iterable[Json], suffix: str) -> set[RelationName]:
@@ -145,7 +170,11 @@ def _relation(node: ManifestNode, suffix: str) -> Relation:
 
 
 def _is_moved(node: ManifestNode) -> bool:
-    return node["resource_type"] in _RELATIONS and node["config"]["materialized"] != "ephemeral"
+    return node["resource_type"] in _RELATIONS and not _is_ephemeral(node)
+
+
+def _is_ephemeral(node: ManifestNode) -> bool:
+    return bool(node["config"].get("materialized") == "ephemeral")
 
 
 def _is_incremental(node: ManifestNode) -> bool:

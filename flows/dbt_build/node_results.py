@@ -1,5 +1,6 @@
 """How dbt's nodes ended: what the statuses and ids in dbt's events and artifacts mean."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ SUCCESS, PASS, NO_OP, WARN = "success", "pass", "no-op", "warn"
 FAIL, ERROR, RUNTIME_ERROR, SKIPPED = "fail", "error", "runtime error", "skipped"
 # Some batches of a microbatch model failed.
 PARTIAL_SUCCESS = "partial success"
+_HASH = re.compile(r"\.[0-9a-f]{10}$")
 _DONE = (SUCCESS, PASS, NO_OP, WARN)
 
 # The outcomes that people are shown.
@@ -55,8 +57,14 @@ def kind_of(unique_id: str) -> str:
 
 
 def name_of(unique_id: str) -> str:
-    """`fct_orders` of `model.warehouse.fct_orders`; of a test, the name without its hash."""
-    return unique_id.split(".")[2]
+    """`fct_orders` of `model.warehouse.fct_orders`; of a test, the name without its hash.
+
+    Of a unit test, the name of its model.
+    """
+    kind, _, name = unique_id.split(".", 2)
+    if kind == "unit_test":
+        return name.rpartition(".")[0]
+    return _HASH.sub("", name) if kind == "test" else name
 
 
 def table_of(unique_id: str) -> str:

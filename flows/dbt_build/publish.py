@@ -1,18 +1,21 @@
 """Publish: move the relations that were built and tested from audit to published schemas.
 
 All in the caller's transaction: a reader sees all relations as before, or all as after. Keeps
-grants, comments, indexes, triggers and policies made by hand, and views that read a replaced
-relation. Never replaces a relation that no build published.
+grants, comments, indexes, constraints, triggers and policies made by hand, and views and foreign
+keys on a replaced relation. What an earlier build made and this one did not is gone: builds record
+what they made. Never replaces a relation that no build published.
 """
 
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from psycopg2 import errors, sql
+from psycopg2 import ProgrammingError, errors, sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.dbt_build import foreign_keys
+from flows.dbt_build.foreign_keys import ForeignKey
+from flows.dbt_build.table_parts import FOREIGN_KEY, TablePart, add, parts_of
 from flows.errors import ConfigurationError, UnavailableError
 from flows.postgres import locks, schemas
 from flows.postgres.dependent_views import without_dependent_views
@@ -27,11 +30,6 @@ select privilege_type, case when grantee = 0 then null else pg_get_userbyid(gran
 from pg_default_acl, aclexplode(defaclacl)
 where defaclnamespace = to_regnamespace(quote_ident(%s)) and defaclobjtype = 'r'
     and defaclrole = current_user::regrole and grantee <> defaclrole
-"""
-_INDEXES = """
-select pg_get_indexdef(indexrelid)
-from pg_index where indrelid = %s
-    and not exists (select from pg_constraint where conindid = indexrelid)
 """
 
 
@@ -53,18 +51,31 @@ class Relation:
     Attributes:
         audited: where it was built.
         published: where it goes.
+        is_copy: dbt added to a copy of what is published; foreign keys are not copied.
     """
 
     audited: RelationName
     published: RelationName
+    is_copy: bool = False
+
+
+# What builds attached to the relations that they published: the keys of grants, comments, rules,
+# indexes and constraints.
+Made = Mapping[RelationName, frozenset[str]]
 
 
 @dataclass(frozen=True)
 class _Old:
-    """What a relation replaces."""
+    """What a relation replaces.
 
+    Attributes:
+        by_hand: the keys of what no build attached.
+    """
+
+    oid: int
     attached: Attachments
-    indexes: list[str]
+    parts: Sequence[TablePart]
+    by_hand: frozenset[str]
 
 
 def refuse_others(
@@ -88,10 +99,10 @@ def refuse_others(
         )
 
 
-def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[RelationName]) -> None:
+def publish(cursor: Cursor, relations: Sequence[Relation], ours: Made) -> Made:
     """Move all relations to their published schemas, in the caller's transaction.
 
-    Replaces only relations in `ours`.
+    Replaces only relations in `ours`. Returns what the build attached to each.
 
     Raises:
         ConfigurationError: when a consumer's object can't be kept, or a relation to replace is not
@@ -105,43 +116,85 @@ def publish(cursor: Cursor, relations: Sequence[Relation], ours: Collection[Rela
     places = [relation.published.quoted for relation in relations]
     cursor.execute("savepoint before_publish")
     try:
-        before = [_old(cursor, relation.published) for relation in relations]
-        with without_dependent_views(cursor, *places, replaced=True):
-            for relation, old in zip(relations, before, strict=True):
-                _replace(cursor, relation, old)
+        return _replace_all(cursor, relations, ours)
     except errors.LockNotAvailable as error:
         cursor.execute("rollback to savepoint before_publish")
+        locked = [*places, *foreign_keys.referring_tables(cursor, places)]
         raise UnavailableError(
             f"Nothing is published: for {LOCK_TIMEOUT_SECONDS} s, a lock on a mart was held by "
-            f"{locks.holders(cursor, places, readers=True)}"
+            f"{locks.holders(cursor, locked, readers=True)}"
         ) from error
-    except (
-        errors.UndefinedColumn,
-        errors.WrongObjectType,
-        errors.DependentObjectsStillExist,
-    ) as error:
+    except errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            "Nothing is published: this role may not replace a relation, or a view or foreign key "
+            "on it, that another role owns. Grant it that role (docs/transform.md), then run this "
+            f"again. Postgres reports: {error}"
+        ) from error
+    except errors.DuplicateTable as error:
+        raise ConfigurationError(
+            "Nothing is published: something else has the name of a relation or index of this "
+            f"build. Rename or drop it, then run this again. Postgres reports: {error}"
+        ) from error
+    except (ProgrammingError, errors.DependentObjectsStillExist) as error:
         raise ConfigurationError(
             "Nothing is published: a consumer's object depends on a relation to be replaced, and "
             f"can't be kept. Change or drop it, then run this again. Postgres reports: {error}"
         ) from error
-    except errors.InsufficientPrivilege as error:
-        raise ConfigurationError(
-            "Nothing is published: this role may not replace a relation, or a view on it, that "
-            "another role owns. Grant it that role (docs/transform.md), then run this again. "
-            f"Postgres reports: {error}"
-        ) from error
 
 
-def _replace(cursor: Cursor, relation: Relation, old: _Old | None) -> None:
-    drop(cursor, relation.published)
-    _move(cursor, relation.audited, relation.published.schema)
+def _replace_all(cursor: Cursor, relations: Sequence[Relation], ours: Made) -> Made:
+    """Replace all relations, and what others made on them.
+
+    All are dropped before the first moves, because an index may have the name of another's old one.
+    Foreign keys come last, because they need the keys that they refer to.
+    """
+    places = [relation.published for relation in relations]
+    old = {place: _old(cursor, place, ours.get(place, frozenset())) for place in places}
+    quoted = [place.quoted for place in places]
+    with without_dependent_views(cursor, *quoted, replaced=True):
+        referring = foreign_keys.drop_referring(cursor, quoted)
+        for place in places:
+            drop(cursor, place)
+        for relation in relations:
+            _move(cursor, relation.audited, relation.published.schema)
+        new = {each.published: _inherit(cursor, each, old, referring) for each in relations}
+        replaced = {each.oid for each in old.values() if each}
+        foreign_keys.restore(cursor, [key for key in referring if key.table not in replaced])
+        for place, (_, own_keys) in new.items():
+            add(cursor, place.quoted, own_keys)
+    return {place: made for place, (made, _) in new.items()}
+
+
+def _inherit(
+    cursor: Cursor,
+    relation: Relation,
+    all_old: Mapping[RelationName, _Old | None],
+    referring: Iterable[ForeignKey],
+) -> tuple[frozenset[str], list[TablePart]]:
+    """Attach to a published relation what the one before it had.
+
+    Returns the keys of what the build attached, and the foreign keys that are still to add.
+    """
+    name, old = relation.published, all_old[relation.published]
+    cursor.execute(_KIND, [name.quoted.as_string(cursor)])
+    [(_, oid)] = cursor.fetchall()
+    parts = [*parts_of(cursor, oid), *(key.part for key in referring if key.table == oid)]
+    there = attachments_of(cursor, oid).keys | {part.key for part in parts}
     if old is None:
-        cursor.execute(_DEFAULT_GRANTS, [relation.published.schema])
-        default = Attachments(grants=[Grant(*row) for row in cursor])
-        attach(cursor, relation.published.quoted, default)
-    else:
-        attach(cursor, relation.published.quoted, old.attached)
-        _add_missing_indexes(cursor, relation.published, old.indexes)
+        cursor.execute(_DEFAULT_GRANTS, [name.schema])
+        attach(cursor, name.quoted, Attachments(grants=[Grant(*row) for row in cursor]))
+        return frozenset(there), []
+    attach(cursor, name.quoted, old.attached.only(old.by_hand))
+    missing = [
+        part
+        for part in old.parts
+        if part.key not in there
+        and (part.key in old.by_hand or (relation.is_copy and part.kind == FOREIGN_KEY))
+    ]
+    add(cursor, name.quoted, [part for part in missing if part.kind != FOREIGN_KEY])
+    if relation.is_copy:
+        there = (there | {part.key for part in missing}) - old.by_hand
+    return frozenset(there), [part for part in missing if part.kind == FOREIGN_KEY]
 
 
 def exists(cursor: Cursor, name: RelationName) -> bool:
@@ -150,15 +203,15 @@ def exists(cursor: Cursor, name: RelationName) -> bool:
     return cursor.fetchone() is not None
 
 
-def _old(cursor: Cursor, name: RelationName) -> _Old | None:
+def _old(cursor: Cursor, name: RelationName, made: frozenset[str]) -> _Old | None:
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     row = cursor.fetchone()
     if row is None:
         return None
     _, oid = row
-    attached = attachments_of(cursor, oid)
-    cursor.execute(_INDEXES, [oid])
-    return _Old(attached, [definition for (definition,) in cursor])
+    attached, parts = attachments_of(cursor, oid), parts_of(cursor, oid)
+    keys = attached.keys | {part.key for part in parts}
+    return _Old(oid, attached, parts, frozenset(keys - made))
 
 
 def drop(cursor: Cursor, name: RelationName) -> None:
@@ -171,18 +224,3 @@ def drop(cursor: Cursor, name: RelationName) -> None:
 def _move(cursor: Cursor, name: RelationName, schema: str) -> None:
     statement = sql.SQL("alter table {} set schema {}")
     cursor.execute(statement.format(name.quoted, sql.Identifier(schema)))
-
-
-def _add_missing_indexes(cursor: Cursor, name: RelationName, definitions: Sequence[str]) -> None:
-    """Recreate the indexes that dbt did not create."""
-    cursor.execute(_KIND, [name.quoted.as_string(cursor)])
-    [(_, oid)] = cursor.fetchall()
-    cursor.execute(_INDEXES, [oid])
-    there = {_without_names(definition) for (definition,) in cursor}
-    for definition in definitions:
-        if _without_names(definition) not in there:
-            cursor.execute(definition)
-
-
-def _without_names(definition: str) -> str:
-    return re.sub(r"^(CREATE (?:UNIQUE )?INDEX) .*? USING ", r"\1 USING ", definition)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.dbt_build.publish import Relation, RelationName
+from flows.dbt_build.publish import Relation
+from flows.dbt_build.table_parts import add, parts_of
 
 _TABLE = """
 select oid, relpersistence = 'u' from pg_class where oid = to_regclass(%s) and relkind = 'r'
@@ -29,31 +30,7 @@ select setval(
     false
 )
 """
-_CONSTRAINTS = """
-select conname, pg_get_constraintdef(oid) from pg_constraint
-where conrelid = %s and contype in ('p', 'u', 'x')
-order by oid
-"""
-_INDEXES = """
-select
-    index_.relname,
-    indisunique,
-    substr(
-        pg_get_indexdef(indexrelid),
-        length(format(
-            'CREATE %%sINDEX %%I ON %%I.%%I ',
-            case when indisunique then 'UNIQUE ' else '' end,
-            index_.relname, nspname, table_.relname
-        ))
-    )
-from pg_index
-join pg_class as index_ on index_.oid = indexrelid
-join pg_class as table_ on table_.oid = indrelid
-join pg_namespace on pg_namespace.oid = table_.relnamespace
-where indrelid = %s and indisvalid
-    and not exists (select from pg_constraint where conindid = indexrelid)
-order by indexrelid
-"""
+_COPIED = ("primary key", "unique constraint", "exclusion constraint", "index", "unique index")
 
 
 def copy_published(cursor: Cursor, relations: Iterable[Relation]) -> None:
@@ -65,7 +42,9 @@ def copy_published(cursor: Cursor, relations: Iterable[Relation]) -> None:
             oid, is_unlogged = row
             _create(cursor, relation, is_unlogged)
             _fill(cursor, relation, oid)
-            _index(cursor, relation.audited, oid)
+            # After the rows. `like` copied the checks; publishing adds the foreign keys.
+            parts = [part for part in parts_of(cursor, oid) if part.kind in _COPIED]
+            add(cursor, relation.audited.quoted, parts)
             cursor.execute(sql.SQL("analyze {}").format(relation.audited.quoted))
 
 
@@ -84,17 +63,3 @@ def _fill(cursor: Cursor, relation: Relation, oid: int) -> None:
     texts = {key: sql.Literal(name.as_string(cursor)) for key, name in names.items()}
     for column in [column for column, is_identity in columns if is_identity]:
         cursor.execute(sql.SQL(_CONTINUE_SEQUENCE).format(**texts, column=sql.Literal(column)))
-
-
-def _index(cursor: Cursor, copy: RelationName, oid: int) -> None:
-    """Create the indexes and their constraints, after the rows are inserted."""
-    cursor.execute(_CONSTRAINTS, [oid])
-    for name, definition in cursor.fetchall():
-        statement = sql.SQL("alter table {} add constraint {} {}")
-        names = (copy.quoted, sql.Identifier(name))
-        cursor.execute(statement.format(*names, sql.SQL(definition)))
-    cursor.execute(_INDEXES, [oid])
-    for name, is_unique, rest in cursor.fetchall():
-        statement = sql.SQL("create {} index {} on {} {}")
-        unique = sql.SQL("unique" if is_unique else "")
-        cursor.execute(statement.format(unique, sql.Identifier(name), copy.quoted, sql.SQL(rest)))

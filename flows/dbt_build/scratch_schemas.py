@@ -19,7 +19,7 @@ from flows.source import check_length
 
 RECORD = "_built_relations"
 _CREATE_RECORD = "create table {} (relation text primary key)"
-_COMMENT = "comment on table {} is %s"
+_COMMENT = "comment on table {} is {}"
 _SAYS = "What dbt builds of this project made in this schema; they drop nothing else in it."
 _OWN = """
 select nspname
@@ -35,18 +35,21 @@ from pg_namespace
 where right(nspname, length(%(suffix)s)) = %(suffix)s and nspname <> all (%(own)s)
 order by nspname
 """
+# Without parameters, for whose sake a `%` in a schema's name would have to be doubled.
 _RELATIONS = """
 select relname, relname in (select relation from {record}) and pg_has_role(relowner, 'usage')
 from pg_class
-where relnamespace = to_regnamespace(quote_ident(%s)) and relname <> %s and relkind = any (%s)
+where relnamespace = to_regnamespace(quote_ident({schema}))
+    and relname <> {name} and relkind = any ({kinds})
 order by oid desc
 """
 _FORGET = """
 delete from {record}
 where relation not in (
-    select relname from pg_class where relnamespace = to_regnamespace(quote_ident(%s))
+    select relname from pg_class where relnamespace = to_regnamespace(quote_ident({schema}))
 )
 """
+_REMEMBER = "insert into {} select unnest({}::text[]) on conflict do nothing"
 
 
 def own_schemas(cursor: Cursor, suffix: str) -> list[str]:
@@ -149,7 +152,8 @@ def drop_schemas(cursor: Cursor, suffix: str) -> None:
 def forget_missing(cursor: Cursor, own: Iterable[str]) -> None:
     """Remove relations from the record that were dropped or published."""
     for schema in own:
-        cursor.execute(sql.SQL(_FORGET).format(record=_record(schema)), [schema])
+        statement = sql.SQL(_FORGET)
+        cursor.execute(statement.format(record=_record(schema), schema=sql.Literal(schema)))
 
 
 def _drop_all(cursor: Cursor, relations: Sequence[RelationName]) -> None:
@@ -188,18 +192,22 @@ def _record(schema: str) -> sql.Identifier:
 
 def _create_record(cursor: Cursor, schema: str) -> None:
     cursor.execute(sql.SQL(_CREATE_RECORD).format(_record(schema)))
-    cursor.execute(sql.SQL(_COMMENT).format(_record(schema)), [_SAYS])
+    cursor.execute(sql.SQL(_COMMENT).format(_record(schema), sql.Literal(_SAYS)))
 
 
 def _remember(cursor: Cursor, schema: str, relations: Sequence[str]) -> None:
-    statement = "insert into {} select unnest(%s::text[]) on conflict do nothing"
-    cursor.execute(sql.SQL(statement).format(_record(schema)), [list(relations)])
+    cursor.execute(sql.SQL(_REMEMBER).format(_record(schema), sql.Literal(list(relations))))
 
 
 def _relations(cursor: Cursor, schema: str) -> list[tuple[str, bool]]:
     """The relations in one of our schemas, newest first, and whether a build made each."""
-    statement = sql.SQL(_RELATIONS).format(record=_record(schema))
-    cursor.execute(statement, [schema, RECORD, list(KINDS)])
+    statement = sql.SQL(_RELATIONS).format(
+        record=_record(schema),
+        schema=sql.Literal(schema),
+        name=sql.Literal(RECORD),
+        kinds=sql.Literal(list(KINDS)),
+    )
+    cursor.execute(statement)
     return [(relation, is_ours) for relation, is_ours in cursor]
 
 

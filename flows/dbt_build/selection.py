@@ -151,7 +151,7 @@ def _resume(
     reason = f"Build {failed.build_id} failed: building its failed and skipped nodes again."
     names = tuple(sorted(map(name_of, remaining)))
     built = tuple(table for table in complete if table.is_stale)
-    return Selection(built, left_out, names, reason, resumes=failed)
+    return Selection(built, left_out, names, reason, failed.full_refresh, resumes=failed)
 
 
 def loads_of(tables: Iterable[RawTable]) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from flows.dbt_build import dbt_runner, history, manifests, scratch_schemas
 from flows.dbt_build.build_run import BuildRun
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.manifests import Json
-from flows.dbt_build.publish import AUDIT, RelationName
+from flows.dbt_build.publish import AUDIT, Made, RelationName
 from flows.dbt_build.selection import (
     Selection,
     checksum,
@@ -28,13 +28,13 @@ class StartedBuild:
 
     Attributes:
         published: the manifest of everything published; None before the first publication.
-        ours: the relations that the build may replace.
+        ours: the relations that the build may replace, and what builds attached to each.
     """
 
     build_id: int
     selection: Selection
     published: Json | None
-    ours: frozenset[RelationName]
+    ours: Made
 
 
 def begin(run: BuildRun) -> StartedBuild | None:
@@ -52,7 +52,9 @@ def begin(run: BuildRun) -> StartedBuild | None:
             run.logger.info("Nothing to build: %s.", why_nothing(tables))
             return None
         _adopt_earlier_relations(cursor)
-        build_id = history.begin(cursor, run.run_id, selection.reason, code, loads_of(tables))
+        build_id = history.begin(
+            cursor, run.run_id, selection.reason, code, loads_of(tables), selection.full_refresh
+        )
         published = history.published_manifest(cursor)
     if selection.left_out:
         incomplete = ", ".join(map(str, selection.left_out))
@@ -97,7 +99,7 @@ def _adopt_earlier_relations(cursor: Cursor) -> None:
     scratch_schemas.adopt(cursor, manifests.made_before(earlier, AUDIT))
 
 
-def _replaceable(published: Json | None, requested: Iterable[str]) -> frozenset[RelationName]:
+def _replaceable(published: Json | None, requested: Iterable[str]) -> Made:
     """The relations that builds published, and those to replace on request (`schema.name`)."""
-    on_request = {RelationName(*name.split(".")) for name in requested}
-    return frozenset(manifests.published_relations(published) | on_request)
+    on_request = {RelationName(*name.split(".")): frozenset[str]() for name in requested}
+    return {**on_request, **manifests.published_relations(published)}

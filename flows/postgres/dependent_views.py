@@ -12,7 +12,8 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
-from flows.postgres.grants import Attachments, attach, attachments_of
+from flows.postgres.grants import KINDS, Attachments, attach, attachments_of
+from flows.postgres.owners import as_owner
 
 _DEPENDENTS = """
 with recursive dependents (view, depth) as (
@@ -63,28 +64,28 @@ def without_dependent_views(
 ) -> Iterator[None]:
     """Drop the views that read `tables`, directly or through others, and recreate them at the end.
 
-    Tables that do not exist have none. With `replaced`, views among `tables` are dropped as well,
-    and the caller recreates them.
+    Tables that do not exist have none. With `replaced`, views and materialized views among `tables`
+    are dropped as well, and the caller recreates them.
 
     Raises:
-        ConfigurationError: when one of them is a materialized view, which holds its own rows.
+        ConfigurationError: when another is a materialized view, which holds its own rows.
     """
     own = {table.as_string(cursor) for table in tables} if replaced else set()
     views = _dependents(cursor, tables)
     for view in reversed(views):
         name = view.name.as_string(cursor)
-        if view.kind != "v":
+        if view.kind != "v" and name not in own:
             raise ConfigurationError(
                 f"{name} is a materialized view on what has to change "
                 f"({', '.join(table.as_string(cursor) for table in tables)}). Drop it, run this "
                 "again, then recreate it."
             )
-        with _role_of(cursor, view):
-            cursor.execute(sql.SQL("drop view {}").format(view.name))
+        with as_owner(cursor, view.owner):
+            cursor.execute(sql.SQL("drop {} {}").format(sql.SQL(KINDS[view.kind]), view.name))
     yield
     for view in views:
         if view.name.as_string(cursor) not in own:
-            with _role_of(cursor, view):
+            with as_owner(cursor, view.owner):
                 _recreate(cursor, view)
 
 
@@ -105,20 +106,6 @@ def _dependents(cursor: Cursor, tables: Sequence[sql.Identifier]) -> list[_View]
         )
         for oid, schema, name, kind, definition, owner, options in cursor.fetchall()
     ]
-
-
-@contextmanager
-def _role_of(cursor: Cursor, view: _View) -> Iterator[None]:
-    """Switch to the owner of a view, if permitted and if its privileges are not inherited."""
-    cursor.execute(
-        "select pg_has_role(%s, 'member') and not pg_has_role(%s, 'usage')", [view.owner] * 2
-    )
-    if cursor.fetchall() == [(False,)]:
-        yield
-        return
-    cursor.execute(sql.SQL("set local role {}").format(sql.Identifier(view.owner)))
-    yield
-    cursor.execute("reset role")
 
 
 def _recreate(cursor: Cursor, view: _View) -> None:

@@ -1,6 +1,7 @@
 """Grants, comments and rules of a relation, copied to its replacement."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,12 +96,20 @@ class Grant(NamedTuple):
     is_grantable: bool = False
     column: str | None = None
 
+    @property
+    def key(self) -> str:
+        return f"grant {json.dumps(self)}"
+
 
 class Comment(NamedTuple):
     """A comment on a relation, or on one of its columns."""
 
     column: str | None
     text: str
+
+    @property
+    def key(self) -> str:
+        return f"comment {json.dumps(self)}"
 
 
 class Rule(NamedTuple):
@@ -110,6 +119,10 @@ class Rule(NamedTuple):
     name: str
     statement: str
 
+    @property
+    def key(self) -> str:
+        return f"{self.kind} {self.name}"
+
 
 @dataclass(frozen=True)
 class Attachments:
@@ -118,6 +131,21 @@ class Attachments:
     grants: Sequence[Grant] = ()
     comments: Sequence[Comment] = ()
     rules: Sequence[Rule] = ()
+
+    @property
+    def keys(self) -> set[str]:
+        """What identifies each of them, on any relation."""
+        lists: tuple[Sequence[Grant | Comment | Rule], ...]
+        lists = (self.grants, self.comments, self.rules)
+        return {each.key for each_list in lists for each in each_list}
+
+    def only(self, keys: Collection[str]) -> "Attachments":
+        """Those with these keys."""
+        return Attachments(
+            [each for each in self.grants if each.key in keys],
+            [each for each in self.comments if each.key in keys],
+            [each for each in self.rules if each.key in keys],
+        )
 
 
 def attachments_of(cursor: Cursor, oid: int) -> Attachments:
@@ -143,7 +171,7 @@ def attach(cursor: Cursor, name: sql.Identifier, attached: Attachments) -> None:
             cursor.execute(_grant_statement(name, grant))
     for comment in attached.comments:
         if comment.column in places - commented:
-            cursor.execute(_comment_statement(name, KINDS[kind], comment.column), [comment.text])
+            cursor.execute(_comment_statement(name, KINDS[kind], comment))
     there = {(rule.kind, rule.name) for rule in _rules(cursor, oid)}
     for rule in attached.rules:
         if (rule.kind, rule.name) not in there:
@@ -166,7 +194,10 @@ def _grant_statement(name: sql.Identifier, grant: Grant) -> sql.Composed:
     )
 
 
-def _comment_statement(name: sql.Identifier, kind: str, column: str | None) -> sql.Composed:
-    if column is None:
-        return sql.SQL("comment on {} {} is %s").format(sql.SQL(kind), name)
-    return sql.SQL("comment on column {}.{} is %s").format(name, sql.Identifier(column))
+def _comment_statement(name: sql.Identifier, kind: str, comment: Comment) -> sql.Composed:
+    """Without parameters, for whose sake a `%` in a name would have to be doubled."""
+    text = sql.Literal(comment.text)
+    if comment.column is None:
+        return sql.SQL("comment on {} {} is {}").format(sql.SQL(kind), name, text)
+    column = sql.Identifier(comment.column)
+    return sql.SQL("comment on column {}.{} is {}").format(name, column, text)

@@ -120,7 +120,7 @@ def try_to_hold(connection: Connection, key: str) -> bool:
 
 def holders(
     cursor: Cursor,
-    tables: Sequence[sql.Identifier] = (),
+    tables: Sequence[sql.Composable] = (),
     keys: Sequence[str] = (),
     readers: bool = False,
 ) -> str:

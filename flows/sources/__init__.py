@@ -90,7 +90,8 @@ def find(name: str) -> Source:
     source = _import_source(name)
     if not isinstance(source, Source) or source.name != name:
         raise ConfigurationError(
-            f"flows/sources/{name}.py must declare SOURCE = Source(name={name!r}, ...)."
+            f"flows/sources/{name}.py must declare SOURCE = Source(name={name!r}, ...). If it is "
+            "not a source, move it out of flows/sources/."
         )
     return replace(source, base_url=os.environ.get(f"{name.upper()}_BASE_URL", source.base_url))
 
@@ -98,7 +99,7 @@ def find(name: str) -> Source:
 def _import_source(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{name}")
-    except Exception as error:  # its code may raise anything
+    except (Exception, SystemExit) as error:  # its code may raise anything
         raise ConfigurationError(
             f"flows/sources/{name}.py can't be imported: {type(error).__name__}: {error}. "
             "Correct it, or delete it."

@@ -28,9 +28,18 @@ def schemas(query: Query) -> None:
     query("create view marts__audit.report as select version from marts__audit.facts")
 
 
+CONSTRAINTS = """
+select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+where connamespace in ('marts'::regnamespace, 'public'::regnamespace) and contype <> 'n'
+order by 1, 2
+"""
+
+
 def run(connection: Connection, *relations: Relation) -> None:
     with connection, connection.cursor() as cursor:
-        publish(cursor, relations, {relation.published for relation in relations})
+        publish(
+            cursor, relations, dict.fromkeys((each.published for each in relations), frozenset())
+        )
 
 
 @pytest.mark.usefixtures("schemas")
@@ -198,7 +207,7 @@ def test_what_no_build_published_is_not_replaced(connection: Connection, query: 
         connection,
         connection.cursor() as cursor,
     ):
-        publish(cursor, [FACTS, REPORT], {REPORT.published})
+        publish(cursor, [FACTS, REPORT], {REPORT.published: frozenset()})
     assert query("select version from marts.facts") == [("old",)]
     assert query("select version from marts.report") == [("old",)]
 
@@ -219,3 +228,81 @@ def test_a_reader_that_keeps_its_lock_is_named(
     finally:
         reader.close()
     assert query("select * from marts.report") == [("old",)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
+    connection: Connection, query: Query
+) -> None:
+    """The mart `lines` is not part of the build; the others refer to a key made by hand."""
+    query("alter table marts.facts add constraint mine primary key (id), add check (id > 0)")
+    query("create table marts.lines (id int constraint to_facts references marts.facts)")
+    query("create table public.notes (id int references marts.facts on delete cascade)")
+    query("alter table marts.facts add constraint itself foreign key (id) references marts.facts")
+    query("insert into marts.lines values (1)")
+    with pytest.raises(ConfigurationError, match=r"key to_facts of marts\.lines can't be kept"):
+        run(connection, FACTS, REPORT)
+    assert query("select * from marts.report") == [("old",)]
+
+    query("insert into marts__audit.facts values (1, 'new')")
+    before = query(CONSTRAINTS)
+    run(connection, FACTS, REPORT)
+    assert query(CONSTRAINTS) == before
+    assert len(before) == 5
+    assert query("select count(*) from marts.facts") == [(2,)]
+
+    query("create table marts__audit.facts as select 1 as id union all select 1")
+    with pytest.raises(ConfigurationError, match=r'primary key mine of "marts"\."facts" can\'t'):
+        run(connection, FACTS)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_what_only_an_earlier_build_made_is_gone(connection: Connection, query: Query) -> None:
+    """An index of a column that is no longer there; a constraint and a grant that left the code."""
+    query("drop view marts.report, marts__audit.report")
+    query("create index by_version on marts__audit.facts (version)")
+    query("alter table marts__audit.facts add primary key (id), add check (id > 1)")
+    query("grant select on marts__audit.facts to public")
+    made = {FACTS.published: frozenset[str]()}
+    for columns in ("id, 1 as other", "-id as id"):
+        with connection, connection.cursor() as cursor:
+            made = publish(cursor, [FACTS], made)
+        query(f"create table marts__audit.facts as select {columns} from marts.facts")  # noqa: S608
+        query("create index if not exists by_hand on marts.facts (id)")
+    with connection, connection.cursor() as cursor:
+        publish(cursor, [FACTS], made)
+    assert query("select id from marts.facts") == [(-2,)]
+    assert query(CONSTRAINTS) == []
+    assert query("select indexname from pg_indexes where schemaname = 'marts'") == [("by_hand",)]
+    assert query("select has_table_privilege('public', 'marts.facts', 'select')") == [(False,)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_materialized_view_of_a_build_is_replaced(connection: Connection, query: Query) -> None:
+    total = Relation(RelationName("marts__audit", "total"), RelationName("marts", "total"))
+    query("create materialized view marts.total as select count(*) as n from marts.facts")
+    query("create view public.mine as select n from marts.total")
+    query("create index by_n on marts.total (n)")
+    query("create materialized view marts__audit.total as select 7 as n from marts__audit.facts")
+    run(connection, total, FACTS, REPORT)
+    assert query("select n from public.mine") == [(7,)]
+    assert query("select tablename from pg_indexes where indexname = 'by_n'") == [("total",)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_an_index_may_have_the_name_of_an_old_one_but_not_of_another_relation(
+    connection: Connection, query: Query
+) -> None:
+    other = Relation(RelationName("marts__audit", "other"), RelationName("marts", "other"))
+    query("create table marts.other as select 1 as id; create table marts__audit.other (id int)")
+    query("create index by_id on marts.other (id); create index by_id on marts__audit.facts (id)")
+    with connection, connection.cursor() as cursor:
+        made = {
+            FACTS.published: frozenset[str](),
+            other.published: frozenset({"index USING btree (id)"}),
+        }
+        publish(cursor, [FACTS, other], {**made, REPORT.published: frozenset[str]()})
+    query("create table marts__audit.facts (id int, version text)")
+    query("create index other on marts__audit.facts (id)")
+    with pytest.raises(ConfigurationError, match="something else has the name"):
+        run(connection, FACTS)

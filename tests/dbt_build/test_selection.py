@@ -17,7 +17,7 @@ TABLES = [ORDERS, SHIPPERS]
 LEFT = [
     {"unique_id": "model.warehouse.stg_orders", "status": "success"},
     {"unique_id": "model.warehouse.fct_orders", "status": "error"},
-    {"unique_id": "test.warehouse.unique_fct_orders_id.1f", "status": "skipped"},
+    {"unique_id": "test.warehouse.unique_fct_orders_id.1f2e3d4c5b", "status": "skipped"},
 ]
 
 
@@ -25,8 +25,10 @@ def published(code: str = "same") -> Build:
     return Build(1, None, "published", code, loads_of(TABLES), [])
 
 
-def failed(code: str = "same", tables: list[RawTable] = TABLES, nodes: list = LEFT) -> Build:
-    return Build(2, None, "failed", code, loads_of(tables), nodes)
+def failed(
+    code: str = "same", tables: list[RawTable] = TABLES, nodes: list = LEFT, anew: bool = False
+) -> Build:
+    return Build(2, None, "failed", code, loads_of(tables), nodes, full_refresh=anew)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def failed(code: str = "same", tables: list[RawTable] = TABLES, nodes: list = LE
           "--exclude", "source:open_meteo.daily_weather+"], "northwind.orders"),
         (TABLES, "same", published(), failed(),
          ["--select", "fct_orders", "unique_fct_orders_id"], "Build 2 failed"),
+        (TABLES, "same", published(), failed(anew=True),
+         ["--select", "fct_orders", "unique_fct_orders_id", "--full-refresh"], "Build 2 failed"),
         (TABLES, "same", None, failed(nodes=[]), [], "nothing is published yet"),
         (TABLES, "same", published(), failed(nodes=[]), None, ""),
         ([NEW_ORDERS, SHIPPERS], "same", published(), failed(),
@@ -55,7 +59,8 @@ def failed(code: str = "same", tables: list[RawTable] = TABLES, nodes: list = LE
     ],
     ids=[
         "nothing changed", "nothing complete", "first build", "rows changed", "rows deleted",
-        "code changed", "a table left out", "after a failure", "dbt died at once, first build",
+        "code changed", "a table left out", "after a failure", "after a failure from all rows",
+        "dbt died at once, first build",
         "dbt died at once", "new rows after a failure", "new code after a failure",
     ],
 )  # fmt: skip

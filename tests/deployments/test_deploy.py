@@ -25,6 +25,10 @@ LOAD = """
     schedules:
       - {slug: daily, cron: "0 5 * * *", timezone: Europe/London, parameters: {days: 2}}
       - {slug: hourly, interval: 3600}
+      - slug: anchored
+        interval: 86400
+        anchor_date: "2026-07-01T05:30:00+02:00"
+        timezone: Europe/Berlin
 """
 CHANGED = (
     LOAD.replace("limit: 1", "limit: 2")
@@ -88,7 +92,8 @@ def test_the_first_deploy_creates_everything_and_the_second_nothing(
     assert planned[0] == f"create work pool {project.name}"
     assert len(planned) == 6  # the pool, three deployments, a trigger, an automation
     assert project.deployments() == ["load", "load-other", "tell"]
-    assert set(schedules(project)) == {"daily", "hourly"}
+    assert "schedule anchored every 1 day, 0:00:00 from 2026-07-01T05:30:00+02:00" in planned[1]
+    assert set(schedules(project)) == {"daily", "hourly", "anchored"}
     made = project.automations()
     assert set(made) == {f"{project.name} told", f"{project.name} watches"}
     action = made[f"{project.name} watches"].actions[0]
@@ -132,6 +137,7 @@ def test_what_left_the_files_is_removed_and_foreign_objects_stay(
         f"remove automation {project.name} watches",
         f"remove deployment {project.name} load/load-other",
         f"remove deployment {project.name} tell/tell",
+        f"remove schedule anchored of {project.name} load/load",
         f"remove schedule hourly of {project.name} load/load",
     ]
     assert project.deploy() == planned

@@ -1,32 +1,19 @@
 """Incremental models and seeds, in a small dbt project, end as they do with plain dbt."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import empty_database, rows
-from prefect.client.schemas.objects import State
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
-from blocks.warehouse import Warehouse
-from flows.dbt_build import build, dbt_project, dbt_runner
+from flows.dbt_build import build
 from flows.dbt_build.started_build import UPGRADED
-from flows.elt import elt
-from flows.errors import EltError
 from flows.transform import transform
+from tests.flows.small_dbt_project import VISIT, Ask, Write, error_of, run_plain_dbt
 
-Ask = Callable[..., list[tuple]]
-Write = Callable[[str, str], None]
+pytest_plugins = ["tests.flows.small_dbt_fixtures"]
 
-SOURCE = """
-sources:
-  - name: shop
-    schema: raw_shop
-    tables: [{name: visits}]
-"""
 NEWEST = """
 {{ config(materialized='incremental', schema='marts') }}
 select id, loaded_at from {{ source('shop', 'visits') }}
@@ -63,59 +50,6 @@ models:
         data_tests: [{accepted_values: {arguments: {values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}}}]
 """
 TABLE = sql.SQL("select * from marts.{} order by id, loaded_at")
-VISIT = "insert into raw_shop.visits values (%s, timestamptz '2026-01-01' + %s * interval '1 day')"
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where dbt keeps what it parsed; the real project has a folder of its own."""
-    return tmp_path_factory.mktemp("target")
-
-
-@pytest.fixture
-def write(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write a file to a dbt project with the real project's settings but no models."""
-    copy = tmp_path / "dbt_project"
-    for name in ("dbt_project.yml", "profiles.yml", "macros"):
-        kind = shutil.copytree if (dbt_project.PROJECT / name).is_dir() else shutil.copy
-        copy.mkdir(exist_ok=True)
-        kind(dbt_project.PROJECT / name, copy / name)
-    monkeypatch.setattr(dbt_project, "PROJECT", copy)
-    monkeypatch.setenv("DBT_TARGET_PATH", str(target))
-
-    def write(name: str, text: str) -> None:
-        file = copy / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    return write
-
-
-@pytest.fixture
-def shop(ask: Ask, write: Write) -> None:
-    """A raw table with a visit a day, and something else that is loaded, so that builds begin."""
-    write("models/sources.yml", SOURCE)
-    assert elt(
-        source="northwind", resources=("shippers",), transform=False, return_state=True
-    ).is_completed()
-    ask("create schema raw_shop")
-    ask("create table raw_shop.visits (id int, loaded_at timestamptz)")
-
-
-def run_plain_dbt(database: URL, folder: Path) -> None:
-    """`dbt run` in the published schemas, as by hand."""
-    project = str(dbt_project.PROJECT)
-    where = ["--project-dir", project, "--profiles-dir", project]
-    environment = {**Warehouse(database).dbt_environment(), "DBT_LOG_PATH": str(folder)}
-    command = ["run", *where, "--target-path", str(folder / "plain")]
-    said = [each["info"]["msg"] for each in dbt_runner.run(environment, 300, command)]
-    assert "Completed successfully" in said, said
-
-
-def error_of(state: State[Any]) -> str:
-    error = state.result(raise_on_failure=False)
-    assert isinstance(error, EltError)
-    return str(error)
 
 
 @pytest.mark.usefixtures("shop")
@@ -163,6 +97,28 @@ def test_incremental_models_equal_those_of_plain_dbt_through_failed_builds(
     assert ask("select count(*) from marts.keyed") == [(10,)]
     names = "select indexname from pg_indexes where tablename = 'keyed'"
     assert ask(names) == [("keyed_by_day",)]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("shop")
+def test_a_resumed_build_from_all_rows_still_reads_all_rows(ask: Ask, write: Write) -> None:
+    write("models/keyed.sql", KEYED)
+    write("models/checked.sql", CHECKED)
+    for day in range(3):
+        ask(VISIT, day, day)
+    transform()
+    ask("delete from raw_shop.visits where id = 1")
+    write("models/checked.sql", CHECKED + "-- a change, which is built from all rows")
+    ask("create table public.broken ()")
+    assert "model checked" in error_of(transform(full_refresh=True, return_state=True))
+    ask("drop table public.broken")
+    transform(only_stale=True)
+    assert ask("select reason like '%and skipped nodes again%' from dbt.builds") == [
+        (False,),
+        (False,),
+        (True,),
+    ]
+    assert ask("select array_agg(id order by id) from marts.checked") == [([0, 2],)]
 
 
 @pytest.mark.usefixtures("shop")

@@ -93,7 +93,8 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
         pytest.param("SOURCE = Source('a\"}')", id="no such name"),
         pytest.param("SOURCE = Source(", id="no Python"),
         pytest.param("1 / 0", id="an error of its own"),
-        pytest.param("", id="no source"),
+        pytest.param("import sys; sys.exit('TOKEN is not set')", id="an exit of its own"),
+        pytest.param("def sign(request): ...", id="no source"),
     ],
 )
 def test_a_broken_module_is_named_and_leaves_the_others_alone(
@@ -109,11 +110,12 @@ def test_a_broken_module_is_named_and_leaves_the_others_alone(
         sources.find("tracker")
 
 
-def test_a_broken_module_leaves_the_other_deployments_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["SOURCE = Source(", "def sign(request): ..."])
+def test_a_broken_module_leaves_the_other_deployments_alone(tmp_path: Path, code: str) -> None:
     """Every flow run imports flows.elt, whose form lists the sources and their resources."""
     for folder in ("flows", "blocks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / "flows" / "sources" / "tracker.py").write_text("SOURCE = Source(")
+    (tmp_path / "flows" / "sources" / "tracker.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-c", "from flows import elt, sources; print(*sources.names())"],
         cwd=tmp_path,
