@@ -100,7 +100,7 @@ select
     resource,
     coalesce(changed_by, 0),
     is_complete,
-    built.load_id is null or built.load_id < greatest(changed_by, reshaped_by),
+    built.load_id is null or coalesce(built.load_id < greatest(changed_by, reshaped_by), false),
     built.load_id is null or coalesce(built.load_id < reshaped_by, false)
 from tables
 left join dbt.built_tables as built using (source, resource)
