@@ -181,3 +181,6 @@ create index if not exists rejects_of_a_replay on elt.rejects (replayed_by)
 where replayed_by is not null;
 
 create index if not exists changes_of_a_load on elt.schema_changes (load_id);
+
+create index if not exists regular_loads_of_a_partition
+on elt.loads (source, resource, partition, load_id) where is_regular;

@@ -166,8 +166,8 @@ CONNECTIONS = (
     " where datname = 'warehouse' and backend_type = 'client backend'"
 )
 LEDGER_SUMS = (
-    "select sum(n_tup_ins) filter (where relname = 'loads'),"
-    " sum(n_tup_ins + n_tup_upd) filter (where relname = 'checkpoints')"
+    "select sum(n_tup_ins) filter (where relname = 'loads')::bigint,"
+    " sum(n_tup_ins + n_tup_upd) filter (where relname = 'checkpoints')::bigint"
     " from pg_stat_user_tables where schemaname = 'elt'"
 )
 PREFECT_SUMS = "select (select count(*) from log), (select count(*) from events)"
@@ -231,7 +231,7 @@ def measured(services: Services, partitions: Sequence[int]) -> Iterator[Cost]:
 
 def _cost(services: Services, partitions: int, is_first: bool) -> Cost:
     before = services.counters()
-    with _sampled(lambda: int(_rows(services.server, CONNECTIONS)[0][0])) as connections:
+    with _sampled(services.server) as connections:
         own = _run(services, partitions)
     time.sleep(SETTLE_SECONDS)
     after = services.counters()
@@ -243,14 +243,17 @@ def _cost(services: Services, partitions: int, is_first: bool) -> Cost:
 
 
 @contextmanager
-def _sampled(sample: Callable[[], int]) -> Iterator[list[int]]:
-    """What it returns, again and again until the block ends."""
+def _sampled(server: URL) -> Iterator[list[int]]:
+    """How many connections the warehouse has, again and again until the block ends."""
     found: list[int] = []
     is_over = threading.Event()
 
     def watch() -> None:
-        while not is_over.wait(SAMPLED_SECONDS):
-            found.append(sample())
+        with closing(psycopg2.connect(libpq(server))) as opened, opened.cursor() as cursor:
+            opened.autocommit = True
+            while not is_over.wait(SAMPLED_SECONDS):
+                cursor.execute(CONNECTIONS)
+                found.append(cursor.fetchall()[0][0])
 
     thread = threading.Thread(target=watch)
     thread.start()

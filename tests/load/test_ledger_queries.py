@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
+import psycopg2.extensions
 import pytest
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
 from flows.dbt_build import history
@@ -14,6 +17,7 @@ from flows.dbt_build.history import RawTable
 from flows.load import ledger, reject_log
 from flows.load.ledger import Address
 from flows.load.partition_lock import transaction
+from flows.load.retention import delete_old
 from tests.dbt_project.freshness_query import freshness_query
 
 LEDGERS = 60
@@ -291,3 +295,64 @@ def test_superseded_rejects(
         }  # fmt: skip
         found = query("select distinct load_id from elt.rejects where replayed_by is null")
         assert {load_id for (load_id,) in found} == still_open, given
+
+
+FEW_ROWS = 300
+MANY_LOADS = """
+insert into elt.loads
+    (source, resource, partition, run_id, state, ended_at, extracted, inserted, is_group)
+select
+    's' || n % 2, 'r' || n % 3, case when n % 3 > 0 then 'p' || n % 5 else '' end, 'run' || n / 9,
+    case when n % 50 = 7 then 'failed' else 'succeeded' end,
+    now() - interval '1 minute' * (30000 - n), 1, 1, n % 3 = 0
+from generate_series(1, 30000) as given (n)
+"""
+
+
+class Counting(psycopg2.extensions.cursor):
+    """Adds up the rows of tables and indexes that statements look at."""
+
+    rows = 0
+
+    def execute(self, query: Any, arguments: Any = None) -> None:
+        """Run the statement, and look at its plan."""
+        text = self.mogrify(query, arguments).decode()
+        super().execute("explain (analyze, format json) " + text)
+        [(plan,)] = self.fetchall()
+        self.rows += _rows_read(plan[0]["Plan"])
+        super().execute(query, arguments)
+
+
+def _rows_read(plan: dict[str, Any]) -> float:
+    seen = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    own = seen * plan["Actual Loops"] if "Scan" in plan["Node Type"] else 0
+    return float(own) + sum(map(_rows_read, plan.get("Plans", [])))
+
+
+QUESTIONS: dict[str, Callable[[Cursor], object]] = {
+    "raw tables": history.raw_tables,
+    "freshness of partitions": lambda cursor: cursor.execute(freshness_query("s1", "r1")),
+    "freshness of a group": lambda cursor: cursor.execute(freshness_query("s1", "r0")),
+    "incomplete": lambda cursor: ledger.incomplete_partitions(cursor, "s1", "r1", ["p1", "p2"]),
+    "retention": lambda cursor: delete_old(cursor, "s1", 400),
+    "loaded since a reset": lambda cursor: ledger.has_loaded(cursor, Address("s1", "r1", "")),
+    "stored since a reset": lambda cursor: ledger.has_stored(cursor, Address("s1", "r1", "")),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_many_loads_of_few_partitions_are_not_looked_at_one_by_one(
+    question: str, connection: Connection
+) -> None:
+    with transaction(connection) as cursor:
+        ledger.prepare(cursor, "raw_shop")
+        history.prepare(cursor)
+        cursor.execute(MANY_LOADS)
+        cursor.execute(
+            "insert into elt.resets (source, resource, after_load_id, reason)"
+            " values ('s1', 'r1', 29900, 'test')"
+        )
+        cursor.execute("analyze elt.loads")
+    with connection, connection.cursor(cursor_factory=Counting) as counting:
+        QUESTIONS[question](counting)
+        assert counting.rows <= FEW_ROWS
