@@ -38,7 +38,7 @@ ENOUGH_SECONDS = 20.0
 KEEP_DAYS = 400
 FILL = Path(__file__).with_suffix(".sql").read_text()
 LARGE = ("loads", "checkpoints", "rejects", "schema_changes")
-HEAD = ("statement", "median ms", "rows", f"< {LIMIT_MS} ms")
+HEAD = ("statement", "median ms", "fastest", "rows", f"< {LIMIT_MS} ms")
 
 ORDERS = Address("s03", "orders", "")
 GROUP = Address("s03", "prices", "")
@@ -245,9 +245,9 @@ def table(timings: Sequence[Timing]) -> Table:
     """The medians, and whether they are below the limit."""
     rows = []
     for timing in timings:
-        taken = median(timing.milliseconds)
+        taken, fastest = median(timing.milliseconds), min(timing.milliseconds)
         verdict = "yes" if taken < LIMIT_MS else "NO"
-        rows.append((timing.title, f"{taken:,.1f}", f"{timing.rows:,}", verdict))
+        rows.append((timing.title, f"{taken:,.1f}", f"{fastest:,.1f}", f"{timing.rows:,}", verdict))
     return Table(HEAD, rows, 1)
 
 
