@@ -37,33 +37,39 @@ TABLES = [
 # The rows of loads before a resource's last reset are gone.
 _SINCE_RESET = sql.SQL(
     "load_id > coalesce((select max(after_load_id) from elt.resets"
-    " where (resets.source, resets.resource) = (loads.source, loads.resource)), 0)"
+    " where (source, resource) = (%(source)s, %(resource)s)), 0)"
 )
 _BACKFILLED = sql.SQL(
     "select distinct partition from elt.loads"
-    " where (source, resource, state) = (%s, %s, 'succeeded') and is_backfill and {}"
+    " where (source, resource, state) = (%(source)s, %(resource)s, 'succeeded')"
+    " and is_backfill and {}"
 ).format(_SINCE_RESET)
+# In the order of an index: by load_id alone, Postgres would read all loads in search of one that
+# may not exist.
 _INCOMPLETE = sql.SQL(
-    "with regular as (select load_id, partition, state, is_group from elt.loads"
-    "  where (source, resource) = (%(source)s, %(resource)s) and is_regular and {}),"
-    " groups as (select max(load_id) as load_id from regular"
-    "  where is_group and state = 'succeeded'),"
-    " newest as (select distinct on (partition) partition, state from regular, groups"
-    "  where regular.load_id >= coalesce(groups.load_id, 0)"
-    "  order by partition, regular.load_id desc),"
+    "with newest_group as (select source, resource, load_id from elt.loads"
+    "  where (source, resource) <= (%(source)s, %(resource)s) and is_group and state = 'succeeded'"
+    "  order by source desc, resource desc, load_id desc limit 1),"
+    " last_group as (select max(load_id) as load_id from newest_group"
+    "  where (source, resource) = (%(source)s, %(resource)s) and {since_reset}),"
     " rejecting as (select distinct partition from elt.rejects join elt.loads using (load_id)"
     "  where replayed_by is null and (source, resource) = (%(source)s, %(resource)s))"
-    " select name from groups, unnest(%(names)s::text[]) as given (name)"
-    " left join newest on newest.partition = name"
-    " where coalesce(state <> 'succeeded', groups.load_id is null)"
+    " select name from last_group cross join unnest(%(names)s::text[]) as given (name)"
+    " left join lateral (select partition, load_id, state from elt.loads"
+    "  where (source, resource) = (%(source)s, %(resource)s) and partition <= name"
+    "  and is_regular order by partition desc, load_id desc limit 1) as newest"
+    " on partition = name and newest.load_id >= coalesce(last_group.load_id, 0)"
+    " and newest.{since_reset}"
+    " where coalesce(state <> 'succeeded', last_group.load_id is null)"
     "  or name in (select partition from rejecting)"
-).format(_SINCE_RESET)
+).format(since_reset=_SINCE_RESET)
 _HAS_LOADED = sql.SQL(
-    "select exists (select from elt.loads where (source, resource, state) = (%s, %s, 'succeeded')"
+    "select exists (select from elt.loads"
+    " where (source, resource, state) = (%(source)s, %(resource)s, 'succeeded')"
     " and extracted > rejected and {})"
 ).format(_SINCE_RESET)
 _HAS_STORED = sql.SQL(
-    "select exists (select from elt.loads where (source, resource) = (%s, %s)"
+    "select exists (select from elt.loads where (source, resource) = (%(source)s, %(resource)s)"
     " and inserted + updated > 0 and inserted + updated + deleted > 0 and {})"
 ).format(_SINCE_RESET)
 _LOCK = "select pg_advisory_lock(hashtextextended(%s, 0)) is not null, set_config(%s, %s, false)"
@@ -260,7 +266,7 @@ def begin(
 
 def backfilled(cursor: Cursor, source: str, resource: str) -> set[str]:
     """The names of the partitions (windows) of a resource that backfills have loaded."""
-    cursor.execute(_BACKFILLED, [source, resource])
+    cursor.execute(_BACKFILLED, {"source": source, "resource": resource})
     return {partition for (partition,) in cursor}
 
 
@@ -278,13 +284,13 @@ def incomplete_partitions(
 
 def has_loaded(cursor: Cursor, address: Address) -> bool:
     """Whether a load of any partition of the resource has succeeded with at least one record."""
-    cursor.execute(_HAS_LOADED, [address.source, address.resource])
+    cursor.execute(_HAS_LOADED, vars(address))
     return bool(cursor.fetchall()[0][0])
 
 
 def has_stored(cursor: Cursor, address: Address) -> bool:
     """Whether a load of any partition of the resource has stored rows since its last reset."""
-    cursor.execute(_HAS_STORED, [address.source, address.resource])
+    cursor.execute(_HAS_STORED, vars(address))
     return bool(cursor.fetchall()[0][0])
 
 
@@ -347,13 +353,12 @@ def fail(cursor: Cursor, load_id: int, error: str) -> None:
 def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: bool) -> Entry | None:
     """The load in which a run stored all pages of a partition, if there is one."""
     condition = sql.SQL(
-        "where (source, resource, partition, run_id, is_backfill) = (%s, %s, %s, %s, %s)"
+        "where (source, resource, partition) = (%(source)s, %(resource)s, %(partition)s)"
+        " and (run_id, is_backfill) = (%(run_id)s, %(is_backfill)s)"
         " and replays is null and is_complete and {} order by load_id desc limit 1"
     ).format(_SINCE_RESET)
-    cursor.execute(
-        _ENTRIES + condition,
-        [address.source, address.resource, address.partition, run_id, is_backfill],
-    )
+    given = {**vars(address), "run_id": run_id, "is_backfill": is_backfill}
+    cursor.execute(_ENTRIES + condition, given)
     return next(iter(_entries(cursor)), None)
 
 

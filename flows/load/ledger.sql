@@ -202,6 +202,9 @@ where replayed_by is not null;
 
 create index if not exists changes_of_a_load on elt.schema_changes (load_id);
 
+create index if not exists regular_loads_of_a_partition
+on elt.loads (source, resource, partition, load_id) where is_regular;
+
 create table if not exists elt.refresh_tokens (
     chain text primary key,
     secret text not null,

@@ -13,7 +13,7 @@ with old as (
     from elt.loads as old
     where
         source = %(source)s
-        and ended_at < clock_timestamp() - make_interval(days => %(days)s)
+        and ended_at < now() - make_interval(days => %(days)s)
         and not (is_backfill and state = 'succeeded')
         and exists (
             select from elt.loads as newer

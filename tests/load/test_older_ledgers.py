@@ -90,6 +90,7 @@ COLUMNS = (
     "select table_name, column_name, data_type from information_schema.columns"
     " where table_schema = 'elt' order by 1, ordinal_position"
 )
+INDEXES = "select indexdef from pg_indexes where schemaname = 'elt' order by 1"
 VERSION = "select obj_description('elt'::regnamespace)"
 
 
@@ -127,10 +128,10 @@ def test_a_completed_ledger_is_shaped_as_a_new_one(
     connection: Connection, query: Query, old: list[tuple[Any, ...]]
 ) -> None:
     load_pages(connection, [{"id": 1}])
-    completed = query(COLUMNS), query(VERSION)
+    completed = query(COLUMNS), query(INDEXES), query(VERSION)
     query("drop schema elt, raw_shop cascade")
     load_pages(connection, [{"id": 1}])
-    assert (query(COLUMNS), query(VERSION)) == completed
+    assert (query(COLUMNS), query(INDEXES), query(VERSION)) == completed
 
 
 def test_what_an_older_version_set_aside_is_replayed(
