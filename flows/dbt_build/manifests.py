@@ -131,6 +131,15 @@ def published_relations(published: Json | None) -> Made:
     }
 
 
+def large_seeds(published: Json | None) -> list[str]:
+    """The names of published seeds whose checksum is of their path: those of more than 1 MiB."""
+    return [
+        node["name"]
+        for node in (published["nodes"].values() if published else ())
+        if node["resource_type"] == "seed" and node["checksum"]["name"] == "path"
+    ]
+
+
 def made_before(manifests: Iterable[Json], suffix: str) -> set[RelationName]:
     """The relations that builds with these manifests may have made in schemas with that suffix."""
     return {

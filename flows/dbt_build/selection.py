@@ -13,6 +13,7 @@ from flows.dbt_build.node_results import is_done, name_of
 
 LEDGER = "source:elt+"  # every load changes it: part of every build, never the reason for one
 CHANGED_CODE = "state:modified+"
+SETTINGS = "dbt_project.yml"
 _NO_CODE = ("target", "logs", "dbt_packages")
 
 
@@ -95,9 +96,12 @@ def select(
             return resumed
     if published is None:
         return Selection(complete, left_out, (), "Everything: nothing is published yet.")
-    if full_refresh or not only_stale:
+    has_new_settings = _settings(published.code) != _settings(code)
+    if full_refresh or not only_stale or has_new_settings:
         why_full = _why_full_refresh(complete, published.code != code, full_refresh)
-        reason = f"Everything: as requested{why_full}."
+        is_requested = full_refresh or not only_stale
+        cause = "as requested" if is_requested else f"{SETTINGS} has changed"
+        reason = f"Everything: {cause}{why_full}."
         return Selection(complete, left_out, (), reason, bool(why_full))
     return _stale(complete, left_out, published.code != code)
 
@@ -168,11 +172,21 @@ def _join_names(tables: Iterable[RawTable]) -> str:
 
 
 def checksum(project: Path) -> str:
-    """A checksum of a dbt project's files, without those that dbt wrote."""
+    """A checksum of a dbt project's files, without those that dbt wrote, and one of its settings.
+
+    dbt does not know which models read a variable of the settings.
+    """
     digest = hashlib.sha256()
     for file in sorted(project.rglob("*")):
         name = file.relative_to(project)
         if file.is_file() and name.parts[0] not in _NO_CODE and not name.name.startswith("."):
             digest.update(f"{name.as_posix()} {file.stat().st_size} ".encode())
             digest.update(file.read_bytes())
-    return digest.hexdigest()
+    settings = project / SETTINGS
+    own = hashlib.sha256(settings.read_bytes() if settings.exists() else b"")
+    return f"{digest.hexdigest()}.{own.hexdigest()}"
+
+
+def _settings(code: str) -> str:
+    """The checksum of the settings; empty for builds of earlier versions."""
+    return code.partition(".")[2]

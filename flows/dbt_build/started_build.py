@@ -11,6 +11,7 @@ from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import AUDIT, Made, RelationName
 from flows.dbt_build.selection import (
+    CHANGED_CODE,
     Selection,
     checksum,
     declared_tables,
@@ -52,10 +53,11 @@ def begin(run: BuildRun) -> StartedBuild | None:
             run.logger.info("Nothing to build: %s.", why_nothing(tables))
             return None
         _adopt_earlier_relations(cursor)
+        published = history.published_manifest(cursor)
+        selection = _with_large_seeds(selection, published)
         build_id = history.begin(
             cursor, run.run_id, selection.reason, code, loads_of(tables), selection.full_refresh
         )
-        published = history.published_manifest(cursor)
     if selection.left_out:
         incomplete = ", ".join(map(str, selection.left_out))
         run.logger.warning(
@@ -79,6 +81,14 @@ def _select(
         run.options.full_refresh or is_upgraded,
     )
     return replace(selection, reason=UPGRADED) if selection and is_upgraded else selection
+
+
+def _with_large_seeds(selection: Selection, published: Json | None) -> Selection:
+    """After a change of the project, select seeds that dbt can't compare with their old file."""
+    if CHANGED_CODE not in selection.select:
+        return selection
+    seeds = [f"{name}+" for name in manifests.large_seeds(published)]
+    return replace(selection, select=(*selection.select, *seeds))
 
 
 def _to_resume(cursor: Cursor, run: BuildRun) -> Build | None:

@@ -54,6 +54,7 @@ def failed(
         (TABLES, "same", published(), failed(nodes=[]), None, ""),
         ([NEW_ORDERS, SHIPPERS], "same", published(), failed(),
          ["--select", "source:elt+", "source:northwind.orders+"], "northwind.orders"),
+        (TABLES, "new.x", published(), None, ["--full-refresh"], "dbt_project.yml has changed"),
         (TABLES, "new", published(), failed(),
          ["--select", "source:elt+", "state:modified+", "--full-refresh"], "the dbt project"),
     ],
@@ -61,7 +62,7 @@ def failed(
         "nothing changed", "nothing complete", "first build", "rows changed", "rows deleted",
         "code changed", "a table left out", "after a failure", "after a failure from all rows",
         "dbt died at once, first build",
-        "dbt died at once", "new rows after a failure", "new code after a failure",
+        "dbt died at once", "new rows after a failure", "new settings", "new code after a failure",
     ],
 )  # fmt: skip
 def test_what_is_built_after_which_change(
@@ -86,7 +87,7 @@ def test_all_is_built_when_asked_for() -> None:
 
 
 def test_the_checksum_is_of_the_code_and_not_of_what_dbt_wrote(tmp_path: Path) -> None:
-    assert len(checksum(PROJECT)) == 64
+    assert checksum(PROJECT) == checksum(PROJECT)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.sql").write_text("select 1")
     before = checksum(tmp_path)
@@ -95,3 +96,6 @@ def test_the_checksum_is_of_the_code_and_not_of_what_dbt_wrote(tmp_path: Path) -
     assert checksum(tmp_path) == before
     (tmp_path / "models/a.sql").write_text("select 2")
     assert checksum(tmp_path) != before
+    assert checksum(tmp_path).partition(".")[2] == before.partition(".")[2]
+    (tmp_path / "dbt_project.yml").write_text("vars: {a: 1}")
+    assert checksum(tmp_path).partition(".")[2] != before.partition(".")[2]

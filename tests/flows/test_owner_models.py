@@ -5,6 +5,8 @@ import logging
 import pytest
 from psycopg2 import sql
 
+from flows.dbt_build import dbt_project
+from flows.dbt_build.build import NOTHING
 from flows.transform import transform
 from tests.flows.small_dbt_project import VISIT, Ask, Write, error_of
 
@@ -123,6 +125,7 @@ HISTORY = [  # what the model is, and what is left over
 ]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_a_model_may_become_something_else(
     ask: Ask, write: Write, caplog: pytest.LogCaptureFixture
@@ -140,3 +143,37 @@ def test_a_model_may_become_something_else(
             assert ask(COUNT.format(sql.Identifier(schema, "model"))) == [(day + 1,)], kind
         said = "".join(line for line in caplog.messages if "still published" in line)
         assert f": {left_over}. " in said if left_over else not said, (kind, said)
+
+
+READ = "{{ config(schema='marts', materialized='table') }} select * from "
+BESIDE = """
+select
+    small.word,
+    reads_ephemeral.word,
+    (select count(*) from marts.reads_large),
+    reads_variable.word
+from marts.small, marts.reads_variable, marts.reads_ephemeral
+"""
+BETWEEN = "{{{{ config(materialized='ephemeral') }}}} select '{}' as word"
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_change_beside_the_models_is_built(ask: Ask, write: Write) -> None:
+    """That of a variable, and that of a seed of more than 1 MiB, dbt by itself overlooks."""
+    large = "id,name\n" + "".join(f"{number},{'x' * 9000}\n" for number in range(120))
+    seed = "{name: %s, config: {schema: marts}}"
+    write("seeds/seeds.yml", f"seeds: [{seed % 'small'}, {seed % 'large'}]")
+    write("models/reads_variable.sql", READ + "(values ('{{ var(\"word\") }}')) as v (word)")
+    write("models/reads_ephemeral.sql", READ + "{{ ref('between') }}")
+    write("models/reads_large.sql", READ + "{{ ref('large') }}")
+    settings = (dbt_project.PROJECT / "dbt_project.yml").read_text()
+    found = []
+    for word, more, variable in (("a", "", "x"), ("b", "9999,y\n", "x"), ("b", "9999,y\n", "y")):
+        write("seeds/small.csv", f"word\n{word}\n")
+        write("seeds/large.csv", large + more)
+        write("models/between.sql", BETWEEN.format(word))
+        write("dbt_project.yml", f"{settings}\nvars: {{word: '{variable}'}}\n")
+        transform(only_stale=True)
+        found += ask(BESIDE)
+    assert found == [("a", "a", 120, "x"), ("b", "b", 121, "x"), ("b", "b", 121, "y")]
+    assert transform(only_stale=True) == NOTHING
