@@ -304,8 +304,8 @@ insert into elt.loads
 select
     's' || n % 2, 'r' || n % 3, case when n % 3 > 0 then 'p' || n % 5 else '' end, 'run' || n / 9,
     case when n % 50 = 7 then 'failed' else 'succeeded' end,
-    now() - interval '1 minute' * (30000 - n), 1, 1, n % 3 = 0
-from generate_series(1, 30000) as given (n)
+    now() - interval '1 minute' * (10000 - n), 1, 1, n % 3 = 0
+from generate_series(1, 10000) as given (n)
 """
 
 
@@ -340,19 +340,19 @@ QUESTIONS: dict[str, Callable[[Cursor], object]] = {
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_many_loads_of_few_partitions_are_not_looked_at_one_by_one(
-    question: str, connection: Connection
-) -> None:
+def test_many_loads_of_few_partitions_are_not_looked_at_one_by_one(connection: Connection) -> None:
     with transaction(connection) as cursor:
         ledger.prepare(cursor, "raw_shop")
         history.prepare(cursor)
         cursor.execute(MANY_LOADS)
         cursor.execute(
             "insert into elt.resets (source, resource, after_load_id, reason)"
-            " values ('s1', 'r1', 29900, 'test')"
+            " values ('s1', 'r1', 9900, 'test')"
         )
         cursor.execute("analyze elt.loads")
-    with connection, connection.cursor(cursor_factory=Counting) as counting:
-        QUESTIONS[question](counting)
-        assert counting.rows <= FEW_ROWS
+    read: dict[str, float] = {}
+    for question, ask in QUESTIONS.items():
+        with connection, connection.cursor(cursor_factory=Counting) as counting:
+            ask(counting)
+            read[question] = counting.rows
+    assert {each: rows for each, rows in read.items() if rows > FEW_ROWS} == {}
