@@ -18,7 +18,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load import ownership, primary_key, shrinkage
+from flows.load import ownership, present_values, primary_key, shrinkage
 from flows.load.batch import Batch, UnstorableError, shown
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.column_registry import ColumnRegistry
@@ -290,6 +290,9 @@ class StagingTable:
         if table == STAGE:
             change()
         elif changes:
+            for each in changes:
+                if each.column in self._pins:
+                    present_values.check(cursor, table, each)
             locks.with_retries(cursor, [table], change)
         return changes
 

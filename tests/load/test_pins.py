@@ -195,6 +195,56 @@ def test_a_column_that_was_altered_by_hand_changes_no_value_either(
     assert entry.rejected == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "first_pin", "pin"),
+    [
+        ("03/04/2026", "text", "date"),
+        ("abcd", "text", "varchar(3)"),
+        ("19.999", "text", "numeric(10,2)"),
+        (19.999, "double precision", "numeric(10,2)"),
+        (1.5, "double precision", "bigint"),
+        ("2026-04-03T09:30:00Z", "timestamptz", "date"),
+        (19.999, "numeric(10,3)", "numeric(10,2)"),
+        ("yes", "text", "boolean"),
+    ],
+)
+def test_a_pin_that_is_added_later_changes_no_stored_value(
+    connection: Connection, query: Query, value: Any, first_pin: str, pin: str
+) -> None:
+    load_pages(connection, [{"id": 1, "v": value}], columns={"v": first_pin})
+    before = query("select v::text from raw_shop.items")
+    with pytest.raises(ConfigurationError, match="in the column 'v', which the pinned type"):
+        load_pages(connection, [{"id": 4, "v": GOOD[pin]}], columns={"v": pin})
+    assert query("select v::text from raw_shop.items where id = 1") == before
+
+
+GOOD = {
+    "date": "2026-04-03",
+    "varchar(3)": "abc",
+    "numeric(10,2)": 1.25,
+    "bigint": 7,
+    "boolean": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "first_pin", "pin", "stored"),
+    [
+        ("2026-04-03", "text", "date", "2026-04-03"),
+        (19.99, "double precision", "numeric(10,2)", "19.99"),
+        (5, "bigint", "numeric(10,2)", "5.00"),
+        (0.1, "double precision", "real", "0.1"),
+        ("2026-04-03T09:30:00Z", "text", "timestamptz", "2026-04-03 09:30:00+00"),
+    ],
+)
+def test_a_pin_that_is_added_later_keeps_the_values_that_it_takes(
+    connection: Connection, query: Query, value: Any, first_pin: str, pin: str, stored: str
+) -> None:
+    load_pages(connection, [{"id": 1, "v": value}], columns={"v": first_pin})
+    load_pages(connection, [{"id": 2, "v": value}], columns={"v": pin})
+    assert query("select v::text from raw_shop.items order by id") == [(stored,), (stored,)]
+
+
 def test_a_pin_that_would_change_most_values_is_a_configuration_error(
     connection: Connection, query: Query
 ) -> None:
