@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.cursor_formats import integers_of, times_of
 from flows.load.checkpoints import Checkpoint, CursorValue
-from flows.source import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
+from flows.source import AnyCursor, Cursor, IntegerCursor, Resource, TokenCursor, Window
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +78,19 @@ def within(value: CursorValue | None, window: Window) -> CursorValue | None:
     return window.until if is_behind else value
 
 
-def usable(checkpoint: Checkpoint, cursor: AnyCursor | None, now: datetime) -> Checkpoint:
+def usable(checkpoint: Checkpoint, resource: Resource, now: datetime) -> Checkpoint:
     """The checkpoint, or an empty one if its value does not tell which records are new.
 
     It belongs to another field or another kind of cursor, or it is too far in the future: versions
-    before 2026-11 stored such values, and later records were never requested.
+    before 2026-11 stored such values, and later records were never requested. The cursor of an
+    append is the end of its last window, whatever the field: from the start it would repeat rows.
     """
+    cursor = resource.cursor
     stored = [each for each in (checkpoint.cursor, checkpoint.seen) if each is not None]
     if cursor is None or not stored:
         return checkpoint
-    problem = _problem(cursor, checkpoint.field, stored, now)
+    field = None if resource.writes == "append" else checkpoint.field
+    problem = _problem(cursor, field, stored, now)
     if not problem:
         return checkpoint
     log.warning("The stored cursor %s: this load reads everything again.", problem)

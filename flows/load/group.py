@@ -150,7 +150,7 @@ class Group:
             found = stored.get(partition.name, NO_CHECKPOINT)
             is_in_group = partition.version is None and found.load_id in self._of_this_run
             if is_due(partition, found) and not is_in_group:
-                checkpoint = usable(found, self._resource.cursor, now)
+                checkpoint = usable(found, self._resource, now)
                 field = name_of(self._resource.cursor) or found.field
                 checkpoint = replace(checkpoint, saved_at=found.saved_at, field=field)
                 window = window_to_read(self._resource, self._options, checkpoint, now)

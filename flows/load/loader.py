@@ -185,7 +185,7 @@ class Loader:
         if at_once:
             checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field)
         now = datetime.now(UTC)
-        checkpoint = usable(checkpoint, self._resource.cursor, now)
+        checkpoint = usable(checkpoint, self._resource, now)
         self._seen = checkpoint.seen
         self._field = self._field or checkpoint.field
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id

@@ -119,6 +119,10 @@ class Scenario:
             for path, following in zip(chain, [*chain[1:], None], strict=True)
         }
 
+    def later(self) -> dict[str, bytes]:
+        """The API's response to the token of a complete load: nothing has changed since."""
+        return {"/new/items?token=new": _body([], None, self.pages, "new")}
+
     def _params_of(self, day: datetime) -> Params:
         """The query of a day's first page."""
         window = Window(day, day + timedelta(days=1))

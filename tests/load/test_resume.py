@@ -249,6 +249,17 @@ def test_append_goes_on_where_its_last_window_ended(connection: Connection) -> N
     assert (first.since, second.since) == (day("2024-03-01"), first.until)
 
 
+def test_append_goes_on_there_with_another_cursor_field(connection: Connection) -> None:
+    """Its windows don't depend on the field, and reading from the start would repeat all rows."""
+    api = MemoryApi(PAGES)
+    load_api(connection, api, STEPPED)
+    assert STEPPED.time_cursor is not None
+    renamed = replace(STEPPED, cursor=replace(STEPPED.time_cursor, field="changed_at"))
+    load_api(connection, api, renamed)
+    first, second = (window for window, _ in api.asked)
+    assert second.since == first.until
+
+
 def test_append_by_a_cursor_alone_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="duplicates rows at its edge"):
         items(key=(), cursor=Cursor("at"))
