@@ -158,7 +158,7 @@ def test_a_relation_that_left_the_project_is_reported_until_dropped(
     load("shippers")
     transform()
     extra.unlink()
-    warning = "No longer in the dbt project, but still published: intermediate.extra."
+    warning = "No longer built by the dbt project, but still published: intermediate.extra."
     for resource in ("suppliers", "categories"):
         caplog.clear()
         load(resource)
@@ -169,7 +169,7 @@ def test_a_relation_that_left_the_project_is_reported_until_dropped(
     caplog.clear()
     load("customers")
     transform(only_stale=True)
-    assert "No longer in the dbt project" not in caplog.text
+    assert "No longer built by the dbt project" not in caplog.text
 
 
 @pytest.mark.long
