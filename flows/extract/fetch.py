@@ -333,6 +333,7 @@ class _SeenPages:
         self._is_led = isinstance(resource.paging and unwrap(resource.paging), LED)
         self._empty_pages = 0
         self._equal_pages = 0
+        self._equal_to: str | None = None
         self._requests: set[str] = set()
         self._first_requests: dict[int, str] = {}
 
@@ -349,6 +350,7 @@ class _SeenPages:
         earlier = self._first_requests.setdefault(_fingerprint(page), sent)
         is_equal = earlier != sent and not is_empty
         self._equal_pages = self._equal_pages + 1 if is_equal else 0
+        self._equal_to = earlier if is_equal else None
         may_be_equal = self._is_led and self._equal_pages < self._max_empty_pages
         return earlier if is_equal and not may_be_equal else None
 
@@ -366,6 +368,8 @@ class _SeenPages:
         if str(following) in self._requests:
             if self._empty_pages:
                 return False
+            if self._equal_to:
+                raise _loop_error(f"{request} has the same response as {self._equal_to}")
             raise _loop_error(f"{request} leads back to {following}")
         if self._empty_pages >= self._max_empty_pages:
             raise BadPayloadError(
