@@ -74,7 +74,7 @@ types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
 test-chaos: install-dev ## the slow tests: every kill, every API fault, every automation
-	@CHAOS=full $(PYTEST) tests/chaos tests/fault_matrix tests/deployments tests/commands tests/flows
+	@CHAOS=full $(PYTEST) tests/chaos tests/fault_matrix tests/deployments tests/commands tests/flows tests/load/test_memory.py
 
 bench: .venv/.installed-bench ## compare load speeds with other tools; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

@@ -96,6 +96,7 @@ def published(
         history.mark_published(cursor, build_id, manifest, [], [])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("published")
 def test_a_changed_mart_is_built_separately_compared_and_dropped(
     project: Path,

@@ -375,6 +375,7 @@ def test_two_schedules_start_runs_and_one_due_too_early_is_cancelled(
     assert "succeeded" in states(ask)
 
 
+@pytest.mark.long
 def test_rejects_and_failed_dbt_tests_are_reported_and_no_secret_leaks(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask, warehouse_url: Any
 ) -> None:

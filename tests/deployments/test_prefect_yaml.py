@@ -69,8 +69,8 @@ def repository(tmp_path: Path) -> Path:
     ("code", "ref", "files"),
     [
         ("", "", {"prefect.yaml", "flows"}),
-        ("{repository}", "", {"main", "next", ".git"}),
-        ("file://{repository}", "", {"main", ".git"}),
+        pytest.param("{repository}", "", {"main", "next", ".git"}, marks=pytest.mark.long),
+        pytest.param("file://{repository}", "", {"main", ".git"}, marks=pytest.mark.long),
         ("file://{repository}", "next", {"main", "next", ".git"}),
     ],
     ids=["this tree", "a folder", "a clone", "a branch"],

@@ -59,6 +59,7 @@ def events_since(server: SyncPrefectClient, begun_at: DateTime) -> int:
     return int(answer.json()["total"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [

@@ -121,6 +121,7 @@ def test_a_resumed_build_from_all_rows_still_reads_all_rows(ask: Ask, write: Wri
     assert ask("select array_agg(id order by id) from marts.checked") == [([0, 2],)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_a_relation_that_no_build_made_is_replaced_only_on_request(ask: Ask, write: Write) -> None:
     """Not where it was published, and not where it is built."""
@@ -154,6 +155,7 @@ def test_an_error_that_nobody_expected_ends_the_build_as_failed_and_is_named(
     assert ask("select state, error from dbt.builds") == [("failed", "KeyError: 'nodes'")]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_rows_that_an_earlier_version_lost_come_back_with_the_first_build(
     ask: Ask, write: Write

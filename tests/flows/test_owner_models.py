@@ -81,6 +81,7 @@ select 1 as "Umsatz %", 2 as n
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_a_model_may_have_any_name(ask: Ask, write: Write) -> None:
     """And a failing test, too."""
@@ -157,6 +158,7 @@ from marts.small, marts.reads_variable, marts.reads_ephemeral
 BETWEEN = "{{{{ config(materialized='ephemeral') }}}} select '{}' as word"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_a_change_beside_the_models_is_built(ask: Ask, write: Write) -> None:
     """That of a variable, and that of a seed of more than 1 MiB, dbt by itself overlooks."""

@@ -231,6 +231,7 @@ def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> Non
     assert ask("select count(*) from dbt.builds") == [(0,)]
 
 
+@pytest.mark.long
 def test_a_build_keeps_its_documentation_as_it_was_published(ask: Ask) -> None:
     load("shippers")
     transform(keep_docs=True)

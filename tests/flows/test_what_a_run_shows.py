@@ -124,6 +124,7 @@ def test_a_build_has_a_lineage_and_a_summary_with_what_failed(ask: Ask) -> None:
     assert made["staging/stg_northwind__shippers"] == {"raw_northwind/shippers"}
 
 
+@pytest.mark.long
 def test_each_dbt_node_is_a_task_run_with_its_status_and_times(ask: Ask) -> None:
     assert elt(
         source="northwind", resources=("shippers",), transform=False, return_state=True

@@ -85,7 +85,14 @@ def measured(database: URL, shape: str, size_mib: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "shape", ["tiny", "tiny, appended", "tiny, replaced", "tiny lines", "1,500 columns"]
+    "shape",
+    [
+        "tiny",
+        pytest.param("tiny, appended", marks=pytest.mark.long),
+        pytest.param("tiny, replaced", marks=pytest.mark.long),
+        pytest.param("tiny lines", marks=pytest.mark.long),
+        "1,500 columns",
+    ],
 )
 def test_a_page_takes_a_few_times_its_bytes_whatever_its_records(
     database: URL, connection: Connection, shape: str
@@ -99,7 +106,11 @@ def test_a_page_takes_a_few_times_its_bytes_whatever_its_records(
 
 @pytest.mark.parametrize(
     ("shape", "size_mib", "rejected"),
-    [("nested", 12, False), ("half a pair each", 6, True), ("no objects", 2, True)],
+    [
+        ("nested", 12, False),
+        pytest.param("half a pair each", 6, True, marks=pytest.mark.long),
+        pytest.param("no objects", 2, True, marks=pytest.mark.long),
+    ],
 )
 def test_records_that_are_read_one_by_one_take_no_more(
     database: URL, shape: str, size_mib: float, rejected: bool
