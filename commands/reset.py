@@ -26,7 +26,7 @@ def main() -> int:
             local_warehouse.warehouse({}, arguments.home, database) as warehouse,
             closing(warehouse.connect()) as connection,
         ):
-            reset(connection, source.name, resource.name)
+            reset(connection, source.name, resource.name, bool(resource.personal))
     except EltError as error:
         print(f"FAILED: {error}")
         return 1

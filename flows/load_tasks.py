@@ -63,7 +63,7 @@ def reset_resources(database: Warehouse, source: Source, resources: Sequence[Res
     """Delete the rows of some resources, so that their loads start from the beginning."""
     with closing(database.connect()) as connection:
         for resource in resources:
-            reset(connection, source.name, resource.name)
+            reset(connection, source.name, resource.name, bool(resource.personal))
             get_run_logger().warning(
                 "raw_%s.%s: deleted all rows; this run reads everything from the start.",
                 source.name,

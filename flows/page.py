@@ -130,6 +130,10 @@ class Page:
             return HIDDEN_CONTENT
         return start_of(self.body if text is None else text)
 
+    def quoted(self, found: object) -> str:
+        """What was found in the page, for an error."""
+        return HIDDEN_CONTENT if self.hides_content else repr(found)
+
     @cached_property
     def rows(self) -> list[Any]:
         """The records, as in `found`, for paging that counts them."""

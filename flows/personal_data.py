@@ -8,12 +8,12 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
 
-from flows.errors import BadPayloadError, ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.json_text import json_text, mask_halves, unmask_halves
 from flows.page import Page
 from flows.redaction import remember
@@ -117,8 +117,28 @@ def check_personal(owner: str, personal: Mapping[str, Protection], needed: set[s
             )
 
 
+@dataclass
+class _Branch:
+    """What is declared below a place in a record.
+
+    Attributes:
+        fields: path and function by the rest of the path, dots included: the API may send a field
+            of exactly that name.
+        below: the branches of nested objects, by their field.
+    """
+
+    fields: dict[str, tuple[str, Protect | None]] = field(default_factory=dict)
+    below: dict[str, "_Branch"] = field(default_factory=dict)
+
+    def add(self, rest: str, path: str, function: Protect | None) -> None:
+        self.fields[rest] = (path, function)
+        name, dot, deeper = rest.partition(".")
+        if dot:
+            self.below.setdefault(name, _Branch()).add(deeper, path, function)
+
+
 class PersonalData:
-    """Protects the pages of one resource partition.
+    """Protects the pages of one resource.
 
     Attributes:
         count: the number of records so far.
@@ -134,13 +154,9 @@ class PersonalData:
             RefusedLoginError: a secret is missing.
         """
         self._owner = owner
-        self._tree: dict[str, Any] = {}
+        self._root = _Branch()
         for path, protection in personal.items():
-            *parents, name = path.split(".")
-            branch = self._tree
-            for parent in parents:
-                branch = branch.setdefault(parent, {})
-            branch[name] = (path, protection.function(read_secret))
+            self._root.add(path, path, protection.function(read_secret))
         self.count = 0
         self.unseen = dict.fromkeys(personal)
 
@@ -149,6 +165,7 @@ class PersonalData:
 
         Raises:
             BadPayloadError: a record can't be read, so its fields can't be found.
+            ConfigurationError: the source's `records` function returned a value that is not JSON.
         """
         records = replace(page, keeps_digits=True).found
         self.count += len(records)
@@ -168,66 +185,73 @@ class PersonalData:
 
     def _record(self, record: Any) -> bytes:
         """A protected record's JSON text; the other fields' texts stay as they are."""
+        problem: EltError
         try:
             text = record if isinstance(record, msgspec.Raw) else json_text(record).encode()
-            return self._text(text)
+            return self._text(bytes(text))
+        except TypeError:
+            problem = ConfigurationError(
+                f"{self._owner}: its `records` function returned a value that is not of a JSON "
+                "type. Return text, e.g. str(value) or value.isoformat()."
+            )
         except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-            problem = type(error).__name__
+            problem = BadPayloadError(
+                f"{self._owner}: a record is no JSON object that can be read "
+                f"({type(error).__name__}), so its personal fields can't be found. Nothing of the "
+                "page is stored or shown. Correct `records`, or ask the API's owner."
+            )
         # Raised out here, the exception does not get the original as its context, which may quote.
-        raise BadPayloadError(
-            f"{self._owner}: a record is no object that can be read ({problem}), so its personal "
-            "fields can't be found. Nothing of the page is stored or shown. Ask the API's owner."
-        )
+        raise problem
 
-    def _text(self, text: bytes | msgspec.Raw) -> bytes:
+    def _text(self, text: bytes) -> bytes:
+        if not text.lstrip().startswith(b"{"):
+            raise ValueError("not an object")
         try:
-            return self._protected(_object(text), self._tree)
+            return self._protected(text, self._root, _as_it_is)
         except msgspec.DecodeError:
-            masked = mask_halves(bytes(text).decode(errors="surrogatepass"))
+            masked = mask_halves(text.decode(errors="surrogatepass"))
             if masked is None:
                 raise
-        protected = self._protected(masked.encode(errors="surrogatepass"), self._tree)
+        body = masked.encode(errors="surrogatepass")
+        protected = self._protected(body, self._root, unmask_halves)
         return unmask_halves(protected.decode(errors="surrogatepass")).encode(
             errors="surrogatepass"
         )
 
-    def _protected(self, text: bytes | msgspec.Raw, tree: Mapping[str, Any]) -> bytes:
-        """An object with the fields of the tree protected; a list with those of its objects."""
-        start = bytes(text).lstrip()[:1]
+    def _protected(self, text: bytes, branch: _Branch, original: Protect) -> bytes:
+        """An object with the fields of the branch protected; a list with those of its objects.
+
+        `original` returns the text of a value as the API sent it.
+        """
+        start = text.lstrip()[:1]
         if start == b"[":
             elements = msgspec.json.decode(text, type=list[msgspec.Raw])
-            return b"[%b]" % b",".join(self._protected(each, tree) for each in elements)
+            protected = (self._protected(bytes(each), branch, original) for each in elements)
+            return b"[%b]" % b",".join(protected)
         if start != b"{":
-            return bytes(text)
+            return text
         members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        for name in tree.keys() & members.keys():
-            inner = tree[name]
-            if isinstance(inner, dict):
-                members[name] = msgspec.Raw(self._protected(members[name], inner))
-                continue
-            path, function = inner
+        for name in branch.below.keys() & members.keys():
+            inner = self._protected(bytes(members[name]), branch.below[name], original)
+            members[name] = msgspec.Raw(inner)
+        for name in branch.fields.keys() & members.keys():
+            path, function = branch.fields[name]
             self.unseen.pop(path, None)
             value = members.pop(name)
             if function is not None:
-                members[name] = _replaced(value, function)
+                members[name] = _replaced(bytes(value), function, original)
         return msgspec.json.encode(members)
 
 
-def _object(text: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
-    """The text of an object; in any other value, no field could be found.
-
-    Raises:
-        ValueError: it is another value.
-    """
-    if not bytes(text).lstrip().startswith(b"{"):
-        raise ValueError("not an object")
+def _as_it_is(text: str) -> str:
     return text
 
 
-def _replaced(value: msgspec.Raw, function: Protect) -> msgspec.Raw:
+def _replaced(value: bytes, function: Protect, original: Protect) -> msgspec.Raw:
     """The value's replacement; null stays null. An object or a list counts as its JSON text."""
-    found = json.loads(bytes(value).decode(errors="surrogatepass"), parse_float=str, parse_int=str)
+    text = original(value.decode(errors="surrogatepass"))
+    found = json.loads(text, parse_float=str, parse_int=str)
     if found is None:
-        return value
-    text = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
-    return msgspec.Raw(json.dumps(function(text)).encode())
+        return msgspec.Raw(value)
+    known = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+    return msgspec.Raw(json.dumps(function(known)).encode())

@@ -719,6 +719,14 @@ def _check_personal(resource: Resource) -> None:
                 f"{resource.name}: `personal` names {path!r}, which is its cursor. Loads compare "
                 "and store its values, so it can't be protected."
             )
+    # Of `keyset`, whose next request has the last record's value of this field in it.
+    paged_by = getattr(resource.paging, "record_field", "")
+    if paged_by in resource.personal:
+        raise ConfigurationError(
+            f"{resource.name}: `personal` names {paged_by!r}, by which its paging goes on. "
+            "Requests and resume points contain its values, so it can't be protected. Page by "
+            "another field."
+        )
     check_personal(resource.name, resource.personal, set(resource.key))
 
 
@@ -841,14 +849,20 @@ def _check_source_limits(source: Source) -> None:
     _check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
 
 
+def _letters(name: str) -> str:
+    """What a field and its column have in common: `emailAddress` is stored as `email_address`."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def _check_public(name: str, parents: RowsOf, parent: Resource) -> None:
     """Refuse to fill requests with a parent's values that are not those the API knows."""
-    private = {parent.names.get(field, field): field for field in parent.personal}
+    private = {_letters(parent.names.get(field, field)): field for field in parent.personal}
     for column in parents.columns.values():
-        if column in private:
+        if _letters(column) in private:
             raise ConfigurationError(
                 f"{name}: its requests need {column!r} of {parent.name}, which `personal` of "
-                f"{parent.name} replaces. Take another column, or remove {private[column]!r} there."
+                f"{parent.name} replaces. Take another column, or remove "
+                f"{private[_letters(column)]!r} there."
             )
 
 

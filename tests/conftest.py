@@ -50,9 +50,10 @@ def _without_fsync(server: URL) -> None:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres_server: URL) -> Databases:
+def databases(postgres_server: URL) -> Iterator[Databases]:
     """The databases of the tests, used again where that is the same as a new one."""
-    return Databases(postgres_server)
+    with closing(Databases(postgres_server)) as found:
+        yield found
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ FIRST_OID_OF_USERS = 16384
 OUTSIDE_OF_SCHEMAS = (
     "pg_am", "pg_cast", "pg_default_acl", "pg_event_trigger", "pg_extension",
     "pg_foreign_data_wrapper", "pg_language", "pg_largeobject_metadata", "pg_publication",
-    "pg_transform",
+    "pg_subscription", "pg_transform",
 )  # fmt: skip
 _END_SESSIONS = """
 select pg_terminate_backend(pid, 5000) from pg_stat_activity
@@ -62,14 +62,22 @@ class Databases:
         else:
             self._drop(url)
 
+    def close(self) -> None:
+        """Drop them all."""
+        while self._empty:
+            self._drop(self._empty.pop()[0])
+
     def _create(self) -> URL:
-        return ensure_database(self._server, f"test_{os.getpid()}_{next(self._numbers)}")
+        """A new database; one that a killed process with the same number left is dropped."""
+        url = self._server.set(database=f"test_{os.getpid()}_{next(self._numbers)}")
+        self._drop(url)
+        return ensure_database(self._server, str(url.database))
 
     def _drop(self, url: URL) -> None:
         with closing(psycopg2.connect(libpq(self._server))) as opened:
             opened.autocommit = True
             with opened.cursor() as cursor:
-                drop = sql.SQL("drop database {} with (force)")
+                drop = sql.SQL("drop database if exists {} with (force)")
                 cursor.execute(drop.format(sql.Identifier(str(url.database))))
 
 

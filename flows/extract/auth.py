@@ -17,10 +17,13 @@ from flows.extract import url_policy
 from flows.extract.response import Response
 from flows.extract.tokens import Token, TokenRequest, parse_token
 from flows.guards import call_own
-from flows.redaction import SHORTEST_IN_ADDRESSES
+from flows.redaction import SHORTEST_IN_ADDRESSES, remember
 from flows.source import Login
 
 ReadSecret = Callable[[str], str]
+
+# A shorter value that a login posts may be an ordinary word, such as a user's name.
+SHORTEST_DERIVED = 16
 
 # Names of secrets in token requests (RFC 6749), which do not belong in a declaration.
 SECRET_FIELDS = frozenset({"client_secret", "refresh_token", "password"})
@@ -224,6 +227,12 @@ def _basic(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
+def _hide_derived(value: str, secret: str) -> None:
+    """Redact what a function made of the secret, such as a hash of a password; no ordinary word."""
+    if len(value) >= SHORTEST_DERIVED and secret not in value:
+        remember(value)
+
+
 @dataclass(frozen=True)
 class SessionCookie:
     """Logs in with a POST and sends the cookies of its answer, until the API refuses them.
@@ -264,6 +273,8 @@ class SessionCookie:
 
     def ask(self, secret: str, refresh_token: str) -> TokenRequest:
         fields = call_own(f"SessionCookie({self.secret!r})", "fields", self.fields, secret)
+        for value in fields.values():
+            _hide_derived(value, secret)
         if self.sends == "form":
             return TokenRequest(self.login_url, form=fields)
         return TokenRequest(self.login_url, json=fields)
@@ -313,6 +324,7 @@ class ServiceAccount:
 
     def ask(self, secret: str, refresh_token: str) -> TokenRequest:
         signed = call_own(f"ServiceAccount({self.secret!r})", "assertion", self.assertion, secret)
+        remember(signed)
         grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}
         return TokenRequest(self.token_url, form={**grant, **self.fields})
 

@@ -33,7 +33,8 @@ from flows.extract.response import Response
 from flows.extract.tokens import ShareToken
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
-from flows.source import Rule, Source
+from flows.personal_data import PersonalData
+from flows.source import Resource, Rule, Source
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,6 @@ class Client:
     It belongs to one thread; other threads of the load use a `sibling`.
 
     Attributes:
-        read_secret: returns a secret by its name.
         waited_seconds: how much of `max_wait_seconds` is used up.
     """
 
@@ -69,7 +69,8 @@ class Client:
 
         `share_token` renews refresh tokens; without it, logins that have one are refused.
         """
-        self.read_secret = read_secret
+        self._read_secret = read_secret
+        self._personal: dict[str, PersonalData] = {}
         self._source = source
         self._connection = Connection(source)
         self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
@@ -80,11 +81,24 @@ class Client:
         self._turn = turn
         self.waited_seconds = 0.0
         self._is_stopped = False
+        self._is_sibling = False
+
+    def personal(self, resource: Resource) -> PersonalData:
+        """What protects the resource's personal fields: one for all of its partitions.
+
+        Raises:
+            RefusedLoginError: the secret of a hash is missing.
+        """
+        if resource.name not in self._personal:
+            found = PersonalData(resource.name, resource.personal, self._read_secret)
+            self._personal[resource.name] = found
+        return self._personal[resource.name]
 
     def sibling(self) -> Self:
         """A client for another thread: the same login, limits and pauses, its own connections."""
         other = copy.copy(self)
         other._connection = Connection(self._source)
+        other._is_sibling = True
         return other
 
     def stop(self) -> None:
@@ -92,8 +106,11 @@ class Client:
         self._is_stopped = True
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and name personal fields that no record had."""
         self._connection.close()
+        if not self._is_sibling:
+            for personal in self._personal.values():
+                personal.warn()
 
     def __enter__(self) -> Self:
         """Open nothing: the first request connects."""

@@ -30,7 +30,6 @@ from flows.extract.selectors import check_content_type, check_errors, check_name
 from flows.guards import with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
-from flows.personal_data import PersonalData
 from flows.source import PLACEHOLDER, Partition, Resource, Source, TokenCursor, Window, query_pairs
 
 # Finds the records in a page whose personal data is protected.
@@ -184,10 +183,9 @@ def _without_personal_data(
     if not resource.personal:
         yield from pages
         return
-    personal = PersonalData(resource.name, resource.personal, client.read_secret)
+    personal = client.personal(resource)
     for page in pages:
         yield page if page.is_empty else personal.protect(page, RECORDS)
-    personal.warn()
 
 
 def _read_slices(

@@ -95,8 +95,8 @@ class _NextUrl:
             return None
         if not isinstance(link, str):
             raise BadPayloadError(
-                f"{page.url} has {link!r} as its next page under {self.field!r}, which is not a "
-                "URL. Ask the API's owner."
+                f"{page.url} has {page.quoted(link)} as its next page under {self.field!r}, which "
+                "is not a URL. Ask the API's owner."
             )
         return url_policy.resolve_link(page.url, link)
 
@@ -302,7 +302,7 @@ def keyset(
 
 @dataclass(frozen=True)
 class _Keyset:
-    field: str
+    record_field: str
     place: "_Place"
     more: Field
     counts: str
@@ -315,16 +315,16 @@ class _Keyset:
             _check_end(page, "", self.more)
             return None
         record = _parsed(sent[-1])
-        value = record.get(self.field) if isinstance(record, dict) else None
+        value = record.get(self.record_field) if isinstance(record, dict) else None
         if value is None:
             raise BadPayloadError(
-                f"{page.url} has a last record without {self.field!r}, which the next request "
-                "needs. Correct the resource's `paging`."
+                f"{page.url} has a last record without {self.record_field!r}, which the next "
+                "request needs. Correct the resource's `paging`."
             )
         if not isinstance(value, str | int | float | list | dict):
             raise TypeError(
-                f"{self.field!r} of the last record is a {type(value).__name__}, not a JSON type. "
-                "Return text from `records`, e.g. str(value)"
+                f"{self.record_field!r} of the last record is a {type(value).__name__}, not a JSON "
+                "type. Return text from `records`, e.g. str(value)"
             )
         return self.place.put(_request(page), value)
 
@@ -350,8 +350,8 @@ def _sent(page: Page, counts: str) -> list[Any]:
         return list(found.values())
     if not isinstance(found, list):
         raise BadPayloadError(
-            f"{page.url} has {found!r} under {counts!r}, not the list that the resource's `paging` "
-            "counts. Correct `counts`, or ask the API's owner."
+            f"{page.url} has {page.quoted(found)} under {counts!r}, not the list that the "
+            "resource's `paging` counts. Correct `counts`, or ask the API's owner."
         )
     return found
 
@@ -496,7 +496,8 @@ def _check_end(page: Page, total: Field, more: Field) -> None:
     field = total if _total(page, total) is not None else more if _has_more(page, more) else None
     if field:
         raise BadPayloadError(
-            f"{page.url} has no records, but its {field!r} is {value_at(page, field)!r}, so more "
+            f"{page.url} has no records, but its {field!r} is "
+            f"{page.quoted(value_at(page, field))}, so more "
             "should follow. Ask the API's owner, or remove that field from the resource's "
             "`paging` if it does not count what the API sends."
         )
@@ -513,11 +514,18 @@ def _is_reached(page: Page, total: Field, count: int, is_empty: bool) -> bool:
     if not total:
         return False
     found = value_at(page, total)
-    try:
-        reached = -1 if found is None else int(found)
-        return reached == count or (is_empty and 0 <= reached < count)
-    except (TypeError, ValueError) as error:
+    reached = -1 if found is None else _integer(found)
+    if reached is None:
         raise BadPayloadError(
-            f"{page.url} has {found!r} as its {total!r}, which is not a number. "
+            f"{page.url} has {page.quoted(found)} as its {total!r}, which is not a number. "
             "Ask the API's owner."
-        ) from error
+        )
+    return reached == count or (is_empty and 0 <= reached < count)
+
+
+def _integer(found: Any) -> int | None:
+    """None if it is not a number; Python's own error would quote it."""
+    try:
+        return int(found)
+    except (TypeError, ValueError):
+        return None

@@ -36,15 +36,15 @@ def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
         if not _is_all(count, sent):
             raise ConfigurationError(
                 f"{resource.name}: its `records` function returned {count} records of {page.url}, "
-                f"which sent {_describe(sent)}. Paging counts the records, so return all of a "
-                "list that the API sent, and change or omit records in `map_record`; or declare "
+                f"which sent {_describe(page, sent)}. Paging counts the records, so return all of "
+                "a list that the API sent, and change or omit records in `map_record`; or declare "
                 "with `counts` which list paging counts."
             )
         if moves_by_count and _has_shorter_list(count, sent):
             raise ConfigurationError(
                 f"{resource.name}: its `records` function returned {count} records of {page.url}, "
-                f"which sent {_describe(sent)}. Paging moves on by what the API counts: name that "
-                'list, e.g. offset(counts="data.orders").'
+                f"which sent {_describe(page, sent)}. Paging moves on by what the API counts: name "
+                'that list, e.g. offset(counts="data.orders").'
             )
 
     return check
@@ -90,5 +90,8 @@ def _may_be_records(values: list[Any]) -> bool:
     return _holds_objects(values) and not all("href" in value for value in values)
 
 
-def _describe(sent: dict[str, Any]) -> str:
+def _describe(page: Page, sent: dict[str, Any]) -> str:
+    """How many records each list has; a path may contain personal data."""
+    if page.hides_content:
+        return f"{len(sent)} lists"
     return ", ".join(f"{len(values)} under {path!r}" for path, values in sent.items()) or "no list"

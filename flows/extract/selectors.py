@@ -196,7 +196,8 @@ class ColumnsAt:
         lengths = {name: len(values) for name, values in found.items()}
         if len(set(lengths.values())) > 1:
             raise BadPayloadError(
-                f"{page.url} has arrays of different lengths under {self.path!r}: {lengths}. "
+                f"{page.url} has arrays of different lengths under {self.path!r}: "
+                f"{page.quoted(lengths)}. "
                 "Ask the API's owner."
             )
         return [
@@ -371,6 +372,7 @@ def _at(page: Page, path: str) -> Any:
 def _unexpected(page: Page, path: str, wanted: str, found: Any) -> BadPayloadError:
     shape = sorted(found)[:10] if isinstance(found, dict) else type(found).__name__
     return BadPayloadError(
-        f"{page.url} should have {wanted} at {path or 'its root'!r}, but there is {shape}. "
+        f"{page.url} should have {wanted} at {path or 'its root'!r}, but there is "
+        f"{HIDDEN_CONTENT if page.hides_content else shape}. "
         "Correct `records` in the source, or ask the API's owner."
     )

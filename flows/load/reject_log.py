@@ -21,6 +21,15 @@ def add(cursor: Cursor, load_id: int, rejects: Sequence[Reject]) -> None:
         execute_values(cursor, "insert into elt.rejects (load_id, reason, record) values %s", rows)
 
 
+def forget(cursor: Cursor, source: str, resource: str) -> None:
+    """Delete all rejects of a resource."""
+    cursor.execute(
+        "delete from elt.rejects using elt.loads"
+        " where rejects.load_id = loads.load_id and (source, resource) = (%s, %s)",
+        [source, resource],
+    )
+
+
 def open_loads(cursor: Cursor, address: Address) -> list[int]:
     """The loads of a partition with rejects that are not replayed yet, oldest first.
 

@@ -8,7 +8,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.guards import without_secrets
-from flows.load import checkpoints, ledger, ownership
+from flows.load import checkpoints, ledger, ownership, reject_log
 from flows.load.ledger import Address
 from flows.load.partition_lock import transaction
 from flows.load.table_schema import exists
@@ -41,10 +41,11 @@ def forget_lost_rows(cursor: Cursor, address: Address) -> None:
 
 
 @without_secrets
-def reset(connection: Connection, source: str, resource: str) -> None:
+def reset(connection: Connection, source: str, resource: str, with_rejects: bool = False) -> None:
     """Delete all rows and checkpoints of a resource, so its next load reads everything.
 
-    A running load of it ends as taken over and stores nothing more. Its rejects stay.
+    A running load of it ends as taken over and stores nothing more. Its rejects stay, unless
+    `with_rejects`: those of a resource with personal fields may hold the original values.
 
     Raises:
         UnavailableError: another session holds the table longer than a load would wait.
@@ -60,6 +61,8 @@ def reset(connection: Connection, source: str, resource: str) -> None:
             truncate = partial(cursor.execute, _TRUNCATE.format(table))
             locks.with_retries(cursor, [table], truncate)
         checkpoints.forget(cursor, source, resource, BY_HAND)
+        if with_rejects:
+            reject_log.forget(cursor, source, resource)
 
 
 def _has_rows(cursor: Cursor, table: sql.Identifier) -> bool:

@@ -727,3 +727,21 @@ def test_an_assertion_that_is_refused_is_a_refused_login(serve: Serve, tokens: T
     account = ServiceAccount(f"{login.url}token", "shop-key", lambda _: "jwt")
     with pytest.raises(RefusedLoginError, match="Correct what `assertion` returns, or its secret"):
         get(login.url, account)
+
+
+DERIVED = "0123456789abcdef" * 4
+DERIVING: dict[str, Callable[[str], Any]] = {
+    "assertion": lambda url: ServiceAccount(url, "shop-key", lambda _: DERIVED),
+    "posted": lambda url: SessionCookie(url, "shop-key", lambda _: {"hash": DERIVED, "user": "a"}),
+}
+
+
+@pytest.mark.parametrize("login", DERIVING)
+def test_what_a_function_makes_of_a_secret_is_hidden_if_it_is_repeated(
+    serve: Serve, login: str
+) -> None:
+    api = serve(lambda asked: Answer(b"refused: " + asked.body, 400))
+    with pytest.raises(RefusedLoginError) as said:
+        get(api.url, DERIVING[login](f"{api.url}token"))
+    assert DERIVED not in f"{said.value} {said.value.answer}"
+    assert "***" in str(said.value)

@@ -5,6 +5,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -19,12 +21,13 @@ from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, ConfigurationError, EltError, RefusedLoginError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.extract.paginators import next_url, offset
+from flows.extract.paginators import keyset, next_url, offset, page_number
 from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.ledger import Address
 from flows.load.loader import load
 from flows.load.parse import PageParser
 from flows.load.replay import replay
+from flows.load.reset import reset
 from flows.page import HttpRequest, Page
 from flows.personal_data import Protection, dropped, hashed, masked
 from flows.source import Cursor, Partition, Resource, RowsOf, Source, Window
@@ -236,6 +239,18 @@ def test_a_reject_is_stored_and_replayed_protected(
     assert query("select email from raw_shop.customers") == [(hash_of("ada@example.com"),)]
 
 
+def test_a_reset_deletes_what_was_stored_before_the_declaration(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    resource = customers(personal={}, columns={"amount": "integer"}, max_rejects=1)
+    assert run(connection, served(serve, {"items": [ADA]}), resource) is None
+    assert query("select count(*) from elt.rejects") == [(1,)]
+    reset(connection, "shop", "customers")
+    assert query("select count(*) from elt.rejects") == [(1,)]
+    reset(connection, "shop", "customers", with_rejects=True)
+    assert not any("ada@" in text for text in ledger_of(connection))
+
+
 @pytest.mark.parametrize(
     "email", [r'"\ud83d"', r'"a\ud83d"', '"é"', '"\\u0000"', "12.50", "[1, 2]", '{"a": "b"}']
 )
@@ -323,8 +338,9 @@ def test_a_missing_key_of_hashes_is_named(serve: Serve, connection: Connection) 
         ({"key": ("phone",)}, "removes 'phone', which is part of its key"),
         ({"cursor": Cursor("email")}, "'email', which is its cursor"),
         ({"personal": {"a": dropped(), "a.b": dropped()}}, "'a' and 'a.b', which is a part of it"),
+        ({"paging": keyset("email", param="after")}, "'email', by which its paging goes on"),
     ],
-    ids=["dropped key", "masked key", "cursor", "overlap"],
+    ids=["dropped key", "masked key", "cursor", "overlap", "keyset"],
 )
 def test_what_makes_no_sense_is_refused(declared: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
@@ -345,12 +361,107 @@ def test_requests_are_not_filled_with_what_the_api_does_not_know() -> None:
         Source("shop", "https://shop.example/", (customers(), orders))
 
 
+def test_a_field_and_its_column_are_one(serve: Serve) -> None:
+    people = Resource(
+        "people", "people", records_at(), key=("id",), personal={"emailAddress": dropped()}
+    )
+    notes = Resource(
+        "notes",
+        "{email}",
+        records_at(),
+        key=("email", "id"),
+        partition_columns=("email",),
+        partitions=RowsOf("people", {"email": "email_address"}),
+    )
+    with pytest.raises(ConfigurationError, match="notes: its requests need 'email_address'"):
+        Source("shop", "https://shop.example/", (people, notes))
+
+
+def test_a_name_with_dots_may_be_the_apis_own(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    record = {"id": 1, "customer.email": "ada@a", "a": {"b.c": "ada@b", "b": {"c": "ada@c"}}}
+    personal = {"customer.email": dropped(), "a.b.c": dropped()}
+    url = served(serve, {"items": [record]})
+    assert run(connection, url, customers(personal=personal)) is None
+    [(row,)] = query("select to_jsonb(c)::text from raw_shop.customers as c")
+    assert "ada@" not in row
+
+
+def test_a_value_has_one_hash_whatever_else_is_in_its_record(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    """Msgspec refuses half a surrogate pair anywhere in a record."""
+    body = r"""{"items": [
+        {"id": 1, "email": "a\ud83d\ude00@x"},
+        {"id": 2, "email": "a\ud83d\ude00@x", "phone": "12\ud83d\ude00345", "name": "\ud83d"}
+    ]}"""
+    assert run(connection, served(serve, body), customers()) is None
+    assert query("select distinct email from raw_shop.customers") == [(hash_of("a\U0001f600@x"),)]
+    assert query("select phone from raw_shop.customers where id = 2") == [("***345",)]
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), Decimal(1), float("nan")])  # noqa: DTZ001
+def test_a_records_function_that_returns_no_json_is_named(
+    serve: Serve, connection: Connection, value: object
+) -> None:
+    def own(page: Page) -> list[Any]:
+        return [{**record, "at": value} for record in page.document["items"]]
+
+    failure = run(connection, served(serve, {"items": [ADA]}), customers(records=own))
+    assert isinstance(failure, ConfigurationError | BadPayloadError)
+    assert "`records`" in str(failure)
+
+
+ADDRESSED: Mapping[str, tuple[Mapping[str, Any], Any]] = {
+    "next link": ({"paging": next_url("next")}, {"items": [ADA], "next": [CANARY]}),
+    "counted list": ({"paging": offset(counts="all")}, {"items": [ADA], "all": CANARY}),
+    "total": ({"paging": offset(total="total")}, {"items": [ADA], "total": CANARY}),
+    "records by name": ({"records": records_at()}, {CANARY: ADA}),
+    "arrays": ({"records": columns_at("items")}, {"items": {CANARY: [1], "b": []}}),
+    "own records": (
+        {"records": lambda _: [{"id": 1}] * 3, "paging": page_number()},
+        {CANARY: [{"id": 1}], "b": [{"id": 2}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ADDRESSED)
+def test_no_error_quotes_what_stands_beside_the_records(
+    serve: Serve, connection: Connection, logged: Callable[[], str], case: str
+) -> None:
+    declared, body = ADDRESSED[case]
+    failure = run(connection, served(serve, body), customers(**declared))
+    assert failure is not None
+    texts = [logged(), *ledger_of(connection), *said_by(failure)]
+    assert [text for text in texts if leaks(text)] == []
+
+
+def test_a_secret_is_read_once_and_a_missing_field_told_once_for_all_partitions(
+    serve: Serve, logged: Callable[[], str]
+) -> None:
+    asked: list[str] = []
+
+    def read(name: str) -> str:
+        asked.append(name)
+        return KEY
+
+    resource = customers(personal={"email": hashed("shop-hash"), "emial": dropped()})
+    shop = Source("shop", serve(lambda _: Answer(json.dumps({"items": [ADA]}).encode())).url, ())
+    with Client(shop, read) as client:
+        for _ in range(3):
+            with client.sibling() as own:
+                list(read_pages(own, shop, resource, Partition(), Window()))
+    assert asked == ["shop-hash"]
+    assert logged().count("none of 3 records has the field 'emial'") == 1
+
+
 def test_a_record_that_is_no_object_fails_the_load_unseen(
     serve: Serve, connection: Connection
 ) -> None:
     failure = run(connection, served(serve, {"items": [ADA, "ada@example.com"]}), customers())
     assert type(failure) is BadPayloadError
-    assert "a record is no object that can be read" in str(failure)
+    assert "a record is no JSON object that can be read" in str(failure)
     assert "ada@" not in str(failure)
 
 
