@@ -231,10 +231,13 @@ class PersonalData:
         if start != b"{":
             return text
         members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        for name in branch.below.keys() & members.keys():
+        below, fields = branch.below.keys() & members.keys(), branch.fields.keys() & members.keys()
+        if not below and not fields:
+            return text
+        for name in below:
             inner = self._protected(bytes(members[name]), branch.below[name], original)
             members[name] = msgspec.Raw(inner)
-        for name in branch.fields.keys() & members.keys():
+        for name in fields:
             path, function = branch.fields[name]
             self.unseen.pop(path, None)
             value = members.pop(name)
@@ -249,9 +252,12 @@ def _as_it_is(text: str) -> str:
 
 def _replaced(value: bytes, function: Protect, original: Protect) -> msgspec.Raw:
     """The value's replacement; null stays null. An object or a list counts as its JSON text."""
-    text = original(value.decode(errors="surrogatepass"))
-    found = json.loads(text, parse_float=str, parse_int=str)
-    if found is None:
+    if value == b"null":
         return msgspec.Raw(value)
-    known = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+    text = original(value.decode(errors="surrogatepass"))
+    try:
+        known = msgspec.json.decode(text, type=str)
+    except (msgspec.MsgspecError, UnicodeError):
+        found = json.loads(text, parse_float=str, parse_int=str)
+        known = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
     return msgspec.Raw(json.dumps(function(known)).encode())
