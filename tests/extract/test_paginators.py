@@ -483,6 +483,44 @@ def test_a_server_that_ignores_the_requested_position_is_a_loop(
     assert str(failure.value).count(f"{server.url}orders") == 2
 
 
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["no key", "key"])
+@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "paging",
+    [offset(), page_number(), offset(counts="items"), next_token("at", param="token")],
+    ids=["offset", "page number", "counts", "token"],
+)
+def test_a_loop_of_pages_of_any_size_is_found_by_their_records(
+    paging: Any, size: int, key: Any
+) -> None:
+    """Everything else on a page may differ each time, such as a time or a token."""
+    sent: list[str] = []
+
+    def answer(asked: Asked) -> Answer:
+        sent.append(asked)
+        assert len(sent) < 10
+        items = [{"id": 1, "note": "x" * size}]
+        return Answer(json.dumps({"items": items, "at": f"{len(sent)} o'clock"}).encode())
+
+    with pytest.raises(BadPayloadError, match="loops"):
+        read(URL, orders(paging, key=key, max_empty_pages=5), answer)
+
+
+def test_large_pages_without_records_are_no_loop() -> None:
+    """The API counts what `records` leaves out."""
+
+    def answer(asked: Asked) -> Answer:
+        start = int(asked_params(asked).get("offset", 0))
+        sent = [{"id": start, "note": "x" * 100_000}] if start < 4 else []
+        return Answer(json.dumps({"sent": sent}).encode())
+
+    def odd(page: Page) -> list[Any]:
+        return [item for item in page.document["sent"] if item["id"] % 4 == 3]
+
+    resource = replace(orders(offset(counts="sent"), key=("id",)), records=odd)
+    assert [row["id"] for row in rows(read(URL, resource, answer))] == [3]
+
+
 def zeros(total: int, size: int = 2) -> Any:
     """An API of equal records without a key, by `offset` or `page`."""
 
