@@ -334,7 +334,8 @@ class Resource:
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more. With a cursor, the
-            next load then reads on, and the cursor stays until everything is read.
+            next load then reads on, and the cursor stays until everything is read; so paging by
+            offset or page number is refused.
         rules: override what responses mean; the first match wins.
         key: the fields that identify a record, as the API names them. Where there are several
             partitions, its partition_columns are part of it.
@@ -670,6 +671,18 @@ def _check_limits(resource: Resource) -> None:
         owner, 0, checkpoint_seconds=resource.checkpoint_seconds, max_rejects=resource.max_rejects
     )
     _check_shrinkage(owner, resource.max_shrinkage)
+    _check_reads_on(resource)
+
+
+def _check_reads_on(resource: Resource) -> None:
+    """Refuse to read on by a number (`by_number`), often a day later: the records have shifted."""
+    reads_on = resource.cursor and resource.max_pages is not None and resource.writes != "replace"
+    if reads_on and getattr(resource.paging, "by_number", False):
+        raise ConfigurationError(
+            f"{resource.name}: with a cursor, a load reads on where max_pages ended the last one. "
+            "By offset or page number it would skip records if others were changed or deleted "
+            "since then. Remove max_pages, or page by keyset, a link or a token."
+        )
 
 
 def _check_least(owner: str, least: Any, **limits: Any) -> None:

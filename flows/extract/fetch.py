@@ -26,7 +26,13 @@ from flows.extract.client import Client
 from flows.extract.paginators import COUNTED, LED, Foreseeing, value_at
 from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
-from flows.extract.selectors import check_content_type, check_errors, check_names, records_at
+from flows.extract.selectors import (
+    RecordsAt,
+    check_content_type,
+    check_errors,
+    check_names,
+    records_at,
+)
 from flows.guards import with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
@@ -35,7 +41,7 @@ from flows.source import PLACEHOLDER, Partition, Resource, Source, TokenCursor, 
 # Finds the records in a page whose personal data is protected.
 RECORDS = records_at()
 
-# Larger pages are not checked for being empty, since they would have to be parsed twice.
+# Larger pages are checked for being empty only where paging counts: they have to be parsed twice.
 SMALL_BYTES = 1 << 16
 
 # As segments of a path, these point to another place.
@@ -293,7 +299,7 @@ def _differs_far_behind(
         far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
         far.find = resource.records
         far.body = to_utf8(far, resource)
-        return far.is_empty or _is_empty(far) or not seen.knows(far)
+        return far.is_empty or not seen.knows(far)
     except (BadRequestError, NotFoundError, BadPayloadError):
         return True
 
@@ -328,7 +334,8 @@ class _SeenPages:
 
     def __init__(self, resource: Resource) -> None:
         self._max_empty_pages = resource.max_empty_pages
-        self._is_led = isinstance(resource.paging and unwrap(resource.paging), LED)
+        paging = resource.paging and unwrap(resource.paging)
+        self._is_led, self._is_counted = isinstance(paging, LED), isinstance(paging, COUNTED)
         self._empty_pages = 0
         self._equal_pages = 0
         self._equal_to: str | None = None
@@ -343,7 +350,7 @@ class _SeenPages:
         """
         sent = str(request)
         self._requests.add(sent)
-        is_empty = _is_empty(page)
+        is_empty = self._is_empty(page)
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
         earlier = self._first_requests.setdefault(_fingerprint(page), sent)
         is_equal = earlier != sent and not is_empty
@@ -353,8 +360,8 @@ class _SeenPages:
         return earlier if is_equal and not may_be_equal else None
 
     def knows(self, page: Page) -> bool:
-        """Whether there was such a response before."""
-        return _fingerprint(page) in self._first_requests
+        """Whether there was such a response before, with the same records."""
+        return not self._is_empty(page) and _fingerprint(page) in self._first_requests
 
     def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
         """Whether to request `following`; an empty page that leads back is the end.
@@ -377,25 +384,26 @@ class _SeenPages:
             )
         return True
 
-
-def _is_empty(page: Page) -> bool:
-    """Whether there are no records; for an unreadable page, the load raises the error later."""
-    if len(page.body) > SMALL_BYTES:
-        return False
-    try:
-        return not page.found
-    except BadPayloadError:
-        return False
+    def _is_empty(self, page: Page) -> bool:
+        """Whether there are no records; for an unreadable page, the load raises the error later."""
+        if len(page.body) > SMALL_BYTES and not self._is_counted:
+            return False
+        try:
+            return not page.found
+        except BadPayloadError:
+            return False
 
 
 def _fingerprint(page: Page) -> int:
-    """A hash of the page's records if they have already been extracted, or of its body.
+    """A hash of the page's records, or of its body if it would have to be parsed for that alone.
 
-    Records are better: a body may contain the time of day. The hash collides within a million
-    different pages in one load out of thirty million.
+    Records are better: a body may contain the time of day, or the next token. The hash collides
+    within a million different pages in one load out of thirty million.
     """
     if "found" not in vars(page):
-        return hash(page.body)
+        records = page.find and unwrap(page.find)
+        found = records.raw(page) if isinstance(records, RecordsAt) else None
+        return hash(found or page.body)
     rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.found)
     return hash(b",".join(rows))
 

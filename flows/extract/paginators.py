@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -200,6 +200,7 @@ class _Offset:
     total: Field
     more: Field
     counts: str
+    by_number: ClassVar[bool] = True
 
     def __call__(self, page: Page) -> HttpRequest | None:
         count = len(_sent(page, self.counts))
@@ -260,6 +261,7 @@ class _PageNumber:
     total_pages: Field
     more: Field
     counts: str
+    by_number: ClassVar[bool] = True
 
     def __call__(self, page: Page) -> HttpRequest | None:
         is_empty = not _sent(page, self.counts)

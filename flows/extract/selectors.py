@@ -91,7 +91,7 @@ def check_names(page: Page, resource: Resource) -> None:
             f"{resource.name}: csv_rows(names={records.declared!r}) lacks the key's "
             f"{', '.join(missing)}. Name all columns of the file, in their order."
         )
-    if not names or not (missing or _is_one_line_of_text(page, names)):
+    if records.declared or not names or not (missing or _is_one_line_of_text(page, names)):
         return
     text, delimiter = page.body.decode(errors="replace"), records.delimiter
     if missing and (hint := _delimiter_hint(text, delimiter, names)):

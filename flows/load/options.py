@@ -70,8 +70,8 @@ def window_to_read(
     duplicate rows.
 
     Raises:
-        ConfigurationError: when a range of days is given by hand while an append is incomplete, or
-            for a cursor that is not one of times.
+        ConfigurationError: when a range of days is given by hand while an append is incomplete, for
+            an append with `max_pages`, or for a cursor that is not one of times.
     """
     if isinstance(resource.cursor, IntegerCursor):
         return _numbers_to_read(resource, resource.cursor, options, checkpoint)
@@ -80,6 +80,7 @@ def window_to_read(
     cursor = resource.time_cursor
     if cursor is None:
         return Window()
+    _check_range(resource, options)
     zone = cursor.time_zone
     by_hand = options.window
     since, until = (end and in_clocks_of(end, zone) for end in (by_hand.since, by_hand.until))
@@ -92,6 +93,16 @@ def window_to_read(
         interrupted = _interrupted_end(resource, options, checkpoint)
         until = until or interrupted or _end(cursor, now)
     return Window(since, until)
+
+
+def _check_range(resource: Resource, options: LoadOptions) -> None:
+    """Refuse to append a part of a range: once another load was between, it would start again."""
+    if options.by_hand and resource.writes == "append" and resource.max_pages is not None:
+        raise ConfigurationError(
+            f"{resource.name}: it appends, by max_pages={resource.max_pages} not always all of a "
+            "range, and to load that range again could store rows twice. Remove max_pages, or load "
+            "it without since and until."
+        )
 
 
 def _end(cursor: Cursor, now: datetime) -> datetime:

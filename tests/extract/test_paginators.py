@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flows.errors import BadPayloadError, BadRequestError, ConfigurationError
 from flows.extract.paginators import (
+    COUNTED,
     keyset,
     next_link,
     next_token,
@@ -81,8 +82,15 @@ def test_a_server_is_read_in_order_and_to_its_end(serve: Serve, style: Any) -> N
     assert {asked.method for asked in server.asked} == {style.resource.method}
 
 
-@every_style
-@pytest.mark.parametrize("cursor", [None, Cursor("updated_at")], ids=["", "cursor"])
+LIMITED = {
+    f"{name}, cursor" if cursor else name: (style, cursor)
+    for name, style in STYLES.items()
+    for cursor in (None, Cursor("updated_at"))
+    if cursor is None or not isinstance(style.paging, COUNTED)
+}
+
+
+@pytest.mark.parametrize(("style", "cursor"), LIMITED.values(), ids=LIMITED)
 def test_reading_ends_after_the_most_pages_that_are_declared(style: Any, cursor: Any) -> None:
     """With a cursor there is a point to read on from, so that it does not pass over the rest."""
     api = style.api(records(["a", "b", "c", "d", "e"]), [2])
@@ -481,6 +489,44 @@ def test_a_server_that_ignores_the_requested_position_is_a_loop(
         read(server.url, Resource("orders", "orders", records_at(), **declared))
     assert len(server.asked) <= 3
     assert str(failure.value).count(f"{server.url}orders") == 2
+
+
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["no key", "key"])
+@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "paging",
+    [offset(), page_number(), offset(counts="items"), next_token("at", param="token")],
+    ids=["offset", "page number", "counts", "token"],
+)
+def test_a_loop_of_pages_of_any_size_is_found_by_their_records(
+    paging: Any, size: int, key: Any
+) -> None:
+    """Everything else on a page may differ each time, such as a time or a token."""
+    sent: list[str] = []
+
+    def answer(asked: Asked) -> Answer:
+        sent.append(asked)
+        assert len(sent) < 10
+        items = [{"id": 1, "note": "x" * size}]
+        return Answer(json.dumps({"items": items, "at": f"{len(sent)} o'clock"}).encode())
+
+    with pytest.raises(BadPayloadError, match="loops"):
+        read(URL, orders(paging, key=key, max_empty_pages=5), answer)
+
+
+def test_large_pages_without_records_are_no_loop() -> None:
+    """The API counts what `records` leaves out."""
+
+    def answer(asked: Asked) -> Answer:
+        start = int(asked_params(asked).get("offset", 0))
+        sent = [{"id": start, "note": "x" * 100_000}] if start < 4 else []
+        return Answer(json.dumps({"sent": sent}).encode())
+
+    def odd(page: Page) -> list[Any]:
+        return [item for item in page.document["sent"] if item["id"] % 4 == 3]
+
+    resource = replace(orders(offset(counts="sent"), key=("id",)), records=odd)
+    assert [row["id"] for row in rows(read(URL, resource, answer))] == [3]
 
 
 def zeros(total: int, size: int = 2) -> Any:

@@ -328,6 +328,13 @@ def test_declared_names_contain_the_key(serve: Serve) -> None:
         read(server.url, resource)
 
 
+def test_a_single_line_is_a_record_where_names_are_declared(serve: Serve) -> None:
+    """Servers send CSV as `text/plain`; without a header, one record is one line of text."""
+    server = serve(lambda _: Answer(b"5\n", headers={"Content-Type": "text/plain"}))
+    resource = Resource("orders", "orders", csv_rows(names=("id",)), key=("id",))
+    assert rows(read(server.url, resource)) == [{"id": "5"}]
+
+
 @pytest.mark.parametrize(
     ("body", "delimiter", "header", "likely"),
     [

@@ -3,7 +3,8 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
-from flows.extract.paginators import offset
+from flows.extract.paginators import keyset
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
@@ -26,26 +27,35 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 IDS = "select id from raw_shop.items order by id"
 CURSOR = "select cursor_at, resume is not null from elt.checkpoints"
-DAYS = [f"2024-01-{day:02}" for day in range(1, 11)]
+APPEND = {
+    "key": (),
+    "cursor": Cursor("at", start=datetime(2024, 1, 1, tzinfo=UTC), step=timedelta(days=3650)),
+}
 
 
 def since(_: Partition, window: Window) -> Params:
     return {"since": f"{window.since:%Y-%m-%d}"} if window.since else {}
 
 
-def newest_first(asked: Asked) -> Answer:
-    """Ten rows, two a page, the newest first."""
+@pytest.fixture
+def days() -> dict[int, str]:
+    """The API's rows: their ids and when they were changed."""
+    return {day: f"2024-01-{day:02}" for day in range(1, 11)}
+
+
+def newest_first(days: dict[int, str], asked: Asked) -> Answer:
+    """Two rows a page, the newest first."""
     params = asked_params(asked)
-    rows = [{"id": int(day[-2:]), "at": day} for day in reversed(DAYS)]
-    rows = [row for row in rows if row["at"] >= params.get("since", "")]
-    start = int(params.get("offset", 0))
-    return Answer(json.dumps({"items": rows[start : start + 2], "total": len(rows)}).encode())
+    since, before = params.get("since", ""), params.get("before", "9999")
+    rows = [{"id": number, "at": at} for number, at in days.items() if since <= at < before]
+    rows.sort(key=lambda row: str(row["at"]), reverse=True)
+    return Answer(json.dumps({"items": rows[:2], "more": len(rows) > 2}).encode())
 
 
 def items(**declared: Any) -> Resource:
     common = {
         "params": since,
-        "paging": offset(total="total"),
+        "paging": keyset("at", param="before", more="more"),
         "key": ("id",),
         "cursor": Cursor("at"),
         "max_pages": 2,
@@ -54,8 +64,8 @@ def items(**declared: Any) -> Resource:
 
 
 @pytest.fixture
-def load_items(serve: Serve, connection: Connection) -> Callable[..., Entry]:
-    url = serve(newest_first).url
+def load_items(serve: Serve, connection: Connection, days: dict[int, str]) -> Callable[..., Entry]:
+    url = serve(partial(newest_first, days)).url
 
     def load_them(resource: Resource, options: LoadOptions = DEFAULT_OPTIONS) -> Entry:
         source = Source("shop", url, (resource,))
@@ -88,6 +98,32 @@ def test_loads_read_on_until_everything_is_read_and_then_the_cursor_moves(
     assert ids(query) == list(range(1, 11))
     assert query(CURSOR) == [(datetime(2024, 1, 10, tzinfo=UTC), False)]
     assert caplog.text.count("max_pages=2") == 2
+
+
+def test_a_row_that_changes_between_two_loads_costs_no_other_row(
+    load_items: Callable[..., Entry], query: Query, days: dict[int, str]
+) -> None:
+    load_items(items())
+    days[8] = "2024-01-11"
+    for _ in range(3):
+        load_items(items())
+    assert query("select id, at from raw_shop.items order by id") == sorted(days.items())
+
+
+def test_an_append_reads_on_and_stores_no_row_twice(
+    load_items: Callable[..., Entry], query: Query
+) -> None:
+    for _ in range(4):
+        load_items(items(**APPEND))
+    assert ids(query) == list(range(1, 11))
+
+
+def test_an_append_of_a_range_is_refused(load_items: Callable[..., Entry], query: Query) -> None:
+    """Its rest could only be read by starting again, after another load, and that stores twice."""
+    by_hand = LoadOptions(window=Window(datetime(2024, 1, 4, tzinfo=UTC)))
+    with pytest.raises(ConfigurationError, match="items: it appends, by max_pages=2 not always"):
+        load_items(items(**APPEND), by_hand)
+    assert query("select pages, extracted from elt.loads") == [(0, 0)]
 
 
 def test_a_limit_that_is_not_reached_moves_the_cursor(

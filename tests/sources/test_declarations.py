@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.errors import ConfigurationError
+from flows.extract.paginators import keyset, offset, page_number
 from flows.extract.selectors import records_at
 from flows.guards import with_guards
 from flows.source import Cursor, Partition, Resource, RowsOf, Source, product
@@ -235,6 +236,16 @@ def test_a_limit_that_nothing_could_keep_is_refused(declared: dict[str, Any], sa
 def test_a_limit_of_a_source_is_refused_in_the_same_way(name: str, value: int) -> None:
     with pytest.raises(ConfigurationError, match=f"'shop': {name}={value} .*more"):
         Source("shop", "https://api.test/", (), **{name: value})
+
+
+@pytest.mark.parametrize("paging", [offset(), page_number()], ids=["offset", "page number"])
+def test_reading_on_by_a_number_is_refused(paging: Any) -> None:
+    """Other records take the places of those that have changed since."""
+    with pytest.raises(ConfigurationError, match=r"orders: .*max_pages.*keyset"):
+        resource(paging=paging, max_pages=2, cursor=Cursor("at"))
+    resource(paging=paging, max_pages=2)
+    resource(paging=paging, max_pages=2, cursor=Cursor("at"), disposition="replace")
+    resource(paging=keyset("id", param="after"), max_pages=2, cursor=Cursor("at"))
 
 
 def test_the_smallest_limits_are_accepted() -> None:
