@@ -273,6 +273,29 @@ def test_a_pinned_value_of_a_partition_is_checked_as_those_of_records(
     assert query("select count(*) from elt.rejects") == [(1,)]
 
 
+@pytest.mark.parametrize("rate", [1.005, "1.005"], ids=repr)
+@each_way
+def test_a_value_of_a_partition_with_too_many_decimals_is_not_rounded(
+    connection: Connection, query: Query, rate: Any, way: str
+) -> None:
+    partition = Partition("p", {"rate": rate})
+    entry = load_pages(
+        connection,
+        [{"id": 1}],
+        partition=partition,
+        partitions=(partition,),
+        records=WAYS[way],
+        key=("rate", "id"),
+        columns={"rate": "numeric(12,2)"},
+        partition_columns=("rate",),
+        max_rejects=1,
+    )
+    assert (entry.inserted, entry.rejected) == (0, 1)
+    assert query("select reason from elt.rejects") == [
+        ("has the number '1.005' in the field 'rate', whose column takes 2 decimals",)
+    ]
+
+
 @pytest.fixture
 def configured(database: URL, query: Query) -> Iterator[Connection]:
     """A session as flows open it, of a database with other settings."""
