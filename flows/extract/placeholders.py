@@ -34,7 +34,7 @@ def end(resource: Resource, window: Window, name: str, form: str) -> str | int |
     """What a placeholder stands for; None if the window has no such end.
 
     Raises:
-        ConfigurationError: when the format is unknown, or would move the edge of an append.
+        ConfigurationError: when the format is unknown, or would move an edge of an append.
     """
     if window.number is not None and name in ("since", "after"):
         number = window.number - (name == "after")
@@ -48,16 +48,18 @@ def end(resource: Resource, window: Window, name: str, form: str) -> str | int |
     form = form or cursor.format
     cursor_formats.check(f"{resource.name}: {{{name}:{form}}}", form)
     text = cursor_formats.written(at, form, cursor.time_zone)
+    before = [cursor_formats.written(_earlier(at, by), form, cursor.time_zone) for by in _UNITS]
+    if text == before[0] and at != EARLIEST and resource.writes == "append":
+        raise ConfigurationError(
+            f"{resource.name}: {{{name}:{form}}} can't express {at}, where a window begins or "
+            "ends: an append would store rows twice, or leave rows out. Name a finer format, or "
+            "give the cursor a `start`, `step`, `align` and `zone` with which windows are full "
+            "units of the format. If these have changed since the last load, load once with "
+            "full_refresh."
+        )
     if name in ("since", "until"):
         return text
-    before = [cursor_formats.written(_earlier(at, by), form, cursor.time_zone) for by in _UNITS]
     if name == "last":
-        if text == before[0] and resource.writes == "append":
-            raise ConfigurationError(
-                f"{resource.name}: {{last:{form}}} can't express the end {at}: an append would "
-                "store rows after it twice. Name a finer format, or give the cursor a longer "
-                "`step` or `align`."
-            )
         return before[0]
     return next((each for each in before if each != text), text)
 

@@ -151,13 +151,20 @@ def test_the_one_before_is_a_unit_before_the_one_that_the_window_begins_in(
     assert asked({"q": f"{{after:{form}}}"}, AT_NOON) == {"q": sent}
 
 
-def test_an_append_refuses_a_last_unit_that_has_not_ended() -> None:
-    """The rows of the afternoon would be stored twice."""
+@pytest.mark.parametrize("name", ["since", "after", "until", "last"])
+def test_an_append_refuses_an_end_that_its_form_rounds(name: str) -> None:
+    """The rows of the morning would be stored twice, or those of the afternoon never."""
     noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
     hours = Cursor("at", start=JANUARY.since, step=timedelta(hours=12))
-    day = {"q": "{last:%Y-%m-%d}"}
-    append = {"key": (), "cursor": hours}
-    with pytest.raises(ConfigurationError, match=r"orders: \{last:.*end 2024-01-01 12:00"):
-        asked(day, Window(JANUARY.since, noon), **append)
-    assert asked(day, JANUARY, **append) == {"q": "2024-01-31"}
-    assert asked(day, Window(JANUARY.since, noon), cursor=hours) == {"q": "2024-01-01"}
+    params = {"q": f"{{{name}:%Y-%m-%d}}"}
+    with pytest.raises(ConfigurationError, match=rf"orders: \{{{name}:.* 2024-01-01 12:00"):
+        asked(params, Window(noon, noon), key=(), cursor=hours)
+    assert asked(params, Window(noon, noon), cursor=hours)
+    assert asked(params, JANUARY, key=(), cursor=hours)
+
+
+def test_an_append_may_begin_with_the_calendar() -> None:
+    start = datetime(1, 1, 1, tzinfo=UTC)
+    stepped = Cursor("at", start=start, step=timedelta(days=1))
+    since = asked({"q": "{since:%m-%d}"}, Window(start, start), key=(), cursor=stepped)
+    assert since == {"q": "01-01"}
