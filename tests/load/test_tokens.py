@@ -297,6 +297,14 @@ def test_too_many_rejects_keep_the_old_token(shop: Shop, query: Query) -> None:
     assert query(TOKENS) == [("v/1+?", "sync", True)]
 
 
+def test_a_full_refresh_with_too_many_rejects_keeps_the_old_token(shop: Shop, query: Query) -> None:
+    shop.load()
+    shop.api.changed.append([None])  # type: ignore[list-item]
+    with pytest.raises(BadPayloadError):
+        shop.load(options=LoadOptions(full_refresh=True))
+    assert query(TOKENS) == [("v/1+?", "sync", True)]
+
+
 def test_full_refresh_reads_everything_and_gets_a_new_token(shop: Shop, query: Query) -> None:
     shop.load()
     shop.api.changed = [[1, 2, 3], [4]]
