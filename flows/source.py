@@ -195,8 +195,8 @@ class TokenCursor:
     Attributes:
         field: where the last page's body has the token; dots name a nested field.
         header: the response header that has it, instead of `field`.
-        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`,
-            `body` or `path` say where it goes, with `{token}`.
+        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`
+            or `body` say where it goes, with `{token}`.
         expired: the statuses with which the API refuses a token that is too old. The load then
             reads everything, without a token.
     """
@@ -458,6 +458,14 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
 }
 
 
+def _ends_in_path(resource: Resource) -> list[re.Match[str]]:
+    """The placeholders of the path that no value of the partitions fills."""
+    parents = resource.partitions
+    values = [parents.columns] if isinstance(parents, RowsOf) else [each.values for each in parents]
+    found = PLACEHOLDER.finditer(resource.path)
+    return [each for each in found if not any(each[1] in names for names in values)]
+
+
 def _check_token(resource: Resource) -> None:
     """Refuse what makes no sense for changes since a token, and a token that is never sent."""
     cursor = resource.token_cursor
@@ -474,7 +482,12 @@ def _check_token(resource: Resource) -> None:
             f"{owner}, which is kept once everything is read: with max_pages, it never is. Remove "
             "max_pages."
         )
-    declared = (resource.path, resource.params, resource.headers, resource.body)
+    if any(found[1] == "token" for found in _ends_in_path(resource)):
+        raise ConfigurationError(
+            f"{owner}, and its path names {{token}}, which the first load does not have. Name it "
+            "in params, headers or body, or set is_link=True if the token is an address."
+        )
+    declared = (resource.params, resource.headers, resource.body)
     is_named = any(callable(each) or "{token" in repr(each) for each in declared)
     if not (cursor.is_link or is_named):
         raise ConfigurationError(
@@ -494,7 +507,8 @@ def _check_placeholders(resource: Resource) -> None:
                 f"{resource.name}: its params name {found[0]}, but it has no cursor. Declare one."
             )
         return
-    for found in PLACEHOLDER.finditer(f"{params!r} {resource.headers!r} {body!r}"):
+    texts = f"{params!r} {resource.headers!r} {body!r}"
+    for found in [*_ends_in_path(resource), *PLACEHOLDER.finditer(texts)]:
         name, form = found.groups()
         known = _NAMES[type(resource.cursor)]
         if name not in known:

@@ -49,7 +49,8 @@ def end(resource: Resource, window: Window, name: str, form: str) -> str | int |
     cursor_formats.check(f"{resource.name}: {{{name}:{form}}}", form)
     text = cursor_formats.written(at, form, cursor.time_zone)
     before = [cursor_formats.written(_earlier(at, by), form, cursor.time_zone) for by in _UNITS]
-    if text == before[0] and at != EARLIEST and resource.writes == "append":
+    is_append = resource.time_cursor is not None and resource.writes == "append"
+    if is_append and text == before[0] and at != EARLIEST:
         raise ConfigurationError(
             f"{resource.name}: {{{name}:{form}}} can't express {at}, where a window begins or "
             "ends: an append would store rows twice, or leave rows out. Name a finer format, or "

@@ -120,6 +120,10 @@ def test_a_path_names_a_number() -> None:
             {"cursor": IntegerCursor("id"), "params": {"q": "{until}"}},
             r"\{until\}, but its IntegerCursor only has",
         ),
+        (
+            {"cursor": IntegerCursor("id"), "path": "orders/{until}"},
+            r"\{until\}, but its IntegerCursor only has",
+        ),
     ],
 )
 def test_a_placeholder_that_would_never_be_filled_is_refused(

@@ -380,12 +380,18 @@ class _Reader:
         ({"key": ()}, r"append with a cursor.*Declare a key\."),
         ({"max_pages": 3}, "with max_pages, it never is"),
         ({"params": {}}, r"that no request names.*\{token\}.*is_link"),
+        ({"path": "delta/{token}"}, r"its path names \{token\}.*first load.*params.*is_link=True"),
         ({"params": {"a": "{token}{since}"}}, r"names \{since\}, but its TokenCursor only has"),
     ],
 )
 def test_what_makes_no_sense_with_a_token_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=f"items: .*{says}"):
         items(**changes)
+
+
+def test_a_value_of_the_partition_may_be_called_token() -> None:
+    named = items(path="{token}", partitions=(Partition("a", {"token": 1}),))
+    assert named.path == "{token}"
 
 
 @pytest.mark.parametrize("declared", [{}, {"field": "a", "header": "b"}])
