@@ -31,6 +31,9 @@ _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
 PLACEHOLDER = re.compile(r"\{(since|after|until|last|token)(?::([^{}]*))?\}")
 _TABLE = re.compile(r"[^\W\d]\w*")
 
+# An API that answers so is busy, and may be asked again (`flows.extract.response`).
+BUSY_STATUSES = (408, 425, 429)
+
 # Python lists these as text encodings, but they escape characters instead of encoding them.
 NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
 
@@ -197,8 +200,8 @@ class TokenCursor:
         header: the response header that has it, instead of `field`.
         is_link: it is the address of the next load's first request. Otherwise `params`, `headers`
             or `body` say where it goes, with `{token}`.
-        expired: the statuses with which the API refuses a token that is too old. The load then
-            reads everything, without a token.
+        expired: the statuses with which the API refuses a token that is too old: of 400 to 499,
+            but none that is retried. The load then reads everything, without a token.
     """
 
     field: str = ""
@@ -207,7 +210,13 @@ class TokenCursor:
     expired: tuple[int, ...] = (410,)
 
     def __post_init__(self) -> None:
-        """Refuse a token that stands nowhere, or in two places."""
+        """Refuse a token that stands nowhere or in two places, and statuses that refuse none."""
+        for status in self.expired:
+            if status not in range(400, 500) or status in BUSY_STATUSES:
+                raise ConfigurationError(
+                    f"{self}: {status} never means that a token is too old. Name statuses from "
+                    f"400 to 499, but not {', '.join(map(str, BUSY_STATUSES))}: they are retried."
+                )
         if bool(self.field) == bool(self.header):
             raise ConfigurationError(
                 f"{self}: say where the token stands, in a field of the last page or in a header "

@@ -53,6 +53,8 @@ CHECKPOINT_BYTES = 8 << 20
 MEMORY_BYTES = 64 << 20
 REJECTS_BYTES = 8 << 20
 MISFITS = 100
+# With these errors an API refuses a resume point, e.g. a page token that has expired.
+REFUSALS_OF_RESUME = (BadPayloadError, BadRequestError, NotFoundError)
 
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
 
@@ -218,14 +220,14 @@ class Loader:
             try:
                 self._read(found, checkpoint, window)
                 return checkpoint, window
-            except (BadPayloadError, BadRequestError, NotFoundError) as error:
+            except EltError as error:
                 if self._has_read or self._options.replays is not None:
                     raise
                 if self._has_expired(window, error):
                     checkpoint, window, resume = Checkpoint(), Window(), None
                     self._begun_by = self._load_id
                     found = pages(window, None)
-                elif resume is not None:
+                elif resume is not None and isinstance(error, REFUSALS_OF_RESUME):
                     resume = None
                     found = self._from_start(pages, window, checkpoint, error)
                 else:
