@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import product as combinations
@@ -339,7 +339,8 @@ class Resource:
         headers: sent with each request; they may name the window's ends, as `params` may. Secrets
             belong in the source's login.
         body: what to POST as JSON, or a function of the partition and the window that returns it.
-            Its texts may name the window's ends, as those of `params`.
+            Its texts may name the window's ends, as those of `params`. What a function returns is
+            sent as it is.
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more. With a cursor, the
@@ -460,7 +461,8 @@ def _check_disposition(resource: Resource) -> None:
         )
 
 
-_NAMES: Mapping[type, tuple[str, ...]] = {
+# The ends of a window that each kind of cursor has.
+ENDS: Mapping[type, tuple[str, ...]] = {
     Cursor: ("since", "after", "until", "last"),
     IntegerCursor: ("since", "after"),
     TokenCursor: ("token",),
@@ -510,23 +512,58 @@ def _check_placeholders(resource: Resource) -> None:
     params, body = (
         {} if callable(declared) else declared for declared in (resource.params, resource.body)
     )
+    places = {
+        "path": _ends_in_path(resource) if resource.cursor else [],
+        "params": PLACEHOLDER.finditer(repr(params)),
+        "headers": PLACEHOLDER.finditer(repr(resource.headers)),
+        "body": _ends_in_body(body, _ends_of(resource)),
+    }
+    for place, ends in places.items():
+        for found in ends:
+            _check_end(resource, place, found)
+
+
+def _check_end(resource: Resource, place: str, found: re.Match[str]) -> None:
+    name, form = found.groups()
+    known = _ends_of(resource)
+    escape = " A body that a function returns is sent as it is." if place == "body" else ""
     if resource.cursor is None:
-        if found := PLACEHOLDER.search(repr(params)):
-            raise ConfigurationError(
-                f"{resource.name}: its params name {found[0]}, but it has no cursor. Declare one."
-            )
-        return
-    texts = f"{params!r} {resource.headers!r} {body!r}"
-    for found in [*_ends_in_path(resource), *PLACEHOLDER.finditer(texts)]:
-        name, form = found.groups()
-        known = _NAMES[type(resource.cursor)]
-        if name not in known:
-            raise ConfigurationError(
-                f"{resource.name}: it names {found[0]}, but its {type(resource.cursor).__name__} "
-                f"only has {', '.join(f'{{{each}}}' for each in known)}."
-            )
-        if resource.time_cursor is not None and form:
-            cursor_formats.check(f"{resource.name}: {found[0]}", form)
+        raise ConfigurationError(
+            f"{resource.name}: it names {found[0]} in its {place}, but it has no cursor. Declare "
+            f"one.{escape}"
+        )
+    if name not in known:
+        raise ConfigurationError(
+            f"{resource.name}: it names {found[0]} in its {place}, but its "
+            f"{type(resource.cursor).__name__} only has "
+            f"{', '.join(f'{{{each}}}' for each in known)}.{escape}"
+        )
+    if resource.time_cursor is not None and form:
+        cursor_formats.check(f"{resource.name}: {found[0]}", form)
+
+
+def _ends_of(resource: Resource) -> tuple[str, ...]:
+    """The placeholders that the resource's cursor fills."""
+    return ENDS[type(resource.cursor)] if resource.cursor else ()
+
+
+def _ends_in_body(body: Any, known: Collection[str]) -> Iterator[re.Match[str]]:
+    """The placeholders of a body's texts.
+
+    Those that the cursor does not fill are left out if they may be something else: GraphQL asks for
+    an object's fields with `me {token}`.
+    """
+    if isinstance(body, str):
+        for found in PLACEHOLDER.finditer(body):
+            before, after = body[: found.start()][-1:], body[found.end() :][:1]
+            is_value = before == after and before in ("", "'", '"')
+            if found[1] in known or is_value:
+                yield found
+    elif isinstance(body, Mapping):
+        yield from _ends_in_body([*body.values()], known)
+    elif isinstance(body, list | tuple):
+        for each in body:
+            yield from _ends_in_body(each, known)
 
 
 def _check_table(name: str) -> None:

@@ -400,7 +400,10 @@ class _Reader:
         ({"max_pages": 3}, "with max_pages, it never is"),
         ({"params": {}}, r"that no request names.*\{token\}.*is_link"),
         ({"path": "delta/{token}"}, r"its path names \{token\}.*first load.*params.*is_link=True"),
-        ({"params": {"a": "{token}{since}"}}, r"names \{since\}, but its TokenCursor only has"),
+        (
+            {"params": {"a": "{token}{since}"}},
+            r"names \{since\} in its params, but its TokenCursor only has",
+        ),
     ],
 )
 def test_what_makes_no_sense_with_a_token_is_refused(changes: dict[str, Any], says: str) -> None:
