@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import product as combinations
@@ -30,6 +30,9 @@ _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
 # An end of the window in a path, parameter or body (`flows.extract.placeholders`).
 PLACEHOLDER = re.compile(r"\{(since|after|until|last|token)(?::([^{}]*))?\}")
 _TABLE = re.compile(r"[^\W\d]\w*")
+
+# An API that answers so is busy, and may be asked again (`flows.extract.response`).
+BUSY_STATUSES = (408, 425, 429)
 
 # Python lists these as text encodings, but they escape characters instead of encoding them.
 NOT_FOR_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"})
@@ -195,10 +198,10 @@ class TokenCursor:
     Attributes:
         field: where the last page's body has the token; dots name a nested field.
         header: the response header that has it, instead of `field`.
-        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`,
-            `body` or `path` say where it goes, with `{token}`.
-        expired: the statuses with which the API refuses a token that is too old. The load then
-            reads everything, without a token.
+        is_link: it is the address of the next load's first request. Otherwise `params`, `headers`
+            or `body` say where it goes, with `{token}`.
+        expired: the statuses with which the API refuses a token that is too old: of 400 to 499,
+            but none that is retried. The load then reads everything, without a token.
     """
 
     field: str = ""
@@ -207,7 +210,13 @@ class TokenCursor:
     expired: tuple[int, ...] = (410,)
 
     def __post_init__(self) -> None:
-        """Refuse a token that stands nowhere, or in two places."""
+        """Refuse a token that stands nowhere or in two places, and statuses that refuse none."""
+        for status in self.expired:
+            if status not in range(400, 500) or status in BUSY_STATUSES:
+                raise ConfigurationError(
+                    f"{self}: {status} never means that a token is too old. Name statuses from "
+                    f"400 to 499, but not {', '.join(map(str, BUSY_STATUSES))}: they are retried."
+                )
         if bool(self.field) == bool(self.header):
             raise ConfigurationError(
                 f"{self}: say where the token stands, in a field of the last page or in a header "
@@ -330,7 +339,8 @@ class Resource:
         headers: sent with each request; they may name the window's ends, as `params` may. Secrets
             belong in the source's login.
         body: what to POST as JSON, or a function of the partition and the window that returns it.
-            Its texts may name the window's ends, as those of `params`.
+            Its texts may name the window's ends, as those of `params`. What a function returns is
+            sent as it is.
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more. With a cursor, the
@@ -452,11 +462,20 @@ def _check_disposition(resource: Resource) -> None:
         )
 
 
-_NAMES: Mapping[type, tuple[str, ...]] = {
+# The ends of a window that each kind of cursor has.
+ENDS: Mapping[type, tuple[str, ...]] = {
     Cursor: ("since", "after", "until", "last"),
     IntegerCursor: ("since", "after"),
     TokenCursor: ("token",),
 }
+
+
+def _ends_in_path(resource: Resource) -> list[re.Match[str]]:
+    """The placeholders of the path that no value of the partitions fills."""
+    parents = resource.partitions
+    values = [parents.columns] if isinstance(parents, RowsOf) else [each.values for each in parents]
+    found = PLACEHOLDER.finditer(resource.path)
+    return [each for each in found if not any(each[1] in names for names in values)]
 
 
 def _check_token(resource: Resource) -> None:
@@ -475,7 +494,12 @@ def _check_token(resource: Resource) -> None:
             f"{owner}, which is kept once everything is read: with max_pages, it never is. Remove "
             "max_pages."
         )
-    declared = (resource.path, resource.params, resource.headers, resource.body)
+    if any(found[1] == "token" for found in _ends_in_path(resource)):
+        raise ConfigurationError(
+            f"{owner}, and its path names {{token}}, which the first load does not have. Name it "
+            "in params, headers or body, or set is_link=True if the token is an address."
+        )
+    declared = (resource.params, resource.headers, resource.body)
     is_named = any(callable(each) or "{token" in repr(each) for each in declared)
     if not (cursor.is_link or is_named):
         raise ConfigurationError(
@@ -489,22 +513,58 @@ def _check_placeholders(resource: Resource) -> None:
     params, body = (
         {} if callable(declared) else declared for declared in (resource.params, resource.body)
     )
+    places = {
+        "path": _ends_in_path(resource) if resource.cursor else [],
+        "params": PLACEHOLDER.finditer(repr(params)),
+        "headers": PLACEHOLDER.finditer(repr(resource.headers)),
+        "body": _ends_in_body(body, _ends_of(resource)),
+    }
+    for place, ends in places.items():
+        for found in ends:
+            _check_end(resource, place, found)
+
+
+def _check_end(resource: Resource, place: str, found: re.Match[str]) -> None:
+    name, form = found.groups()
+    known = _ends_of(resource)
+    escape = " A body that a function returns is sent as it is." if place == "body" else ""
     if resource.cursor is None:
-        if found := PLACEHOLDER.search(repr(params)):
-            raise ConfigurationError(
-                f"{resource.name}: its params name {found[0]}, but it has no cursor. Declare one."
-            )
-        return
-    for found in PLACEHOLDER.finditer(f"{params!r} {resource.headers!r} {body!r}"):
-        name, form = found.groups()
-        known = _NAMES[type(resource.cursor)]
-        if name not in known:
-            raise ConfigurationError(
-                f"{resource.name}: it names {found[0]}, but its {type(resource.cursor).__name__} "
-                f"only has {', '.join(f'{{{each}}}' for each in known)}."
-            )
-        if resource.time_cursor is not None and form:
-            cursor_formats.check(f"{resource.name}: {found[0]}", form)
+        raise ConfigurationError(
+            f"{resource.name}: it names {found[0]} in its {place}, but it has no cursor. Declare "
+            f"one.{escape}"
+        )
+    if name not in known:
+        raise ConfigurationError(
+            f"{resource.name}: it names {found[0]} in its {place}, but its "
+            f"{type(resource.cursor).__name__} only has "
+            f"{', '.join(f'{{{each}}}' for each in known)}.{escape}"
+        )
+    if resource.time_cursor is not None and form:
+        cursor_formats.check(f"{resource.name}: {found[0]}", form)
+
+
+def _ends_of(resource: Resource) -> tuple[str, ...]:
+    """The placeholders that the resource's cursor fills."""
+    return ENDS[type(resource.cursor)] if resource.cursor else ()
+
+
+def _ends_in_body(body: Any, known: Collection[str]) -> Iterator[re.Match[str]]:
+    """The placeholders of a body's texts.
+
+    Those that the cursor does not fill are left out if they may be something else: GraphQL asks for
+    an object's fields with `me {token}`.
+    """
+    if isinstance(body, str):
+        for found in PLACEHOLDER.finditer(body):
+            before, after = body[: found.start()][-1:], body[found.end() :][:1]
+            is_value = before == after and before in ("", "'", '"')
+            if found[1] in known or is_value:
+                yield found
+    elif isinstance(body, Mapping):
+        yield from _ends_in_body([*body.values()], known)
+    elif isinstance(body, list | tuple):
+        for each in body:
+            yield from _ends_in_body(each, known)
 
 
 def _check_table(name: str) -> None:

@@ -121,9 +121,16 @@ def _end(resource: Resource, window: Window, name: str, form: str) -> str:
     if found is None:
         raise ConfigurationError(
             f"{resource.name}: the path {resource.path!r} names the window's {name!r}, but this "
-            "window has none. Give the resource's cursor a `start` and a `step`."
+            f"window has none. {_remedy(resource, name)}"
         )
     return str(found)
+
+
+def _remedy(resource: Resource, name: str) -> str:
+    """How each window of the resource gets an end of that name."""
+    given = "`start`" if name in ("since", "after") else "`start` and a `step`"
+    owner = "Give the resource's cursor" if resource.cursor else "Declare a cursor with"
+    return f"{owner} a {given}."
 
 
 def _as_text(value: Any, form: str, conversion: str | None) -> str:

@@ -7,6 +7,7 @@ APIs that include the end. They are written in the cursor's format, or in one th
 "the one before" is the unit before: the day before, if a format has only the day.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from flows import cursor_formats
 from flows.errors import ConfigurationError
 from flows.local_time import EARLIEST
-from flows.source import PLACEHOLDER, Cursor, Resource, Window
+from flows.source import ENDS, PLACEHOLDER, Cursor, Resource, Window
 
 # A time that is earlier by one of them is written otherwise, whatever the format.
 _UNITS = [
@@ -28,13 +29,14 @@ _UNITS = [
     timedelta(days=366),
 ]
 _ANY = Cursor("")
+EndOf = Callable[[re.Match[str]], str | int | None]
 
 
 def end(resource: Resource, window: Window, name: str, form: str) -> str | int | None:
     """What a placeholder stands for; None if the window has no such end.
 
     Raises:
-        ConfigurationError: when the format is unknown, or would move the edge of an append.
+        ConfigurationError: when the format is unknown, or would move an edge of an append.
     """
     if window.number is not None and name in ("since", "after"):
         number = window.number - (name == "after")
@@ -48,16 +50,19 @@ def end(resource: Resource, window: Window, name: str, form: str) -> str | int |
     form = form or cursor.format
     cursor_formats.check(f"{resource.name}: {{{name}:{form}}}", form)
     text = cursor_formats.written(at, form, cursor.time_zone)
+    before = [cursor_formats.written(_earlier(at, by), form, cursor.time_zone) for by in _UNITS]
+    is_append = resource.time_cursor is not None and resource.writes == "append"
+    if is_append and text == before[0] and at != EARLIEST:
+        raise ConfigurationError(
+            f"{resource.name}: {{{name}:{form}}} can't express {at}, where a window begins or "
+            "ends: an append would store rows twice, or leave rows out. Name a finer format, or "
+            "give the cursor a `start`, `step`, `align` and `zone` with which windows are full "
+            "units of the format. If these have changed since the last load, load once with "
+            "full_refresh."
+        )
     if name in ("since", "until"):
         return text
-    before = [cursor_formats.written(_earlier(at, by), form, cursor.time_zone) for by in _UNITS]
     if name == "last":
-        if text == before[0] and resource.writes == "append":
-            raise ConfigurationError(
-                f"{resource.name}: {{last:{form}}} can't express the end {at}: an append would "
-                "store rows after it twice. Name a finer format, or give the cursor a longer "
-                "`step` or `align`."
-            )
         return before[0]
     return next((each for each in before if each != text), text)
 
@@ -69,17 +74,23 @@ def _earlier(at: datetime, by: timedelta) -> datetime:
 def fill(declared: Any, resource: Resource, window: Window) -> Any:
     """Parameters or a body with the window's ends in their texts.
 
-    What names an end that the window lacks is left out. A text that is nothing but a placeholder
-    becomes a number where the format is one.
+    What names an end that the window lacks is left out; an end that no window of this cursor has is
+    none, and stays as it is. A text that is nothing but a placeholder becomes a number where the
+    format is one.
     """
-    filled = _filled(declared, lambda name, form: end(resource, window, name, form))
+
+    def end_of(found: re.Match[str]) -> str | int | None:
+        is_end = found[1] in ENDS[type(resource.cursor)]
+        return end(resource, window, found[1], found[2] or "") if is_end else found[0]
+
+    filled = _filled(declared, end_of)
     return None if filled is _MISSING else filled
 
 
 _MISSING = object()
 
 
-def _filled(value: Any, end_of: Callable[[str, str], str | int | None]) -> Any:
+def _filled(value: Any, end_of: EndOf) -> Any:
     if isinstance(value, str):
         return _filled_text(value, end_of)
     if isinstance(value, Mapping):
@@ -92,8 +103,8 @@ def _filled(value: Any, end_of: Callable[[str, str], str | int | None]) -> Any:
     return value
 
 
-def _filled_text(text: str, end_of: Callable[[str, str], str | int | None]) -> Any:
-    found = {match[0]: end_of(match[1], match[2] or "") for match in PLACEHOLDER.finditer(text)}
+def _filled_text(text: str, end_of: EndOf) -> Any:
+    found = {match[0]: end_of(match) for match in PLACEHOLDER.finditer(text)}
     if None in found.values():
         return _MISSING
     if text in found:

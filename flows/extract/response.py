@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from flows.extract.retry_after import Wait, is_exhausted, requested_wait
 from flows.page import HIDDEN_CONTENT
 from flows.redaction import start_of
-from flows.source import Rule
+from flows.source import BUSY_STATUSES, Rule
 
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
 # The server does not support the request, so a retry can't succeed.
 PERMANENT_STATUSES = frozenset({501, 505})
 LIMITED_STATUSES = frozenset({403, 429, 503})
@@ -66,7 +65,7 @@ class Response:
         if self.status == 403:
             return self._is_limit
         is_server_error = 500 <= self.status < 600 and self.status not in PERMANENT_STATUSES
-        return is_server_error or self.status in RETRYABLE_STATUSES
+        return is_server_error or self.status in BUSY_STATUSES
 
     @property
     def refuses_token(self) -> bool:

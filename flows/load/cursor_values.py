@@ -72,6 +72,17 @@ def moved(
     return seen if isinstance(seen, str) else newest([before, within(seen, window)])
 
 
+def of_rejects(before: CursorValue | None, seen: CursorValue | None) -> CursorValue | None:
+    """Where the cursor stands after a load that replaced all rows, but rejected too many records.
+
+    No new row lies behind it, and no more than before was skipped; a token stays.
+    """
+    found: list[Any] = [before, seen]
+    if isinstance(before, str):
+        return before
+    return None if None in found else min(found)
+
+
 def within(value: CursorValue | None, window: Window) -> CursorValue | None:
     """The value, or the end of the window that was read: what lies behind it was not requested."""
     is_behind = isinstance(value, datetime) and window.until is not None and value > window.until

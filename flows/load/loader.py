@@ -29,7 +29,7 @@ from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, reject_log, shrinkage
 from flows.load.batch import Batch, Reject, UnstorableError, halves
 from flows.load.checkpoints import Checkpoint, CursorValue
-from flows.load.cursor_values import moved, name_of, newest, usable
+from flows.load.cursor_values import moved, name_of, newest, of_rejects, usable
 from flows.load.ledger import Address, Counts, Entry
 from flows.load.merge import Target, WriteCounts
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions, window_to_read
@@ -53,6 +53,8 @@ CHECKPOINT_BYTES = 8 << 20
 MEMORY_BYTES = 64 << 20
 REJECTS_BYTES = 8 << 20
 MISFITS = 100
+# With these errors an API refuses a resume point, e.g. a page token that has expired.
+REFUSALS_OF_RESUME = (BadPayloadError, BadRequestError, NotFoundError)
 
 Pages = Callable[[Window, Resume | None], Iterator[Page]]
 
@@ -218,14 +220,14 @@ class Loader:
             try:
                 self._read(found, checkpoint, window)
                 return checkpoint, window
-            except (BadPayloadError, BadRequestError, NotFoundError) as error:
+            except EltError as error:
                 if self._has_read or self._options.replays is not None:
                     raise
                 if self._has_expired(window, error):
                     checkpoint, window, resume = Checkpoint(), Window(), None
                     self._begun_by = self._load_id
                     found = pages(window, None)
-                elif resume is not None:
+                elif resume is not None and isinstance(error, REFUSALS_OF_RESUME):
                     resume = None
                     found = self._from_start(pages, window, checkpoint, error)
                 else:
@@ -480,14 +482,13 @@ class Loader:
             )
 
     def _finish(self, checkpoint: Checkpoint, window: Window) -> None:
-        value, unread = checkpoint.cursor, self._unread
+        unread = self._unread
         with self._storing() as cursor:
             self._store(cursor, flush=True)
             self._stage.create_key(cursor)
             error = self._rejects_error(cursor) or self._cursor_error() or self._window_error()
             moves = unread is None and (error is None or self._resource.writes == "append")
-            if moves and not self._options.by_hand:
-                value = moved(value, self._seen, window)
+            value = self._cursor_after(checkpoint.cursor, window, moves)
             is_up_to_date = error is None and unread is None and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
             self._remember(cursor, value, unread, window.until, parent_load_id)
@@ -502,6 +503,20 @@ class Loader:
         log_moved(self._address, self._moved)
         if error is not None:
             raise error
+
+    def _cursor_after(
+        self, before: CursorValue | None, window: Window, moves: bool
+    ) -> CursorValue | None:
+        """Where the cursor stands; if all rows were replaced, what it said before does not count.
+
+        An API may have begun its numbers again, or corrected a wrong date.
+        """
+        if self._options.by_hand:
+            return before
+        if self._disposition != "replace":
+            return moved(before, self._seen, window) if moves else before
+        seen = moved(None, self._seen, window)
+        return seen if moves else of_rejects(before, seen)
 
     def _cursor_error(self) -> ConfigurationError | None:
         """The error if the cursor is missing, because then every load reads everything.

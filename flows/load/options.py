@@ -65,9 +65,9 @@ def window_to_read(
     """What to request: the range given by hand, or what follows the cursor, less its lookback.
 
     Windows begin and end with full units of the cursor's `align`, by default at midnight, so a load
-    that is repeated within that time sends the same requests. `replace` reads everything. An
-    interrupted load keeps its original end: another end could restart it, and an append would then
-    duplicate rows.
+    that is repeated within that time sends the same requests. An append begins where its last
+    window ended, even if units were others then. `replace` reads everything. An interrupted load
+    keeps its original end: another end could restart it, and an append would then duplicate rows.
 
     Raises:
         ConfigurationError: when a range of days is given by hand while an append is incomplete, for
@@ -86,7 +86,7 @@ def window_to_read(
     since, until = (end and in_clocks_of(end, zone) for end in (by_hand.since, by_hand.until))
     everything = since is not None or _reads_all(resource, options)
     if isinstance(checkpoint.cursor, datetime) and not everything:
-        since = floor(_earlier(checkpoint.cursor, cursor.lookback), cursor.unit, zone)
+        since = _start(resource, cursor, checkpoint.cursor)
     since = max(filter(None, [since, None if options.by_hand else cursor.start]), default=None)
     since = since or cursor.start
     if cursor.step is not None or cursor.lag:
@@ -99,10 +99,17 @@ def _check_range(resource: Resource, options: LoadOptions) -> None:
     """Refuse to append a part of a range: once another load was between, it would start again."""
     if options.by_hand and resource.writes == "append" and resource.max_pages is not None:
         raise ConfigurationError(
-            f"{resource.name}: it appends, by max_pages={resource.max_pages} not always all of a "
-            "range, and to load that range again could store rows twice. Remove max_pages, or load "
-            "it without since and until."
+            f"{resource.name}: max_pages={resource.max_pages} may end an append before all of the "
+            "range is read, and loading the range again could store rows twice. Remove max_pages, "
+            "or load without since and until."
         )
+
+
+def _start(resource: Resource, cursor: Cursor, at: datetime) -> datetime:
+    """The start of a window that follows the cursor's value."""
+    if resource.writes == "append":
+        return at
+    return floor(_earlier(at, cursor.lookback), cursor.unit, cursor.time_zone)
 
 
 def _end(cursor: Cursor, now: datetime) -> datetime:

@@ -117,7 +117,9 @@ class TypedParser:
 
     def learn_from(self, earlier: "TypedParser") -> None:
         """Use the types that an earlier partition's pages had, if nothing is known yet."""
-        self._shape = self._shape or earlier._shape
+        shape = earlier._shape
+        if self._shape is None and shape and self._takes_own_fields(shape.pinned):
+            self._shape = shape
 
     def learn(self, batch: Batch) -> None:
         """Use the types of a batch that was read record by record for the next pages.
@@ -138,10 +140,14 @@ class TypedParser:
 
     def _takes_own_fields(self, pinned: PinnedFields) -> bool:
         """Whether the columns of the partition's own fields take their values unchanged."""
+        given = {name: value for name, value in self._own_fields.items() if value is not None}
+        scales, forms = pinned.scales, pinned.forms
         return all(
-            pinned.forms[name].takes_all([text_in(value, "")])
-            for name, value in self._own_fields.items()
-            if name in pinned.forms and value is not None
+            scale is None or fits(given.get(name), scale) for name, scale in scales.items()
+        ) and all(
+            form.takes_all([text_in(given[name], "")])
+            for name, form in forms.items()
+            if name in given
         )
 
     def read(self, page: Page) -> tuple[TypedBatch, set[Any]] | None:
@@ -204,6 +210,7 @@ class _RecordType:
         pinned: PinnedFields,
     ) -> None:
         self.kinds = kinds
+        self.pinned = pinned
         self._scales = {name: scale for name, scale in pinned.scales.items() if name in kinds}
         self._forms = {
             name: form

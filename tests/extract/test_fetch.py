@@ -1,6 +1,7 @@
 """Promises of pages: the requests, their order, and where reading resumes."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from flows.extract.fetch import _slices, first_request, read_pages
 from flows.extract.paginators import next_url, offset
 from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page, Resume
-from flows.source import Cursor, Params, Partition, Resource, Rule, Source, Window
+from flows.source import Cursor, IntegerCursor, Params, Partition, Resource, Rule, Source, Window
 from tests.extract import reading
 from tests.extract.reading import ANY_TIME, rows, stored
 
@@ -173,11 +174,21 @@ def test_each_slices_path_has_its_own_ends(serve: Serve) -> None:
     assert sorted(server.asked) == ["/01/04", "/04/07", "/07/08"]
 
 
-@pytest.mark.parametrize("end", ["since", "until"])
-def test_a_window_without_an_end_that_the_path_names_is_refused_with_a_remedy(end: str) -> None:
-    exports = resource(path=f"exports/{{{end}:%Y}}")
+@pytest.mark.parametrize(
+    ("cursor", "end", "remedy"),
+    [
+        (Cursor("at"), "since", "Give the resource's cursor a `start`."),
+        (Cursor("at"), "until", "Give the resource's cursor a `start` and a `step`."),
+        (IntegerCursor("id"), "after", "Give the resource's cursor a `start`."),
+        (None, "since", "Declare a cursor with a `start`."),
+    ],
+)
+def test_a_window_without_an_end_that_the_path_names_is_refused_with_a_remedy(
+    cursor: Any, end: str, remedy: str
+) -> None:
+    exports = resource(path=f"exports/{{{end}}}", key=("id",), cursor=cursor)
     shop = Source("shop", "http://api", (exports,))
-    says = f"'{end}', but this window has none. Give the resource's cursor a `start` and a `step`"
+    says = re.escape(f"'{end}', but this window has none. {remedy}")
     with pytest.raises(ConfigurationError, match=says):
         first_request(shop, exports, Partition("", {"id": 1}), ANY_TIME)
 

@@ -104,21 +104,66 @@ def test_a_body_gets_numbers_and_texts() -> None:
     assert json.dumps(sent)
 
 
+@pytest.mark.parametrize("cursor", [None, Cursor("at"), IntegerCursor("at")], ids=repr)
+def test_a_body_may_have_the_names_of_other_cursors_in_braces(cursor: Any) -> None:
+    """A query of GraphQL asks for the fields of an object so."""
+    body = {"query": 'query { me {token} orders(text: "x {token}") {last} }'}
+    if isinstance(cursor, Cursor):
+        body = {"query": "query { me {token} }"}
+    orders = resource(method="POST", body=body, cursor=cursor)
+    shop = Source("shop", "http://api", (orders,))
+    assert first_request(shop, orders, Partition(), JANUARY).body == body
+
+
+def test_what_a_function_returns_as_a_body_is_sent_as_it_is() -> None:
+    body = {"query": "query { me {since} }"}
+    orders = resource(method="POST", body=lambda *_: body)
+    shop = Source("shop", "http://api", (orders,))
+    assert first_request(shop, orders, Partition(), JANUARY).body == body
+
+
 def test_a_path_names_a_number() -> None:
     by_id = resource(path="after/{after}", cursor=IntegerCursor("id", start=1))
     shop = Source("shop", "http://api", (by_id,))
     assert first_request(shop, by_id, Partition(), Window(number=1)).url == "http://api/after/0"
 
 
+POST: dict[str, Any] = {"method": "POST"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"cursor": None, "params": {"q": "{since}"}}, r"params name \{since\}.*has no cursor"),
+        (
+            {"cursor": None, "params": {"q": "{since}"}},
+            r"since\} in its params, but it has no cursor",
+        ),
         ({"params": {"q": "{since:epoch}"}}, r"'epoch' is not a format of times.*epoch_ms"),
         ({"method": "POST", "body": {"a": ["{last:x}"]}}, "'x' is not a format of times"),
         (
             {"cursor": IntegerCursor("id"), "params": {"q": "{until}"}},
-            r"\{until\}, but its IntegerCursor only has",
+            r"\{until\} in its \w+, but its IntegerCursor only has",
+        ),
+        (
+            {"cursor": None, "headers": {"X-Since": "{since}"}},
+            r"since\} in its headers, but it has no cursor",
+        ),
+        (
+            POST | {"cursor": None, "body": {"a": ["{since}"]}},
+            r"since\} in its body, but it has no cursor",
+        ),
+        (
+            POST | {"cursor": None, "body": {"query": '{ orders(from: "{since}") { id } }'}},
+            r"since\} in its body, but it has no cursor.*function",
+        ),
+        (
+            POST | {"body": {"query": '{ orders(from: "{token}") { id } }'}},
+            r"\{token\} in its \w+, but its Cursor only has.*function",
+        ),
+        ({"headers": {"X": "a {token}"}}, r"\{token\} in its \w+, but its Cursor only has"),
+        (
+            {"cursor": IntegerCursor("id"), "path": "orders/{until}"},
+            r"\{until\} in its \w+, but its IntegerCursor only has",
         ),
     ],
 )
@@ -151,13 +196,20 @@ def test_the_one_before_is_a_unit_before_the_one_that_the_window_begins_in(
     assert asked({"q": f"{{after:{form}}}"}, AT_NOON) == {"q": sent}
 
 
-def test_an_append_refuses_a_last_unit_that_has_not_ended() -> None:
-    """The rows of the afternoon would be stored twice."""
+@pytest.mark.parametrize("name", ["since", "after", "until", "last"])
+def test_an_append_refuses_an_end_that_its_form_rounds(name: str) -> None:
+    """The rows of the morning would be stored twice, or those of the afternoon never."""
     noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
     hours = Cursor("at", start=JANUARY.since, step=timedelta(hours=12))
-    day = {"q": "{last:%Y-%m-%d}"}
-    append = {"key": (), "cursor": hours}
-    with pytest.raises(ConfigurationError, match=r"orders: \{last:.*end 2024-01-01 12:00"):
-        asked(day, Window(JANUARY.since, noon), **append)
-    assert asked(day, JANUARY, **append) == {"q": "2024-01-31"}
-    assert asked(day, Window(JANUARY.since, noon), cursor=hours) == {"q": "2024-01-01"}
+    params = {"q": f"{{{name}:%Y-%m-%d}}"}
+    with pytest.raises(ConfigurationError, match=rf"orders: \{{{name}:.* 2024-01-01 12:00"):
+        asked(params, Window(noon, noon), key=(), cursor=hours)
+    assert asked(params, Window(noon, noon), cursor=hours)
+    assert asked(params, JANUARY, key=(), cursor=hours)
+
+
+def test_an_append_may_begin_with_the_calendar() -> None:
+    start = datetime(1, 1, 1, tzinfo=UTC)
+    stepped = Cursor("at", start=start, step=timedelta(days=1))
+    since = asked({"q": "{since:%m-%d}"}, Window(start, start), key=(), cursor=stepped)
+    assert since == {"q": "01-01"}

@@ -289,3 +289,62 @@ def test_an_integer_field_that_no_record_has_fails_the_load(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"cursor field 'seq'.*have: id"):
         load_pages(connection, [{"id": 1}], records=records, cursor=IntegerCursor("seq"))
+
+
+FRESH = LoadOptions(full_refresh=True, accepts_shrinkage=True)
+OLD = [{"id": 1000, "at": "2026-01-09"}, {"id": 1001, "at": "2026-01-10"}]
+NEW = [{"id": 1, "at": "2026-01-01"}, {"id": 2, "at": "2026-01-02"}]
+STOOD = "select coalesce(cursor_number::text, cursor_at::date::text) from elt.checkpoints"
+ANEW = pytest.mark.parametrize(
+    "anew",
+    [{"options": FRESH}, {"disposition": "replace", "max_shrinkage": 1}],
+    ids=["", "replace"],
+)
+EITHER = pytest.mark.parametrize(
+    ("cursor", "before", "after"),
+    [(IntegerCursor("id"), "1001", "2"), (Cursor("at"), "2026-01-10", "2026-01-02")],
+    ids=["number", "time"],
+)
+
+
+@EITHER
+@ANEW
+def test_a_full_refresh_sets_the_cursor_to_what_it_saw(
+    connection: Connection, query: Query, cursor: Any, before: str, after: str, anew: Any
+) -> None:
+    """An API whose numbers begin again, or whose wrong dates were corrected."""
+    load_pages(connection, OLD, cursor=cursor)
+    assert query(STOOD) == [(before,)]
+    load_pages(connection, NEW, cursor=cursor, **anew)
+    assert query(STOOD) == [(after,)]
+
+
+@EITHER
+def test_a_full_refresh_with_too_many_rejects_leaves_no_new_record_behind_the_cursor(
+    connection: Connection, query: Query, cursor: Any, before: str, after: str
+) -> None:
+    """Nor does it move the cursor past its rejects."""
+    load_pages(connection, OLD, cursor=cursor)
+    for rows, stands in ((OLD, before), (NEW, after), (OLD, after)):
+        with pytest.raises(BadPayloadError, match="1 records could not be stored"):
+            load_pages(connection, [*rows, "reject"], cursor=cursor, options=FRESH)
+        assert query(STOOD) == [(stands,)]
+
+
+@EITHER
+def test_a_full_refresh_that_fails_leaves_the_cursor(
+    connection: Connection, query: Query, cursor: Any, before: str, after: str
+) -> None:
+    load_pages(connection, OLD, cursor=cursor)
+    api = MemoryApi([NEW, NEW], fails_at=1)
+    with pytest.raises(UnavailableError):
+        load_api(connection, api, items(cursor=cursor), FRESH)
+    assert query(STOOD) == [(before,)]
+
+
+def test_a_full_refresh_that_finds_nothing_has_no_cursor(
+    connection: Connection, query: Query
+) -> None:
+    load_pages(connection, OLD, cursor=IntegerCursor("id"))
+    load_pages(connection, [], cursor=IntegerCursor("id"), options=FRESH)
+    assert query(STOOD) == [(None,)]

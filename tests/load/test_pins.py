@@ -203,6 +203,7 @@ def test_a_column_that_was_altered_by_hand_changes_no_value_either(
         ("19.999", "text", "numeric(10,2)"),
         (19.999, "double precision", "numeric(10,2)"),
         (1.5, "double precision", "bigint"),
+        (19.999, "numeric(10,3)", "money"),
         ("2026-04-03T09:30:00Z", "timestamptz", "date"),
         (19.999, "numeric(10,3)", "numeric(10,2)"),
         ("yes", "text", "boolean"),
@@ -224,6 +225,7 @@ GOOD = {
     "numeric(10,2)": 1.25,
     "bigint": 7,
     "boolean": True,
+    "money": 1.5,
 }
 
 
@@ -234,6 +236,9 @@ GOOD = {
         (19.99, "double precision", "numeric(10,2)", "19.99"),
         (5, "bigint", "numeric(10,2)", "5.00"),
         (0.1, "double precision", "real", "0.1"),
+        (5, "bigint", "money", "$5.00"),
+        (19.99, "numeric(10,2)", "money", "$19.99"),
+        (5, "bigint", "jsonb", "5"),
         ("2026-04-03T09:30:00Z", "text", "timestamptz", "2026-04-03 09:30:00+00"),
     ],
 )
@@ -243,6 +248,26 @@ def test_a_pin_that_is_added_later_keeps_the_values_that_it_takes(
     load_pages(connection, [{"id": 1, "v": value}], columns={"v": first_pin})
     load_pages(connection, [{"id": 2, "v": value}], columns={"v": pin})
     assert query("select v::text from raw_shop.items order by id") == [(stored,), (stored,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "first_pin", "pin", "good"),
+    [
+        (1, "bigint", "boolean", True),
+        (1, "bigint", "date", "2026-04-03"),
+        (1.5, "double precision", "timestamptz", "2026-04-03T09:30:00Z"),
+        (1.5, "double precision", "money", 1.5),
+        ("2026-04-03", "date", "bigint", 1),
+        (True, "boolean", "numeric(10,2)", 1.5),
+    ],
+)
+def test_a_pin_to_which_postgres_cannot_convert_names_the_remedy(
+    connection: Connection, query: Query, value: Any, first_pin: str, pin: str, good: Any
+) -> None:
+    load_pages(connection, [{"id": 1, "v": value}], columns={"v": first_pin})
+    with pytest.raises(ConfigurationError, match=r"'v' of type .*can't convert.*or reset the"):
+        load_pages(connection, [{"id": 2, "v": good}], columns={"v": pin})
+    assert query("select count(*) from raw_shop.items") == [(1,)]
 
 
 def test_a_pin_that_would_change_most_values_is_a_configuration_error(
@@ -271,6 +296,29 @@ def test_a_pinned_value_of_a_partition_is_checked_as_those_of_records(
         )
     assert query("select day from raw_shop.items") == [(date(2026, 4, 3),)]
     assert query("select count(*) from elt.rejects") == [(1,)]
+
+
+@pytest.mark.parametrize("rate", [1.005, "1.005"], ids=repr)
+@each_way
+def test_a_value_of_a_partition_with_too_many_decimals_is_not_rounded(
+    connection: Connection, query: Query, rate: Any, way: str
+) -> None:
+    partition = Partition("p", {"rate": rate})
+    entry = load_pages(
+        connection,
+        [{"id": 1}],
+        partition=partition,
+        partitions=(partition,),
+        records=WAYS[way],
+        key=("rate", "id"),
+        columns={"rate": "numeric(12,2)"},
+        partition_columns=("rate",),
+        max_rejects=1,
+    )
+    assert (entry.inserted, entry.rejected) == (0, 1)
+    assert query("select reason from elt.rejects") == [
+        ("has the number '1.005' in the field 'rate', whose column takes 2 decimals",)
+    ]
 
 
 @pytest.fixture

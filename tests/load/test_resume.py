@@ -424,6 +424,24 @@ def test_a_window_ends_with_a_full_unit_behind_the_lag(cursor: Cursor, window: W
     assert window_to_read(items(cursor=cursor), LoadOptions(), checkpoint, now) == window
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": timedelta(days=1)},
+        {"align": timedelta(hours=6)},
+        {"step": timedelta(days=1), "zone": "Asia/Tokyo"},
+    ],
+    ids=["step", "align", "zone"],
+)
+def test_an_append_goes_on_where_it_ended_whatever_its_windows_were(
+    changes: dict[str, Any],
+) -> None:
+    """From the full unit before, it would append rows again."""
+    ended = Checkpoint(day("2024-03-08T16:00"))  # 01:00 in Tokyo
+    resource = items(key=(), cursor=replace(HOURS, start=day("2024-03-01"), **changes))
+    assert window_to_read(resource, LoadOptions(), ended, NOW).since == ended.cursor
+
+
 def test_days_by_hand_are_those_of_the_cursors_zone() -> None:
     asked = window_to_read(items(cursor=IN_TOKYO), LoadOptions(MARCH), Checkpoint(), NOW)
     assert asked == Window(day("2024-02-29T15:00"), day("2024-03-31T15:00"))

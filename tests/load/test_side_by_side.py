@@ -434,6 +434,21 @@ def test_a_contract_holds_in_a_group(connect: Connect, query: Query) -> None:
     ]
 
 
+def test_a_value_of_a_partition_that_its_column_would_change_is_rejected_in_a_group_too(
+    connect: Connect, query: Query
+) -> None:
+    """Cut to their date, two partitions would become one: each would replace the other's rows."""
+    times = [f"2026-04-0{day}" for day in range(1, 5)]
+    times += ["2026-04-05T10:00:00", "2026-04-05T11:00:00"]
+    partitions = tuple(Partition(at, {"order": at}) for at in times)
+    lines = replace(LINES, partitions=partitions, columns={"order": "date"}, max_rejects=2)
+    assert load_lines(connect, Lines(), lines, partitions, threads=1)[1] == []
+    assert query('select "order"::text, count(*) from raw_shop.lines group by 1 order by 1') == [
+        (at, 2) for at in times[:4]
+    ]
+    assert query("select count(*) from elt.rejects") == [(4,)]
+
+
 @pytest.mark.parametrize(
     ("changes", "options"),
     [

@@ -42,6 +42,7 @@ class Changes:
     Attributes:
         changed: ids by the version in which they changed, oldest first.
         oldest: tokens of versions before it have expired.
+        refuses: the status with which it refuses those.
         fails_at: which page gets status 503.
         said: how the last page names the token.
         header: the header that has the token instead.
@@ -51,6 +52,7 @@ class Changes:
 
     changed: list[list[int]]
     oldest: int = 0
+    refuses: int = 410
     fails_at: int | None = None
     said: Callable[[int], dict[str, Any]] = lambda version: {"sync": f"v/{version}+?"}
     header: str = ""
@@ -64,7 +66,7 @@ class Changes:
         page, token = int(query.get("page", 0)), query.get("token")
         version = int(token.removeprefix("v/").removesuffix("+?")) if token else 0
         if token and version < self.oldest:
-            return Answer(b'{"error": "start again"}', status=410)
+            return Answer(b'{"error": "start again"}', status=self.refuses)
         if page == self.empty_at:
             return Answer(status=404)
         if page == self.fails_at:
@@ -248,6 +250,23 @@ def test_an_expired_token_starts_over_from_nothing_and_says_so(
     assert query(TOKENS) == [("v/3+?", "sync", True)]
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
+def test_a_token_may_expire_with_any_status_that_is_not_retried(
+    shop: Shop, query: Query, status: int
+) -> None:
+    shop.load()
+    shop.api.changed += [[7], [8]]
+    shop.api.oldest, shop.api.refuses = 2, status
+    shop.load(items(cursor=TokenCursor("sync", expired=(status,))))
+    assert query(TOKENS) == [("v/3+?", "sync", True)]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 200, 301])
+def test_a_status_that_refuses_no_token_is_refused(status: int) -> None:
+    with pytest.raises(ConfigurationError, match=rf"expired=\(410, {status}\).*{status} never"):
+        TokenCursor("sync", expired=(410, status))
+
+
 def test_a_load_that_starts_over_resumes_where_it_failed(shop: Shop, query: Query) -> None:
     """Without the old token: with it, it would start over each time."""
     shop.load()
@@ -294,6 +313,14 @@ def test_too_many_rejects_keep_the_old_token(shop: Shop, query: Query) -> None:
     shop.api.changed.append([None])  # type: ignore[list-item]
     with pytest.raises(BadPayloadError):
         shop.load()
+    assert query(TOKENS) == [("v/1+?", "sync", True)]
+
+
+def test_a_full_refresh_with_too_many_rejects_keeps_the_old_token(shop: Shop, query: Query) -> None:
+    shop.load()
+    shop.api.changed.append([None])  # type: ignore[list-item]
+    with pytest.raises(BadPayloadError):
+        shop.load(options=LoadOptions(full_refresh=True))
     assert query(TOKENS) == [("v/1+?", "sync", True)]
 
 
@@ -372,12 +399,21 @@ class _Reader:
         ({"key": ()}, r"append with a cursor.*Declare a key\."),
         ({"max_pages": 3}, "with max_pages, it never is"),
         ({"params": {}}, r"that no request names.*\{token\}.*is_link"),
-        ({"params": {"a": "{token}{since}"}}, r"names \{since\}, but its TokenCursor only has"),
+        ({"path": "delta/{token}"}, r"its path names \{token\}.*first load.*params.*is_link=True"),
+        (
+            {"params": {"a": "{token}{since}"}},
+            r"names \{since\} in its params, but its TokenCursor only has",
+        ),
     ],
 )
 def test_what_makes_no_sense_with_a_token_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=f"items: .*{says}"):
         items(**changes)
+
+
+def test_a_value_of_the_partition_may_be_called_token() -> None:
+    named = items(path="{token}", partitions=(Partition("a", {"token": 1}),))
+    assert named.path == "{token}"
 
 
 @pytest.mark.parametrize("declared", [{}, {"field": "a", "header": "b"}])
