@@ -51,7 +51,8 @@ class Relation:
     Attributes:
         audited: where it was built.
         published: where it goes.
-        is_copy: dbt added to a copy of what is published; foreign keys are not copied.
+        is_copy: dbt added to a copy of what is published, which has neither its foreign keys nor
+            its grants, triggers and policies.
     """
 
     audited: RelationName
@@ -184,7 +185,8 @@ def _inherit(
         cursor.execute(_DEFAULT_GRANTS, [name.schema])
         attach(cursor, name.quoted, Attachments(grants=[Grant(*row) for row in cursor]))
         return frozenset(there), []
-    attach(cursor, name.quoted, old.attached.only(old.by_hand))
+    kept = old.attached if relation.is_copy else old.attached.only(old.by_hand)
+    attach(cursor, name.quoted, kept)
     missing = [
         part
         for part in old.parts
@@ -193,7 +195,7 @@ def _inherit(
     ]
     add(cursor, name.quoted, [part for part in missing if part.kind != FOREIGN_KEY])
     if relation.is_copy:
-        there = (there | {part.key for part in missing}) - old.by_hand
+        there = (there | kept.keys | {part.key for part in missing}) - old.by_hand
     return frozenset(there), [part for part in missing if part.kind == FOREIGN_KEY]
 
 

@@ -1,6 +1,7 @@
 """Publishing: all at once, and what consumers made on the old relations stays."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg2
 import pytest
@@ -275,6 +276,38 @@ def test_what_only_an_earlier_build_made_is_gone(connection: Connection, query: 
     assert query(CONSTRAINTS) == []
     assert query("select indexname from pg_indexes where schemaname = 'marts'") == [("by_hand",)]
     assert query("select has_table_privilege('public', 'marts.facts', 'select')") == [(False,)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_copy_keeps_what_an_earlier_build_attached(connection: Connection, query: Query) -> None:
+    """Hooks of an incremental model may attach it in the first build only."""
+    query("create function public.stop() returns trigger language plpgsql"
+          " as 'begin return null; end'")  # fmt: skip
+    for statement in (
+        "drop view marts.report, marts__audit.report",
+        "create trigger stopped before insert on marts__audit.facts"
+        " for each row execute function public.stop()",
+        "alter table marts__audit.facts enable row level security",
+        "create policy recent on marts__audit.facts for select to public using (id > 1)",
+        "grant select on marts__audit.facts to public",
+    ):
+        query(statement)
+    made = {FACTS.published: frozenset[str]()}
+    with connection, connection.cursor() as cursor:
+        first = made = publish(cursor, [FACTS], made)
+    query("create policy by_hand on marts.facts for delete to public using (true)")
+    for _ in range(2):
+        query("create table marts__audit.facts (like marts.facts)")
+        with connection, connection.cursor() as cursor:
+            made = publish(cursor, [replace(FACTS, is_copy=True)], made)
+    assert query(RULES) == [
+        ("by_hand true",),
+        ("facts is secured",),
+        ("recent (id > 1)",),
+        ("stopped O",),
+    ]
+    assert query("select has_table_privilege('public', 'marts.facts', 'select')") == [(True,)]
+    assert made == first
 
 
 @pytest.mark.usefixtures("schemas")
