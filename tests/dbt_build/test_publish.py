@@ -237,6 +237,7 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
 ) -> None:
     """The mart `lines` is not part of the build; the others refer to a key made by hand."""
     query("alter table marts.facts add constraint mine primary key (id), add check (id > 0)")
+    query("alter table marts.facts alter column version set not null")
     query("create table marts.lines (id int constraint to_facts references marts.facts)")
     query("create table public.notes (id int references marts.facts on delete cascade)")
     query("alter table marts.facts add constraint itself foreign key (id) references marts.facts")
@@ -251,6 +252,13 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
     assert query(CONSTRAINTS) == before
     assert len(before) == 5
     assert query("select count(*) from marts.facts") == [(2,)]
+    not_null = "select attname from pg_attribute where attrelid = 'marts.facts'::regclass"
+    assert query(f"{not_null} and attnum > 0 and attnotnull order by 1") == [("id",), ("version",)]
+
+    query("create table marts__audit.facts as select 1 as id, null::text as version")
+    with pytest.raises(ConfigurationError, match="not-null constraint version of .* can't be kept"):
+        run(connection, FACTS)
+    query("drop table marts__audit.facts")
 
     query("create table marts__audit.facts as select 1 as id union all select 1")
     with pytest.raises(ConfigurationError, match=r'primary key mine of "marts"\."facts" can\'t'):
@@ -263,6 +271,7 @@ def test_what_only_an_earlier_build_made_is_gone(connection: Connection, query: 
     query("drop view marts.report, marts__audit.report")
     query("create index by_version on marts__audit.facts (version)")
     query("alter table marts__audit.facts add primary key (id), add check (id > 1)")
+    query("alter table marts__audit.facts alter column version set not null")
     query("grant select on marts__audit.facts to public")
     made = {FACTS.published: frozenset[str]()}
     for columns in ("id, 1 as other", "-id as id"):
