@@ -1,6 +1,7 @@
 """Publishing: all at once, and what consumers made on the old relations stays."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg2
@@ -256,13 +257,34 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
     assert query(f"{not_null} and attnum > 0 and attnotnull order by 1") == [("id",), ("version",)]
 
     query("create table marts__audit.facts as select 1 as id, null::text as version")
-    with pytest.raises(ConfigurationError, match="not-null constraint version of .* can't be kept"):
+    with pytest.raises(ConfigurationError, match=r"constraint version of .* can't be kept"):
         run(connection, FACTS)
     query("drop table marts__audit.facts")
 
     query("create table marts__audit.facts as select 1 as id union all select 1")
     with pytest.raises(ConfigurationError, match=r'primary key mine of "marts"\."facts" can\'t'):
         run(connection, FACTS)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_an_index_that_a_session_commits_while_publishing_waits_for_it_stays(
+    connection: Connection, query: Query, database: URL
+) -> None:
+    owner = psycopg2.connect(libpq(database))
+    owner.cursor().execute("create index by_hand on marts.facts (id)")
+    with ThreadPoolExecutor() as pool:
+        publishing = pool.submit(run, connection, FACTS, REPORT)
+        waiting = (
+            "select count(*) from pg_stat_activity"
+            " where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        while query(waiting) == [(0,)] and not publishing.done():
+            pass
+        owner.commit()
+        publishing.result()
+    owner.close()
+    assert query("select version from marts.facts") == [("new",)]
+    assert query("select indexname from pg_indexes where schemaname = 'marts'") == [("by_hand",)]
 
 
 @pytest.mark.usefixtures("schemas")
