@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from psycopg2 import IntegrityError, ProgrammingError, errors, sql
+from psycopg2 import DataError, IntegrityError, ProgrammingError, errors, sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
@@ -50,6 +50,8 @@ where indrelid = %s and indisvalid
     and not exists (select from pg_constraint where conindid = indexrelid)
 order by indexrelid
 """
+# The last: a value that is too long for an index.
+_NOT_PERMITTED = (ProgrammingError, IntegrityError, DataError, errors.ProgramLimitExceeded)
 
 
 class TablePart(NamedTuple):
@@ -88,7 +90,7 @@ def add(cursor: Cursor, table: sql.Composable, parts: Iterable[TablePart]) -> No
             cursor.execute(_statement(table, part))
         except errors.InsufficientPrivilege:
             raise
-        except (ProgrammingError, IntegrityError) as error:
+        except _NOT_PERMITTED as error:
             raise ConfigurationError(
                 f"Nothing is published: the {part.kind} {part.name} of {table.as_string(cursor)} "
                 "can't be kept. Change or drop it, or correct the rows; then run this again. "

@@ -1,5 +1,6 @@
 """Publishing: all at once, and what consumers made on the old relations stays."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -264,6 +265,47 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
     query("create table marts__audit.facts as select 1 as id union all select 1")
     with pytest.raises(ConfigurationError, match=r'primary key mine of "marts"\."facts" can\'t'):
         run(connection, FACTS)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_foreign_key_that_dbts_role_may_not_change_is_named(
+    connection: Connection, query: Query
+) -> None:
+    builder, other = (f"{each}_{os.getpid()}" for each in ("builder", "other"))
+    query(f"create role {builder}; create role {other}")
+    try:
+        query("alter table marts.facts add primary key (id)")
+        query("create schema private; create table private.notes (id int references marts.facts)")
+        query(f"alter table private.notes owner to {other}")
+        for schema in ("marts", "marts__audit"):
+            query(f"grant all on schema {schema} to {builder}")
+            query(f"alter table {schema}.facts owner to {builder}")
+            query(f"alter view {schema}.report owner to {builder}")
+        connection.cursor().execute(f"set role {builder}")
+        message = rf"key notes_id_fkey of private\.notes .* role {other}"
+        with pytest.raises(ConfigurationError, match=message):
+            run(connection, FACTS, REPORT)
+        assert query("select * from marts.report") == [("old",)]
+    finally:
+        connection.rollback()
+        for role in (builder, other):
+            query(f"drop owned by {role} cascade")
+            query(f"drop role {role}")
+
+
+@pytest.mark.usefixtures("schemas")
+def test_an_index_whose_expression_fails_for_a_new_row_is_named(
+    connection: Connection, query: Query
+) -> None:
+    query("update marts.facts set version = '1'")
+    query("create index as_number on marts.facts ((version::int))")
+    with pytest.raises(ConfigurationError, match=r"index as_number of .* can't be kept"):
+        run(connection, FACTS, REPORT)
+    query("drop index marts.as_number; create index too_long on marts.facts (version)")
+    query("update marts__audit.facts set version ="
+          " (select string_agg(md5(i::text), '') from generate_series(1, 999) as i)")  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"index too_long of .* can't be kept"):
+        run(connection, FACTS, REPORT)
 
 
 @pytest.mark.usefixtures("schemas")
