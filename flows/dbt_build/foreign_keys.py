@@ -21,6 +21,10 @@ where contype = 'f' and conparentid = 0
     and confrelid in (select to_regclass(name) from unnest(%s) as name)
 order by pg_constraint.oid
 """
+_REMEDY = (
+    "Change or drop it, or correct the rows, or load the source of that table if it is a model's "
+    "that this build left out"
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def restore(cursor: Cursor, keys: Sequence[ForeignKey]) -> None:
     """
     for key in keys:
         with _owned_table(cursor, key) as table:
-            add(cursor, table, [key.part])
+            add(cursor, table, [key.part], _REMEDY)
 
 
 @contextmanager

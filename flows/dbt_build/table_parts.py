@@ -79,7 +79,12 @@ def parts_of(cursor: Cursor, oid: int) -> list[TablePart]:
     return parts
 
 
-def add(cursor: Cursor, table: sql.Composable, parts: Iterable[TablePart]) -> None:
+def add(
+    cursor: Cursor,
+    table: sql.Composable,
+    parts: Iterable[TablePart],
+    remedy: str = "Change or drop it, or correct the rows",
+) -> None:
     """Create constraints and indexes on a table, with their names.
 
     Raises:
@@ -93,8 +98,7 @@ def add(cursor: Cursor, table: sql.Composable, parts: Iterable[TablePart]) -> No
         except _NOT_PERMITTED as error:
             raise ConfigurationError(
                 f"Nothing is published: the {part.kind} {part.name} of {table.as_string(cursor)} "
-                "can't be kept. Change or drop it, or correct the rows; then run this again. "
-                f"Postgres reports: {error}"
+                f"can't be kept. {remedy}; then run this again. Postgres reports: {error}"
             ) from error
 
 

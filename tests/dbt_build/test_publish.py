@@ -244,7 +244,9 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
     query("create table public.notes (id int references marts.facts on delete cascade)")
     query("alter table marts.facts add constraint itself foreign key (id) references marts.facts")
     query("insert into marts.lines values (1)")
-    with pytest.raises(ConfigurationError, match=r"key to_facts of marts\.lines can't be kept"):
+    with pytest.raises(
+        ConfigurationError, match=r"key to_facts of marts\.lines can't.* this build left"
+    ):
         run(connection, FACTS, REPORT)
     assert query("select * from marts.report") == [("old",)]
 
