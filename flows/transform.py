@@ -39,7 +39,7 @@ def transform(
     timeout_seconds: Annotated[int, Field(ge=1)] = 3600,
     keep_docs: bool = False,
     keep_days: Annotated[int, Field(ge=0)] = 30,
-    replace: Sequence[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = (),
+    replace: Sequence[Annotated[str, Field(pattern=r"^[^.]+\..+$")]] = (),
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> str:
     """Build and test the models, then publish all of them at once if every test passed.

@@ -169,6 +169,23 @@ left join dbt.built_tables as built using (source, resource)
 where is_complete is not null
 order by source, resource
 """
+# Until the first build after an upgrade, the table may lack the column `full_refresh`.
+_LAST = """
+select
+    build_id,
+    run_id,
+    state,
+    code,
+    loads,
+    coalesce(results -> 'results', '[]'),
+    coalesce((to_jsonb(builds) ->> 'full_refresh')::boolean, false)
+from (
+    select * from dbt.builds
+    where %(state)s is null or state = %(state)s
+    order by build_id desc
+    limit 1
+) as builds
+"""
 _MARK_BUILT = """
 insert into dbt.built_tables (source, resource, load_id) values %s
 on conflict (source, resource)
@@ -242,14 +259,8 @@ def raw_tables(cursor: Cursor) -> list[RawTable]:
 
 
 def last(cursor: Cursor, state: str | None = None) -> Build | None:
-    """The newest build, or the newest one in that state."""
-    cursor.execute(
-        "select build_id, run_id, state, code, loads, coalesce(results -> 'results', '[]'),"
-        " coalesce(full_refresh, false)"
-        " from dbt.builds where %(state)s is null or state = %(state)s"
-        " order by build_id desc limit 1",
-        {"state": state},
-    )
+    """The newest build, or the newest one in that state; also of earlier versions."""
+    cursor.execute(_LAST, {"state": state})
     row = cursor.fetchone()
     return Build(*row) if row else None
 

@@ -25,6 +25,9 @@ AUDIT = "__audit"  # suffix of the schemas in which builds are tested
 LOCK_TIMEOUT_SECONDS = 30
 SCHEMA = "dbt"  # holds the records of builds
 _KIND = "select relkind::text, oid from pg_class where oid = to_regclass(%s)"
+_TABLES = """
+select name from unnest(%s) as name join pg_class on oid = to_regclass(name) where relkind = 'r'
+"""
 _DEFAULT_GRANTS = """
 select privilege_type, case when grantee = 0 then null else pg_get_userbyid(grantee) end
 from pg_default_acl, aclexplode(defaclacl)
@@ -51,7 +54,8 @@ class Relation:
     Attributes:
         audited: where it was built.
         published: where it goes.
-        is_copy: dbt added to a copy of what is published; foreign keys are not copied.
+        is_copy: dbt added to a copy of what is published, which has neither its foreign keys nor
+            its grants, triggers and policies.
     """
 
     audited: RelationName
@@ -149,9 +153,12 @@ def _replace_all(cursor: Cursor, relations: Sequence[Relation], ours: Made) -> M
     Foreign keys come last, because they need the keys that they refer to.
     """
     places = [relation.published for relation in relations]
-    old = {place: _old(cursor, place, ours.get(place, frozenset())) for place in places}
     quoted = [place.quoted for place in places]
+    old = _all_old(cursor, places, ours)
     with without_dependent_views(cursor, *quoted, replaced=True):
+        _lock(cursor, quoted)
+        # Again: while this waited for a table, others may have changed it.
+        old |= _all_old(cursor, [place for place in places if exists(cursor, place)], ours)
         referring = foreign_keys.drop_referring(cursor, quoted)
         for place in places:
             drop(cursor, place)
@@ -184,7 +191,8 @@ def _inherit(
         cursor.execute(_DEFAULT_GRANTS, [name.schema])
         attach(cursor, name.quoted, Attachments(grants=[Grant(*row) for row in cursor]))
         return frozenset(there), []
-    attach(cursor, name.quoted, old.attached.only(old.by_hand))
+    kept = old.attached if relation.is_copy else old.attached.only(old.by_hand)
+    attach(cursor, name.quoted, kept)
     missing = [
         part
         for part in old.parts
@@ -193,7 +201,7 @@ def _inherit(
     ]
     add(cursor, name.quoted, [part for part in missing if part.kind != FOREIGN_KEY])
     if relation.is_copy:
-        there = (there | {part.key for part in missing}) - old.by_hand
+        there = (there | kept.keys | {part.key for part in missing}) - old.by_hand
     return frozenset(there), [part for part in missing if part.kind == FOREIGN_KEY]
 
 
@@ -201,6 +209,22 @@ def exists(cursor: Cursor, name: RelationName) -> bool:
     """Whether there is a relation of that name."""
     cursor.execute(_KIND, [name.quoted.as_string(cursor)])
     return cursor.fetchone() is not None
+
+
+def _lock(cursor: Cursor, names: Iterable[sql.Identifier]) -> None:
+    """Lock those that are tables. To lock a view would lock the tables that it reads as well.
+
+    Readers of views lock the view first, then its tables; so publishing does the same.
+    """
+    cursor.execute(_TABLES, [[name.as_string(cursor) for name in names]])
+    if tables := [sql.SQL(name) for (name,) in cursor]:
+        cursor.execute(sql.SQL("lock table {}").format(sql.SQL(", ").join(tables)))
+
+
+def _all_old(
+    cursor: Cursor, places: Iterable[RelationName], ours: Made
+) -> dict[RelationName, _Old | None]:
+    return {place: _old(cursor, place, ours.get(place, frozenset())) for place in places}
 
 
 def _old(cursor: Cursor, name: RelationName, made: frozenset[str]) -> _Old | None:

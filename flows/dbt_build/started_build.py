@@ -111,5 +111,5 @@ def _adopt_earlier_relations(cursor: Cursor) -> None:
 
 def _replaceable(published: Json | None, requested: Iterable[str]) -> Made:
     """The relations that builds published, and those to replace on request (`schema.name`)."""
-    on_request = {RelationName(*name.split(".")): frozenset[str]() for name in requested}
+    on_request = {RelationName(*name.split(".", 1)): frozenset[str]() for name in requested}
     return {**on_request, **manifests.published_relations(published)}

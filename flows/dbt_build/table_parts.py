@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from psycopg2 import IntegrityError, ProgrammingError, errors, sql
+from psycopg2 import DataError, IntegrityError, ProgrammingError, errors, sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import ConfigurationError
 
 FOREIGN_KEY = "foreign key"
-# Without not-null constraints, which PostgreSQL 18 lists as well.
 _CONSTRAINTS = """
 select kind, conname, pg_get_constraintdef(oid)
 from pg_constraint
@@ -23,6 +22,13 @@ join (
 ) as kinds (type, kind) on type = contype::text
 where conrelid = %s and conislocal
 order by oid
+"""
+# PostgreSQL 18 lists them in pg_constraint as well, earlier versions do not.
+_NOT_NULL = """
+select 'not-null constraint', attname, quote_ident(attname)
+from pg_attribute
+where attrelid = %s and attnum > 0 and attnotnull and not attisdropped
+order by attnum
 """
 _INDEXES = """
 select
@@ -44,10 +50,15 @@ where indrelid = %s and indisvalid
     and not exists (select from pg_constraint where conindid = indexrelid)
 order by indexrelid
 """
+# The last: a value that is too long for an index.
+_NOT_PERMITTED = (ProgrammingError, IntegrityError, DataError, errors.ProgramLimitExceeded)
 
 
 class TablePart(NamedTuple):
-    """An index or constraint; the definition contains neither its name nor its table's."""
+    """An index or constraint; the definition contains neither its name nor its table's.
+
+    A not-null constraint has the name of its column.
+    """
 
     kind: str
     name: str
@@ -61,13 +72,19 @@ class TablePart(NamedTuple):
 
 def parts_of(cursor: Cursor, oid: int) -> list[TablePart]:
     """The constraints and indexes of a table, or the indexes of a materialized view."""
-    cursor.execute(_CONSTRAINTS, [oid])
-    constraints = [TablePart(*row) for row in cursor]
-    cursor.execute(_INDEXES, [oid])
-    return constraints + [TablePart(*row) for row in cursor]
+    parts = []
+    for statement in (_CONSTRAINTS, _NOT_NULL, _INDEXES):
+        cursor.execute(statement, [oid])
+        parts += [TablePart(*row) for row in cursor]
+    return parts
 
 
-def add(cursor: Cursor, table: sql.Composable, parts: Iterable[TablePart]) -> None:
+def add(
+    cursor: Cursor,
+    table: sql.Composable,
+    parts: Iterable[TablePart],
+    remedy: str = "Change or drop it, or correct the rows",
+) -> None:
     """Create constraints and indexes on a table, with their names.
 
     Raises:
@@ -78,11 +95,10 @@ def add(cursor: Cursor, table: sql.Composable, parts: Iterable[TablePart]) -> No
             cursor.execute(_statement(table, part))
         except errors.InsufficientPrivilege:
             raise
-        except (ProgrammingError, IntegrityError) as error:
+        except _NOT_PERMITTED as error:
             raise ConfigurationError(
                 f"Nothing is published: the {part.kind} {part.name} of {table.as_string(cursor)} "
-                "can't be kept. Change or drop it, or correct the rows; then run this again. "
-                f"Postgres reports: {error}"
+                f"can't be kept. {remedy}; then run this again. Postgres reports: {error}"
             ) from error
 
 
@@ -91,4 +107,6 @@ def _statement(table: sql.Composable, part: TablePart) -> sql.Composed:
     if part.kind in ("index", "unique index"):
         kind = sql.SQL(part.kind)
         return sql.SQL("create {} {} on {} {}").format(kind, name, table, definition)
+    if part.kind == "not-null constraint":
+        return sql.SQL("alter table {} alter column {} set not null").format(table, definition)
     return sql.SQL("alter table {} add constraint {} {}").format(table, name, definition)

@@ -1,6 +1,9 @@
 """Publishing: all at once, and what consumers made on the old relations stays."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg2
 import pytest
@@ -236,11 +239,14 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
 ) -> None:
     """The mart `lines` is not part of the build; the others refer to a key made by hand."""
     query("alter table marts.facts add constraint mine primary key (id), add check (id > 0)")
+    query("alter table marts.facts alter column version set not null")
     query("create table marts.lines (id int constraint to_facts references marts.facts)")
     query("create table public.notes (id int references marts.facts on delete cascade)")
     query("alter table marts.facts add constraint itself foreign key (id) references marts.facts")
     query("insert into marts.lines values (1)")
-    with pytest.raises(ConfigurationError, match=r"key to_facts of marts\.lines can't be kept"):
+    with pytest.raises(
+        ConfigurationError, match=r"key to_facts of marts\.lines can't.* this build left"
+    ):
         run(connection, FACTS, REPORT)
     assert query("select * from marts.report") == [("old",)]
 
@@ -250,10 +256,79 @@ def test_constraints_by_hand_and_foreign_keys_to_marts_stay(
     assert query(CONSTRAINTS) == before
     assert len(before) == 5
     assert query("select count(*) from marts.facts") == [(2,)]
+    not_null = "select attname from pg_attribute where attrelid = 'marts.facts'::regclass"
+    assert query(f"{not_null} and attnum > 0 and attnotnull order by 1") == [("id",), ("version",)]
+
+    query("create table marts__audit.facts as select 1 as id, null::text as version")
+    with pytest.raises(ConfigurationError, match=r"constraint version of .* can't be kept"):
+        run(connection, FACTS)
+    query("drop table marts__audit.facts")
 
     query("create table marts__audit.facts as select 1 as id union all select 1")
     with pytest.raises(ConfigurationError, match=r'primary key mine of "marts"\."facts" can\'t'):
         run(connection, FACTS)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_foreign_key_that_dbts_role_may_not_change_is_named(
+    connection: Connection, query: Query
+) -> None:
+    builder, other = (f"{each}_{os.getpid()}" for each in ("builder", "other"))
+    query(f"create role {builder}; create role {other}")
+    try:
+        query("alter table marts.facts add primary key (id)")
+        query("create schema private; create table private.notes (id int references marts.facts)")
+        query(f"alter table private.notes owner to {other}")
+        for schema in ("marts", "marts__audit"):
+            query(f"grant all on schema {schema} to {builder}")
+            query(f"alter table {schema}.facts owner to {builder}")
+            query(f"alter view {schema}.report owner to {builder}")
+        connection.cursor().execute(f"set role {builder}")
+        message = rf"key notes_id_fkey of private\.notes .* role {other}"
+        with pytest.raises(ConfigurationError, match=message):
+            run(connection, FACTS, REPORT)
+        assert query("select * from marts.report") == [("old",)]
+    finally:
+        connection.rollback()
+        for role in (builder, other):
+            query(f"drop owned by {role} cascade")
+            query(f"drop role {role}")
+
+
+@pytest.mark.usefixtures("schemas")
+def test_an_index_whose_expression_fails_for_a_new_row_is_named(
+    connection: Connection, query: Query
+) -> None:
+    query("update marts.facts set version = '1'")
+    query("create index as_number on marts.facts ((version::int))")
+    with pytest.raises(ConfigurationError, match=r"index as_number of .* can't be kept"):
+        run(connection, FACTS, REPORT)
+    query("drop index marts.as_number; create index too_long on marts.facts (version)")
+    query("update marts__audit.facts set version ="
+          " (select string_agg(md5(i::text), '') from generate_series(1, 999) as i)")  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"index too_long of .* can't be kept"):
+        run(connection, FACTS, REPORT)
+
+
+@pytest.mark.usefixtures("schemas")
+def test_an_index_that_a_session_commits_while_publishing_waits_for_it_stays(
+    connection: Connection, query: Query, database: URL
+) -> None:
+    owner = psycopg2.connect(libpq(database))
+    owner.cursor().execute("create index by_hand on marts.facts (id)")
+    with ThreadPoolExecutor() as pool:
+        publishing = pool.submit(run, connection, FACTS, REPORT)
+        waiting = (
+            "select count(*) from pg_stat_activity"
+            " where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        while query(waiting) == [(0,)] and not publishing.done():
+            pass
+        owner.commit()
+        publishing.result()
+    owner.close()
+    assert query("select version from marts.facts") == [("new",)]
+    assert query("select indexname from pg_indexes where schemaname = 'marts'") == [("by_hand",)]
 
 
 @pytest.mark.usefixtures("schemas")
@@ -262,6 +337,7 @@ def test_what_only_an_earlier_build_made_is_gone(connection: Connection, query: 
     query("drop view marts.report, marts__audit.report")
     query("create index by_version on marts__audit.facts (version)")
     query("alter table marts__audit.facts add primary key (id), add check (id > 1)")
+    query("alter table marts__audit.facts alter column version set not null")
     query("grant select on marts__audit.facts to public")
     made = {FACTS.published: frozenset[str]()}
     for columns in ("id, 1 as other", "-id as id"):
@@ -275,6 +351,38 @@ def test_what_only_an_earlier_build_made_is_gone(connection: Connection, query: 
     assert query(CONSTRAINTS) == []
     assert query("select indexname from pg_indexes where schemaname = 'marts'") == [("by_hand",)]
     assert query("select has_table_privilege('public', 'marts.facts', 'select')") == [(False,)]
+
+
+@pytest.mark.usefixtures("schemas")
+def test_a_copy_keeps_what_an_earlier_build_attached(connection: Connection, query: Query) -> None:
+    """Hooks of an incremental model may attach it in the first build only."""
+    query("create function public.stop() returns trigger language plpgsql"
+          " as 'begin return null; end'")  # fmt: skip
+    for statement in (
+        "drop view marts.report, marts__audit.report",
+        "create trigger stopped before insert on marts__audit.facts"
+        " for each row execute function public.stop()",
+        "alter table marts__audit.facts enable row level security",
+        "create policy recent on marts__audit.facts for select to public using (id > 1)",
+        "grant select on marts__audit.facts to public",
+    ):
+        query(statement)
+    made = {FACTS.published: frozenset[str]()}
+    with connection, connection.cursor() as cursor:
+        first = made = publish(cursor, [FACTS], made)
+    query("create policy by_hand on marts.facts for delete to public using (true)")
+    for _ in range(2):
+        query("create table marts__audit.facts (like marts.facts)")
+        with connection, connection.cursor() as cursor:
+            made = publish(cursor, [replace(FACTS, is_copy=True)], made)
+    assert query(RULES) == [
+        ("by_hand true",),
+        ("facts is secured",),
+        ("recent (id > 1)",),
+        ("stopped O",),
+    ]
+    assert query("select has_table_privilege('public', 'marts.facts', 'select')") == [(True,)]
+    assert made == first
 
 
 @pytest.mark.usefixtures("schemas")

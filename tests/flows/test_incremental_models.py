@@ -125,19 +125,19 @@ def test_a_resumed_build_from_all_rows_still_reads_all_rows(ask: Ask, write: Wri
 @pytest.mark.usefixtures("shop")
 def test_a_relation_that_no_build_made_is_replaced_only_on_request(ask: Ask, write: Write) -> None:
     """Not where it was published, and not where it is built."""
-    write("models/newest.sql", NEWEST)
-    ask("create schema marts; create table marts.newest as select 'mine' as value")
+    write("models/newest.sql", NEWEST.replace("')", "', alias='the.newest')", 1))
+    ask("create schema marts; create table marts.\"the.newest\" as select 'mine' as value")
     said = error_of(transform(return_state=True))
-    assert "no build made marts.newest, so no build replaces it" in said
-    assert ask("select value from marts.newest") == [("mine",)]
+    assert "no build made marts.the.newest, so no build replaces it" in said
+    assert ask('select value from marts."the.newest"') == [("mine",)]
     assert ask("select state, error from dbt.builds") == [("failed", said)]
 
-    transform(replace=["marts.newest"])
-    ask("create table marts__audit.newest as select 'mine' as value")
-    assert "no build of this role made: marts__audit.newest" in error_of(
+    transform(replace=["marts.the.newest"])
+    ask("create table marts__audit.\"the.newest\" as select 'mine' as value")
+    assert "no build of this role made: marts__audit.the.newest" in error_of(
         transform(return_state=True)
     )
-    assert ask("select value from marts__audit.newest") == [("mine",)]
+    assert ask('select value from marts__audit."the.newest"') == [("mine",)]
 
 
 @pytest.mark.usefixtures("shop")

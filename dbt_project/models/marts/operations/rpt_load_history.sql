@@ -1,5 +1,25 @@
+-- Without is_last_of_partition, which fct_loads looks up in an index for each load.
 with loads as (
-    select * from {{ ref('fct_loads') }}
+    select
+        load_id,
+        replays_load_id,
+        source,
+        resource,
+        partition,
+        state,
+        error,
+        extracted,
+        inserted,
+        updated,
+        deleted,
+        open_rejects,
+        schema_changes,
+        duration_seconds,
+        records_per_second,
+        is_regular,
+        is_superseded,
+        ended_at
+    from {{ ref('fct_loads') }}
 ),
 
 last_loads as (
@@ -13,6 +33,23 @@ last_errors as (
     from loads
     where error is not null
     order by source asc, resource asc, load_id desc
+),
+
+last_of_partitions as (
+    select max(load_id) as load_id
+    from loads
+    where is_regular and not is_superseded
+    group by source, resource, partition
+),
+
+completeness as (
+    select
+        loads.source,
+        loads.resource,
+        bool_and(loads.state = 'succeeded') as is_complete
+    from loads
+    inner join last_of_partitions on loads.load_id = last_of_partitions.load_id
+    group by loads.source, loads.resource
 ),
 
 totals as (
@@ -33,7 +70,6 @@ totals as (
         cast(sum(schema_changes) as bigint) as schema_changes,
         percentile_cont(0.5) within group (order by duration_seconds)
         filter (where state = 'succeeded' and is_regular) as median_duration_seconds,
-        bool_and(state = 'succeeded') filter (where is_last_of_partition) as is_complete,
         max(ended_at)
         filter (where state = 'succeeded' and is_regular) as last_succeeded_at
     from loads
@@ -64,13 +100,15 @@ final as (
         last_loads.duration_seconds as last_duration_seconds,
         last_loads.records_per_second as last_records_per_second,
 
-        coalesce(totals.is_complete, false) as is_complete,
+        coalesce(completeness.is_complete, false) as is_complete,
 
         totals.last_succeeded_at,
         last_errors.ended_at as last_failed_at
     from totals
     inner join last_loads
         on totals.source = last_loads.source and totals.resource = last_loads.resource
+    left join completeness
+        on totals.source = completeness.source and totals.resource = completeness.resource
     left join last_errors
         on totals.source = last_errors.source and totals.resource = last_errors.resource
 )
