@@ -121,7 +121,7 @@ def test_an_append_reads_on_and_stores_no_row_twice(
 def test_an_append_of_a_range_is_refused(load_items: Callable[..., Entry], query: Query) -> None:
     """Its rest could only be read by starting again, after another load, and that stores twice."""
     by_hand = LoadOptions(window=Window(datetime(2024, 1, 4, tzinfo=UTC)))
-    with pytest.raises(ConfigurationError, match="items: it appends, by max_pages=2 not always"):
+    with pytest.raises(ConfigurationError, match="items: max_pages=2 may end an append before"):
         load_items(items(**APPEND), by_hand)
     assert query("select pages, extracted from elt.loads") == [(0, 0)]
 

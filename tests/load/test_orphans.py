@@ -99,10 +99,8 @@ def test_a_parent_that_comes_back_is_read_from_the_start(
     query("update elt.checkpoints set cursor_at = now() where resource = 'lines'")
     load_orders(connection, 1)
     load_lines(connection)
-    assert query(
-        "select partition, cursor_at is null from elt.checkpoints where resource = 'lines'"
-        " order by partition"
-    ) == [("1", False), ("2", True)]
+    forgotten = "select cursor_at is null from elt.checkpoints where partition = '2'"
+    assert query(f"{forgotten} and resource = 'lines'") == [(True,)]
 
 
 def test_max_shrinkage_holds_for_all_of_them_together(connection: Connection, query: Query) -> None:
