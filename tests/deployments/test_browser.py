@@ -112,7 +112,7 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
             expect(page.get_by_role("switch", name=name)).not_to_be_checked()
         expect(page.get_by_role("switch", name="transform")).to_be_checked()
         expect(page.get_by_label("Retries")).to_have_value("3")
-        expect(page.get_by_text("First day to load (UTC)")).to_be_visible()
+        expect(page.get_by_text("First day to load (UTC, or")).to_be_visible()
         keep(page, "run-form")
         page.get_by_role("button", name="Submit").click()
         page.get_by_role("button", name="View run").click()

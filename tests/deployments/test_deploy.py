@@ -169,9 +169,9 @@ def _of_others(project: Project) -> list[Any]:
 def test_schedules_that_all_left_the_file_are_removed(project: Project) -> None:
     project.write(LOAD)
     project.deploy()
-    assert len(schedules(project)) == 2
+    assert len(schedules(project)) == 3
     project.write(LOAD.partition("    schedules")[0])
-    assert len(project.plan()) == 2
+    assert len(project.plan()) == 3
     project.deploy()
     assert schedules(project) == {}
     assert project.plan() == [NOTHING]
