@@ -120,8 +120,9 @@ class Scenario:
         }
 
     def later(self) -> dict[str, bytes]:
-        """The API's response to the token of a complete load: nothing has changed since."""
-        return {"/new/items?token=new": _body([], None, self.pages, "new")}
+        """The API's response to the cursor of a complete load: nothing has changed since."""
+        queries = ("token=new", f"after={LAST_ID - LOOKBACK}")
+        return {f"/new/items?{query}": _body([], None, self.pages, "new") for query in queries}
 
     def _params_of(self, day: datetime) -> Params:
         """The query of a day's first page."""

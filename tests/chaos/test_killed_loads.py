@@ -220,7 +220,7 @@ def shop(
 ) -> Shop:
     """The scenario of that name; loaded once, without disturbance, into another database."""
     scenario: Scenario = BY_NAME[request.param]
-    site = scenario.site("old") | scenario.site() | scenario.later()
+    site = scenario.later() | scenario.site("old") | scenario.site()
     monkeypatch.setattr(BaseHTTPRequestHandler, "disable_nagle_algorithm", True)
     server = serve(lambda path: Answer(site[path]))
     if scenario not in references:
