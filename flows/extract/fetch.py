@@ -23,7 +23,7 @@ from flows.extract import placeholders, url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
-from flows.extract.paginators import COUNTED, LED, Foreseeing, value_at
+from flows.extract.paginators import COUNTED, LED, Foreseeing, unguarded, value_at
 from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
 from flows.extract.selectors import (
@@ -249,7 +249,7 @@ def _follow(
     """Each page of a slice with the request for the next one."""
     seen = _SeenPages(resource)
     check_count = count_check(resource)
-    paging = unwrap(resource.paging) if resource.paging else None
+    paging = unguarded(resource.paging)
     if is_start and isinstance(paging, COUNTED):
         paging.check_start(request)
     page = ahead.first(request, is_start)
@@ -299,7 +299,7 @@ def _differs_far_behind(
     Rows with a key never are. An API that ignores the offset or page number sends a known page far
     behind this one as well; others send an empty page or an error there.
     """
-    paging = unwrap(resource.paging) if resource.paging else None
+    paging = unguarded(resource.paging)
     if resource.key or not isinstance(paging, COUNTED):
         return False
     try:
@@ -341,7 +341,7 @@ class _SeenPages:
 
     def __init__(self, resource: Resource) -> None:
         self._max_empty_pages = resource.max_empty_pages
-        paging = resource.paging and unwrap(resource.paging)
+        paging = unguarded(resource.paging)
         self._is_led, self._is_counted = isinstance(paging, LED), isinstance(paging, COUNTED)
         self._empty_pages = 0
         self._equal_pages = 0

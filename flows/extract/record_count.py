@@ -9,7 +9,7 @@ from inspect import unwrap
 from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.extract.paginators import BY_COUNT
+from flows.extract.paginators import BY_COUNT, unguarded
 from flows.extract.selectors import RECORDS
 from flows.page import Page
 from flows.source import Resource
@@ -29,7 +29,7 @@ def count_check(resource: Resource) -> Callable[[Page, int], None] | None:
     if isinstance(unwrap(resource.records), RECORDS):
         return None
 
-    moves_by_count = isinstance(resource.paging and unwrap(resource.paging), BY_COUNT)
+    moves_by_count = isinstance(unguarded(resource.paging), BY_COUNT)
 
     def check(page: Page, count: int) -> None:
         sent = _candidate_lists(page)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from flows.extract.selectors import records_at
 from flows.source import Partition, Resource, Source
 from tests.benchmark.measurement import peak_rss_mib
 from tests.benchmark.report import Table
+from tests.benchmark.services import serving
 
 PARTITIONS = [100, 1_000, 10_000]
 CALCULATED = [100_000, 1_000_000]
@@ -114,19 +115,6 @@ class _Api(BaseHTTPRequestHandler):
 _counting = threading.Lock()
 
 
-@contextmanager
-def _serving() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Api)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @dataclass(frozen=True)
 class Services:
     """What the runs use, seen from outside."""
@@ -206,7 +194,7 @@ def _services(folder: Path) -> Iterator[Services]:
     with (
         postgres(folder / "warehouse") as server,
         stack.running(folder / "stack", "unused") as started,
-        _serving() as api_url,
+        serving(_Api) as api_url,
     ):
         started.wait()
         warehouse = ensure_database(server, "warehouse")

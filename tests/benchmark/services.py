@@ -7,7 +7,9 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from deployments.local import stack
@@ -50,6 +52,20 @@ def api(folder: Path, limit: int | None) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}/"
         wait_for(url, process, log, RENDER_SECONDS)
         yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve in threads of this process; yields the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def in_stack(module: str, *arguments: object) -> Any:

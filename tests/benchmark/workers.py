@@ -9,12 +9,11 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from statistics import median
-from threading import Thread
 from typing import Any
 
 import psycopg2
@@ -22,7 +21,7 @@ import psycopg2
 from flows.extract.selectors import records_at
 from flows.source import Partition, Rate, Resource, Source
 from tests.benchmark.report import Table, ratio, spread
-from tests.benchmark.services import in_stack
+from tests.benchmark.services import in_stack, serving
 
 WORKERS = [1, 2, 4, 8]
 LATENCY_SECONDS = 0.05
@@ -102,19 +101,6 @@ class _Api(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def _serving() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Api)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def measured(runs: int) -> Iterator[Throughput]:
     """Every number of workers, then the most of them under a rate limit."""
     from distributed import LocalCluster
@@ -124,7 +110,7 @@ def measured(runs: int) -> Iterator[Throughput]:
 
     warehouse.save()
     os.environ[VARIABLE] = "dask"
-    with _serving() as url:
+    with serving(_Api) as url:
         for workers in WORKERS:
             with LocalCluster(
                 n_workers=workers, threads_per_worker=THREADS, dashboard_address=None
