@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import wraps
+from inspect import unwrap
 from typing import Any, ParamSpec, TypeVar
 
 from flows.errors import ConfigurationError, EltError
@@ -44,6 +45,11 @@ def with_guards(resource: Resource) -> Resource:
     guarded = copy.copy(resource)
     vars(guarded).update(functions)
     return guarded
+
+
+def unguarded(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """The function as it was declared: its type may tell what it does."""
+    return unwrap(function) if function else None
 
 
 def _guarded(

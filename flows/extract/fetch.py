@@ -23,7 +23,7 @@ from flows.extract import placeholders, url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
-from flows.extract.paginators import COUNTED, LED, Foreseeing, unguarded, value_at
+from flows.extract.paginators import COUNTED, LED, Foreseeing, value_at
 from flows.extract.placeholders import fill
 from flows.extract.record_count import count_check
 from flows.extract.selectors import (
@@ -33,7 +33,7 @@ from flows.extract.selectors import (
     check_names,
     records_at,
 )
-from flows.guards import with_guards
+from flows.guards import unguarded, with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
 from flows.source import PLACEHOLDER, Partition, Resource, Source, TokenCursor, Window, query_pairs

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from inspect import unwrap
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
@@ -338,11 +337,6 @@ LED = (_NextUrl, _NextLink, _NextToken, _Keyset)
 COUNTED = (_Offset, _PageNumber)
 # The number of records on a page decides where the next one begins.
 BY_COUNT = (_Offset,)
-
-
-def unguarded(paging: Paging | None) -> Paging | None:
-    """The paging as it was declared: its type tells whether it is LED, COUNTED or BY_COUNT."""
-    return unwrap(paging) if paging else None
 
 
 def _sent(page: Page, counts: str) -> list[Any]:

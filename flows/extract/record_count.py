@@ -9,8 +9,9 @@ from inspect import unwrap
 from typing import Any
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.extract.paginators import BY_COUNT, unguarded
+from flows.extract.paginators import BY_COUNT
 from flows.extract.selectors import RECORDS
+from flows.guards import unguarded
 from flows.page import Page
 from flows.source import Resource
 
