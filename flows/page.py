@@ -16,6 +16,8 @@ from flows.redaction import start_of
 # What stands for the content of a response that may not be quoted.
 HIDDEN_CONTENT = "(not shown: it may hold personal data)"
 
+# An API that answers so is busy, and may be asked again (`flows.extract.response`).
+BUSY_STATUSES = (408, 425, 429)
 Method = Literal["GET", "POST"]
 
 

@@ -13,9 +13,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.dbt_build.publish import RelationName, drop
 from flows.errors import ConfigurationError
+from flows.limits import check_length
 from flows.postgres import schemas
 from flows.postgres.grants import KINDS
-from flows.source import check_length
 
 RECORD = "_built_relations"
 _CREATE_RECORD = "create table {} (relation text primary key)"

@@ -6,7 +6,8 @@ from email.message import Message
 
 from flows.errors import BadPayloadError
 from flows.page import Page
-from flows.source import NOT_FOR_TEXT, Resource
+from flows.source import Resource
+from flows.source_checks import NOT_FOR_TEXT
 
 # The UTF-32 marks come first: the one for little-endian starts with that of UTF-16.
 BYTE_ORDER_MARKS = (

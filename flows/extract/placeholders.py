@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flows import cursor_formats
+from flows.cursors import ENDS, PLACEHOLDER
 from flows.errors import ConfigurationError
 from flows.local_time import EARLIEST
-from flows.source import ENDS, PLACEHOLDER, Cursor, Resource, Window
+from flows.source import Cursor, Resource, Window
 
 # A time that is earlier by one of them is written otherwise, whatever the format.
 _UNITS = [

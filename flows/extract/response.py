@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flows.extract.retry_after import Wait, is_exhausted, requested_wait
-from flows.page import HIDDEN_CONTENT
+from flows.page import BUSY_STATUSES, HIDDEN_CONTENT
 from flows.redaction import start_of
-from flows.source import BUSY_STATUSES, Rule
+from flows.source import Rule
 
 # The server does not support the request, so a retry can't succeed.
 PERMANENT_STATUSES = frozenset({501, 505})

@@ -15,7 +15,8 @@ import msgspec
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.page import HIDDEN_CONTENT, Page, not_utf8
 from flows.redaction import redact
-from flows.source import Record, Resource, repeated
+from flows.source import Record, Resource
+from flows.source_checks import repeated
 
 # Content types that fit any content; some servers send them for everything.
 ANY_TYPE = ("text/plain", "octet-stream", "gzip", "no type")

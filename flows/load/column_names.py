@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from flows.source import NAME_BYTES, SYSTEM_COLUMNS
+from flows.limits import NAME_BYTES, SYSTEM_COLUMNS
 
 OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
 # A merge's own table has this column beside the API's.

@@ -10,7 +10,8 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import ConfigurationError
 from flows.load.ledger import Address
 from flows.load.table_schema import column_types
-from flows.source import Partition, Resource, RowsOf, check_told_apart, repeated
+from flows.source import Partition, Resource, RowsOf
+from flows.source_checks import check_told_apart, repeated
 
 _ROWS = sql.SQL(
     "select {changed_by}, {columns} from {table} where ({columns}) is not null{where}"

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from flows.errors import ConfigurationError
-from flows.extract.fetch import first_request
+from flows.extract.first_request import first_request
 from flows.extract.selectors import records_at
 from flows.source import Cursor, IntegerCursor, Partition, Resource, Source, Window
 

@@ -17,10 +17,11 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
+from flows.limits import SYSTEM_COLUMNS
 from flows.load.column_names import OWN_COLUMNS, column_name, column_names
 from flows.load.loader import load
 from flows.page import Page, Resume
-from flows.source import SYSTEM_COLUMNS, Partition, Window
+from flows.source import Partition, Window
 from tests.load.memory_api import WAYS, MemoryApi, items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]

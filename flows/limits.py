@@ -1,0 +1,41 @@
+"""Refuses limits that are out of range, and names that are too long."""
+
+from typing import Any
+
+from flows.errors import ConfigurationError
+
+# Postgres truncates longer names (https://www.postgresql.org/docs/current/limits.html).
+NAME_BYTES = 63
+
+
+# Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
+SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+
+
+def check_length(what: str, name: str) -> None:
+    """Refuse a name that Postgres would truncate, since two names could then become one.
+
+    Raises:
+        ConfigurationError: with the name and its length.
+    """
+    size_bytes = len(name.encode())
+    if size_bytes > NAME_BYTES:
+        raise ConfigurationError(
+            f"{what} {name} has {size_bytes} bytes. Postgres truncates names to {NAME_BYTES}, so "
+            "two names could become one. Choose a shorter one."
+        )
+
+
+def check_least(owner: str, least: Any, **limits: Any) -> None:
+    """Refuse limits below `least`, and NaN; None means no limit."""
+    for name, value in limits.items():
+        if value is not None and not value >= least:
+            raise ConfigurationError(
+                f"{owner}: {name}={value} is out of range. Use {least or 0} or more."
+            )
+
+
+def check_positive(owner: str, zero: Any, **limits: Any) -> None:
+    for name, value in limits.items():
+        if value is not None and not value > zero:
+            raise ConfigurationError(f"{owner}: {name}={value} is out of range. Use more than 0.")
