@@ -19,12 +19,13 @@ from flows.load import checkpoints, ledger
 from flows.load.batch import UnstorableError
 from flows.load.checkpoints import Checkpoint
 from flows.load.cursor_values import moved, name_of, newest, usable
+from flows.load.failures import note_failure, postgres_errors_of
 from flows.load.ledger import Address, Counts, Entry
-from flows.load.loader import log_moved, note_failure, postgres_errors_of, target_of
 from flows.load.options import ANY_TIME, LoadOptions, window_to_read
 from flows.load.parse import PageParser, ParsedPiece
 from flows.load.partition_lock import PartitionLock, locked
 from flows.load.reset import forget_lost_rows
+from flows.load.row_writer import log_moved, target_of
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.page import Page
 from flows.source import Partition, Resource, Window

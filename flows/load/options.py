@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from flows.errors import ConfigurationError
 from flows.load.checkpoints import Checkpoint
 from flows.local_time import EARLIEST, floor, in_clocks_of
-from flows.source import Cursor, IntegerCursor, Resource, Window
+from flows.source import Cursor, Disposition, IntegerCursor, Resource, Window
 
 ANY_TIME = Window()
 _MINUTE = timedelta(minutes=1)
@@ -41,6 +41,10 @@ class LoadOptions:
     def by_hand(self) -> bool:
         """Whether a person named the range."""
         return self.window != ANY_TIME
+
+    def disposition_of(self, resource: Resource) -> Disposition:
+        """How the load writes the resource's rows."""
+        return "replace" if self.full_refresh else resource.writes
 
     def __post_init__(self) -> None:
         """Refuse windows that are empty, or that would delete rows outside of them."""

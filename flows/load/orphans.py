@@ -10,8 +10,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, shrinkage
+from flows.load.failures import postgres_errors_of
 from flows.load.ledger import Address, Entry
-from flows.load.loader import load, postgres_errors_of
+from flows.load.loader import load
 from flows.load.merge import listed
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction

@@ -7,11 +7,14 @@ from dataclasses import replace
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError, EltError
-from flows.load import reject_log
+from flows.guards import without_secrets
+from flows.load import ledger, reject_log
+from flows.load.failures import postgres_errors_of
 from flows.load.ledger import Address, Entry
-from flows.load.loader import load, open_rejects
+from flows.load.loader import load
 from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.load.page_pieces import WHOLE
+from flows.load.partition_lock import transaction
 from flows.page import Page, Resume
 from flows.source import Partition, Resource, Window
 
@@ -78,3 +81,16 @@ class _Rejects:
     def _after(self, last: int) -> list[tuple[int, str]]:
         with self._connection, self._connection.cursor() as cursor:
             return reject_log.records_of(cursor, self._load_id, last, REJECTS_A_PAGE, PAGE_BYTES)
+
+
+@without_secrets
+def open_rejects(connection: Connection, address: Address) -> list[int]:
+    """The loads of a partition with rejects that are not replayed yet, oldest first.
+
+    Raises:
+        UnavailableError: Postgres is away.
+        ConfigurationError: the role lacks a privilege.
+    """
+    with postgres_errors_of(address, connection), transaction(connection) as cursor:
+        ledger.prepare(cursor, f"raw_{address.source}")
+        return reject_log.open_loads(cursor, address)

@@ -17,6 +17,7 @@ from psycopg2.extensions import connection as Connection
 from flows.errors import EltError, UnavailableError
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger
+from flows.load.failures import postgres_errors_of
 from flows.load.group import (
     NO_CHECKPOINT,
     Group,
@@ -29,7 +30,7 @@ from flows.load.group import (
     open_group,
 )
 from flows.load.ledger import Address, Entry
-from flows.load.loader import load, postgres_errors_of
+from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import PartitionLock, joined, transaction
 from flows.load.partition_reader import PartlyRead, ReadPages, SmallReader

@@ -13,7 +13,7 @@ from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
 from flows.load import loader as loading
-from flows.load import parse
+from flows.load import parse, row_writer
 from flows.load import replay as replaying
 from flows.load.replay import replay
 from flows.source import Partition
@@ -103,7 +103,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is a record or two, and goes into Postgres at once."""
     monkeypatch.setattr(parse, "PIECE_BYTES", 20)
     monkeypatch.setattr(loading, "MEMORY_BYTES", 1)
-    monkeypatch.setattr(loading, "REJECTS_BYTES", 1)
+    monkeypatch.setattr(row_writer, "REJECTS_BYTES", 1)
 
 
 DISPOSITIONS = [{}, {"key": ()}, {"disposition": "replace"}]

@@ -11,8 +11,7 @@ from sqlalchemy.engine import URL
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.load.ledger import Address
-from flows.load.loader import open_rejects
-from flows.load.replay import replay
+from flows.load.replay import open_rejects, replay
 from flows.source import Cursor, Partition, Record
 from tests.load.memory_api import WAYS, MemoryApi, items, load_api, load_pages
 

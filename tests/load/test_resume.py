@@ -13,6 +13,7 @@ from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
 from flows.load import loader as loading
 from flows.load.checkpoints import Checkpoint
 from flows.load.options import LoadOptions, window_to_read
+from flows.load.row_writer import RowWriter
 from flows.page import Resume
 from flows.source import Cursor, Resource, Window
 from tests.load.memory_api import EVERYTHING, MemoryApi, items, load_api
@@ -302,13 +303,13 @@ def test_a_replace_of_large_pages_holds_no_more_of_them_and_commits_once(
 ) -> None:
     """It brings them into its stage."""
     held: list[int] = []
-    store = loading.Loader._store
+    store = RowWriter.store
 
-    def watched(load: Any, cursor: Any, flush: bool) -> None:
-        held.append(len(load._batches))
-        store(load, cursor, flush)
+    def watched(rows: Any, cursor: Any, flush: bool) -> None:
+        held.append(len(rows._batches))
+        store(rows, cursor, flush)
 
-    monkeypatch.setattr(loading.Loader, "_store", watched)
+    monkeypatch.setattr(RowWriter, "store", watched)
     monkeypatch.setattr(loading, "CHECKPOINT_BYTES", 2 * len(b'[{"id": 1}]'))
     load_api(connection, MemoryApi(SEVEN), items(checkpoint_rows=100, disposition="replace"))
     assert held == [2, 2, 2, 1]
