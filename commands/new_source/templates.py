@@ -311,9 +311,10 @@ Next:
   - name: {name}
     description: Describe what it loads and builds.
     entrypoint: flows/elt.py:elt
-    tags: [elt]
+    tags: [elt, watched]
     parameters:
       source: {name}
+      retry: *retry
     concurrency_limit: *one_at_a_time
     work_pool: *work_pool
     schedules:

@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.utilities.templating import apply_values
 from pydantic import BaseModel
 
-from deployments.check import secrets, triggers
+from deployments.check import scheduled, secrets, triggers
 from deployments.check.located_yaml import Problem, YamlNode
 from deployments.check.unknown_keys import keys_of, misread, refusals, unknown_keys, unlisted
 
@@ -43,7 +43,8 @@ def problems(top: YamlNode) -> Iterator[Problem]:
 
 
 def _automation(node: YamlNode) -> Iterator[Problem]:
-    yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"})
+    yield from unknown_keys(node, keys_of(AutomationCore) - {"owner_resource"} | {scheduled.KEY})
+    yield from scheduled.problems(node)
     yield from misread(node, AutomationCore)
     yield from unlisted(node, *_ACTION_LISTS)
     yield from triggers.problems(node.get("trigger"), node.get("trigger").value, False)

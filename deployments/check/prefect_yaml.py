@@ -26,7 +26,15 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 from pydantic import TypeAdapter
 
-from deployments.check import automations, located_yaml, parameters, schedules, secrets, triggers
+from deployments.check import (
+    automations,
+    located_yaml,
+    parameters,
+    scheduled,
+    schedules,
+    secrets,
+    triggers,
+)
 from deployments.check.located_yaml import Problem, YamlNode
 from deployments.check.unknown_keys import (
     below_one,
@@ -54,7 +62,7 @@ class Declared:
         project: prefect.yaml's name; the tag of everything that this project deploys.
         deployments: as written in the file, with anchors resolved and templates unresolved.
         pull: the pull steps of deployments that have none of their own; None for Prefect's.
-        automations: as written in their file.
+        automations: as written in their file, but one per deployment of those declared for many.
         flows: by entrypoint.
     """
 
@@ -87,9 +95,9 @@ def read(root: Path) -> Declared:
             f"Correct {_count_problems(found)} first:\n  " + "\n  ".join(found)
         )
     value = top.value
-    return Declared(
-        root, value["name"], value.get("deployments") or [], value.get("pull"), own, flows.loaded
-    )
+    deployments = value.get("deployments") or []
+    own = scheduled.expanded(own, with_environment(deployments))
+    return Declared(root, value["name"], deployments, value.get("pull"), own, flows.loaded)
 
 
 def with_environment(value: Any) -> Any:

@@ -16,6 +16,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
 from blocks import notifications
+from deployments.check import scheduled
 from tests.conftest import Answer, Server, serving
 from tests.deployments.project import Project
 
@@ -55,23 +56,60 @@ JOBS = """
     entrypoint: jobs.py:load
     tags: [TAG, watched-by-TAG]
     concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW, grace_period_seconds: 60}
+  - name: seldom
+    entrypoint: jobs.py:load
+    tags: [TAG, watched-by-TAG]
+    schedules: [{slug: once, rrule: "DTSTART:29980101T000000\\nRRULE:FREQ=DAILY;COUNT=1"}]
   - {name: notify, entrypoint: "jobs.py:tell", tags: [TAG]}
 """
 
 
 def test_every_scheduled_deployment_is_reported_when_silent() -> None:
-    scheduled = {entry["name"] for entry in DEPLOYMENTS if entry.get("schedules")}
+    """Also one that is added to prefect.yaml alone."""
+    added = {"name": "added", "tags": ["watched"], "schedules": [{"cron": "0 6 * * 1"}]}
+    found = scheduled.expanded(DECLARED, [*DEPLOYMENTS, added])
     silent = {
         spec["trigger"]["match_related"]["prefect.resource.name"]: spec["trigger"]
-        for spec in DECLARED
+        for spec in found
         if spec["name"].endswith("is silent")
     }
-    assert scheduled
-    assert set(silent) == scheduled
+    assert set(silent) == {
+        entry["name"] for entry in [*DEPLOYMENTS, added] if entry.get("schedules")
+    }
     for trigger in silent.values():
         assert trigger["posture"] == "Proactive"
         assert trigger["expect"] == ["prefect.flow-run.Completed"]
-        assert trigger["within"] == timedelta(hours=26).total_seconds()
+    assert silent["added"]["within"] == timedelta(days=7, hours=2).total_seconds()
+
+
+def test_a_deployment_is_not_reported_as_silent_without_the_tag_or_a_schedule() -> None:
+    daily = [{"cron": "0 6 * * *"}]
+    quiet = [
+        {"name": "untagged", "tags": ["elt"], "schedules": daily},
+        {"name": "by hand", "tags": ["watched"]},
+        {"name": "off", "tags": ["watched"], "schedules": [daily[0] | {"active": False}]},
+    ]
+    assert len(DECLARED) - len(scheduled.expanded(DECLARED, quiet)) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedules", "pause"),
+    [
+        ([{"cron": "0 6 * * *", "timezone": "Europe/London"}], timedelta(days=1)),
+        ([{"cron": "*/15 * * * *"}], timedelta(minutes=15)),
+        ([{"cron": "0 6 * * 1-5"}], timedelta(days=3)),
+        ([{"cron": "0 6 1 * *"}], timedelta(days=31)),
+        ([{"cron": "0 6 * * *"}, {"cron": "0 14 * * *"}], timedelta(hours=16)),
+        ([{"cron": "0 6 * * *"}, {"cron": "0 7 * * 1"}], timedelta(days=1)),
+        ([{"interval": 3600}], timedelta(hours=1)),
+        ([{"rrule": "FREQ=WEEKLY;BYDAY=MO,TU"}], timedelta(days=6)),
+        ([{"rrule": "DTSTART:29980101T000000\nRRULE:FREQ=DAILY;COUNT=1"}], timedelta()),
+    ],
+)
+def test_silence_is_longer_than_the_longest_pause_of_the_schedules(
+    schedules: list[dict[str, Any]], pause: timedelta
+) -> None:
+    assert scheduled.longest_pause(schedules) == pause
 
 
 def test_every_event_is_one_that_prefect_has() -> None:
@@ -120,10 +158,13 @@ def watched(shared_project: Project, inbox: Server) -> Project:
     """The project with the file's automations, which fire after ten seconds of silence."""
     text = TEXT.replace("name: elt ", "name: TAG ").replace("tag.elt", "tag.TAG")
     text = text.replace("tag.watched", "tag.watched-by-TAG")
-    for within in ("within: 600", "within: 900", "within: 93600"):
+    for within in ("within: 600", "within: 900"):
         assert within in text
         text = text.replace(within, "within: 10")
-    text = text.replace("prefect.resource.name: transform", "prefect.resource.name: nobody")
+    for_each = f"{scheduled.KEY}: watched"
+    assert for_each in text
+    text = text.replace(for_each, f"{scheduled.KEY}: watched-by-TAG")
+    text = text.replace("within: 7200", "within: 10")
     shared_project.write(JOBS, text.replace("within: 300", "within: 10"))
     shared_project.deploy()
     return shared_project
@@ -250,7 +291,7 @@ def test_a_run_that_nobody_begins_is_told_by_the_server_itself(
 
 @pytest.mark.long
 def test_a_deployment_that_never_succeeds_is_told(watched: Project, inbox: Server) -> None:
-    until(lambda: "northwind has not been loaded for 26 hours" in subjects(inbox))
+    until(lambda: any("seldom has not succeeded" in each for each in subjects(inbox)))
 
 
 @pytest.mark.long

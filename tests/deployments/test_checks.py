@@ -362,6 +362,9 @@ BROKEN_AUTOMATIONS = [
     (AUTOMATION + '    enabled: "no"\n', 10, "enabled: 'no'", "true or false"),
     (AUTOMATION.replace("match:", "threshold: 0\n      match:"), 5, "threshold: 0", "1 or more"),
     ("automations: {name: late}\n", 1, "automations must be a list", "`- `"),
+    (AUTOMATION + "    for_each_scheduled: watched\n", 2, "would share it", "{{ scheduled.name }}"),
+    (AUTOMATION + "    for_each_scheduled: watched\n", 4, "within is missing", "the seconds"),
+    (AUTOMATION + "    for_each_scheduled: []\n", 10, "for_each_scheduled: []", "`watched`"),
 ]
 
 

@@ -221,17 +221,17 @@ def test_the_server_has_what_the_files_declare(
         monkeypatch.setenv(name, value)
     said: list[str] = []
     declared = yaml.safe_load((deploy.ROOT / "prefect.yaml").read_text())["deployments"]
-    assert sum(len(entry.get("schedules", [])) for entry in declared) == 3
+    assert any(entry.get("schedules") for entry in declared)
     with get_client(sync_client=True) as server, deploy.inside(deploy.ROOT):
         deploy.plan(server, deploy.ROOT, said.append)
         for entry in declared:
             flow = entry["entrypoint"].rpartition(":")[2]
             found = server.read_deployment_by_name(f"{flow}/{entry['name']}")
             assert [
-                (schedule.slug, schedule.schedule.cron, schedule.schedule.timezone)
-                for schedule in found.schedules
+                (each.slug, getattr(each.schedule, "cron", None), each.schedule.timezone or "UTC")
+                for each in found.schedules
             ] == [
-                (wanted["slug"], wanted["cron"], wanted["timezone"])
+                (wanted["slug"], wanted.get("cron"), wanted.get("timezone") or "UTC")
                 for wanted in entry.get("schedules", [])
             ]
     assert said == [deploy.NOTHING]
