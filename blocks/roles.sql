@@ -182,14 +182,17 @@ begin
                 and relkind in ('r', 'p', 'v', 'm')
                 and case its.name
                     when 'elt' then relname in
-                        ('loads', 'checkpoints', 'rejects', 'schema_changes', 'columns', 'resets',
-                            'refresh_tokens')
+                        ('loads', 'partitions', 'checkpoints', 'rejects', 'schema_changes',
+                            'columns', 'resets', 'refresh_tokens')
                     when 'dbt' then relname in ('builds', 'built_tables')
                     else its.owner = 'transformer' or pg_temp.is_loaded(oid)
                 end
         loop
             execute format('alter table %s owner to %I', relation, its.owner);
         end loop;
+        if its.name = 'elt' and to_regproc('elt.note_newest_load') is not null then
+            execute format('alter function elt.note_newest_load owner to %I', its.owner);
+        end if;
         execute format('alter schema %I owner to %I', its.name, its.owner);
         if exists (
             select from pg_class where relnamespace = its.schema and relowner = its.former

@@ -59,6 +59,10 @@ class BadRequestError(ConfigurationError):
     """Fix the request: the API rejects it."""
 
 
+class OtherRequestError(BadRequestError):
+    """Begin again: the request is not the one whose pages an incomplete load has read."""
+
+
 class BadPayloadError(EltError):
     """Ask the API's owner: the response is not what the API promises."""
 

@@ -50,7 +50,7 @@ class Resume:
 
     Attributes:
         first_request: the whole load's first request, as text. A load whose first request differs
-            (its declaration or its window changed) does not resume here but starts from scratch.
+            (its declaration or its window changed) does not resume here but begins again.
         url: of the next request; None for the first one of the slice at `since`.
         since: the start of the current slice of the window.
         headers: of the next request; paging may set them.

@@ -1,4 +1,4 @@
--- Fails for each load whose records did not all become rows or rejects.
+-- Fails for each of the newest loads whose records did not all become rows or rejects.
 select
     load_id,
     extracted,
@@ -7,4 +7,6 @@ select
     unchanged,
     rejected
 from {{ ref('fct_loads') }}
-where extracted is distinct from inserted + updated + unchanged + rejected
+where
+    extracted is distinct from inserted + updated + unchanged + rejected
+    and load_id > (select max(load_id) - {{ var('newest_loads') }} from {{ ref('fct_loads') }})

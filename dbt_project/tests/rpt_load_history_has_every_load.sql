@@ -1,4 +1,4 @@
--- Fails for each resource whose totals in the report differ from its loads in the ledger.
+-- Fails for each resource whose totals in the report differ from its newest loads in the ledger.
 with expected as (
     select
         source,
@@ -6,6 +6,10 @@ with expected as (
         count(*) as loads,
         sum(extracted) as extracted
     from {{ source('elt', 'loads') }}
+    where
+        load_id > (
+            select max(load_id) - {{ var('newest_loads') }} from {{ source('elt', 'loads') }}
+        )
     group by source, resource
 ),
 
@@ -16,6 +20,7 @@ reported as (
         running + succeeded + failed + abandoned as loads,
         extracted
     from {{ ref('rpt_load_history') }}
+    where loads > 0
 )
 
 select

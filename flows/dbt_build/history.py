@@ -25,106 +25,27 @@ OWN = schemas.OwnSchema(
     "builds",
     frozenset({"build_id", "run_id", "state", "code", "loads", "published_manifest"}),
 )
-# The recursions read an index once per resource, and once per partition where no group succeeded;
-# a plain `distinct` would read all of the ledger. To order by source and resource, which `max` does
-# not need, leaves Postgres only the index that has them: by load_id, it would read all loads in
-# search of one that may not exist.
 _RAW_TABLES = """
-with recursive names as (
-    (select source, resource from elt.loads order by source, resource limit 1)
-    union all
-    select following.source, following.resource
-    from names
-    cross join lateral (
-        select source, resource
-        from elt.loads
-        where (source, resource) > (names.source, names.resource)
-        order by source, resource
-        limit 1
-    ) as following
+with known as (
+    select
+        *,
+        coalesce(max(grouped_by) over (partition by source, resource), 0) as last_group
+    from elt.partitions
 ),
 
 resources as (
     select
         source,
         resource,
-        (
-            select load_id
-            from (
-                select source, resource, load_id
-                from elt.loads
-                where
-                    is_group and state = 'succeeded'
-                    and (source, resource) <= (names.source, names.resource)
-                order by source desc, resource desc, load_id desc
-                limit 1
-            ) as last
-            where (last.source, last.resource) = (names.source, names.resource)
-        ) as last_group,
-        (
-            select load_id
-            from (
-                select source, resource, load_id
-                from elt.loads
-                where
-                    inserted + updated + deleted > 0
-                    and (source, resource) <= (names.source, names.resource)
-                order by source desc, resource desc, load_id desc
-                limit 1
-            ) as last
-            where (last.source, last.resource) = (names.source, names.resource)
-        ) as changed_by,
-        (
-            select load_id
-            from (
-                select source, resource, load_id
-                from elt.loads
-                where
-                    deleted > 0
-                    and (source, resource) <= (names.source, names.resource)
-                order by source desc, resource desc, load_id desc
-                limit 1
-            ) as last
-            where (last.source, last.resource) = (names.source, names.resource)
-        ) as deleted_by
-    from names
-),
-
-newest as (
-    select resources.source, resources.resource, last.partition, last.state
-    from resources
-    cross join lateral (
-        select partition, state
-        from elt.loads
-        where
-            (loads.source, loads.resource) = (resources.source, resources.resource)
-            and is_regular
-        order by partition desc, load_id desc
-        limit 1
-    ) as last
-    where last_group is null
-    union all
-    select newest.source, newest.resource, following.partition, following.state
-    from newest
-    cross join lateral (
-        select partition, state
-        from elt.loads
-        where
-            (loads.source, loads.resource) = (newest.source, newest.resource)
-            and loads.partition < newest.partition
-            and is_regular
-        order by partition desc, load_id desc
-        limit 1
-    ) as following
-),
-
-without_groups as (
-    select source, resource, bool_and(state = 'succeeded') as is_complete
-    from newest
+        bool_and(succeeded_by is not distinct from load_id)
+            filter (where load_id >= last_group) as is_complete,
+        greatest(max(stored_by), max(deleted_by)) as changed_by,
+        max(deleted_by) as deleted_by
+    from known
     group by source, resource
 ),
 
-reshaped as (
+altered as (
     select source, resource, max(load_id) as load_id
     from elt.schema_changes
     join elt.loads using (load_id)
@@ -133,28 +54,10 @@ reshaped as (
 
 tables as (
     select
-        resources.source,
-        resources.resource,
-        case
-            when last_group is null then without_groups.is_complete
-            else (
-                select bool_and(state = 'succeeded')
-                from (
-                    select distinct on (partition) state
-                    from elt.loads
-                    where
-                        (loads.source, loads.resource) = (resources.source, resources.resource)
-                        and is_regular
-                        and load_id >= last_group
-                    order by partition, load_id desc
-                ) as newest
-            )
-        end as is_complete,
-        changed_by,
-        greatest(reshaped.load_id, deleted_by) as reshaped_by
+        resources.*,
+        greatest(altered.load_id, deleted_by) as reshaped_by
     from resources
-    left join without_groups using (source, resource)
-    left join reshaped using (source, resource)
+    left join altered using (source, resource)
 )
 
 select

@@ -10,6 +10,7 @@ from flows.errors import (
     BadRequestError,
     EltError,
     NotFoundError,
+    OtherRequestError,
 )
 from flows.extract import url_policy
 from flows.extract.ahead import Ahead
@@ -48,6 +49,7 @@ def read_pages(
     reading, the last page of a resource with a cursor has a resume point: the next load reads on.
 
     Raises:
+        OtherRequestError: the resume point belongs to another first request, or to other slices.
         BadPayloadError: the API repeats a page, links back to one, or sends more empty pages in a
             row than the resource's `max_empty_pages`.
         EltError: as `Client.get` does.
@@ -57,8 +59,11 @@ def read_pages(
     slices = list(_slices(window, resource))
     starts = [first_request(source, resource, partition, part) for part in slices]
     first = str(starts[0]) if starts else ""
-    if resume is not None and resume.first_request != first:
-        resume = None
+    if resume is not None and not _belongs_to(resume, first, slices):
+        raise OtherRequestError(
+            f"{resource.name}: its first request is not that of the last load, which did not "
+            "complete, or its slices are others: the declaration or the window has changed."
+        )
     unread = [
         (part, request)
         for part, request in zip(slices, starts, strict=True)
@@ -73,6 +78,11 @@ def read_pages(
                 yield page
                 return
             yield page
+
+
+def _belongs_to(resume: Resume, first: str, slices: list[Window]) -> bool:
+    """Whether the resume point lies in such a load: it has the first request and the slice."""
+    return resume.first_request == first and any(part.since == resume.since for part in slices)
 
 
 def _without_personal_data(

@@ -30,48 +30,40 @@ OWN = schemas.OwnSchema(
 TABLES = [
     sql.Identifier("elt", name)
     for name in (
-        *("loads", "checkpoints", "rejects", "schema_changes", "columns", "resets"),
+        *("loads", "partitions", "checkpoints", "rejects", "schema_changes", "columns", "resets"),
         "refresh_tokens",
     )
 ]
 # The rows of loads before a resource's last reset are gone.
-_SINCE_RESET = sql.SQL(
-    "load_id > coalesce((select max(after_load_id) from elt.resets"
+_LAST_RESET = sql.SQL(
+    "coalesce((select max(after_load_id) from elt.resets"
     " where (source, resource) = (%(source)s, %(resource)s)), 0)"
 )
 _BACKFILLED = sql.SQL(
-    "select distinct partition from elt.loads"
-    " where (source, resource, state) = (%(source)s, %(resource)s, 'succeeded')"
-    " and is_backfill and {}"
-).format(_SINCE_RESET)
-# In the order of an index: by load_id alone, Postgres would read all loads in search of one that
-# may not exist.
+    "select partition from elt.partitions"
+    " where (source, resource) = (%(source)s, %(resource)s) and backfilled_by > {}"
+).format(_LAST_RESET)
 _INCOMPLETE = sql.SQL(
-    "with newest_group as (select source, resource, load_id from elt.loads"
-    "  where (source, resource) <= (%(source)s, %(resource)s) and is_group and state = 'succeeded'"
-    "  order by source desc, resource desc, load_id desc limit 1),"
-    " last_group as (select max(load_id) as load_id from newest_group"
-    "  where (source, resource) = (%(source)s, %(resource)s) and {since_reset}),"
-    " rejecting as (select distinct partition from elt.rejects join elt.loads using (load_id)"
+    "with known as (select partition, load_id, succeeded_by, grouped_by from elt.partitions"
+    "  where (source, resource) = (%(source)s, %(resource)s)),"
+    " last as (select {reset} as reset,"
+    "  (select max(grouped_by) from known where grouped_by > {reset}) as grouped_by),"
+    " rejecting as (select partition from elt.rejects join elt.loads using (load_id)"
     "  where replayed_by is null and (source, resource) = (%(source)s, %(resource)s))"
-    " select name from last_group cross join unnest(%(names)s::text[]) as given (name)"
-    " left join lateral (select partition, load_id, state from elt.loads"
-    "  where (source, resource) = (%(source)s, %(resource)s) and partition <= name"
-    "  and is_regular order by partition desc, load_id desc limit 1) as newest"
-    " on partition = name and newest.load_id >= coalesce(last_group.load_id, 0)"
-    " and newest.{since_reset}"
-    " where coalesce(state <> 'succeeded', last_group.load_id is null)"
-    "  or name in (select partition from rejecting)"
-).format(since_reset=_SINCE_RESET)
+    " select name from last cross join unnest(%(names)s::text[]) as given (name)"
+    " left join known on partition = name and load_id > reset"
+    "  and load_id >= coalesce(last.grouped_by, 0)"
+    " where name in (select partition from rejecting) or case when load_id is null"
+    "  then last.grouped_by is null else load_id is distinct from succeeded_by end"
+).format(reset=_LAST_RESET)
 _HAS_LOADED = sql.SQL(
-    "select exists (select from elt.loads"
-    " where (source, resource, state) = (%(source)s, %(resource)s, 'succeeded')"
-    " and extracted > rejected and {})"
-).format(_SINCE_RESET)
+    "select exists (select from elt.partitions"
+    " where (source, resource) = (%(source)s, %(resource)s) and loaded_by > {})"
+).format(_LAST_RESET)
 _HAS_STORED = sql.SQL(
-    "select exists (select from elt.loads where (source, resource) = (%(source)s, %(resource)s)"
-    " and inserted + updated > 0 and inserted + updated + deleted > 0 and {})"
-).format(_SINCE_RESET)
+    "select exists (select from elt.partitions"
+    " where (source, resource) = (%(source)s, %(resource)s) and stored_by > {})"
+).format(_LAST_RESET)
 _LOCK = "select pg_advisory_lock(hashtextextended(%s, 0)) is not null, set_config(%s, %s, false)"
 _TRY_LOCK = "select pg_try_advisory_lock(hashtextextended(%s, 0)), set_config(%s, %s, false)"
 _UNLOCK = (
@@ -355,8 +347,8 @@ def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: boo
     condition = sql.SQL(
         "where (source, resource, partition) = (%(source)s, %(resource)s, %(partition)s)"
         " and (run_id, is_backfill) = (%(run_id)s, %(is_backfill)s)"
-        " and replays is null and is_complete and {} order by load_id desc limit 1"
-    ).format(_SINCE_RESET)
+        " and replays is null and is_complete and load_id > {} order by load_id desc limit 1"
+    ).format(_LAST_RESET)
     given = {**vars(address), "run_id": run_id, "is_backfill": is_backfill}
     cursor.execute(_ENTRIES + condition, given)
     return next(iter(_entries(cursor)), None)

@@ -169,27 +169,114 @@ create table if not exists elt.columns (
 comment on table elt.columns is
 'Which field of the API each column of a raw table holds; of two columns of a field the later counts.';
 
+create table if not exists elt.partitions (
+    source text not null,
+    resource text not null,
+    partition text not null,
+    load_id bigint,
+    succeeded_by bigint,
+    succeeded_at timestamptz,
+    grouped_by bigint,
+    backfilled_by bigint,
+    loaded_by bigint,
+    stored_by bigint,
+    deleted_by bigint,
+    primary key (source, resource, partition)
+);
+
+create index if not exists partitions_with_groups on elt.partitions (source, resource)
+where grouped_by is not null;
+
+comment on table elt.partitions is
+'The newest loads of each kind, so that nobody looks for them in elt.loads; one row per resource partition.';
+
+comment on column elt.partitions.load_id is
+'The newest regular load; null if there were only replays, or if it is a window of a backfill.';
+
+comment on column elt.partitions.succeeded_by is
+'The newest regular load that succeeded; the same as load_id if the partition is complete.';
+
+comment on column elt.partitions.grouped_by is
+'The newest load that succeeded as a group; older rows of the resource no longer count.';
+
+comment on column elt.partitions.backfilled_by is
+'The newest load that succeeded as a window of a backfill.';
+
+comment on column elt.partitions.loaded_by is
+'The newest load that succeeded with records that were not rejected.';
+
+comment on column elt.partitions.stored_by is
+'The newest load that inserted or updated rows.';
+
+comment on column elt.partitions.deleted_by is
+'The newest load that deleted rows.';
+
+-- Within the transaction that writes the load, whoever writes it: an older version, or a person.
+create or replace function elt.note_newest_load() returns trigger
+language plpgsql as $$
+begin
+    insert into elt.partitions as known (
+        source, resource, partition, load_id, succeeded_by, succeeded_at, grouped_by,
+        backfilled_by, loaded_by, stored_by, deleted_by
+    )
+    select
+        new.source,
+        new.resource,
+        new.partition,
+        case when new.is_regular then new.load_id end,
+        case when new.is_regular and has_succeeded then new.load_id end,
+        case when new.is_regular and has_succeeded then new.ended_at end,
+        case when new.is_group and has_succeeded then new.load_id end,
+        case when new.is_backfill and has_succeeded then new.load_id end,
+        case when new.extracted > new.rejected and has_succeeded then new.load_id end,
+        case when new.inserted + new.updated > 0 then new.load_id end,
+        case when new.deleted > 0 then new.load_id end
+    from (select new.state = 'succeeded' as has_succeeded) as outcome
+    on conflict (source, resource, partition) do update set
+        load_id = greatest(known.load_id, excluded.load_id),
+        succeeded_by = greatest(known.succeeded_by, excluded.succeeded_by),
+        succeeded_at = case
+            when known.succeeded_by > excluded.succeeded_by or excluded.succeeded_by is null
+                then known.succeeded_at
+            else excluded.succeeded_at
+        end,
+        grouped_by = greatest(known.grouped_by, excluded.grouped_by),
+        backfilled_by = greatest(known.backfilled_by, excluded.backfilled_by),
+        loaded_by = greatest(known.loaded_by, excluded.loaded_by),
+        stored_by = greatest(known.stored_by, excluded.stored_by),
+        deleted_by = greatest(known.deleted_by, excluded.deleted_by);
+    return null;
+end
+$$;
+
+drop trigger if exists notes_newest_load on elt.loads;
+
+create trigger notes_newest_load after insert or update on elt.loads
+for each row execute function elt.note_newest_load();
+
+-- Once, for the loads of older versions; the trigger's lock keeps others from adding any meanwhile.
+insert into elt.partitions
+select
+    source,
+    resource,
+    partition,
+    max(load_id) filter (where is_regular),
+    max(load_id) filter (where is_regular and state = 'succeeded'),
+    max(ended_at) filter (where is_regular and state = 'succeeded'),
+    max(load_id) filter (where is_group and state = 'succeeded'),
+    max(load_id) filter (where is_backfill and state = 'succeeded'),
+    max(load_id) filter (where extracted > rejected and state = 'succeeded'),
+    max(load_id) filter (where inserted + updated > 0),
+    max(load_id) filter (where deleted > 0)
+from elt.loads
+where not exists (select from elt.partitions)
+group by source, resource, partition;
+
 create index if not exists loads_of_a_run on elt.loads (run_id);
 
 create index if not exists loads_by_end on elt.loads (source, ended_at);
 
 create index if not exists running_loads on elt.loads (source, resource) where state = 'running';
-
-create index if not exists regular_loads on elt.loads (source, resource, load_id) where is_regular;
-
-create index if not exists groups_that_succeeded on elt.loads (source, resource, load_id)
-where is_group and state = 'succeeded';
-
-create index if not exists loads_with_records on elt.loads (source, resource, load_id)
-where state = 'succeeded' and extracted > rejected;
-
-create index if not exists loads_with_changes on elt.loads (source, resource, load_id)
-where inserted + updated + deleted > 0;
-
-create index if not exists loads_with_deletions on elt.loads (source, resource, load_id)
-where deleted > 0;
-
-create index if not exists backfills on elt.loads (source, resource, partition) where is_backfill;
 
 create index if not exists replays_of_a_load on elt.loads (replays) where replays is not null;
 
@@ -202,8 +289,15 @@ where replayed_by is not null;
 
 create index if not exists changes_of_a_load on elt.schema_changes (load_id);
 
-create index if not exists regular_loads_of_a_partition
-on elt.loads (source, resource, partition, load_id) where is_regular;
+-- Those of older versions, for questions that elt.partitions answers.
+drop index if exists
+    elt.regular_loads,
+    elt.regular_loads_of_a_partition,
+    elt.groups_that_succeeded,
+    elt.loads_with_records,
+    elt.loads_with_changes,
+    elt.loads_with_deletions,
+    elt.backfills;
 
 create table if not exists elt.refresh_tokens (
     chain text primary key,

@@ -225,9 +225,9 @@ class Loader:
     def _from_start(
         self, pages: Pages, window: Window, checkpoint: Checkpoint, error: EltError
     ) -> Iterator[Page]:
-        """The window's pages from its start, after the API refused the resume point.
+        """The window's pages from its start, if the last, incomplete load can't be resumed.
 
-        An append fetches the first page, then deletes the rows that it stored of the window.
+        An append fetches the first page, then deletes the rows that the incomplete load stored.
 
         Raises:
             EltError: if an append would store rows twice: the API's own error, with a remedy;
@@ -236,13 +236,13 @@ class Loader:
         is_append = self._resource.writes == "append"
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
-                f"{error} The last load stopped at this request. Starting again would store its "
-                "rows twice: load once with full_refresh, which replaces them.",
+                f"{error} To begin again would store the rows of the last, incomplete load twice: "
+                "load once with full_refresh, which replaces them.",
                 error.answer,
             ) from error
         log.warning(
-            "%s: the API refuses the request at which the last load stopped, so this load reads "
-            "its window from the start: %s",
+            "%s: the last load did not complete and can't be resumed, so this load reads its "
+            "window from the start: %s",
             self._address,
             error,
         )
@@ -315,13 +315,11 @@ class Loader:
             return
         field = self._position.field
         checkpoint = Checkpoint(value, None, field, resume, parent_load_id=parent_load_id)
-        if resume is not None and not self._options.by_hand:
-            checkpoint = replace(
-                checkpoint,
-                seen=self._position.seen,
-                window_until=window_until,
-                begun_by=self._begun_by,
-            )
+        if resume is not None:
+            checkpoint = replace(checkpoint, begun_by=self._begun_by)
+            if not self._options.by_hand:
+                seen = self._position.seen
+                checkpoint = replace(checkpoint, seen=seen, window_until=window_until)
         checkpoints.save(cursor, self._address, self._load_id, checkpoint)
 
     @property

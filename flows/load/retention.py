@@ -5,8 +5,7 @@ from psycopg2.extensions import cursor as Cursor
 # A run deletes at most this many, so that a first run on an old ledger takes no long lock.
 MOST_DELETED = 1000
 
-# Of each resource stay: what happened last to each partition, the last load with records, with
-# changes and with deletions, windows of backfills, open rejects, and what others refer to.
+# There stay: the newest loads of each partition and kind, open rejects, and what others refer to.
 _DELETE = """
 with old as (
     select load_id
@@ -14,58 +13,23 @@ with old as (
     where
         source = %(source)s
         and ended_at < now() - make_interval(days => %(days)s)
-        and not (is_backfill and state = 'succeeded')
-        and exists (
-            select from elt.loads as newer
+        and not exists (
+            select from elt.partitions as newest
             where
-                (newer.source, newer.resource) = (old.source, old.resource)
-                and newer.partition = old.partition
-                and newer.is_regular
-                and newer.load_id > old.load_id
+                (newest.source, newest.resource) = (old.source, old.resource)
+                and newest.partition = old.partition
+                and old.load_id in (
+                    newest.load_id, succeeded_by, grouped_by, backfilled_by,
+                    loaded_by, stored_by, deleted_by
+                )
         )
         and (
-            not (is_group and state = 'succeeded')
+            not exists (select from elt.schema_changes where schema_changes.load_id = old.load_id)
             or exists (
-                select from elt.loads as newer
+                select from elt.partitions as newest
                 where
-                    (newer.source, newer.resource) = (old.source, old.resource)
-                    and newer.is_group
-                    and newer.state = 'succeeded'
-                    and newer.load_id > old.load_id
-            )
-        )
-        and (
-            not (state = 'succeeded' and extracted > rejected)
-            or exists (
-                select from elt.loads as newer
-                where
-                    (newer.source, newer.resource) = (old.source, old.resource)
-                    and newer.state = 'succeeded'
-                    and newer.extracted > newer.rejected
-                    and newer.load_id > old.load_id
-            )
-        )
-        and (
-            inserted + updated + deleted = 0
-            or exists (
-                select from elt.loads as newer
-                where
-                    (newer.source, newer.resource) = (old.source, old.resource)
-                    and newer.inserted + newer.updated + newer.deleted > 0
-                    and newer.inserted + newer.updated >= least(old.inserted + old.updated, 1)
-                    and newer.load_id > old.load_id
-            )
-        )
-        and (
-            (deleted = 0 and not exists (
-                select from elt.schema_changes where schema_changes.load_id = old.load_id
-            ))
-            or exists (
-                select from elt.loads as newer
-                where
-                    (newer.source, newer.resource) = (old.source, old.resource)
-                    and newer.deleted > 0
-                    and newer.load_id > old.load_id
+                    (newest.source, newest.resource) = (old.source, old.resource)
+                    and deleted_by > old.load_id
             )
         )
         and not exists (

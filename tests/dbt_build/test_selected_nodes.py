@@ -15,6 +15,7 @@ from flows.dbt_build.selection import Selection, loads_of, select
 
 LEDGER = {
     "stg_elt__loads",
+    "stg_elt__partitions",
     "stg_elt__rejects",
     "stg_elt__schema_changes",
     "fct_loads",

@@ -14,7 +14,7 @@ STAGING = Path(__file__).parents[2] / "dbt_project/models/staging"
 TABLES = {table["name"]: table for table in SOURCE["tables"]}
 
 
-@pytest.mark.parametrize("table", ["loads", "rejects", "schema_changes"])
+@pytest.mark.parametrize("table", ["loads", "partitions", "rejects", "schema_changes"])
 def test_every_column_of_the_ledger_is_described(
     table: str, connection: Connection, query: Callable[..., list[tuple]]
 ) -> None:

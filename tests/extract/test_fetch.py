@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from conftest import Answer, Asked, Serve, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.errors import ConfigurationError
+from flows.errors import ConfigurationError, OtherRequestError
 from flows.extract.client import Client
 from flows.extract.fetch import _slices, first_request, read_pages
 from flows.extract.paginators import next_url, offset
@@ -345,17 +346,25 @@ def test_a_resume_point_outlives_the_end_of_the_window(serve: Serve) -> None:
         ),
     ],
 )
-def test_a_resume_point_of_another_first_request_is_passed_over(
+def test_a_resume_point_of_another_first_request_is_refused(
     serve: Serve, orders: Resource, window: Window
 ) -> None:
     server = serve(paged)
     done = read(server, STEPPED, WEEK)[2]
     server.asked.clear()
-    resumed = read(server, orders, window, done.resume)
-    asked = list(server.asked)
-    server.asked.clear()
-    assert [p.url for p in resumed] == [p.url for p in read(server, orders, window)]
-    assert asked == server.asked
+    with pytest.raises(OtherRequestError, match="orders: its first request is not that"):
+        read(server, orders, window, done.resume)
+    assert server.asked == []
+
+
+def test_a_resume_point_between_slices_is_refused(serve: Serve) -> None:
+    """Reading would go on with the first slice that begins after it."""
+    server = serve(paged)
+    done = read(server, STEPPED, WEEK)[2].resume
+    assert done is not None and WEEK.since is not None
+    shifted = replace(done, since=WEEK.since + DAY / 2)
+    with pytest.raises(OtherRequestError, match="its slices are others"):
+        read(server, STEPPED, WEEK, shifted)
 
 
 @pytest.mark.parametrize(("then", "left"), [("ignore", 4), ("stop", 0)])

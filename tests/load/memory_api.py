@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from flows.errors import UnavailableError
+from flows.errors import OtherRequestError, UnavailableError
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
@@ -31,16 +31,19 @@ WAYS = {"fast": records_at(), "slow": in_python}
 class MemoryApi:
     """Pages of records (or bodies as they are); `asked` lists the windows and resume points.
 
-    `fails_at` is the number of the first page that fails.
+    `fails_at` is the number of the first page that fails, `first` the first request.
     """
 
     pages: list[Any]
     fails_at: int | None = None
     asked: list[tuple[Window, Resume | None]] = field(default_factory=list)
+    first: str = "0"
 
     def __call__(self, window: Window, resume: Resume | None) -> Iterator[Page]:
         """Read as `flows.extract.fetch` does, from the resume point on."""
         self.asked.append((window, resume))
+        if resume is not None and resume.first_request != self.first:
+            raise OtherRequestError("its first request is another")
         for number in range(int(resume.url or 0) if resume else 0, len(self.pages)):
             if number == self.fails_at:
                 raise UnavailableError("the API is away")
@@ -49,7 +52,7 @@ class MemoryApi:
             yield Page(
                 body if isinstance(body, bytes) else json.dumps(body).encode(),
                 f"page {number}",
-                resume=Resume("0", str(number + 1), window.since) if more else None,
+                resume=Resume(self.first, str(number + 1), window.since) if more else None,
             )
 
 

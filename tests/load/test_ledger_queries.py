@@ -112,8 +112,8 @@ def fill(connection: Connection, given: Ledger) -> None:
         ledger.prepare(cursor, "raw_shop")
         history.prepare(cursor)
         cursor.execute(
-            "truncate elt.loads, elt.checkpoints, elt.rejects, elt.schema_changes, elt.resets,"
-            " dbt.built_tables"
+            "truncate elt.loads, elt.partitions, elt.checkpoints, elt.rejects, elt.schema_changes,"
+            " elt.resets, dbt.built_tables"
         )
         execute_values(
             cursor,

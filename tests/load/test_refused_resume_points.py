@@ -71,7 +71,7 @@ def test_a_merge_reads_its_window_from_the_beginning(
     load_api(connection, api, items())
     assert query(IDS) == [(1,), (2,), (3,), (4,), (5,)]
     assert [resume is None for _, resume in api.asked] == [False, True]
-    assert "refuses the request at which the last load stopped" in caplog.text
+    assert "did not complete and can't be resumed" in caplog.text
 
 
 @each_refusal

@@ -365,6 +365,69 @@ def test_a_range_by_hand_that_failed_holds_up_no_append(connection: Connection) 
     load_api(connection, MemoryApi([]), STEPPED, LoadOptions(MARCH))
 
 
+BEGUN = MemoryApi(PAGES, fails_at=2, first="March")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(LoadOptions(), id="then a load without a range"),
+        pytest.param(LoadOptions(Window(MARCH.since, day("2024-03-20"))), id="then another range"),
+    ],
+)
+def test_a_range_by_hand_that_failed_leaves_no_rows_to_a_load_of_another_range(
+    connection: Connection, query: Query, other: LoadOptions
+) -> None:
+    """Its resume point is lost, so that its rows would be stored twice when it is repeated."""
+    with pytest.raises(UnavailableError):
+        load_api(connection, BEGUN, STEPPED, LoadOptions(MARCH))
+    assert query(IDS) == [(1,), (2,)]
+    load_api(connection, MemoryApi([[{"id": 9, "at": "2024-05-01"}]]), STEPPED, other)
+    assert query(IDS) == [(9,)]
+    load_api(connection, replace(BEGUN, fails_at=None), STEPPED, LoadOptions(MARCH))
+    assert query(IDS) == [(1,), (2,), (3,), (9,)]
+    deleted = "select state, inserted, deleted from elt.loads order by load_id"
+    assert query(deleted) == [("failed", 2, 0), ("succeeded", 1, 2), ("succeeded", 3, 0)]
+
+
+def test_a_range_by_hand_that_fails_again_and_again_is_read_on(
+    connection: Connection, query: Query
+) -> None:
+    for fails_at in (1, 2):
+        with pytest.raises(UnavailableError):
+            load_api(connection, replace(BEGUN, fails_at=fails_at), STEPPED, LoadOptions(MARCH))
+    load_api(connection, replace(BEGUN, fails_at=3), STEPPED, LoadOptions(MARCH))
+    assert query("select inserted from elt.loads order by load_id") == [(1,), (1,), (1,)]
+
+
+def test_all_failed_loads_of_a_range_are_undone_together(
+    connection: Connection, query: Query
+) -> None:
+    for fails_at in (1, 2):
+        with pytest.raises(UnavailableError):
+            load_api(connection, replace(BEGUN, fails_at=fails_at), STEPPED, LoadOptions(MARCH))
+    load_api(connection, MemoryApi([]), STEPPED)
+    assert query(IDS) == []
+
+
+def test_an_append_whose_declaration_changed_half_way_stores_no_row_twice(
+    connection: Connection, query: Query
+) -> None:
+    load_until_failure(connection, 2, STEPPED)
+    load_api(connection, MemoryApi(PAGES, first="larger pages"), STEPPED)
+    assert query(IDS) == [(1,), (2,), (3,)]
+
+
+def test_an_append_without_windows_whose_declaration_changed_says_what_to_do(
+    connection: Connection, query: Query
+) -> None:
+    """What it has stored may be no longer there to be read again."""
+    load_until_failure(connection, 2, items(key=()))
+    with pytest.raises(ConfigurationError, match=r"first request .* load once with full_refresh"):
+        load_api(connection, MemoryApi(PAGES, first="larger pages"), items(key=()))
+    assert query(IDS) == [(1,), (2,)]
+
+
 @pytest.mark.parametrize("rejects", [0, 1], ids=["", "with too many rejects"])
 def test_an_append_goes_on_where_its_full_refresh_ended(
     connection: Connection, rejects: int

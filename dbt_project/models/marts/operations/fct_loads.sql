@@ -1,4 +1,5 @@
-with loads as not materialized (
+-- Each look-up is by index, and only for the loads and columns that are asked for.
+with loads as (
     select * from {{ ref('stg_elt__loads') }}
 ),
 
@@ -10,31 +11,8 @@ schema_changes as (
     select * from {{ ref('stg_elt__schema_changes') }}
 ),
 
-open_rejects as (
-    select
-        load_id,
-        count(*) as open_rejects
-    from rejects
-    where replayed_by_load_id is null
-    group by load_id
-),
-
-changed_columns as (
-    select
-        load_id,
-        count(*) as schema_changes
-    from schema_changes
-    group by load_id
-),
-
-groups as (
-    select
-        source,
-        resource,
-        max(load_id) as load_id
-    from loads
-    where is_group and state = 'succeeded'
-    group by source, resource
+partitions as not materialized (
+    select * from {{ ref('stg_elt__partitions') }}
 ),
 
 timed_loads as (
@@ -48,55 +26,74 @@ timed_loads as (
     from loads
 ),
 
+looked_up as (
+    select
+        *,
+        (
+            select count(*)
+            from rejects
+            where rejects.load_id = loads.load_id and rejects.replayed_by_load_id is null
+        ) as open_rejects,
+        (
+            select count(*)
+            from schema_changes
+            where schema_changes.load_id = loads.load_id
+        ) as schema_changes,
+        (
+            select coalesce(max(groups.grouped_by_load_id), 0)
+            from partitions as groups
+            where
+                groups.source = loads.source
+                and groups.resource = loads.resource
+                and groups.grouped_by_load_id is not null
+        ) as last_group,
+        (
+            select newest.load_id
+            from partitions as newest
+            where
+                newest.source = loads.source
+                and newest.resource = loads.resource
+                and newest.partition = loads.partition
+        ) as last_of_partition
+    from timed_loads as loads
+),
+
 final as (
     select
-        loads.load_id,
-        loads.replays_load_id,
-        loads.run_id,
+        load_id,
+        replays_load_id,
+        run_id,
 
-        loads.source,
-        loads.resource,
-        loads.partition,
-        loads.state,
-        loads.error,
+        source,
+        resource,
+        partition,
+        state,
+        error,
 
-        loads.partitions,
-        loads.pages,
-        loads.extracted,
-        loads.inserted,
-        loads.updated,
-        loads.unchanged,
-        loads.rejected,
-        loads.filtered,
-        loads.deleted,
-        coalesce(open_rejects.open_rejects, 0) as open_rejects,
-        coalesce(changed_columns.schema_changes, 0) as schema_changes,
-        loads.duration_seconds,
-        round(loads.extracted / nullif(loads.duration_seconds, 0), 1) as records_per_second,
+        partitions,
+        pages,
+        extracted,
+        inserted,
+        updated,
+        unchanged,
+        rejected,
+        filtered,
+        deleted,
+        open_rejects,
+        schema_changes,
+        duration_seconds,
+        round(extracted / nullif(duration_seconds, 0), 1) as records_per_second,
 
-        loads.is_backfill,
-        loads.is_regular,
-        loads.is_group,
-        coalesce(loads.load_id < groups.load_id, false) as is_superseded,
-        loads.is_regular
-        and loads.load_id >= coalesce(groups.load_id, 0)
-        and not exists (
-            select
-            from loads as newer
-            where
-                newer.source = loads.source
-                and newer.resource = loads.resource
-                and newer.partition = loads.partition
-                and newer.is_regular
-                and newer.load_id > loads.load_id
-        ) as is_last_of_partition,
+        is_backfill,
+        is_regular,
+        is_group,
+        load_id < last_group as is_superseded,
+        load_id >= last_group
+        and coalesce(load_id = last_of_partition, false) as is_last_of_partition,
 
-        loads.started_at,
-        loads.ended_at
-    from timed_loads as loads
-    left join open_rejects on loads.load_id = open_rejects.load_id
-    left join changed_columns on loads.load_id = changed_columns.load_id
-    left join groups on loads.source = groups.source and loads.resource = groups.resource
+        started_at,
+        ended_at
+    from looked_up
 )
 
 select * from final

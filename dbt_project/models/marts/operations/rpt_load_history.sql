@@ -1,55 +1,83 @@
--- Without is_last_of_partition, which fct_loads looks up in an index for each load.
-with loads as (
+-- Totals are those of the newest loads, which Postgres finds by index.
+with loads as not materialized (
+    select * from {{ ref('fct_loads') }}
+),
+
+known as (
+    select
+        *,
+        coalesce(max(grouped_by_load_id) over (partition by source, resource), 0) as last_group
+    from {{ ref('stg_elt__partitions') }}
+),
+
+rejects as (
+    select * from {{ ref('stg_elt__rejects') }}
+),
+
+changes as (
+    select * from {{ ref('stg_elt__schema_changes') }}
+),
+
+resources as (
+    select
+        source,
+        resource,
+        max(load_id) as last_load_id,
+        max(succeeded_at) as last_succeeded_at,
+        coalesce(
+            bool_and(succeeded_by_load_id is not distinct from load_id)
+            filter (where load_id >= last_group),
+            false
+        ) as is_complete
+    from known
+    group by source, resource
+),
+
+newest_loads as (
     select
         load_id,
         replays_load_id,
         source,
         resource,
-        partition,
         state,
         error,
         extracted,
         inserted,
         updated,
         deleted,
-        open_rejects,
-        schema_changes,
         duration_seconds,
-        records_per_second,
         is_regular,
-        is_superseded,
         ended_at
-    from {{ ref('fct_loads') }}
-),
-
-last_loads as (
-    select distinct on (source, resource) *
     from loads
-    order by source asc, resource asc, is_regular desc, load_id desc
+    where load_id > (select max(load_id) - {{ var('newest_loads') }} from loads)
 ),
 
 last_errors as (
     select distinct on (source, resource) *
-    from loads
+    from newest_loads
     where error is not null
     order by source asc, resource asc, load_id desc
 ),
 
-last_of_partitions as (
-    select max(load_id) as load_id
-    from loads
-    where is_regular and not is_superseded
-    group by source, resource, partition
-),
-
-completeness as (
+open_rejects as (
     select
         loads.source,
         loads.resource,
-        bool_and(loads.state = 'succeeded') as is_complete
-    from loads
-    inner join last_of_partitions on loads.load_id = last_of_partitions.load_id
+        count(*) as open_rejects
+    from rejects
+    inner join loads on rejects.load_id = loads.load_id
+    where rejects.replayed_by_load_id is null
     group by loads.source, loads.resource
+),
+
+schema_changes as (
+    select
+        newest_loads.source,
+        newest_loads.resource,
+        count(*) as schema_changes
+    from changes
+    inner join newest_loads on changes.load_id = newest_loads.load_id
+    group by newest_loads.source, newest_loads.resource
 ),
 
 totals as (
@@ -66,51 +94,52 @@ totals as (
         cast(sum(inserted) as bigint) as inserted,
         cast(sum(updated) as bigint) as updated,
         cast(sum(deleted) as bigint) as deleted,
-        cast(sum(open_rejects) as bigint) as open_rejects,
-        cast(sum(schema_changes) as bigint) as schema_changes,
         percentile_cont(0.5) within group (order by duration_seconds)
-        filter (where state = 'succeeded' and is_regular) as median_duration_seconds,
-        max(ended_at)
-        filter (where state = 'succeeded' and is_regular) as last_succeeded_at
-    from loads
+        filter (where state = 'succeeded' and is_regular) as median_duration_seconds
+    from newest_loads
     group by source, resource
 ),
 
 final as (
     select
-        totals.source,
-        totals.resource,
+        resources.source,
+        resources.resource,
 
         last_loads.state as last_state,
         last_errors.error as last_error,
 
-        totals.loads,
-        totals.running,
-        totals.succeeded,
-        totals.failed,
-        totals.abandoned,
-        totals.replays,
-        totals.extracted,
-        totals.inserted,
-        totals.updated,
-        totals.deleted,
-        totals.open_rejects,
-        totals.schema_changes,
+        coalesce(totals.loads, 0) as loads,
+        coalesce(totals.running, 0) as running,
+        coalesce(totals.succeeded, 0) as succeeded,
+        coalesce(totals.failed, 0) as failed,
+        coalesce(totals.abandoned, 0) as abandoned,
+        coalesce(totals.replays, 0) as replays,
+        coalesce(totals.extracted, 0) as extracted,
+        coalesce(totals.inserted, 0) as inserted,
+        coalesce(totals.updated, 0) as updated,
+        coalesce(totals.deleted, 0) as deleted,
+        coalesce(open_rejects.open_rejects, 0) as open_rejects,
+        coalesce(schema_changes.schema_changes, 0) as schema_changes,
         round(cast(totals.median_duration_seconds as numeric), 3) as median_duration_seconds,
         last_loads.duration_seconds as last_duration_seconds,
         last_loads.records_per_second as last_records_per_second,
 
-        coalesce(completeness.is_complete, false) as is_complete,
+        resources.is_complete,
 
-        totals.last_succeeded_at,
+        resources.last_succeeded_at,
         last_errors.ended_at as last_failed_at
-    from totals
-    inner join last_loads
-        on totals.source = last_loads.source and totals.resource = last_loads.resource
-    left join completeness
-        on totals.source = completeness.source and totals.resource = completeness.resource
+    from resources
+    left join loads as last_loads on resources.last_load_id = last_loads.load_id
+    left join totals
+        on resources.source = totals.source and resources.resource = totals.resource
     left join last_errors
-        on totals.source = last_errors.source and totals.resource = last_errors.resource
+        on resources.source = last_errors.source and resources.resource = last_errors.resource
+    left join open_rejects
+        on resources.source = open_rejects.source and resources.resource = open_rejects.resource
+    left join schema_changes
+        on
+            resources.source = schema_changes.source
+            and resources.resource = schema_changes.resource
 )
 
 select * from final

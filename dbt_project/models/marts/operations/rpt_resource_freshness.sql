@@ -1,17 +1,26 @@
-with loads as (
-    select * from {{ ref('fct_loads') }}
+with known as (
+    select
+        *,
+        coalesce(max(grouped_by_load_id) over (partition by source, resource), 0) as last_group
+    from {{ ref('stg_elt__partitions') }}
+),
+
+loads as not materialized (
+    select * from {{ ref('stg_elt__loads') }}
 ),
 
 partitions as (
     select
-        source,
-        resource,
-        partition,
-        max(partitions) as partitions,
-        max(ended_at) filter (where state = 'succeeded') as loaded_at
-    from loads
-    where is_regular and not is_superseded
-    group by source, resource, partition
+        known.source,
+        known.resource,
+        coalesce(greatest(newest.partitions, succeeded.partitions), 1) as partitions,
+        case
+            when known.succeeded_by_load_id >= known.last_group then known.succeeded_at
+        end as loaded_at
+    from known
+    left join loads as newest on known.load_id = newest.load_id
+    left join loads as succeeded on known.succeeded_by_load_id = succeeded.load_id
+    where known.load_id >= known.last_group
 ),
 
 resources as (
