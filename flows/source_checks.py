@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flows import cursor_formats
 from flows.cursors import ENDS, PLACEHOLDER
@@ -12,7 +13,7 @@ from flows.errors import ConfigurationError
 from flows.limits import SYSTEM_COLUMNS, check_least, check_length, check_positive
 from flows.partitions import Partition, RowsOf
 from flows.personal_data import check_personal
-from flows.query_params import query_pairs
+from flows.query_params import form_pairs, query_pairs
 
 if TYPE_CHECKING:
     from flows.source import Resource, Source
@@ -45,9 +46,43 @@ def check_resource(resource: "Resource") -> None:
     _check_names(resource)
     _check_personal(resource)
     _check_limits(resource)
+    _check_body(resource)
+    _check_counts(resource)
+    _check_job(resource)
+    _check_partitions(resource)
+
+
+def _check_body(resource: "Resource") -> None:
+    """Refuse a body that a GET can't have or a form can't hold."""
     if resource.body is not None and resource.method == "GET":
         raise ConfigurationError(f"{resource.name}: a GET has no body. Declare method='POST'.")
-    _check_partitions(resource)
+    if resource.sends == "form" and resource.body is None:
+        raise ConfigurationError(
+            f"{resource.name}: it sends a form, but has no body. Declare body={{…}} with its "
+            "fields, and method='POST'."
+        )
+    if resource.sends == "form" and not callable(resource.body):
+        form_pairs(resource.name, resource.body)
+
+
+def _check_job(resource: "Resource") -> None:
+    """Refuse to page through the result of a job: a load could not go on between its pages."""
+    if resource.job is not None and (resource.paging or resource.max_pages):
+        raise ConfigurationError(
+            f"{resource.name}: the result of a job is a single body, so it has neither paging nor "
+            "max_pages. Remove them; for several files, read them with `zipped`."
+        )
+
+
+def _check_counts(resource: "Resource") -> None:
+    """Refuse paging that counts records where the API counts what they are in."""
+    is_counted = getattr(resource.paging, "counts", None) == ""
+    if is_counted and getattr(resource.records, "changes_count", False):
+        raise ConfigurationError(
+            f"{resource.name}: its paging counts records, but there may be several or none in an "
+            "element of the list that the API counts. Name that list, e.g. "
+            'offset(counts="data.orders").'
+        )
 
 
 def _check_disposition(resource: "Resource") -> None:
@@ -384,6 +419,7 @@ def check_source(source: "Source") -> None:
         )
     for resource in source.resources:
         _check_parents(source, resource)
+        _check_job_hosts(source, resource)
 
 
 def _check_source_limits(source: "Source") -> None:
@@ -399,6 +435,17 @@ def _check_source_limits(source: "Source") -> None:
         keep_ledger_days=source.keep_ledger_days,
     )
     check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
+
+
+def _check_job_hosts(source: "Source", resource: "Resource") -> None:
+    """Refuse hosts of a job's downloads that are to get the login as well."""
+    with_login = {urlsplit(source.base_url).netloc, urlsplit(source.base_url).hostname}
+    for host in resource.job.hosts if resource.job else ():
+        if host in with_login or host in source.hosts:
+            raise ConfigurationError(
+                f"{resource.name}: its job names the host {host!r}, which gets the login of source "
+                f"{source.name!r}. Remove it from the job's `hosts`: downloads may lead there."
+            )
 
 
 def _letters(name: str) -> str:

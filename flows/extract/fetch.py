@@ -14,18 +14,14 @@ from flows.errors import (
 )
 from flows.extract import url_policy
 from flows.extract.ahead import Ahead
-from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.first_request import first_request
+from flows.extract.job_pages import JobReader
 from flows.extract.paginators import COUNTED, Foreseeing, value_at
+from flows.extract.readable import readable
 from flows.extract.record_count import count_check
 from flows.extract.seen_pages import SeenPages, loop_error
-from flows.extract.selectors import (
-    check_content_type,
-    check_errors,
-    check_names,
-    records_at,
-)
+from flows.extract.selectors import check_errors, records_at
 from flows.guards import unguarded, with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
@@ -71,7 +67,7 @@ def read_pages(
     ]
     later = (request for _, request in unread[1:])
     with closing(Ahead(client, resource, source.concurrency, later)) as ahead:
-        pages = _read_slices(client, ahead, resource, unread, first, resume)
+        pages = _read_slices(client, source.base_url, ahead, resource, unread, first, resume)
         for number, page in enumerate(_without_personal_data(client, resource, pages), start=1):
             if number == resource.max_pages:
                 page.resume = page.resume if resource.cursor else None
@@ -99,6 +95,7 @@ def _without_personal_data(
 
 def _read_slices(
     client: Client,
+    base_url: str,
     ahead: Ahead,
     resource: Resource,
     unread: list[tuple[Window, HttpRequest]],
@@ -106,11 +103,17 @@ def _read_slices(
     resume: Resume | None,
 ) -> Iterator[Page]:
     for number, (part, request) in enumerate(unread, start=1):
-        start = request
-        if resume is not None and resume.url is not None and part.since == resume.since:
-            request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
+        inside = resume if resume is not None and part.since == resume.since else None
+        if resource.job is not None:
+            job = JobReader(client, base_url, resource, resource.job, request)
+            pages = job.pages((inside.url if inside else "") or "")
+        else:
+            start = request
+            if inside is not None and inside.url is not None:
+                request = replace(request, url=inside.url, headers=inside.headers, body=inside.body)
+            pages = _follow(client, ahead, resource, request, request is start)
         after = Resume(first, None, unread[number][0].since) if number < len(unread) else None
-        for page, following in _follow(client, ahead, resource, request, request is start):
+        for page, following in pages:
             if page.is_last:
                 yield page
                 return
@@ -168,10 +171,8 @@ def _next(
     request: HttpRequest,
     page: Page,
 ) -> HttpRequest | None:
-    check_content_type(page, resource.records)
-    page.body = to_utf8(page, resource)
+    page.body = readable(page, resource, resource.records)
     check_errors(page)
-    check_names(page, resource)
     found = resource.paging(page) if resource.paging else None
     earlier = seen.add(request, page)
     if earlier and not _differs_far_behind(client, ahead, resource, seen, request, page):
@@ -201,7 +202,7 @@ def _differs_far_behind(
     try:
         far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
         far.find = resource.records
-        far.body = to_utf8(far, resource)
+        far.body = readable(far, resource, resource.records)
         return far.is_empty or not seen.knows(far)
     except (BadRequestError, NotFoundError, BadPayloadError):
         return True
