@@ -87,6 +87,7 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
     return (
         partitions > FEW_PARTITIONS
         and resource.writes == "merge"
+        and not getattr(resource.deletes, "removes", False)
         and not options.full_refresh
         and not options.by_hand
     )
@@ -221,6 +222,7 @@ class Group:
             inserted=written.inserted,
             updated=written.updated,
             unchanged=count - written.inserted - written.updated,
+            deleted=written.deleted,
             filtered=sum(piece.filtered for piece in pieces),
         )
         ledger.add_counts(cursor, self._load_id, counts)
