@@ -240,9 +240,8 @@ def test_after_a_load_in_which_all_changed_tombstones_still_mark(
 ) -> None:
     """Then the next merge would update at once."""
     load_pages(connection, rows(1, 2), **TOLD)
-    load_pages(
-        connection, [{"id": 1, "v": "b"}], [{"id": 1, "gone": 1}, {"id": 2, "gone": 1}], **TOLD
-    )
+    gone = [{"id": 1, "gone": 1}, {"id": 2, "gone": 1}]
+    assert load_pages(connection, [{"id": 1, "v": "b"}], gone, **TOLD).deleted == 2
     assert query(HELD) == [(1, "b", True), (2, "a", True)]
 
 
