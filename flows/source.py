@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from flows import source_checks
 from flows.cursors import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
+from flows.deletes import Deletes, FullList, Tombstones
 from flows.errors import ConfigurationError
 from flows.jobs import Job
 from flows.page import BodyForm, HttpRequest, Method, Page
@@ -19,6 +20,7 @@ __all__ = [
     "Contract",
     "Cursor",
     "Disposition",
+    "FullList",
     "IntegerCursor",
     "Job",
     "Login",
@@ -32,6 +34,7 @@ __all__ = [
     "Rule",
     "Source",
     "TokenCursor",
+    "Tombstones",
     "Window",
     "product",
 ]
@@ -138,6 +141,8 @@ class Resource:
         key_is_global: the API never repeats the key's values in another partition, so that the key
             needs no partition_columns. A record that moves to another partition moves its row.
         disposition: by default `merge` where there is a key and `append` where there is none.
+        deletes: how the resource learns that records were deleted at the API: `Tombstones` or
+            `FullList`. Their rows are marked by the time in `_deleted_at`.
         columns: Postgres types by column name, to override the type inferred from JSON.
         names: column names by field, to override the field's name in snake_case.
         encoding: of the body, e.g. `cp1252`, where its Content-Type names none or a wrong one.
@@ -155,8 +160,8 @@ class Resource:
         contract: applies once a load has succeeded, to records that do not fit the raw table:
             `evolve` changes the table, `freeze` fails the load and names the difference,
             `quarantine` rejects the records.
-        max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`
-            or full refresh; a load that would remove more fails and changes nothing.
+        max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`,
+            full list or full refresh; a load that would remove more fails and changes nothing.
         max_record_bytes: a larger record is rejected, with only its start kept.
         max_rejects: a load that rejects more records than this fails.
     """
@@ -178,6 +183,7 @@ class Resource:
     key: tuple[str, ...] = ()
     key_is_global: bool = False
     disposition: Disposition | None = None
+    deletes: Deletes | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
@@ -196,6 +202,8 @@ class Resource:
     @property
     def writes(self) -> Disposition:
         """The effective disposition."""
+        if isinstance(self.deletes, FullList):
+            return "replace"
         return self.disposition or ("merge" if self.key else "append")
 
     @property

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from flows import cursor_formats
 from flows.cursors import ENDS, PLACEHOLDER
+from flows.deletes import Tombstones
 from flows.errors import ConfigurationError
 from flows.limits import SYSTEM_COLUMNS, check_least, check_length, check_positive
 from flows.partitions import Partition, RowsOf
@@ -39,6 +40,7 @@ def check_resource(resource: "Resource") -> None:
     _check_fields(resource.name, "key", resource.key)
     _check_fields(resource.name, "partition_columns", resource.partition_columns)
     _check_disposition(resource)
+    _check_deletes(resource)
     if not callable(resource.params):
         query_pairs(resource.name, resource.params)
     _check_placeholders(resource)
@@ -96,6 +98,51 @@ def _check_disposition(resource: "Resource") -> None:
     if cursor is None or cursor.lookback or cursor.step is None:
         raise ConfigurationError(
             f"{resource.name}: append with a cursor duplicates rows at its edge. {remedy}"
+        )
+
+
+def _check_deletes(resource: "Resource") -> None:
+    """Refuse deletions without a key, and those that other records would look like."""
+    deletes = resource.deletes
+    if deletes is None:
+        return
+    owner = f"{resource.name}: deletes={type(deletes).__name__}(…)"
+    if not resource.key or resource.disposition == "append":
+        raise ConfigurationError(
+            f"{owner} marks the row with a record's key. Declare a key, and no append."
+        )
+    if isinstance(deletes, Tombstones):
+        _check_tombstones(resource, deletes, owner)
+    else:
+        _check_full_list(resource, owner)
+
+
+def _check_tombstones(resource: "Resource", deletes: Tombstones, owner: str) -> None:
+    for path in (*resource.key, *resource.personal):
+        if deletes.field == path or deletes.field.startswith(f"{path}."):
+            raise ConfigurationError(
+                f"{owner} reads {path!r}, which is part of its key or replaced by `personal`. Name "
+                "a field that says whether the record is deleted."
+            )
+
+
+def _check_full_list(resource: "Resource", owner: str) -> None:
+    """Refuse whatever ends a list before all of it is read, or asks for a part."""
+    partial = {
+        "a cursor": resource.cursor is not None,
+        "max_pages": resource.max_pages is not None,
+        "a rule that stops reading": any(rule.then == "stop" for rule in resource.rules),
+    }
+    found = [name for name, is_declared in partial.items() if is_declared]
+    if found:
+        raise ConfigurationError(
+            f"{owner} marks all rows that a load does not read, and with {found[0]} it reads only "
+            "some. Remove it; or read new records with a cursor here, and all ids by a resource of "
+            "their own (docs/sources.md, Deletions)."
+        )
+    if resource.disposition == "merge":
+        raise ConfigurationError(
+            f"{owner} writes a list as a whole, as `replace` does. Remove disposition='merge'."
         )
 
 

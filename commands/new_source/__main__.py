@@ -12,6 +12,7 @@ from typing import Any
 from commands.new_source import api_url, inference
 from commands.new_source.api_url import UrlLogin
 from commands.new_source.literals import Call
+from commands.new_source.nested import lists_in
 from commands.new_source.templates import Draft, next_steps, write
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
@@ -86,6 +87,7 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
     _check_records(given.url, rows)
     _check_fields(rows)
     keys = _key(key, rows, resource.name)
+    columns = inference.columns(rows, keys)
     return Draft(
         name,
         given.base_url,
@@ -96,8 +98,9 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
         inference.paging(page),
         keys,
         _call(credentials),
-        inference.columns(rows, keys),
+        columns,
         tuple(_notes(given.login, credentials)),
+        tuple(lists_in(rows, columns)) if keys else (),
     )
 
 

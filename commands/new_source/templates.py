@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jinja2 import TemplateError
 
-from commands.new_source import files, inference
+from commands.new_source import files, inference, nested
 from commands.new_source.inference import Column, quoted
 from commands.new_source.literals import (
     Call,
@@ -26,15 +26,19 @@ from commands.new_source.literals import (
     rendered,
     yaml_text,
 )
+from commands.new_source.nested import NestedList
+from flows.deletes import DELETED_AT
 from flows.errors import ConfigurationError
 from flows.load.column_names import column_name
 
+# Usual names of the field that says that a record is deleted.
+DELETED = {"deleted", "deleted_at", "is_deleted"}
 LAST_LOADED_AT = "{{ last_loaded_at() }}"
 HOMES = {
     "flows.extract.auth": {"ApiKey", "Basic", "Bearer"},
     "flows.extract.paginators": {"next_link", "next_url"},
     "flows.extract.selectors": {"csv_rows", "ndjson", "record_at", "records_at"},
-    "flows.source": {"Resource", "Source"},
+    "flows.source": {"Resource", "Source", "Tombstones"},
 }
 
 Escape = Callable[[str], str]
@@ -46,6 +50,7 @@ class Draft:
 
     Attributes:
         notes: what a person has to know about the guesses.
+        lists: the lists inside of records.
     """
 
     source: str
@@ -59,6 +64,7 @@ class Draft:
     login: Call | None
     columns: list[Column]
     notes: tuple[str, ...] = ()
+    lists: tuple[NestedList, ...] = ()
 
     @property
     def model(self) -> str:
@@ -74,6 +80,26 @@ class Draft:
     def staged(self) -> dict[str, str]:
         """The staging model's name of each raw column."""
         return inference.staged_names(self.columns, self.entity)
+
+    @property
+    def tombstone(self) -> Call | None:
+        """How deleted records say so, if a field is named accordingly."""
+        found = [each.field for each in self.columns if each.name in DELETED and self.key]
+        return Call("Tombstones", (found[0],)) if found else None
+
+    @property
+    def condition(self) -> str:
+        """The clause that leaves out deleted rows, where they are known."""
+        return f"\n    where {DELETED_AT} is null" if self.tombstone else ""
+
+    @property
+    def parent_key(self) -> dict[str, str]:
+        """The raw columns of the key by their names in staging."""
+        return {self.staged[column.name]: column.name for column in self.keys}
+
+    def list_model(self, nested: NestedList) -> str:
+        """The name of the model of a list's elements, e.g. `stg_shop__order_lines`."""
+        return column_name(f"stg_{self.source}__{self.entity}_{nested.column.name}")
 
     @property
     def keys(self) -> list[Column]:
@@ -94,7 +120,7 @@ def write(draft: Draft, root: Path) -> list[Path]:
         f"_{draft.source}__sources.yml": _checked_yaml(draft, sources),
         f"_{draft.source}__models.yml": _checked_yaml(draft, models_of),
         f"{draft.model}.sql": _checked_sql(draft),
-    }
+    } | {f"{draft.list_model(each)}.sql": _checked_list(draft, each) for each in draft.lists}
     return files.add(root, draft.source, text, models)
 
 
@@ -110,6 +136,22 @@ def _checked_sql(draft: Draft) -> str:
     _check("The staging model", model_sql(draft, str, "raw"), lambda: _read_sql(text))
     _check("The staging model", names, lambda: _selected(_read_sql(text)))
     return text
+
+
+def _checked_list(draft: Draft, each: NestedList) -> str:
+    def written(escape: Escape, relation: str) -> str:
+        return nested.model_sql(each, relation, draft.condition, draft.parent_key, escape)
+
+    text = written(jinja, _relation(draft))
+    names = [*draft.parent_key, each.position, *nested.staged(each, [*draft.parent_key]).values()]
+    intended = _read_sql(written(jinja, "raw"))
+    _check("The model of a list", intended, lambda: _read_sql(text))
+    _check("The model of a list", [*names, "loaded_at"], lambda: _without_table(text))
+    return text
+
+
+def _without_table(text: str) -> list[str]:
+    return [name.removeprefix("source.") for name in _selected(_read_sql(text))]
 
 
 def _check(what: str, intended: Any, read: Callable[[], Any]) -> None:
@@ -152,7 +194,7 @@ def _read_yaml(text: str) -> Any:
 
 
 def _read_sql(text: str) -> Any:
-    return rendered(text, source=lambda *_: "raw")
+    return rendered(text, source=lambda *_: "raw", elements_of=lambda column: column)
 
 
 def _selected(sql: str) -> list[str]:
@@ -171,6 +213,7 @@ def declaration(draft: Draft) -> Call:
         "records": draft.records,
         "paging": draft.paging,
         "key": draft.key,
+        "deletes": draft.tombstone,
     }
     source = {
         "name": draft.source,
@@ -211,6 +254,9 @@ def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
         _column(column.name, f"The API's field {column.field!r}, {column.type}.", key, escape)
         for column in draft.columns
     ]
+    if draft.tombstone:
+        about = "When the record's deletion was seen; null for rows that are there, UTC."
+        columns.append({"name": DELETED_AT, "description": about})
     columns += [
         {"name": "_loaded_at", "description": "When the load last wrote the row, UTC."},
         {
@@ -243,7 +289,25 @@ def models_of(draft: Draft, escape: Escape) -> dict[str, Any]:
         columns.append(_column(draft.staged[column.name], about, key, escape))
     about = escape(f"The API's {_shown(draft.path)}, one row per {draft.entity}.")
     model = {"name": escape(draft.model), "description": about}
-    return {"models": [model | _combination_test(key, escape) | {"columns": columns}]}
+    models = [model | _combination_test(key, escape) | {"columns": columns}]
+    return {"models": models + [_list_properties(draft, each, escape) for each in draft.lists]}
+
+
+def _list_properties(draft: Draft, each: NestedList, escape: Escape) -> dict[str, Any]:
+    """The YAML of a model of a list's elements."""
+    keys = [*draft.parent_key, each.position]
+    columns = [
+        _column(name, f"The {draft.entity} it is part of.", [], escape) for name in keys[:-1]
+    ]
+    columns.append(_column(each.position, "Its place in the list, from 1 on.", [], escape))
+    names = nested.staged(each, keys[:-1])
+    columns += [
+        _column(names[field.name], f"The element's field {field.field!r}.", [], escape)
+        for field in each.fields
+    ]
+    about = f"The list {each.column.field!r} of {draft.resource}, one row per {each.entity}."
+    model = {"name": escape(draft.list_model(each)), "description": escape(about)}
+    return model | _combination_test(keys, escape) | {"columns": columns}
 
 
 def _column(name: str, about: str, key: list[str], escape: Escape) -> dict[str, Any]:
@@ -274,9 +338,8 @@ def model_sql(draft: Draft, escape: Escape, relation: str = "") -> str:
         ",\n".join(f"        {expression}" for _, expression in group)
         for _, group in groupby(listed, itemgetter(0))
     )
-    relation = relation or f"{{{{ source('{draft.source}', '{draft.resource}') }}}}"
     return f"""with source as (
-    select * from {relation}
+    select * from {relation or _relation(draft)}{draft.condition}
 ),
 
 renamed as (
@@ -291,6 +354,10 @@ final as (
 
 select * from final
 """  # noqa: S608 (a file for dbt, not a statement of ours)
+
+
+def _relation(draft: Draft) -> str:
+    return f"{{{{ source('{draft.source}', '{draft.resource}') }}}}"
 
 
 def next_steps(draft: Draft) -> str:

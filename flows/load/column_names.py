@@ -4,11 +4,13 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from flows.deletes import DELETED_AT
 from flows.limits import NAME_BYTES, SYSTEM_COLUMNS
 
 OWN_COLUMNS = frozenset({"_loaded_at", "_load_id", "_ordinal"})
 # A merge's own table has this column beside the API's.
 MERGE_COLUMNS = frozenset({"_present_at"})
+RESERVED = OWN_COLUMNS | MERGE_COLUMNS | SYSTEM_COLUMNS | {DELETED_AT}
 DIGEST_LENGTHS = (8, 16, 32)
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -25,7 +27,7 @@ def column_name(field: str) -> str:
     name = (name.strip("_") if not field.startswith("_") else name.rstrip("_")) or "_"
     if name[0].isdigit():
         name = f"_{name}"
-    if name in OWN_COLUMNS | MERGE_COLUMNS | SYSTEM_COLUMNS:
+    if name in RESERVED:
         name = f"{name}_"
     if len(name.encode(errors="replace")) <= NAME_BYTES:
         return name

@@ -43,6 +43,10 @@ class ColumnRegistry:
         """The column of a field that has one."""
         return self._names[field]
 
+    def has_field(self, column: str) -> bool:
+        """Whether a load has stored a field's values in the column."""
+        return column in self._stored.values()
+
     def expected(self, fields: Iterable[str]) -> dict[str, str]:
         """The present or future column of each field; may be called from any thread."""
         known, owners = self._names, self._owners

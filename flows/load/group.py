@@ -91,6 +91,7 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
         partitions > FEW_PARTITIONS
         and resource.job is None
         and resource.writes == "merge"
+        and not getattr(resource.deletes, "removes", False)
         and not options.full_refresh
         and not options.by_hand
     )
@@ -225,6 +226,7 @@ class Group:
             inserted=written.inserted,
             updated=written.updated,
             unchanged=count - written.inserted - written.updated,
+            deleted=written.deleted,
             filtered=sum(piece.filtered for piece in pieces),
         )
         ledger.add_counts(cursor, self._load_id, counts)

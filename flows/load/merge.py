@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.deletes import DELETED_AT, Deletes, Tombstones
+from flows.load import deletions
 from flows.load.batch import text_in
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.table_schema import column_types, converted
@@ -45,13 +47,13 @@ _JOIN = (
     "select set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)"
 )
 # A replay's rows are older than those that a load after the replayed one wrote.
-_DIFFERS = sql.SQL(
-    "row({present}) is distinct from row({latest})"
-    " and (%(replays)s::bigint is null or %(replays)s >= coalesce("
-    "  (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
-    "  present._load_id"
-    " ))"
+_IS_OLDER = sql.SQL(
+    "(%(replays)s::bigint is null or %(replays)s >= coalesce("
+    " (select coalesce(replays, load_id) from elt.loads where load_id = present._load_id),"
+    " present._load_id"
+    "))"
 )
+_DIFFERS = sql.SQL("row({present}) is distinct from row({stored}) and {is_older}")
 # No row is at (0,0); unlike a null it does not make a row larger than in the table.
 _COMPARE = sql.SQL(
     "create temporary table differing on commit drop as"
@@ -99,6 +101,7 @@ class WriteCounts:
     """Rows inserted, updated and deleted in a raw table; all others were unchanged.
 
     Attributes:
+        deleted: rows that were deleted, or marked as deleted at the API.
         moved: the updated rows that belonged to another partition before.
         all_updated: whether a merge updated every row of the staging table.
     """
@@ -118,6 +121,9 @@ class Target:
         scope: the columns and values that identify the rows of this load's partition.
         names: the columns that the resource declares, by field.
         contract: how to treat records that need a change of the table.
+        deletes: how the resource learns of deletions.
+        marks_missing: whether a replacement marks the rows that it would delete.
+        tombstone: the condition that a staged row says that it is deleted; None if none can.
     """
 
     table: sql.Identifier
@@ -126,6 +132,19 @@ class Target:
     scope: Mapping[str, object]
     names: Mapping[str, str]
     contract: Contract = "evolve"
+    deletes: Deletes | None = None
+    marks_missing: bool = False
+    tombstone: sql.Composable | None = None
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether its rows are marked rather than deleted."""
+        return self.deletes is not None and not self.removes
+
+    @property
+    def removes(self) -> bool:
+        """Whether tombstones delete their rows."""
+        return isinstance(self.deletes, Tombstones) and self.deletes.removes
 
 
 def create_stage(cursor: Cursor) -> None:
@@ -169,27 +188,33 @@ def merge(
     parts = _merge_parts(cursor, target, staged)
     if may_repeat_keys:
         cursor.execute(_DROP_EARLIER.format(**parts))
+    removed = deletions.remove(cursor, parts, ids) if target.removes and target.tombstone else 0
     cursor.execute(_LOOK_UP.format(**parts))
     rows = int(cursor.fetchall()[0][0])
     scope = [name for name in target.scope if name not in target.key and name in staged]
-    if expects_updates and not scope:
+    may_mark = target.tombstone is not None and target.has_marks
+    if expects_updates and not scope and not may_mark:
         written = _write_directly(cursor, parts, ids, rows)
     else:
-        written = _write_differing(cursor, parts, ids, scope)
+        written = _write_differing(cursor, parts, ids, scope, may_mark)
     cursor.execute(_JOIN)
-    return replace(written, all_updated=written.updated == rows)
+    deleted = written.deleted + removed
+    return replace(written, deleted=deleted, all_updated=written.updated == rows)
 
 
-def _write_differing(cursor: Cursor, parts: Parts, ids: Ids, scope: Sequence[str]) -> WriteCounts:
+def _write_differing(
+    cursor: Cursor, parts: Parts, ids: Ids, scope: Sequence[str], may_mark: bool
+) -> WriteCounts:
     """List what differs and where it is; then write that."""
     cursor.execute(_COMPARE.format(**parts), ids)
     moved = _count_moved(cursor, parts, scope) if scope else 0
+    marked = deletions.count_marked(cursor, parts) if may_mark else 0
     cursor.execute(_UPDATE.format(**parts), ids)
     updated = cursor.rowcount
     cursor.execute(_INSERT.format(**parts), ids)
     inserted = cursor.rowcount
     cursor.execute("drop table pg_temp.differing")
-    return WriteCounts(inserted, updated, moved=moved)
+    return WriteCounts(inserted, updated, marked, moved)
 
 
 def _write_directly(cursor: Cursor, parts: Parts, ids: Ids, rows: int) -> WriteCounts:
@@ -220,7 +245,10 @@ def append(cursor: Cursor, target: Target, ids: Ids) -> WriteCounts:
 
 
 def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool) -> WriteCounts:
-    """Merge and delete the rows that were not sent; without a key, delete all and insert all."""
+    """Merge and delete the rows that were not sent; without a key, delete all and insert all.
+
+    If the target `marks_missing`, it marks the rows that were not sent.
+    """
     staged = column_types(cursor, STAGE)
     types = column_types(cursor, target.table)
     same_key = [
@@ -236,11 +264,15 @@ def replace_all(cursor: Cursor, target: Target, ids: Ids, may_repeat_keys: bool)
         "scope": scope_of(target, types),
         "same_key": sql.SQL(" and ").join(same_key),
     }
-    cursor.execute((_DELETE_MISSING if same_key else _DELETE).format(**names))
-    deleted = cursor.rowcount
-    if same_key:
-        return replace(merge(cursor, target, ids, may_repeat_keys), deleted=deleted)
-    return replace(append(cursor, target, ids), deleted=deleted)
+    if target.marks_missing:
+        deleted = deletions.mark_missing(cursor, names, ids["load_id"], has_rows=bool(same_key))
+    else:
+        cursor.execute((_DELETE_MISSING if same_key else _DELETE).format(**names))
+        deleted = cursor.rowcount
+    if not same_key and not target.key:
+        return replace(append(cursor, target, ids), deleted=deleted)
+    written = merge(cursor, target, ids, may_repeat_keys)
+    return replace(written, deleted=written.deleted + deleted)
 
 
 def delete_all(cursor: Cursor, target: Target) -> sql.Composable:
@@ -282,18 +314,26 @@ def _merge_parts(
     types = column_types(cursor, target.table)
     key = target.key
     rest = [name for name in types if name not in {*key, *OWN_COLUMNS}]
+    may_mark = target.tombstone is not None and target.has_marks
     values = [
         sql.SQL("{} as {}").format(
-            converted(name, staged[name], types[name])
-            if name in staged
-            else sql.SQL("null::{}").format(sql.SQL(types[name])),
+            _latest(name, staged, types, target.tombstone if may_mark else None),
             sql.Identifier(name),
         )
         for name in [*key, *rest]
     ]
     own = sql.SQL("now(), %(load_id)s")
     set_own = sql.SQL("_loaded_at = now(), _load_id = %(load_id)s")
-    differs = _DIFFERS.format(present=listed("present.{}", rest), latest=listed("latest.{}", rest))
+    stored = list(map(deletions.value_to_store, rest)) if may_mark else _each("latest.{}", rest)
+    differs = _DIFFERS.format(
+        present=listed("present.{}", rest),
+        stored=sql.SQL(", ").join(stored),
+        is_older=_IS_OLDER,
+    )
+    assigned = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+        for name, value in zip(rest, stored, strict=True)
+    ]
     return {
         "table": target.table,
         "stage": STAGE,
@@ -305,8 +345,24 @@ def _merge_parts(
         "new": sql.SQL(", ").join([listed("{}", [*key, *rest]), own]),
         "same_key": listed("present.{0} = latest.{0}", key, " and "),
         "differs": differs,
-        "assignments": sql.SQL(", ").join([*_each("{0} = latest.{0}", rest), set_own]),
+        "assignments": sql.SQL(", ").join([*assigned, set_own]),
+        "is_older": _IS_OLDER,
+        "tombstone": target.tombstone or sql.SQL("false"),
     }
+
+
+def _latest(
+    name: str,
+    staged: Mapping[str, str],
+    types: Mapping[str, str],
+    tombstone: sql.Composable | None,
+) -> sql.Composable:
+    """A staged row's value for a column of the raw table."""
+    if name == DELETED_AT and tombstone is not None:
+        return deletions.marked_now(tombstone)
+    if name in staged:
+        return converted(name, staged[name], types[name])
+    return sql.SQL("null::{}").format(sql.SQL(types[name]))
 
 
 def listed(template: str, names: Iterable[str], separator: str = ", ") -> sql.Composed:

@@ -1,4 +1,4 @@
-"""Deletes rows of a child whose parent's row is gone: no load requests them any more."""
+"""Deletes or marks rows of a child whose parent's row is gone: no load requests them any more."""
 
 import logging
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from flows.guards import without_secrets
 from flows.load import checkpoints, ledger, shrinkage
+from flows.load.deletions import live
 from flows.load.failures import postgres_errors_of
 from flows.load.ledger import Address, Entry
 from flows.load.loader import load
@@ -26,12 +27,13 @@ log = logging.getLogger(__name__)
 
 # An empty parent table does not show which rows are gone.
 _ORPHANS = sql.SQL(
-    "select {columns}, count(*) from {child} as child where ({columns}) is not null"
-    " and exists (select from {parent})"
-    " and not exists (select from {parent} as parent where ({parents}) = ({columns}))"
+    "select {columns}, count(*) from {child} as child where ({columns}) is not null{live_child}"
+    " and exists (select from {parent} as parent where true{live_parent})"
+    " and not exists ("
+    "select from {parent} as parent where ({parents}) = ({columns}){live_parent})"
     " group by {columns} order by {columns}"
 )
-_COUNT = sql.SQL("select count(*) from {}")
+_COUNT = sql.SQL("select count(*) from {} as child where true{}")
 
 
 def may_delete(resource: Resource, options: LoadOptions) -> bool:
@@ -44,10 +46,11 @@ def may_delete(resource: Resource, options: LoadOptions) -> bool:
 def delete_orphans(
     connection: Connection, source: Source, resource: Resource, options: LoadOptions
 ) -> list[Entry]:
-    """Empty each partition whose parent's row is gone; returns the ledger entries.
+    """Empty each partition whose parent's row is gone or marked; returns the ledger entries.
 
-    Only after loads that replace (`may_delete`), and only if the parent's table is known to be
-    complete: its last loads succeeded and left no rejects.
+    The rows of a `FullList` are marked, unless it is a full refresh. Only after loads that replace
+    (`may_delete`), and only if the parent's table is known to be complete: its last loads succeeded
+    and left no rejects.
 
     Raises:
         BadPayloadError: more than the resource's `max_shrinkage` of its rows would be deleted.
@@ -76,7 +79,8 @@ def delete_orphans(
             checkpoints.forget_partition(
                 cursor, Address(source.name, resource.name, partition.name)
             )
-    emptying = replace(options, full_refresh=True, accepts_shrinkage=True)
+    deletes = options.full_refresh or resource.deletes is None
+    emptying = replace(options, full_refresh=deletes, accepts_shrinkage=True)
     return [
         load(connection, source.name, resource, partition, _no_pages, emptying)
         for partition, _ in found
@@ -109,6 +113,8 @@ def _orphans(
         "parent": table,
         "columns": listed("child.{}", parent.columns),
         "parents": listed("parent.{}", parent.columns.values()),
+        "live_child": live(types, "child"),
+        "live_parent": live(parent_types, "parent"),
     }
     cursor.execute(_ORPHANS.format(**parts))
     return [(partition_of(parent, values), count) for *values, count in cursor.fetchall()]
@@ -116,7 +122,7 @@ def _orphans(
 
 def _check_shrinkage(cursor: Cursor, source: str, resource: Resource, orphans: int) -> None:
     table = Address(source, resource.name, "").table
-    cursor.execute(_COUNT.format(table))
+    cursor.execute(_COUNT.format(table, live(column_types(cursor, table), "child")))
     [(present,)] = cursor.fetchall()
     found = Replacement(present, present - orphans)
     shrinkage.check(found, resource, ".".join(table.strings), "", rejected=0, first=None)

@@ -8,6 +8,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import ConfigurationError
+from flows.load.deletions import live
 from flows.load.ledger import Address
 from flows.load.table_schema import column_types
 from flows.source import Partition, Resource, RowsOf
@@ -21,6 +22,8 @@ _ROWS = sql.SQL(
 
 def partitions_of(connection: Connection, source: str, resource: Resource) -> tuple[Partition, ...]:
     """The partitions to load; none if the parent has no rows or is not loaded yet.
+
+    Parents that are marked as deleted have none.
 
     Raises:
         ConfigurationError: when the parent's raw table lacks one of the columns, or two partitions
@@ -43,7 +46,7 @@ def partitions_of(connection: Connection, source: str, resource: Resource) -> tu
             return ()
         columns = sql.SQL(", ").join(map(sql.Identifier, parent.columns.values()))
         changed_by = sql.SQL("max(_load_id)" if parent.changed_only else "null::bigint")
-        where = _condition(parent.where)
+        where = _condition(parent.where) + live(present, parent.resource)
         rows = _ROWS.format(changed_by=changed_by, columns=columns, table=table, where=where)
         cursor.execute(rows)
         found = tuple(

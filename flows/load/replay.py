@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from psycopg2.extensions import connection as Connection
 
+from flows.deletes import Tombstones
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.guards import without_secrets
 from flows.load import ledger, reject_log
@@ -45,6 +46,7 @@ def replay(
         paging=None,
         cursor=None,
         disposition="merge" if resource.key else "append",
+        deletes=resource.deletes if isinstance(resource.deletes, Tombstones) else None,
     )
     address = Address(source, resource.name, partition.name)
     entries: list[Entry] = []

@@ -15,7 +15,7 @@ from flows.load.options import LoadOptions
 from flows.load.parse import PageParser
 from flows.load.staging_table import StagingTable
 from flows.load.tally import Tally
-from flows.source import Resource
+from flows.source import Disposition, FullList, Resource
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class RowWriter:
         tally: Tally,
     ) -> None:
         self.target = target_of(address, resource, reader.own_fields)
+        if options.full_refresh:
+            self.target = replace(self.target, marks_missing=False)
         self.is_filling = False
         self._address = address
         self._resource = resource
@@ -53,6 +55,7 @@ class RowWriter:
         self._batches: list[Batch] = []
         self._staged = 0
         self._moved = 0
+        self._removed = 0
 
     def open(self, cursor: Cursor) -> None:
         """Create the staging table.
@@ -63,11 +66,12 @@ class RowWriter:
         if not ledger.has_loaded(cursor, self._address):
             self._stage = StagingTable(replace(self.target, contract="evolve"))
         self.is_filling = self._stage.create(cursor)
-        if self._disposition != "replace":
+        if self._disposition != "replace" or self.target.marks_missing:
             self._stage.check_key()
         self._reader.know_pins(self._stage.pins)
         is_first = self.is_filling and self._options.replays is None
-        self._copies_directly |= is_first and self._disposition == "merge"
+        may_copy = self._disposition == "merge" and self.target.deletes is None
+        self._copies_directly |= is_first and may_copy
 
     def take(self, batch: Batch | None) -> None:
         """Keep rows in memory until they are stored."""
@@ -95,13 +99,33 @@ class RowWriter:
         if flush:
             self._check_shrinkage(cursor)
             written, changes = self._stage.flush(
-                cursor, self._disposition, self._load_id, self._options.replays, not is_unique
+                cursor, self._how(cursor), self._load_id, self._options.replays, not is_unique
             )
+            self._check_removed(cursor, written.deleted)
             self._moved += written.moved
             self._tally.account(cursor, self._staged, written, changes)
             self._staged = 0
         elif self._tally.rejects_bytes >= REJECTS_BYTES:
             self._tally.account(cursor, 0, WriteCounts(), [])
+
+    def _how(self, cursor: Cursor) -> Disposition:
+        """The disposition; if a full list has rejects, a row that it lacks may be one of them."""
+        if self.target.marks_missing and (rejected := self._tally.rejected(cursor)):
+            log.warning(
+                "%s: no row is marked as deleted, because %d records of the list were rejected.",
+                self._address,
+                rejected,
+            )
+            return "merge"
+        return self._disposition
+
+    def _check_removed(self, cursor: Cursor, removed: int) -> None:
+        """Refuse it if tombstones have removed too many rows, in this transaction and before."""
+        self._removed += removed
+        if removed and self.target.removes and not self._options.accepts_shrinkage:
+            found = self._stage.left_of(cursor, self._removed, self._resource.max_shrinkage)
+            table = ".".join(self.target.table.strings)
+            shrinkage.check(found, self._resource, table, self._address.partition, 0, None)
 
     def _check_shrinkage(self, cursor: Cursor) -> None:
         """Refuse to remove too many rows from the table, unless this load accepts it."""
@@ -166,4 +190,6 @@ def target_of(address: Address, resource: Resource, own_fields: Mapping[str, Any
         scope=own_fields,
         names=resource.names,
         contract=resource.contract,
+        deletes=resource.deletes,
+        marks_missing=isinstance(resource.deletes, FullList),
     )

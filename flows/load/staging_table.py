@@ -17,8 +17,9 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from flows.deletes import DELETED_AT, Tombstones
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load import ownership, present_values, primary_key, shrinkage
+from flows.load import deletions, ownership, present_values, primary_key, shrinkage
 from flows.load.batch import Batch, UnstorableError, shown
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.column_registry import ColumnRegistry
@@ -96,12 +97,14 @@ class StagingTable:
         Returns True if the raw table or its key does not exist yet.
 
         Raises:
-            ConfigurationError: when there is a table that no load made.
+            ConfigurationError: when there is a table that no load made, or one whose column
+                `_deleted_at` holds a field of the API.
         """
         ownership.check(cursor, self._target.table)
         self._columns.read(cursor)
         self._target = _by_columns(self._target, self._columns)
         self._present = column_types(cursor, self._target.table)
+        self._check_marks()
         self._room = MAX_COLUMNS - used_columns(cursor, self._target.table)
         self._pins = _pinned_by_hand(self._present) | _as_postgres_says(cursor, self._target.pins)
         self._other_key = primary_key.other_key(cursor, self._target.table, self._target.key)
@@ -121,6 +124,15 @@ class StagingTable:
                 f"({', '.join(self._other_key)}), and the resource declares ({declared}). Load it "
                 "once with full_refresh, which replaces the rows and the key, or declare the "
                 "table's key."
+            )
+
+    def _check_marks(self) -> None:
+        is_taken = DELETED_AT in self._present and not deletions.is_mark(self._present)
+        if self._target.has_marks and (is_taken or self._columns.has_field(DELETED_AT)):
+            raise ConfigurationError(
+                f"{'.'.join(self._target.table.strings)} has a column {DELETED_AT} with values of "
+                "the API, and `deletes` marks rows there. Give the field another column by "
+                "`names`, and drop the old one."
             )
 
     def add(self, cursor: Cursor, batches: Sequence[Batch]) -> None:
@@ -331,6 +343,10 @@ class StagingTable:
         """The number of rows that a `replace` would remove, and of those that it would write."""
         return shrinkage.replacement(cursor, self._target)
 
+    def left_of(self, cursor: Cursor, removed: int, max_share: float) -> Replacement:
+        """What is left after so many rows were removed; counts only what `max_share` needs."""
+        return shrinkage.left_of(cursor, self._target, removed, max_share)
+
     def flush(
         self,
         cursor: Cursor,
@@ -349,10 +365,17 @@ class StagingTable:
         self.create_key(cursor)
         written = WriteCounts()
         if column_types(cursor, self._target.table):
+            self._target = replace(self._target, tombstone=self._tombstone(cursor))
             ids = {"load_id": load_id, "replays": replays}
             written = self._write(cursor, disposition, ids, may_repeat_keys)
         cursor.execute("truncate pg_temp.stage")
         return written, changes
+
+    def _tombstone(self, cursor: Cursor) -> sql.Composable | None:
+        declared = self._target.deletes
+        if not isinstance(declared, Tombstones):
+            return None
+        return deletions.tombstone(declared, self._names, column_types(cursor, STAGE))
 
     def _write(
         self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool
@@ -383,18 +406,19 @@ class StagingTable:
         primary_key.lock(cursor, table)
         if not self._present:
             ownership.check(cursor, table)
-        if not self._names:
-            return []
         pins = self._pins
         seen = self._names.values()
         present = column_types(cursor, table)
+        marks = {DELETED_AT: deletions.MARK_TYPE} if self._target.has_marks else {}
         if present:
             wanted = {
                 name: staged.get(name) or (None if name in present else pins.get(name))
                 for name in seen
             }
-            return self._evolve(cursor, table, wanted)
-        types = {name: staged.get(name) or pins.get(name, "text") for name in seen}
+            return self._evolve(cursor, table, wanted | marks)
+        if not self._names:
+            return []
+        types = {name: staged.get(name) or pins.get(name, "text") for name in seen} | marks
         create_table(cursor, table, types, list(self._target.key))
         if defers_key:
             primary_key.defer(cursor, table)
@@ -416,7 +440,7 @@ def _pinned_by_hand(present: Mapping[str, str]) -> dict[str, str]:
     return {
         name: kind
         for name, kind in present.items()
-        if kind not in NATURAL and name not in OWN_COLUMNS
+        if kind not in NATURAL and name not in {*OWN_COLUMNS, DELETED_AT}
     }
 
 

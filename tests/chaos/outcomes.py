@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
+from flows.deletes import DELETED_AT
 from flows.load import ledger
 from flows.load.column_names import OWN_COLUMNS
 from flows.load.ledger import Entry
@@ -34,7 +35,8 @@ class Outcome:
     """The raw table, its history and the cursor.
 
     Attributes:
-        rows: COPY text of all columns except the load's own, ordered by all of them.
+        rows: COPY text of all columns except the load's own, ordered by all of them; of the time of
+            a deletion, whether there is one.
     """
 
     columns: list[tuple[str, str]]
@@ -58,11 +60,16 @@ def outcome(database: URL) -> Outcome:
 def _rows(cursor: Cursor, columns: Sequence[str]) -> list[bytes]:
     if not columns:
         return []
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    names = sql.SQL(", ").join(map(_lasting, columns))
     query = sql.SQL("copy (select {names} from {table} order by {names}) to stdout")
     out = io.BytesIO()
     cursor.copy_expert(query.format(names=names, table=TABLE), out)
     return out.getvalue().splitlines()
+
+
+def _lasting(column: str) -> sql.Composable:
+    template = "{} is not null" if column == DELETED_AT else "{}"
+    return sql.SQL(template).format(sql.Identifier(column))
 
 
 def entries(database: URL, after: int = 0) -> list[Entry]:

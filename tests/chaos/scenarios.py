@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from psycopg2.extensions import connection as Connection
 
+from flows.deletes import Deletes
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url, page_number
@@ -23,12 +24,14 @@ from flows.page import Page, Resume
 from flows.source import (
     Cursor,
     Disposition,
+    FullList,
     IntegerCursor,
     Params,
     Partition,
     Resource,
     Source,
     TokenCursor,
+    Tombstones,
     Window,
 )
 
@@ -41,6 +44,11 @@ PAGING = {
     "tokens": next_url("next"),
     "one page": None,
     "ahead": page_number(total_pages="pages"),
+}
+DELETES: dict[str, Deletes] = {
+    "list": FullList(),
+    "tombstones": Tombstones("late"),
+    "removing tombstones": Tombstones("late", removes=True),
 }
 Edition = Literal["old", "new"]
 
@@ -61,13 +69,15 @@ class Scenario:
     With the paging `ahead`, the number of pages is known, and they are fetched side by side. With
     `stamps`, a window of days is written in seconds; with `numbers`, a load asks for higher ids,
     with `tokens` for what changed since the token of the one before.
-    With `pages` even, the last page ends with a checkpoint.
+    With `pages` even, the last page ends with a checkpoint. With `deletes`, the new edition's list
+    lacks a row, or the records of its last pages say that they are deleted.
     """
 
     writes: Disposition
     paging: Paging = "next url"
     pages: int = 7
     loaded_before: bool = False
+    deletes: Literal["", "list", "tombstones", "removing tombstones"] = ""
 
     @property
     def resource(self) -> Resource:
@@ -90,6 +100,7 @@ class Scenario:
             paging=PAGING[self.paging],
             key=("id",) if has_key else (),
             disposition=self.writes,
+            deletes=DELETES.get(self.deletes),
             cursor=cursor,
             checkpoint_rows=CHECKPOINT_ROWS,
         )

@@ -62,11 +62,16 @@ EVEN = {
     f"{way}-even": Scenario(writes, pages=8, loaded_before=loaded_before)
     for way, (writes, loaded_before) in WAYS.items()
 }
+DELETIONS = {
+    "list": Scenario("replace", loaded_before=True, deletes="list"),
+    "tombstones": Scenario("merge", loaded_before=True, deletes="tombstones"),
+    "removing_tombstones": Scenario("merge", loaded_before=True, deletes="removing tombstones"),
+}
 LONG = {
     f"{way}-long": Scenario(writes, pages=60, loaded_before=loaded_before)
     for way, (writes, loaded_before) in WAYS.items()
 }
-BY_NAME = SCENARIOS | EVEN | LONG
+BY_NAME = SCENARIOS | EVEN | DELETIONS | LONG
 
 FEW = [
     ("merge_new-next_url", Death("before", "commit", 5)),
@@ -95,6 +100,9 @@ FEW = [
     ("replace-next_url", Death("after", "flush", 1)),
     ("replace-steps", Death("after", "commit", 6)),
     ("replace-one_page", Death("after", "begin", 1)),
+    ("list", Death("after", "flush", 1)),
+    ("tombstones", Death("after", "flush", 3)),
+    ("removing_tombstones", Death("after", "commit", 6)),
 ]
 
 
@@ -109,7 +117,7 @@ def takes(scenario: Scenario, step: str) -> bool:
 
 ALL = [
     (name, moment, step)
-    for name, moment, step in product(SCENARIOS | EVEN, get_args(Moment), STEPS)
+    for name, moment, step in product(SCENARIOS | EVEN | DELETIONS, get_args(Moment), STEPS)
     if takes(BY_NAME[name], step)
 ]
 

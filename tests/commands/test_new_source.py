@@ -40,6 +40,8 @@ def issue(number: int) -> dict[str, Any]:
         "createdAt": f"2024-01-0{number}T10:00:00Z",
         "due: on": "2024-02-01" if number > 1 else None,
         "user": {"login": "a"},
+        "labels": [{"id": n, "issue_id": 7, "it's": f"{n}"} for n in range(1, number)],
+        "deleted": number == 4,
         **dict.fromkeys(CLASHING, "x"),
     }
 
@@ -70,14 +72,19 @@ def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, data
     made = tracked(serve, root)
     assert "NOT FOUND" not in made.stdout
     load(root, database, "tracker")
-    assert "PASS=5" in dbt_build(root, database, "source:tracker+")
+    assert "PASS=7" in dbt_build(root, database, "source:tracker+")
     with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
         cursor.execute(
             "select id, issue_order_2, total_price, created_at::text, due_on::text"
             " from staging.stg_tracker__issues order by 1"
         )
         assert cursor.fetchall()[1] == (2, 2, 2.5, "2024-01-02 10:00:00+00", "2024-02-01")
-        assert cursor.rowcount == 4
+        assert cursor.rowcount == 3, "the fourth is deleted"
+        cursor.execute(
+            "select id, label_position, label_id, issue_id, it_s"
+            " from staging.stg_tracker__issue_labels order by 1, 2"
+        )
+        assert cursor.fetchall() == [(2, 1, 1, 7, "1"), (3, 1, 1, 7, "1"), (3, 2, 2, 7, "2")]
 
 
 def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:

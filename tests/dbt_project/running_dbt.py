@@ -22,11 +22,12 @@ class Dbt:
 
     database: URL
     target: Path
+    project: Path = PROJECT
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run a command; its exit code and all it printed."""
         settings = {
-            "DBT_PROJECT_DIR": str(PROJECT),
+            "DBT_PROJECT_DIR": str(self.project),
             "DBT_PROFILES_DIR": str(PROJECT),
             "DBT_TARGET_PATH": str(self.target),
             "DBT_LOG_PATH": str(self.target),

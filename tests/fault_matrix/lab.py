@@ -19,6 +19,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
+from flows.deletes import DELETED_AT
 from flows.errors import EltError
 from flows.extract.ahead import THREAD_NAME
 from flows.extract.client import Client
@@ -161,13 +162,21 @@ class Trial:
             return checkpoints.read(cursor, address).resume is not None
 
     def rows(self) -> list[Row]:
-        """The raw table's rows without the load's own columns, by id; none without a table."""
+        """The raw table's rows without the load's own columns, by id; none without a table.
+
+        Of `_deleted_at`, whether it is set.
+        """
         table = sql.Identifier(f"raw_{SOURCE}", self.name)
         with self.connection.cursor() as cursor:
             names = [name for name in column_types(cursor, table) if name not in OWN_COLUMNS]
             if not names:
                 return []
-            columns = sql.SQL(", ").join(map(sql.Identifier, names))
+            columns = sql.SQL(", ").join(
+                sql.SQL("{} is not null" if name == DELETED_AT else "{}").format(
+                    sql.Identifier(name)
+                )
+                for name in names
+            )
             query = sql.SQL("select {} from {} order by id::bigint")
             cursor.execute(query.format(columns, table))
             return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from flows.deletes import DELETED_AT
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
 from flows.extract.paginators import (
     keyset,
@@ -36,6 +37,7 @@ from flows.source import (
     Resource,
     Rule,
     TokenCursor,
+    Tombstones,
     Window,
 )
 from tests.fault_api.catalogue import logins
@@ -313,11 +315,20 @@ CHILDREN_OF_ONE = Style(
     CHILDREN,
     Partition("3", {"parent": 3}),
 )
+GONE = str(ROWS[12]["name"])
+TOMBSTONES = Style(
+    "tombstones",
+    "styles/next_url",
+    3,
+    "position",
+    _at("items", paging=next_url("next"), deletes=Tombstones("name", values=(GONE,))),
+    [{**row, DELETED_AT: row["name"] == GONE} for row in ROWS],
+)
 LOGGED_IN = tuple(
     Style(name, f"login/{name}", 3, "position", _at("items", paging=next_url("next")))
     for name in ("header_key", "query_key", "bearer", "basic", "oauth2")
 )
-TABLE = (*LISTS, XML, ZIP, CHILDREN_OF_ONE, *AHEAD, *BY_CURSOR)
+TABLE = (*LISTS, XML, ZIP, CHILDREN_OF_ONE, TOMBSTONES, *AHEAD, *BY_CURSOR)
 ALL = (*TABLE, *OTHER_FORMATS, *LOGGED_IN)
 
 

@@ -13,7 +13,7 @@ from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, NotFoundError, UnavailableError
 from flows.load.options import LoadOptions
 from flows.load.partitions import partitions_of
-from flows.source import Partition, Resource, RowsOf
+from flows.source import FullList, Partition, Resource, RowsOf
 from tests.fault_matrix.faults import FAULTS, STATUSES, Ends, Fault, Passes
 from tests.fault_matrix.lab import FOR_GOOD, SOURCE, Lab
 from tests.fault_matrix.styles import (
@@ -31,6 +31,16 @@ from tests.fault_matrix.styles import (
 pytest_plugins = ["tests.fault_matrix.fixtures"]
 
 APPENDED: Mapping[str, Any] = {"key": (), "disposition": "append"}
+# How a load writes all of a list at once; a full list has no cursor.
+WHOLE = [
+    pytest.param(style, declared, id=f"{style}-{name}")
+    for style in named("next_url", "keyset", "windows", "graphql", "none")
+    for name, declared in (
+        ("replace", {"disposition": "replace"}),
+        ("list", {"deletes": FullList()}),
+    )
+    if (str(style), name) != ("windows", "list")
+]
 SOME = [
     fault
     for fault in (*STATUSES, *FAULTS)
@@ -107,27 +117,27 @@ def test_append_stores_every_row_sent_where_rows_move_between_pages(
 
 
 @pytest.mark.parametrize("fault", SOME, ids=str)
-@pytest.mark.parametrize(
-    "style", named("next_url", "keyset", "windows", "graphql", "none"), ids=str
-)
+@pytest.mark.parametrize(("style", "declared"), WHOLE)
 def test_replace_keeps_the_old_rows_until_the_new_ones_are_all_there(
-    lab: Lab, style: Style, fault: Fault
+    lab: Lab, style: Style, fault: Fault, declared: Mapping[str, Any]
 ) -> None:
     """Nobody sees the first page, in which a row is gone."""
     clean = lab.clean_requests(style)
-    trial = lab.trial(style, {"disposition": "replace"}, max_wait_seconds=1, **fault.settings)
+    trial = lab.trial(style, declared, max_wait_seconds=1, **fault.settings)
     trial.load()
+    rows = trial.rows()
+    assert [{name: row[name] for name in ROWS[0]} for row in rows] == ROWS
     moves = [{"fault": "moving", "rows": -1}] * style.pages_before
     trial.plan(*moves, fault.strike(FOR_GOOD))
     trial.load_in_vain(*failure_of(fault, style))
     assert trial.strikes()
-    assert trial.rows() == ROWS
+    assert trial.rows() == rows
     assert trial.entries()[-1].extracted == 0
 
     trial.lift()
     entry = trial.load()
     assert trial.asked() == clean
-    assert trial.rows() == ROWS
+    assert trial.rows() == rows
     assert (entry.unchanged, entry.deleted) == (len(ROWS), 0)
 
 
@@ -144,6 +154,22 @@ def test_replace_believes_a_response_without_rows_only_where_declared(lab: Lab) 
     assert trial.load(LoadOptions(accepts_shrinkage=True)).deleted == 15
     assert trial.load().inserted == 15
     assert trial.rows() == ROWS
+
+
+def test_a_list_of_which_a_page_is_missing_marks_nothing_unless_that_is_accepted(lab: Lab) -> None:
+    """204 in place of page 2: no page 3 either."""
+    [style] = named("next_url")
+    trial = lab.trial(style, {"deletes": FullList()})
+    trial.load()
+    trial.plan({"fault": "204", "skip": 1})
+    trial.load_in_vain(BadPayloadError, "holds 25 rows, and this load would leave 10")
+    assert not any(row["_deleted_at"] for row in trial.rows())
+    trial.plan({"fault": "204", "skip": 1})
+    assert trial.load(LoadOptions(accepts_shrinkage=True)).deleted == 15
+    assert [row["_deleted_at"] for row in trial.rows()] == [False] * 10 + [True] * 15
+    assert trial.load().updated == 15
+    assert [{name: row[name] for name in ROWS[0]} for row in trial.rows()] == ROWS
+    assert not any(row["_deleted_at"] for row in trial.rows())
 
 
 NOT_SENT_AGAIN = [

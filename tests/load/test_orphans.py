@@ -13,7 +13,7 @@ from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.orphans import delete_orphans
 from flows.load.partitions import partitions_of
-from flows.source import Partition, Resource, RowsOf, Source
+from flows.source import FullList, Partition, Resource, RowsOf, Source
 from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -64,6 +64,29 @@ def test_a_replace_deletes_the_rows_of_parents_that_are_gone(
     assert load_lines(connection) == 2
     assert query(HELD) == [(number, 2) for number in ids[:2]]
     assert load_lines(connection) == 0
+
+
+def test_full_lists_mark_the_rows_of_parents_that_are_marked(
+    connection: Connection, query: Query
+) -> None:
+    orders, lines = (replace(each, deletes=FullList()) for each in (ORDERS, LINES))
+    load_orders(connection, 1, 2, 3, orders=orders)
+    assert load_lines(connection, lines, orders) == 0
+    load_orders(connection, 1, 2, orders=orders)
+    assert load_lines(connection, lines, orders) == 2
+    marked = 'select distinct "order" from raw_shop.lines where _deleted_at is not null'
+    assert query(marked) == [(3,)]
+    assert query(HELD) == [(1, 2), (2, 2), (3, 2)]
+    assert load_lines(connection, lines, orders) == 0
+    load_orders(connection, 1, orders=orders)
+    with pytest.raises(BadPayloadError, match=r"holds 4 rows, .* would leave 2:"):
+        load_lines(connection, replace(lines, max_shrinkage=0.4), orders)
+    load_orders(connection, 1, 2, 3, orders=orders)
+    load_lines(connection, lines, orders)
+    assert query(marked) == []
+    load_orders(connection, 1, orders=orders)
+    assert load_lines(connection, lines, orders, replace(FULL, accepts_shrinkage=True)) == 4
+    assert query(HELD) == [(1, 2)]
 
 
 def test_of_several_values_all_tell_a_parent(connection: Connection, query: Query) -> None:

@@ -26,7 +26,7 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay
 from flows.load.side_by_side import load_side_by_side
 from flows.page import Page, Resume
-from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Window
+from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Tombstones, Window
 from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -133,6 +133,21 @@ def test_small_partitions_are_one_entry_of_the_ledger(connect: Connect, query: Q
     ]
     assert sorted(order for order, _ in api.asked) == sorted([*range(COUNT)] * 2)
     assert query("select count(*), count(distinct partition) from elt.checkpoints") == [(12, 12)]
+
+
+def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None:
+    """Where they remove them, each partition has a load and a limit of its own."""
+    marking = replace(LINES, deletes=Tombstones("gone"))
+    load_lines(connect, Lines(), marking)
+    gone = Lines(bodies={5: [[{"line": 2, "gone": True}]]})
+    [group], errors = load_lines(connect, gone, marking)
+    assert (group.updated, group.unchanged, group.deleted, errors) == (1, 22, 1, [])
+    marked = 'select "order", line, amount from raw_shop.lines where _deleted_at is not null'
+    assert query(marked) == [(5, 2, 2)]
+    removing = replace(LINES, deletes=Tombstones("gone", removes=True))
+    entries, errors = load_lines(connect, gone, removing)
+    assert (len(entries), sum(entry.deleted for entry in entries), errors) == (12, 1, [])
+    assert query(STORED) == [row for row in wanted() if row != (5, 2, 2)]
 
 
 def test_few_partitions_have_an_entry_each(connect: Connect, query: Query) -> None:

@@ -1,0 +1,123 @@
+"""The SQL of deletions: which staged rows are tombstones, which rows a complete list lacks.
+
+A row is marked by the time in the column `_deleted_at`.
+"""
+
+from collections.abc import Mapping
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from flows.deletes import DELETED_AT, Tombstones
+
+MARK_TYPE = "timestamp with time zone"
+
+_MARK = sql.SQL(
+    "update {table} as present set _deleted_at = now(), _loaded_at = now(), _load_id = {load_id}"
+    " where present._deleted_at is null and {scope}"
+)
+_MISSING = sql.SQL(" and not exists (select from {stage} as staged where {same_key})")
+_REMOVE = sql.SQL(
+    "delete from {table} as present"
+    " using (select {values} from {stage} where {tombstone}) as latest"
+    " where {same_key} and {is_older}"
+)
+_DROP_TOMBSTONES = sql.SQL("delete from {stage} where {tombstone}")
+_COUNT_MARKED = sql.SQL(
+    "select count(*) from {table} as present"
+    " join pg_temp.differing as latest on present.ctid = latest._present_at"
+    " where present._deleted_at is null and latest._deleted_at is not null"
+)
+_SAYS_SO = sql.SQL("coalesce(lower({}) not in ('', '0', 'false'), false)")
+_IS_ONE_OF = sql.SQL("coalesce({} in ({}), false)")
+# A tombstone's values count, and where it has none, those of its row.
+_KEPT = sql.SQL(
+    "case when latest._deleted_at is null then latest.{0}"
+    " else coalesce(latest.{0}, present.{0}) end"
+)
+_MARKED_SINCE = sql.SQL(
+    "case when latest._deleted_at is not null"
+    " then coalesce(present._deleted_at, latest._deleted_at) end"
+)
+_MARKED_NOW = sql.SQL("case when {} then now() end")
+
+
+def is_mark(types: Mapping[str, str]) -> bool:
+    """Whether a table has the column of marks; an API's field of that name has another type."""
+    return types.get(DELETED_AT) == MARK_TYPE
+
+
+def live(types: Mapping[str, str], alias: str) -> sql.Composable:
+    """The condition, to be added to others, that a row is not marked; empty without marks."""
+    template = sql.SQL(" and {}._deleted_at is null")
+    return template.format(sql.Identifier(alias)) if is_mark(types) else sql.SQL("")
+
+
+def tombstone(
+    declared: Tombstones, names: Mapping[str, str], staged: Mapping[str, str]
+) -> sql.Composable:
+    """The condition that a staged row says that its record is deleted.
+
+    For statements with arguments. `names` are the columns by field, `staged` their types.
+    """
+    root, _, rest = declared.field.partition(".")
+    field, path = (declared.field, "") if declared.field in names else (root, rest)
+    column = names.get(field, "")
+    kind = staged.get(column)
+    if kind is None or (path and kind != "jsonb"):
+        return sql.SQL("false")
+    text = sql.SQL("{}::text").format(sql.Identifier(column))
+    if kind == "jsonb":
+        place = sql.Literal([_escaped(name) for name in path.split(".") if path])
+        text = sql.SQL("{} #>> {}::text[]").format(sql.Identifier(column), place)
+    if not declared.values:
+        return _SAYS_SO.format(text)
+    values = sql.SQL(", ").join(sql.Literal(_escaped(_text(value))) for value in declared.values)
+    return _IS_ONE_OF.format(text, values)
+
+
+def _text(value: str | int | bool) -> str:
+    """The value as Postgres writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escaped(text: str) -> str:
+    """As psycopg2 needs it in a statement that is executed with arguments."""
+    return text.replace("%", "%%")
+
+
+def marked_now(condition: sql.Composable) -> sql.Composable:
+    """The mark of a staged row."""
+    return _MARKED_NOW.format(condition)
+
+
+def value_to_store(name: str) -> sql.Composed:
+    """A column's new value where a staged row, which may be a tombstone, meets its present one."""
+    template = _MARKED_SINCE if name == DELETED_AT else _KEPT
+    return template.format(sql.Identifier(name))
+
+
+def count_marked(cursor: Cursor, parts: Mapping[str, sql.Composable]) -> int:
+    """How many present rows the listed differences will mark."""
+    cursor.execute(_COUNT_MARKED.format(**parts))
+    return int(cursor.fetchall()[0][0])
+
+
+def remove(cursor: Cursor, parts: Mapping[str, sql.Composable], ids: Mapping[str, object]) -> int:
+    """Delete the rows of the staged tombstones, then these; returns how many rows."""
+    cursor.execute(_REMOVE.format(**parts), ids)
+    removed = cursor.rowcount
+    cursor.execute(_DROP_TOMBSTONES.format(**parts), ids)
+    return removed
+
+
+def mark_missing(
+    cursor: Cursor, parts: Mapping[str, sql.Composable], load_id: int | None, has_rows: bool
+) -> int:
+    """Mark the partition's rows that the stage lacks; returns how many.
+
+    Without `has_rows`, the stage may lack the columns of the key.
+    """
+    statement = _MARK.format(**parts, load_id=sql.Literal(load_id))
+    cursor.execute(statement + _MISSING.format(**parts) if has_rows else statement)
+    return cursor.rowcount
