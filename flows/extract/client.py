@@ -34,7 +34,7 @@ from flows.extract.tokens import ShareToken
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
-from flows.source import Resource, Rule, Source
+from flows.source import Partition, Resource, Rule, Source
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ class Client:
         self._personal: dict[str, PersonalData] = {}
         self._source = source
         self._connection = Connection(source)
-        self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
+        its = () if source.accounts else source.logins
+        self._credentials = Credentials(its, read_secret, self._connection, share_token)
         self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._slots = slots_of(source.name, source.concurrency)
         self._pause = Pause()
@@ -82,6 +83,27 @@ class Client:
         self.waited_seconds = 0.0
         self._is_stopped = False
         self._is_sibling = False
+        self._owner = repr(source.name)
+        self._of_accounts: dict[str, Client] = {}
+        self._accounts: dict[str, Client] = {}
+        for account, its in (source.accounts.logins if source.accounts else {}).items():
+            self._accounts[account] = own = self.sibling()
+            own._credentials = Credentials(its, read_secret, own._connection, share_token)
+            own._pause = Pause()
+            own._owner = f"{source.name!r}, account {account!r}"
+
+    def of(self, partition: Partition) -> "Client":
+        """The client for a partition's requests: itself, or one that logs in as its account.
+
+        Raises:
+            ConfigurationError: the source has several accounts, and the partition names none.
+        """
+        if self._source.accounts is None:
+            return self
+        account = self._source.accounts.account_of(partition)
+        if account not in self._of_accounts:
+            self._of_accounts[account] = self._accounts[account].sibling()
+        return self._of_accounts[account]
 
     def personal(self, resource: Resource) -> PersonalData:
         """What protects the resource's personal fields: one for all of its partitions.
@@ -98,6 +120,7 @@ class Client:
         """A client for another thread: the same login, limits and pauses, its own connections."""
         other = copy.copy(self)
         other._connection = Connection(self._source)
+        other._of_accounts = {}
         other._is_sibling = True
         return other
 
@@ -108,7 +131,11 @@ class Client:
     def close(self) -> None:
         """Close the connections, and name personal fields that no record had."""
         self._connection.close()
+        for client in self._of_accounts.values():
+            client.close()
         if not self._is_sibling:
+            for client in self._accounts.values():
+                client.close()
             for personal in self._personal.values():
                 personal.warn()
 
@@ -260,7 +287,7 @@ class Client:
     def _refusal(self, request: HttpRequest, response: Response) -> EltError:
         status = 401 if response.refuses_token else response.status
         kind, remedy = _REMEDIES.get(status, _OTHER_REMEDY)
-        text = f"{response}. {remedy.format(source=self._source.name)}"
+        text = f"{response}. {remedy.format(source=self._owner)}"
         return _error(kind, request, text, response)
 
     def _wait(
@@ -328,14 +355,14 @@ def _error(
 
 
 _REMEDIES: Mapping[int, tuple[type[EltError], str]] = {
-    401: (RefusedLoginError, "Correct the credentials of source {source!r}."),
+    401: (RefusedLoginError, "Correct the credentials of source {source}."),
     403: (
         RefusedLoginError,
-        "Correct the credentials of source {source!r}. If this is a rate limit, give the "
+        "Correct the credentials of source {source}. If this is a rate limit, give the "
         'resource Rule("retry", status=403, body="…") with words of this response.',
     ),
-    404: (NotFoundError, "Correct the base URL or path of source {source!r}."),
-    410: (NotFoundError, "Correct the base URL or path of source {source!r}."),
-    413: (BadRequestError, "Make source {source!r} request less at a time."),
+    404: (NotFoundError, "Correct the base URL or path of source {source}."),
+    410: (NotFoundError, "Correct the base URL or path of source {source}."),
+    413: (BadRequestError, "Make source {source} request less at a time."),
 }
-_OTHER_REMEDY = (BadRequestError, "Correct the request that source {source!r} makes.")
+_OTHER_REMEDY = (BadRequestError, "Correct the request that source {source} makes.")
