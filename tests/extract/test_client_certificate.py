@@ -27,13 +27,17 @@ def known() -> str:
 
 
 @pytest.fixture
-def start(
-    serve: Serve, known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[ssl.TLSVersion], Server]:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The certificate of the API, which its clients trust."""
+    path = tmp_path / "api.pem"
+    path.write_bytes(certificates.self_signed("shop"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    return path
+
+
+@pytest.fixture
+def start(serve: Serve, known: str, own: Path) -> Callable[[ssl.TLSVersion], Server]:
     """Start an API with TLS that lets in only the known client, and gives it tokens."""
-    own = tmp_path / "api.pem"
-    own.write_bytes(certificates.self_signed("shop"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(own))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -106,12 +110,21 @@ def test_with_tls_1_3_a_refusal_that_looks_like_a_lost_connection_names_the_cert
     assert api.asked == []
 
 
-def test_a_lost_connection_without_a_certificate_says_nothing_of_one(serve: Serve) -> None:
-    server = serve(lambda _: Answer(wire=[]))
-    source = Source("shop", server.url, (), max_wait_seconds=0)
-    with Client(source) as opened, pytest.raises(UnavailableError) as said:
+@pytest.mark.parametrize("shows_one", [True, False])
+def test_a_lost_connection_names_the_certificate_that_was_shown(
+    serve: Serve, known: str, own: Path, shows_one: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    server = serve(lambda _: Answer(wire=[]), tls=context)
+    login = ClientCertificate("shop-certificate") if shows_one else None
+    source = Source("shop", server.url, (), login, max_wait_seconds=0)
+    with (
+        Client(source, lambda _: known) as opened,
+        pytest.raises(UnavailableError, match="the connection failed") as said,
+    ):
         opened.get(server.url)
-    assert "ertificate" not in str(said.value)
+    assert ("ClientCertificate names the secret" in str(said.value)) == shows_one
 
 
 def broken(known: str) -> list[str]:
