@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
 MOST_REDIRECTS = 10
+# Of so many accounts a thread keeps connections open.
+MOST_ACCOUNTS = 10
 # They repeat a POST unchanged (RFC 9110, 15.4.8 and 15.4.9); others turn it into a GET.
 KEEPING_REDIRECTS = frozenset({307, 308})
 
@@ -102,6 +104,8 @@ class Client:
             return self
         account = self._source.accounts.account_of(partition)
         if account not in self._of_accounts:
+            if len(self._of_accounts) == MOST_ACCOUNTS:
+                self._of_accounts.pop(next(iter(self._of_accounts))).close()
             self._of_accounts[account] = self._accounts[account].sibling()
         return self._of_accounts[account]
 

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Answer, Asked, Serve, Server
 
 from flows.errors import ConfigurationError, RefusedLoginError
 from flows.extract.auth import ApiKey, Bearer, OAuth2, SessionCookie
-from flows.extract.client import Client
+from flows.extract.client import MOST_ACCOUNTS, Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import page_number
 from flows.extract.selectors import records_at
@@ -196,6 +197,22 @@ def test_a_pause_that_the_api_asks_of_one_account_is_not_kept_by_the_others(
         assert read(client, source, eu) == wanted("eu")
     assert found == [wanted("us")]
     assert waits[0] == 30
+
+
+def test_connections_of_few_accounts_stay_open(serve: Serve) -> None:
+    """Also if a source has a hundred of them."""
+    names = [f"a{number}" for number in range(3 * MOST_ACCOUNTS)]
+    accounts = Accounts({name: Bearer(f"shop-{name}-token") for name in names})
+    server = serve(page_of)
+    port = int(server.url.split(":")[2].strip("/"))
+    resource = replace(ORDERS, partitions=accounts.partitions)
+    source = Source("shop", server.url, (resource,), accounts, concurrency=1)
+    with Client(source, lambda name: f"token-of-{name.split('-')[1]}") as client:
+        for partition in accounts.partitions * 2:
+            assert read(client, source, partition) == wanted(partition.name)
+        ours = psutil.Process().net_connections("tcp")
+        is_open = [each for each in ours if each.raddr and each.raddr.port == port]
+        assert len([each for each in is_open if each.status == "ESTABLISHED"]) <= MOST_ACCOUNTS
 
 
 def test_the_secrets_of_all_accounts_are_those_of_the_source() -> None:
