@@ -1,7 +1,11 @@
-"""`make preview`: show a resource's first records and raw table columns; writes nothing."""
+"""`make preview`: show a resource's first records and raw table columns.
+
+Writes nothing but the newest refresh token, of a login that has one.
+"""
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +15,7 @@ from flows import sources
 from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
+from flows.extract.tokens import ShareToken
 from flows.guards import with_guards
 from flows.load.batch import RecordBatch
 from flows.load.column_names import column_names
@@ -50,12 +55,26 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
         ConfigurationError: when there is no page.
         EltError: as `Client.get` does.
     """
-    with Client(source) as client:
+    with Client(source, share_token=_refresh_tokens(source)) as client:
         pages = read_pages(client, source, resource, partition, _window(resource))
         page = next((page for page in pages if not page.is_mark), None)
     if page is None:
         raise ConfigurationError(f"{source.name}.{resource.name} has no request to send.")
     return page
+
+
+def _refresh_tokens(source: Source) -> ShareToken | None:
+    """Keeps refresh tokens in the warehouse, as loads do; None without its address."""
+    has_one = any(getattr(login, "refresh_token", "") for login in source.logins)
+    if not has_one or not os.environ.get("WAREHOUSE_URL"):
+        return None
+    # Imported here, because Prefect takes seconds.
+    from blocks import warehouse
+    from flows.postgres import connection_url
+    from flows.refresh_tokens import RefreshTokens
+
+    name = warehouse.URL_VARIABLE
+    return RefreshTokens(warehouse.Warehouse(connection_url.parse(os.environ[name], name)).connect)
 
 
 def _window(resource: Resource) -> Window:

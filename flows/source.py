@@ -3,19 +3,21 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from flows import source_checks
 from flows.cursors import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
 from flows.deletes import Deletes, FullList, Tombstones
 from flows.errors import ConfigurationError
 from flows.jobs import Job
+from flows.logins import Accounts, Login
 from flows.page import BodyForm, HttpRequest, Method, Page
 from flows.partitions import Partition, RowsOf, product
 from flows.personal_data import Protection
 from flows.query_params import Params, ParamValue
 
 __all__ = [
+    "Accounts",
     "AnyCursor",
     "Contract",
     "Cursor",
@@ -89,21 +91,6 @@ class Rate:
         """Refuse rates that allow no request."""
         if self.requests < 1 or self.seconds <= 0:
             raise ConfigurationError(f"{self} allows no requests: give it at least one.")
-
-
-class Login(Protocol):
-    """Authenticates requests (`flows.extract.auth`)."""
-
-    @property
-    def secret(self) -> str:
-        """The name under which its secret is kept (`blocks.secrets`)."""
-
-    @property
-    def param(self) -> str:
-        """The query parameter that holds the secret; empty where none does."""
-
-    def sign(self, request: Any, value: str) -> None:
-        """Add the secret's value to a request that is about to be sent."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +225,9 @@ class Source:
     Attributes:
         base_url: where the API lives; resource paths are appended to it.
         login: how requests authenticate (`flows.extract.auth`); several logins sign one request
-            together.
+            together. With `Accounts`, each partition names the account that it logs in as.
         hosts: other hosts that links and redirects may lead to, with the login.
-        rate: the API's rate limit, shared by all loads.
+        rate: the API's rate limit, shared by all loads and accounts.
         concurrency: how many requests a run may have under way at once.
         connect_timeout_seconds: how long a connection may take to open.
         read_timeout_seconds: the longest silence allowed within a response.
@@ -254,7 +241,7 @@ class Source:
     name: str
     base_url: str
     resources: tuple[Resource, ...]
-    login: Login | tuple[Login, ...] | None = None
+    login: Login | tuple[Login, ...] | Accounts | None = None
     hosts: tuple[str, ...] = ()
     rate: Rate | None = None
     concurrency: int = 4
@@ -271,10 +258,17 @@ class Source:
 
     @property
     def logins(self) -> tuple[Login, ...]:
-        """All logins that sign its requests."""
+        """All logins that sign its requests, of all accounts."""
         if self.login is None:
             return ()
+        if isinstance(self.login, Accounts):
+            return tuple(login for its in self.login.logins.values() for login in its)
         return self.login if isinstance(self.login, tuple) else (self.login,)
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """Its accounts, if it has several."""
+        return self.login if isinstance(self.login, Accounts) else None
 
     @property
     def secret_names(self) -> tuple[str, ...]:

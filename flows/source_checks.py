@@ -17,7 +17,7 @@ from flows.personal_data import check_personal
 from flows.query_params import form_pairs, query_pairs
 
 if TYPE_CHECKING:
-    from flows.source import Resource, Source
+    from flows.source import Accounts, Resource, Source
 
 
 _COLUMN = re.compile("[a-z][a-z0-9_]{0,62}")
@@ -467,6 +467,7 @@ def check_source(source: "Source") -> None:
     for resource in source.resources:
         _check_parents(source, resource)
         _check_job_hosts(source, resource)
+        _check_accounts(source, resource)
 
 
 def _check_source_limits(source: "Source") -> None:
@@ -530,3 +531,40 @@ def _check_parents(source: "Source", resource: "Resource") -> None:
                 f"Source {source.name!r}: these resources depend on each other's rows, so none "
                 f"could be loaded: {' → '.join(line)}. Give one of them partitions of its own."
             )
+
+
+def _check_accounts(source: "Source", resource: "Resource") -> None:
+    """Refuse partitions without an account, and rows that do not show theirs."""
+    if source.accounts is None:
+        return
+    column = source.accounts.column
+    owner = f"{resource.name}: source {source.name!r} has several accounts"
+    parents = resource.partitions
+    if isinstance(parents, RowsOf):
+        supplied = source.resource(parents.resource).names.get(column, column)
+        if parents.columns.get(column) != supplied:
+            written = {**parents.columns, column: supplied}
+            raise ConfigurationError(
+                f"{owner}, so its partitions need that of their parent's row. Write "
+                f"RowsOf({parents.resource!r}, {written})."
+            )
+    else:
+        _check_accounts_of(owner, source.accounts, parents)
+    is_in_key = column in resource.key or not resource.key or resource.key_is_global
+    if column not in resource.partition_columns or not is_in_key:
+        raise ConfigurationError(
+            f"{owner}, so its rows need theirs, or one account overwrites those of another. Name "
+            f"{column!r} in partition_columns and key."
+        )
+
+
+def _check_accounts_of(owner: str, accounts: "Accounts", partitions: Sequence[Partition]) -> None:
+    """Refuse declared partitions without an account of the source."""
+    for partition in partitions:
+        if accounts.column not in partition.values:
+            raise ConfigurationError(
+                f"{owner}, and its partition {partition.name!r} names none. Write "
+                "partitions=ACCOUNTS.partitions, where ACCOUNTS is the source's login, or "
+                "product(ACCOUNTS.partitions, …)."
+            )
+        accounts.account_of(partition)

@@ -36,7 +36,7 @@ from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
 from flows.redaction import remember
-from flows.source import Resource, Rule, Source
+from flows.source import Partition, Resource, Rule, Source
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ MOST_REDIRECTS = 10
 # A pause ends so soon once the client is closed.
 LONGEST_NAP_SECONDS = 1.0
 SHORTEST_SIGNATURE = 16
+# Of so many accounts a thread keeps connections open.
+MOST_ACCOUNTS = 10
 # They repeat a POST unchanged (RFC 9110, 15.4.8 and 15.4.9); others turn it into a GET.
 KEEPING_REDIRECTS = frozenset({307, 308})
 
@@ -79,7 +81,8 @@ class Client:
         self._source = source
         self._connection = Connection(source)
         self._public: Connection | None = None
-        self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
+        its = () if source.accounts else source.logins
+        self._credentials = Credentials(its, read_secret, self._connection, share_token)
         self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._slots = slots_of(source.name, source.concurrency)
         self._pause = Pause()
@@ -88,6 +91,29 @@ class Client:
         self.waited_seconds = 0.0
         self._is_stopped = self._is_closed = False
         self._is_sibling = False
+        self._owner = repr(source.name)
+        self._of_accounts: dict[str, Client] = {}
+        self._accounts: dict[str, Client] = {}
+        for account, its in (source.accounts.logins if source.accounts else {}).items():
+            self._accounts[account] = own = self.sibling()
+            own._credentials = Credentials(its, read_secret, own._connection, share_token)
+            own._pause = Pause()
+            own._owner = f"{source.name!r}, account {account!r}"
+
+    def of(self, partition: Partition) -> "Client":
+        """The client for a partition's requests: itself, or one that logs in as its account.
+
+        Raises:
+            ConfigurationError: the source has several accounts, and the partition names none.
+        """
+        if self._source.accounts is None:
+            return self
+        account = self._source.accounts.account_of(partition)
+        if account not in self._of_accounts:
+            if len(self._of_accounts) == MOST_ACCOUNTS:
+                self._of_accounts.pop(next(iter(self._of_accounts))).close()
+            self._of_accounts[account] = self._accounts[account].sibling()
+        return self._of_accounts[account]
 
     def personal(self, resource: Resource) -> PersonalData:
         """What protects the resource's personal fields: one for all of its partitions.
@@ -105,6 +131,7 @@ class Client:
         other = copy.copy(self)
         other._connection = Connection(self._source)
         other._public = None
+        other._of_accounts = {}
         other._is_sibling = True
         return other
 
@@ -118,7 +145,11 @@ class Client:
         self._connection.close()
         if self._public is not None:
             self._public.close()
+        for client in self._of_accounts.values():
+            client.close()
         if not self._is_sibling:
+            for client in self._accounts.values():
+                client.close()
             for personal in self._personal.values():
                 personal.warn()
 
@@ -299,7 +330,7 @@ class Client:
     def _refusal(self, request: HttpRequest, response: Response) -> EltError:
         status = 401 if response.refuses_token else response.status
         kind, remedy = _REMEDIES.get(status, _OTHER_REMEDY)
-        text = f"{response}. {remedy.format(source=self._source.name)}"
+        text = f"{response}. {remedy.format(source=self._owner)}"
         return _error(kind, request, text, response)
 
     def _wait(
@@ -368,14 +399,14 @@ def _error(
 
 
 _REMEDIES: Mapping[int, tuple[type[EltError], str]] = {
-    401: (RefusedLoginError, "Correct the credentials of source {source!r}."),
+    401: (RefusedLoginError, "Correct the credentials of source {source}."),
     403: (
         RefusedLoginError,
-        "Correct the credentials of source {source!r}. If this is a rate limit, give the "
+        "Correct the credentials of source {source}. If this is a rate limit, give the "
         'resource Rule("retry", status=403, body="…") with words of this response.',
     ),
-    404: (NotFoundError, "Correct the base URL or path of source {source!r}."),
-    410: (NotFoundError, "Correct the base URL or path of source {source!r}."),
-    413: (BadRequestError, "Make source {source!r} request less at a time."),
+    404: (NotFoundError, "Correct the base URL or path of source {source}."),
+    410: (NotFoundError, "Correct the base URL or path of source {source}."),
+    413: (BadRequestError, "Make source {source} request less at a time."),
 }
-_OTHER_REMEDY = (BadRequestError, "Correct the request that source {source!r} makes.")
+_OTHER_REMEDY = (BadRequestError, "Correct the request that source {source} makes.")

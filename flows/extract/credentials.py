@@ -223,7 +223,8 @@ class _Credential:
         if self._share_token is None:
             raise ConfigurationError(
                 f"The refresh token {login.refresh_token!r} may be replaced when it is used, and "
-                "only runs of a deployment store the next one. Run the source's deployment."
+                "nothing here stores the next one. Run the source's deployment. For `make "
+                "preview`, set WAREHOUSE_URL to the warehouse in which its runs keep it."
             )
         return self._share_token(
             login.refresh_token, self._refresh_token, self._refused, exchange, within_seconds

@@ -50,6 +50,7 @@ def read_pages(
             row than the resource's `max_empty_pages`.
         EltError: as `Client.get` does.
     """
+    client = client.of(partition)
     client.learn_secret()
     resource = with_guards(resource)
     slices = list(_slices(window, resource))

@@ -147,7 +147,7 @@ class Connection:
             ):
                 return self._read(request.url, response)
         except (OSError, urllib3.exceptions.HTTPError, UnicodeError, TruncatedError) as error:
-            problem = _translate(request.url, error)
+            problem = _translate(request.url, error, shown=self._adapter.tls is not None)
         # Raised out here, it has no context: errors of requests quote the whole address.
         raise problem
 
@@ -201,8 +201,12 @@ def _form(request: HttpRequest) -> list[tuple[str, str]] | None:
     return form_pairs(request.url, request.body) if request.sends == "form" else None
 
 
-def _translate(url: str, error: Exception) -> Exception:
-    """Translate an error of requests or urllib3."""
+def _translate(url: str, error: Exception, shown: bool) -> Exception:
+    """Translate an error of requests or urllib3; `shown` says whether it saw a certificate of ours.
+
+    With TLS 1.3, a server refuses that after the handshake (RFC 8446, 4.4.2): by then the client
+    sends its request, and often hears no reason, only that the connection is closed.
+    """
     reason = _reason(error)
     if isinstance(error, _NON_RETRYABLE) or not isinstance(error, _RETRYABLE):
         return ConfigurationError(
@@ -223,6 +227,11 @@ def _translate(url: str, error: Exception) -> Exception:
         problem = f"no response in time ({name})"
     else:
         problem = f"the connection failed ({name}: {reason})"
+        if shown and url.startswith("https:"):
+            problem += (
+                "; if this goes on, the API may refuse the client's certificate: ClientCertificate "
+                "names the secret that holds it"
+            )
     return NoResponseError(problem, was_sent=not isinstance(reason, _NOT_SENT))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg2
 
+from flows.extract.auth import Bearer
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
@@ -23,7 +24,7 @@ from flows.load.options import DEFAULT_OPTIONS
 from flows.load.partition_reader import ReadPages
 from flows.load.side_by_side import load_side_by_side
 from flows.load.staging_table import StagingTable
-from flows.source import Partition, Resource, RowsOf, Source
+from flows.source import Accounts, Partition, Resource, RowsOf, Source
 from tests.chaos.victim import NAME, Death, Session, interrupt
 
 PARTITIONS = 40
@@ -45,16 +46,31 @@ STEPS: dict[str, tuple[Any, str]] = {
     "end": (ledger, "end"),
     "commit": (Session, "__exit__"),
 }
+# Half of the orders belong to each account; the API refuses the token of the other one.
+TOKENS = {"even": "token-of-even", "odd": "token-of-odd"}
+ACCOUNTS = Accounts({account: Bearer(account) for account in TOKENS})
 LINES = Resource(
     "lines",
     "orders/{order}/lines",
     records_at("rows"),
     paging=next_url("next"),
-    key=("order", "line"),
-    partitions=RowsOf("orders", {"order": "id"}, changed_only=True),
-    partition_columns=("order",),
+    key=("account", "order", "line"),
+    partitions=RowsOf("orders", {"account": "account", "order": "id"}, changed_only=True),
+    partition_columns=("account", "order"),
 )
-ORDERS = Resource("orders", "orders", records_at("rows"), key=("id",))
+ORDERS = Resource(
+    "orders",
+    "orders",
+    records_at("rows"),
+    key=("account", "id"),
+    partitions=ACCOUNTS.partitions,
+    partition_columns=("account",),
+)
+
+
+def account_of(order: int) -> str:
+    """Whose order it is."""
+    return "odd" if order % 2 else "even"
 
 
 def run(dsn: str, api_url: str, version: int) -> list[Any]:
@@ -65,12 +81,14 @@ def run(dsn: str, api_url: str, version: int) -> list[Any]:
     side_by_side.GROUP_PARTITIONS = 6
     partition_reader.SMALL_BYTES = 5000
     side_by_side.PLANNED_AT_ONCE = 15
-    source = Source("shop", api_url, (ORDERS, LINES), concurrency=THREADS, max_wait_seconds=0)
+    resources = (ORDERS, LINES)
+    source = Source("shop", api_url, resources, ACCOUNTS, concurrency=THREADS, max_wait_seconds=0)
     given = tuple(
-        Partition(str(n), {"order": n}, parent_load_id=version) for n in range(PARTITIONS)
+        Partition(str(n), {"account": account_of(n), "order": n}, parent_load_id=version)
+        for n in range(PARTITIONS)
     )
     connect = partial(psycopg2.connect, dsn, connection_factory=Session, application_name=NAME)
-    with Client(source) as client:
+    with Client(source, TOKENS.__getitem__) as client:
 
         @contextmanager
         def reader() -> Iterator[ReadPages]:

@@ -19,7 +19,7 @@ from conftest import Answer, Asked, Server, rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from tests.chaos.group_victim import LARGE, PARTITIONS, STEPS, order, run
+from tests.chaos.group_victim import LARGE, PARTITIONS, STEPS, TOKENS, account_of, order, run
 from tests.chaos.processes import was_killed
 from tests.chaos.victim import Death, Moment
 
@@ -34,7 +34,7 @@ FEW = [
     Death("before", "end", 1),
 ]
 ALL = [*product(get_args(Moment), STEPS)] if os.environ.get("CHAOS") == "full" else []
-TABLE = 'select "order", line, amount from raw_shop.lines order by 1, 2'
+TABLE = 'select account, "order", line, amount from raw_shop.lines order by 2, 3'
 CHECKPOINTS = (
     "select partition::int, parent_load_id, resume is null from elt.checkpoints order by 1"
 )
@@ -52,6 +52,8 @@ def lines_of(order: int) -> list[int]:
 def answer(asked: Asked) -> Answer:
     path, _, page = asked.partition("?page=")
     order, number = int(path.split("/")[2]), int(page or 0)
+    if asked.headers["Authorization"] != f"Bearer {TOKENS[account_of(order)]}":
+        return Answer(status=401)
     counts = lines_of(order)
     first = sum(counts[:number])
     lines = [
@@ -63,7 +65,7 @@ def answer(asked: Asked) -> Answer:
 
 
 WANTED = [
-    (order, line, order * 100 + line)
+    (account_of(order), order, line, order * 100 + line)
     for order in range(PARTITIONS)
     for line in range(sum(lines_of(order)))
 ]

@@ -31,6 +31,7 @@ SECRETS = {
     "SHOP_KEY": "sample-api-key",
     "SHOP_TOKEN": "sample-bearer-token",
     "SHOP_EU_TOKEN": "sample-bearer-token",
+    "SHOP_US_TOKEN": "sample-bearer-token",
     "SHOP_PASSWORD": "sample-password",
     "SHOP_CLIENT_SECRET": "sample-client-secret",
     "SHOP_REFRESH_TOKEN": "sample-refresh-token",
@@ -108,9 +109,10 @@ def test_a_source_of_the_page_logs_in(
     moved = replace(
         source,
         base_url=source.base_url.replace(DEFINED["API"], api),
-        login=tuple(_moved(login, api) for login in source.logins),
+        login=source.accounts or tuple(_moved(login, api) for login in source.logins),
     )
-    assert loaded(database, moved, moved.resources[0]) == ALL_ITEMS
+    accounts = len(source.accounts.by_account) if source.accounts else 1
+    assert loaded(database, moved, moved.resources[0]) == ALL_ITEMS * accounts
 
 
 def _moved(login: Any, api: str) -> Any:

@@ -1,6 +1,7 @@
 """Promises of client certificates: shown to the API, on every connection, and refused by name."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import Answer, Serve, Server
 from cryptography.hazmat.primitives import serialization
 
-from flows.errors import RefusedLoginError
+from flows.errors import RefusedLoginError, UnavailableError
 from flows.extract.auth import Bearer, ClientCertificate, OAuth2
 from flows.extract.client import Client
 from flows.source import Source
@@ -26,19 +27,33 @@ def known() -> str:
 
 
 @pytest.fixture
-def api(serve: Serve, known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """An API with TLS that lets in only the known client, and gives it tokens."""
-    own = tmp_path / "api.pem"
-    own.write_bytes(certificates.self_signed("shop"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(own))
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The certificate of the API, which its clients trust."""
+    path = tmp_path / "api.pem"
+    path.write_bytes(certificates.self_signed("shop"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    return path
+
+
+@pytest.fixture
+def start(serve: Serve, known: str, own: Path) -> Callable[[ssl.TLSVersion], Server]:
+    """Start an API with TLS that lets in only the known client, and gives it tokens."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=known[known.index("-----BEGIN CERT") :])
-    # With TLS 1.3, a client may send its request, and be cut off, before it hears of the refusal.
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
     answers = {"/token": Answer(b'{"access_token": "t0ken-1234"}')}
-    return serve(lambda asked: answers.get(asked, GOOD), tls=context)
+
+    def with_version(version: ssl.TLSVersion) -> Server:
+        context.minimum_version = context.maximum_version = version
+        return serve(lambda asked: answers.get(asked, GOOD), tls=context)
+
+    return with_version
+
+
+@pytest.fixture
+def api(start: Callable[[ssl.TLSVersion], Server]) -> Server:
+    return start(ssl.TLSVersion.TLSv1_2)
 
 
 def client(api: Server, login: Any, **secrets: str) -> Client:
@@ -75,6 +90,41 @@ def test_a_certificate_that_the_api_does_not_know_is_a_refused_login(api: Server
     ):
         opened.get(api.url)
     assert api.asked == []
+
+
+@pytest.mark.parametrize("known_client", [True, False])
+def test_with_tls_1_3_a_refusal_that_looks_like_a_lost_connection_names_the_certificate(
+    start: Callable[[ssl.TLSVersion], Server], known: str, known_client: bool
+) -> None:
+    """The client may be cut off before it hears why: by an error of either kind."""
+    api = start(ssl.TLSVersion.TLSv1_3)
+    shown = known if known_client else certificates.self_signed("another client").decode()
+    with client(api, ClientCertificate("shop-certificate"), certificate=shown) as opened:
+        if known_client:
+            assert opened.get(api.url).body == GOOD.body
+            return
+        with pytest.raises((RefusedLoginError, UnavailableError)) as said:
+            opened.get(api.url)
+    assert "refuse" in str(said.value)
+    assert "ClientCertificate names the secret" in str(said.value)
+    assert api.asked == []
+
+
+@pytest.mark.parametrize("shows_one", [True, False])
+def test_a_lost_connection_names_the_certificate_that_was_shown(
+    serve: Serve, known: str, own: Path, shows_one: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    server = serve(lambda _: Answer(wire=[]), tls=context)
+    login = ClientCertificate("shop-certificate") if shows_one else None
+    source = Source("shop", server.url, (), login, max_wait_seconds=0)
+    with (
+        Client(source, lambda _: known) as opened,
+        pytest.raises(UnavailableError, match="the connection failed") as said,
+    ):
+        opened.get(server.url)
+    assert ("ClientCertificate names the secret" in str(said.value)) == shows_one
 
 
 def broken(known: str) -> list[str]:

@@ -38,7 +38,7 @@ from flows.extract.auth import Bearer, OAuth2
 from flows.extract.selectors import records_at
 from flows.retries import Retry
 from flows.shared_rate import slots_for
-from flows.source import Partition, Rate, Resource, RowsOf, Source
+from flows.source import Accounts, Partition, Rate, Resource, RowsOf, Source, product
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 
@@ -344,6 +344,31 @@ def test_workers_share_one_token_of_a_refreshed_login(
     assert run(login=login).is_completed()
     assert exchanged == ["refresh-0"]
     assert ask(STORED) == EXPECTED
+
+
+def test_workers_log_in_as_the_account_of_each_partition(
+    run: Callable[..., State[Any]], days: Days, ask: Ask
+) -> None:
+    """A batch has partitions of both accounts."""
+    accounts = Accounts({name: Bearer(f"shop-{name}-token") for name in ("eu", "us")})
+    for name in ("eu", "us"):
+        Secret(value=f"token-of-{name}").save(f"shop-{name}-token", overwrite=True)
+    resource = replace(
+        DAYS,
+        path="days/{account}/{day}",
+        key=("account", "day", "id"),
+        partitions=product(PARTITIONS[:60], accounts.partitions),
+        partition_columns=("account", "day"),
+    )
+    assert run(resource, login=accounts).is_completed()
+    sent = Counter(
+        (asked.split("/")[2], asked.headers["Authorization"]) for asked in days.server.asked
+    )
+    assert sent == {("eu", "Bearer token-of-eu"): 60, ("us", "Bearer token-of-us"): 60}
+    assert ask("select account, count(*) from raw_shop.days group by 1 order by 1") == [
+        ("eu", 120),
+        ("us", 120),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from conftest import Answer, Asked, Serve, rows
 from sqlalchemy.engine import URL
 
+from commands.preview import first_page
 from deployments.local.postgres import libpq
 from flows import redaction, refresh_tokens
 from flows.errors import (
@@ -32,7 +34,9 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract.client import Client
+from flows.extract.selectors import records_at
 from flows.load import ledger
+from flows.source import Partition, Resource
 from tests.flows.refreshing import Order, client, source
 
 REPOSITORY = Path(__file__).parents[2]
@@ -216,10 +220,33 @@ def test_a_refused_exchange_changes_nothing(
 def test_without_a_store_nothing_is_exchanged(provider: Provider) -> None:
     with (
         Client(source(provider.url), lambda _: FIRST) as alone,
-        pytest.raises(ConfigurationError, match="Run the source's deployment"),
+        pytest.raises(ConfigurationError, match="set WAREHOUSE_URL to the warehouse"),
     ):
         alone.get(provider.url)
     assert provider.exchanged == []
+
+
+def test_a_preview_stores_the_next_token_where_loads_find_it(
+    database: URL,
+    provider: Provider,
+    opened: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It exchanges the newest one that a load has stored, and the other way round."""
+    provider.grace = False
+    shop = replace(source(provider.url), resources=(Resource("orders", "", records_at()),))
+    secrets = {"SHOP_SECRET": "cAn4ryC13nt", "SHOP_REFRESH_TOKEN": FIRST}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="set WAREHOUSE_URL"):
+        first_page(shop, shop.resources[0], Partition())
+    monkeypatch.setenv("WAREHOUSE_URL", libpq(database))
+    opened().get(provider.url)
+    provider.revoke()
+    first_page(shop, shop.resources[0], Partition())
+    provider.revoke()
+    opened().get(provider.url)
+    assert provider.exchanged == [FIRST, *(f"{WORD}-refresh-{n}" for n in (1, 2))]
 
 
 @contextmanager

