@@ -120,6 +120,9 @@ class Page:
     is_accepted: bool = False
     token: str | None = None
     keeps_digits: bool = False
+    _members: dict[tuple[str, ...], Mapping[str, msgspec.Raw] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def hides_content(self) -> bool:
@@ -155,13 +158,24 @@ class Page:
                 return self.find(self)
         return self.find(self)
 
-    @cached_property
+    @property
     def members(self) -> Mapping[str, msgspec.Raw] | None:
         """The members of the body's JSON object, unparsed; None if the body is not an object."""
-        try:
-            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        return self.members_at(())
+
+    def members_at(self, path: tuple[str, ...]) -> Mapping[str, msgspec.Raw] | None:
+        """The members of the object at a path, unparsed; None if there is no object.
+
+        They are views of the body, and found once.
+        """
+        if path not in self._members:
+            self._members[path] = _members(self.unparsed(path) if path else self.body)
+        return self._members[path]
+
+    def unparsed(self, path: tuple[str, ...]) -> msgspec.Raw | None:
+        """The value at a path of at least one name, a view of the body; None if it is missing."""
+        members = self.members_at(path[:-1])
+        return None if members is None else members.get(path[-1])
 
     @cached_property
     def document(self) -> Any:
@@ -181,6 +195,13 @@ class Page:
                 f"JSON ({error}); they begin {self.start_of()!r}. "
                 "Ask the API's owner, or correct the address."
             ) from error
+
+
+def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:

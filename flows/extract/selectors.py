@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import unwrap
 from itertools import islice
@@ -128,22 +128,23 @@ class RecordsAt:
         """The unparsed bytes of the list; None if the path is missing."""
         if self.optional and self._has_none(page):
             return b"[]"
-        found: bytes | msgspec.Raw | None = page.body
-        for name in filter(None, self.path.split(".")):
-            members = page.members if found is page.body else _members(found)
-            found = members.get(name) if members else None
+        names = self._names
+        found = page.unparsed(names) if names else page.body
         return None if found is None else bytes(found)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.path.split(".")))
 
     def _has_none(self, page: Page) -> bool:
         """Whether the page is an object where the path, or a part of it, is null or missing."""
-        members = page.members
-        for name in self.path.split("."):
-            if members is None:
+        names = self._names
+        for depth in range(len(names)):
+            if page.members_at(names[:depth]) is None:
                 return False
-            found = members.get(name)
+            found = page.unparsed(names[: depth + 1])
             if found is None or bytes(found).strip() == b"null":
                 return True
-            members = _members(found)
         return False
 
 
@@ -352,13 +353,6 @@ def _no_csv(page: Page, problem: str) -> BadPayloadError:
         f"{page.url} answered {page.content_type} that is not CSV as declared: {problem}. Correct "
         "`records` in the source, or ask the API's owner."
     )
-
-
-def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
-    try:
-        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _at(page: Page, path: str) -> Any:
