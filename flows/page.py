@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, TypeGuard
 
 import msgspec
 
@@ -151,7 +151,7 @@ class Page:
         """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
         if self.is_empty or self.find is None:
             return []
-        if isinstance(self.find, RawSelector):
+        if cuts_out(self.find):
             try:
                 return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -217,9 +217,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-@runtime_checkable
 class RawSelector(Protocol):
     """A `records` function whose list of records can be cut out of a page unparsed."""
 
+    def __call__(self, page: Page) -> list[Any]:
+        """The records."""
+
     def raw(self, page: Page) -> bytes | None:
         """The bytes of the list; None where there is no such list."""
+
+
+def cuts_out(records: Callable[[Page], list[Any]]) -> TypeGuard[RawSelector]:
+    """Whether a `records` function is a RawSelector; `isinstance` would take 0.1 ms."""
+    return hasattr(records, "raw")

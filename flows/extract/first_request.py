@@ -31,16 +31,21 @@ def first_request(
             that can't be sent, or the body is not JSON.
     """
     body = _resolve(resource, resource.body, partition, window)
-    try:
-        json.dumps(body, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
+    if body is not None:
+        _check_body(resource, body)
     headers = _resolve(resource, resource.headers, partition, window)
     headers = {name: str(value) for name, value in headers.items()}
     is_link = resource.token_cursor is not None and resource.token_cursor.is_link
     link = window.token if is_link else None
     url = link or _first_url(source, resource, partition, window)
     return HttpRequest(url, resource.method, headers, body, bool(resource.personal))
+
+
+def _check_body(resource: Resource, body: Any) -> None:
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
 
 
 def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:
