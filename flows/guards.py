@@ -9,7 +9,7 @@ import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import unwrap
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,6 +35,26 @@ def with_guards(resource: Resource) -> Resource:
     other exception is replaced and only its traceback is kept: its text may be a whole response. It
     is not quoted at all if the resource has personal fields.
     """
+    return _with_guards(_Same(resource))
+
+
+class _Same:
+    """A resource as a key: equal to itself alone, since it can't be hashed."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.resource is self.resource
+
+    def __hash__(self) -> int:
+        return id(self.resource)
+
+
+# Each partition of a resource asks for it.
+@lru_cache(maxsize=64)
+def _with_guards(key: _Same) -> Resource:
+    resource = key.resource
     declared = {field.name: getattr(resource, field.name) for field in fields(resource)}
     functions: dict[str, Any] = {
         name: _guarded(resource.name, name, value, bool(resource.personal))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, TypeGuard
 
 import msgspec
 
@@ -132,6 +132,9 @@ class Page:
     max_bytes: int = 64 << 20
     status: int = 200
     is_mark: bool = False
+    _members: dict[tuple[str, ...], Mapping[str, msgspec.Raw] | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def hides_content(self) -> bool:
@@ -160,20 +163,31 @@ class Page:
         """The records, unparsed (`msgspec.Raw`) where they can be cut out of the body."""
         if self.is_empty or self.find is None:
             return []
-        if isinstance(self.find, RawSelector):
+        if cuts_out(self.find):
             try:
                 return msgspec.json.decode(self.find.raw(self) or b"", type=list[msgspec.Raw])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return self.find(self)
         return self.find(self)
 
-    @cached_property
+    @property
     def members(self) -> Mapping[str, msgspec.Raw] | None:
         """The members of the body's JSON object, unparsed; None if the body is not an object."""
-        try:
-            return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        return self.members_at(())
+
+    def members_at(self, path: tuple[str, ...]) -> Mapping[str, msgspec.Raw] | None:
+        """The members of the object at a path, unparsed; None if there is no object.
+
+        They are views of the body, and found once.
+        """
+        if path not in self._members:
+            self._members[path] = _members(self.unparsed(path) if path else self.body)
+        return self._members[path]
+
+    def unparsed(self, path: tuple[str, ...]) -> msgspec.Raw | None:
+        """The value at a path of at least one name, a view of the body; None if it is missing."""
+        members = self.members_at(path[:-1])
+        return None if members is None else members.get(path[-1])
 
     @cached_property
     def document(self) -> Any:
@@ -195,6 +209,13 @@ class Page:
             ) from error
 
 
+def _members(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 def not_utf8(page: Page, error: UnicodeDecodeError) -> BadPayloadError:
     """The error for a page whose text is not UTF-8."""
     return BadPayloadError(
@@ -208,9 +229,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-@runtime_checkable
 class RawSelector(Protocol):
     """A `records` function whose list of records can be cut out of a page unparsed."""
 
+    def __call__(self, page: Page) -> list[Any]:
+        """The records."""
+
     def raw(self, page: Page) -> bytes | None:
         """The bytes of the list; None where there is no such list."""
+
+
+def cuts_out(records: Callable[[Page], list[Any]]) -> TypeGuard[RawSelector]:
+    """Whether a `records` function is a RawSelector; `isinstance` would take 0.1 ms."""
+    return hasattr(records, "raw")

@@ -175,6 +175,8 @@ def _next(
     page.body = readable(page, resource, resource.records)
     check_errors(page)
     found = resource.paging(page) if resource.paging else None
+    if not found and seen.is_first:
+        return None
     earlier = seen.add(request, page)
     if earlier and not _differs_far_behind(client, ahead, resource, seen, request, page):
         raise loop_error(f"{request} has the same response as {earlier}")

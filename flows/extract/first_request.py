@@ -31,10 +31,8 @@ def first_request(
             that can't be sent, or the body is not JSON.
     """
     body = _resolve(resource, resource.body, partition, window)
-    try:
-        json.dumps(body, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
+    if body is not None:
+        _check_body(resource, body)
     if resource.sends == "form":
         form_pairs(resource.name, body)
     headers = _resolve(resource, resource.headers, partition, window)
@@ -44,6 +42,13 @@ def first_request(
     url = link or _first_url(source, resource, partition, window)
     hides_answer = bool(resource.personal)
     return HttpRequest(url, resource.method, headers, body, hides_answer, resource.sends)
+
+
+def _check_body(resource: Resource, body: Any) -> None:
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
 
 
 def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:

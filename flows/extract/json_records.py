@@ -1,6 +1,5 @@
 """Records of a JSON body: a list or an object at a path, columns, lines."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import eq
 from typing import Any, ClassVar
@@ -32,22 +31,23 @@ class RecordsAt:
         """The unparsed bytes of the list; None if the path is missing."""
         if self.optional and self._has_none(page):
             return b"[]"
-        found: bytes | msgspec.Raw | None = page.body
-        for name in filter(None, self.path.split(".")):
-            members = page.members if found is page.body else members_of(found)
-            found = members.get(name) if members else None
+        names = self._names
+        found = page.unparsed(names) if names else page.body
         return None if found is None else bytes(found)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.path.split(".")))
 
     def _has_none(self, page: Page) -> bool:
         """Whether the page is an object where the path, or a part of it, is null or missing."""
-        members = page.members
-        for name in self.path.split("."):
-            if members is None:
+        names = self._names
+        for depth in range(len(names)):
+            if page.members_at(names[:depth]) is None:
                 return False
-            found = members.get(name)
+            found = page.unparsed(names[: depth + 1])
             if found is None or bytes(found).strip() == b"null":
                 return True
-            members = members_of(found)
         return False
 
 
@@ -141,14 +141,6 @@ def _line(page: Page, line: bytes) -> Any:
         return replace(page, body=line).document
     except BadPayloadError as error:
         raise BadPayloadError(f"One of the lines is not JSON. {error}") from error
-
-
-def members_of(found: bytes | msgspec.Raw | None) -> Mapping[str, msgspec.Raw] | None:
-    """The members of a JSON object, unparsed; None if it is none."""
-    try:
-        return msgspec.json.decode(found or b"", type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def at_path(page: Page, path: str) -> Any:

@@ -48,10 +48,13 @@ def value_at(page: Page, field: Field) -> Any:
     """
     if isinstance(field, ResponseHeader):
         return page.headers.get(field.name)
+    names = tuple(field.split("."))
     found: Any = page.document if page.members is None else page.members
     if isinstance(found, Mapping) and field in found:
         return parsed(found[field])
-    for name in field.split("."):
+    if page.members_at(names[:-1]) is not None:
+        return parsed(page.unparsed(names))
+    for name in names:
         found = parsed(found)
         found = found.get(name) if isinstance(found, Mapping) else None
     return parsed(found)

@@ -1,5 +1,6 @@
 """The requests and responses of a slice so far, to detect paging that loops or never ends."""
 
+import re
 from inspect import unwrap
 
 import msgspec
@@ -13,8 +14,10 @@ from flows.guards import unguarded
 from flows.page import HttpRequest, Page
 from flows.source import Resource
 
-# Larger pages are checked for being empty only where paging counts: they have to be parsed twice.
+# Where no list can be cut out of a page, it has to be parsed once more to see whether it is empty:
+# for larger pages only if paging counts.
 SMALL_BYTES = 1 << 16
+_EMPTY_LIST = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\][ \t\r\n]*")
 
 
 class SeenPages:
@@ -30,17 +33,22 @@ class SeenPages:
         self._requests: set[str] = set()
         self._first_requests: dict[int, str] = {}
 
+    @property
+    def is_first(self) -> bool:
+        """Whether there was no response yet."""
+        return not self._requests
+
     def add(self, request: HttpRequest, page: Page) -> str | None:
         """Record a response; another request that had the same one, if that is suspicious.
 
         It is not if there are no records. Nor if the response decides what is requested next: then
         only a repeated request is a loop, or as many equal pages in a row as may be empty.
         """
-        sent = str(request)
+        sent, records = str(request), _list_of(page)
         self._requests.add(sent)
-        is_empty = self._is_empty(page)
+        is_empty = self._is_empty(page, records)
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
-        earlier = self._first_requests.setdefault(_fingerprint(page), sent)
+        earlier = self._first_requests.setdefault(_fingerprint(page, records), sent)
         is_equal = earlier != sent and not is_empty
         self._equal_pages = self._equal_pages + 1 if is_equal else 0
         self._equal_to = earlier if is_equal else None
@@ -49,7 +57,9 @@ class SeenPages:
 
     def knows(self, page: Page) -> bool:
         """Whether there was such a response before, with the same records."""
-        return not self._is_empty(page) and _fingerprint(page) in self._first_requests
+        records = _list_of(page)
+        is_empty = self._is_empty(page, records)
+        return not is_empty and _fingerprint(page, records) in self._first_requests
 
     def leads_on(self, request: HttpRequest, page: Page, following: HttpRequest) -> bool:
         """Whether to request `following`; an empty page that leads back is the end.
@@ -72,8 +82,10 @@ class SeenPages:
             )
         return True
 
-    def _is_empty(self, page: Page) -> bool:
+    def _is_empty(self, page: Page, records: bytes | None) -> bool:
         """Whether there are no records; for an unreadable page, the load raises the error later."""
+        if records is not None:
+            return _EMPTY_LIST.fullmatch(records) is not None
         if len(page.body) > SMALL_BYTES and not self._is_counted:
             return False
         try:
@@ -82,16 +94,22 @@ class SeenPages:
             return False
 
 
-def _fingerprint(page: Page) -> int:
+def _list_of(page: Page) -> bytes | None:
+    """The page's list of records, unparsed; None if it can't be cut out of the body at low cost."""
+    records = page.find and unwrap(page.find)
+    return records.raw(page) if isinstance(records, RecordsAt) else None
+
+
+def _fingerprint(page: Page, records: bytes | None) -> int:
     """A hash of the page's records, or of its body if it would have to be parsed for that alone.
 
     Records are better: a body may contain the time of day, or the next token. The hash collides
     within a million different pages in one load out of thirty million.
     """
+    if records is not None:
+        return hash(records)
     if "found" not in vars(page):
-        records = page.find and unwrap(page.find)
-        found = records.raw(page) if isinstance(records, RecordsAt) else None
-        return hash(found or page.body)
+        return hash(page.body)
     rows = (row if isinstance(row, msgspec.Raw) else repr(row).encode() for row in page.found)
     return hash(b",".join(rows))
 

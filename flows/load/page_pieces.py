@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from flows.load.raw_records import raw_texts
-from flows.page import Page, RawSelector
+from flows.page import Page, cuts_out
 from flows.source import Resource
 
 Records = Callable[[Page], list[Any]]
@@ -96,10 +96,10 @@ def _lines(
 
 
 def _bodies(page: Page, records: Records, size_bytes: int) -> Iterator[bytes] | None:
-    raw = records.raw(page) if isinstance(records, RawSelector) else None
+    raw = records.raw(page) if cuts_out(records) else None
     if raw is not None and raw.lstrip()[:1] == b"[" and _is_json(raw):
         return _cut(raw, size_bytes)
-    texts = raw_texts(page, records) if isinstance(records, RawSelector) else None
+    texts = raw_texts(page, records) if cuts_out(records) else None
     return None if texts is None else _grouped(map(str.encode, texts), size_bytes)
 
 

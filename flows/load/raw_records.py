@@ -12,7 +12,7 @@ import msgspec
 from flows.errors import BadPayloadError
 from flows.json_text import json_text, mask_halves, unmask_halves
 from flows.load.batch import UnstorableError, shown
-from flows.page import EXACT_NUMBERS, Page, RawSelector
+from flows.page import EXACT_NUMBERS, Page, RawSelector, cuts_out
 
 Records = Callable[[Page], list[Any]]
 
@@ -48,7 +48,7 @@ def read(page: Page, records: Records) -> tuple[list[Any], dict[int, UnstorableE
     try:
         return records(page), {}
     except BadPayloadError:
-        texts = raw_texts(page, records) if isinstance(records, RawSelector) else None
+        texts = raw_texts(page, records) if cuts_out(records) else None
         if texts is None:
             raise
     found = [_read_one(text) for text in texts]
@@ -92,7 +92,7 @@ def raw_texts(page: Page, records: Records) -> list[str] | None:
     escapes are masked by escapes that do not occur in the page.
     """
     try:
-        if not isinstance(records, RawSelector):
+        if not cuts_out(records):
             return [json_text(record) for record in records(replace(page))]
         text = page.body.decode(json.detect_encoding(page.body), "surrogatepass")
         masked = mask_halves(text)

@@ -30,7 +30,7 @@ from flows.load.numerics import fits
 from flows.load.page_pieces import finder
 from flows.load.pins import NO_PINS, PinnedFields, Pins
 from flows.load.raw_records import RawTexts
-from flows.page import Page, RawSelector
+from flows.page import Page, cuts_out
 from flows.source import Record, Resource
 
 CSV = r"csv, escape '\', null 'null'"
@@ -153,7 +153,7 @@ class TypedParser:
     def read(self, page: Page) -> tuple[TypedBatch, set[Any]] | None:
         """The page's records and the values of the cursor field; None for the slower path."""
         records = finder(page, self._resource)
-        raw = records.raw(page) if isinstance(records, RawSelector) else None
+        raw = records.raw(page) if cuts_out(records) else None
         if raw is None or _has_nul(raw):
             return None
         if self._shape is None:

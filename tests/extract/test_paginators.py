@@ -445,6 +445,14 @@ def test_dots_name_a_nested_field_unless_a_field_has_exactly_that_name(
     assert value_at(page(document), field) == value
 
 
+@pytest.mark.parametrize("field", ["next", "data.next", "data.page.next"])
+def test_a_field_is_found_without_parsing_the_records_beside_it(field: str) -> None:
+    """They are by far the most of a page; these ones Python could not even parse."""
+    records = "[%s]" % ("9" * 5000)
+    text = '{"next": 1, "data": {"next": 1, "rows": R, "page": {"next": 1, "rows": R}}, "rows": R}'
+    assert value_at(Page(text.replace("R", records).encode(), URL), field) == 1
+
+
 CIRCLES = {
     "to itself": ({"/orders": "/orders"}, "/orders leads back to"),
     "of two": ({"/orders": "/b", "/b": "/orders"}, "/b leads back to"),
@@ -704,9 +712,10 @@ def test_too_many_pages_without_records_in_a_row_are_an_error(serve: Serve) -> N
     [next_url("next"), next_token("token", param="at")],
     ids=["link", "token"],
 )
-def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any) -> None:
+@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
+def test_a_page_without_records_that_leads_to_itself_is_the_last(paging: Any, size: int) -> None:
     """As Stellar's Horizon has it: the last page's next link is its own address."""
-    last = {"items": [], "next": f"{URL}orders?at=2", "token": "2"}
+    last = {"items": [], "next": f"{URL}orders?at=2", "token": "2", "note": "x" * size}
     api = sparse({"": {**last, "items": [{"id": 1}]}, "2": last})
     assert rows(read(URL, orders(paging), api)) == [{"id": 1}]
 
