@@ -37,7 +37,7 @@ from flows.load.partition_reader import ReadPages
 from flows.load.partitions import partitions_of
 from flows.load.replay import replay as replay_rejects
 from flows.load.reset import reset
-from flows.load.retention import delete_old
+from flows.load.retention import MOST_DELETED, MOST_TRANSACTIONS, delete_old
 from flows.load.side_by_side import Connect, OpenReader, load_side_by_side
 from flows.page import Page
 from flows.progress import Progress
@@ -259,8 +259,7 @@ def finish_run(
     summary = ""
     try:
         summary = show_loads(database, source.name, flow_run.id)
-        with database.transaction() as cursor:
-            delete_old(cursor, source.name, source.keep_ledger_days)
+        delete_old_loads(database, source)
     except UnavailableError as error:
         problems.append(error)
     if transform and len(errors) < loads:
@@ -270,6 +269,15 @@ def finish_run(
     if problems:
         raise combine_errors(problems, loads)
     return Completed(message=summary)
+
+
+def delete_old_loads(database: Warehouse, source: Source) -> None:
+    """Delete the source's old entries from the ledger, in short transactions."""
+    for _ in range(MOST_TRANSACTIONS):
+        with database.transaction() as cursor:
+            deleted = delete_old(cursor, source.name, source.keep_ledger_days)
+        if deleted < MOST_DELETED:
+            return
 
 
 def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:

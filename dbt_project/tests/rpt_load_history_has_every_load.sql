@@ -8,7 +8,8 @@ with expected as (
     from {{ source('elt', 'loads') }}
     where
         load_id > (
-            select max(load_id) - {{ var('newest_loads') }} from {{ source('elt', 'loads') }}
+            select coalesce(max(load_id), 0) - {{ var('newest_loads') }}
+            from {{ source('elt', 'partitions') }}
         )
     group by source, resource
 ),

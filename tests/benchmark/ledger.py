@@ -213,7 +213,8 @@ def _of_builds() -> Iterator[Statement]:
 
 
 MARTS = {
-    "fct_loads, the newest 100": "select * from marts.fct_loads order by load_id desc limit 100",
+    "fct_loads, the newest 100": "select * from marts.fct_loads"
+    " where load_id > (select max(load_id) - 100 from elt.loads)",
     "fct_loads, of a run": "select * from marts.fct_loads where run_id ="
     " (select run_id from elt.loads order by load_id desc limit 1)",
     "rpt_resource_freshness": "select * from marts.rpt_resource_freshness",

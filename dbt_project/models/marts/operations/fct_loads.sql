@@ -1,4 +1,5 @@
--- Each look-up is by index, and only for the loads and columns that are asked for.
+-- Looks up by index, for the loads and columns that are asked for. Ask by load_id, run_id or source
+-- and resource: `order by load_id desc limit 100` alone reads all loads.
 with loads as (
     select * from {{ ref('stg_elt__loads') }}
 ),

@@ -1,13 +1,21 @@
--- Totals are those of the newest loads, which Postgres finds by index.
+-- Totals are those of the newest loads. They and what `limit 1` looks up are found by index; a join
+-- with a view of loads would read all of them.
 with loads as not materialized (
     select * from {{ ref('fct_loads') }}
 ),
 
-known as (
+known as not materialized (
+    select * from {{ ref('stg_elt__partitions') }}
+),
+
+last_groups as (
     select
-        *,
-        coalesce(max(grouped_by_load_id) over (partition by source, resource), 0) as last_group
-    from {{ ref('stg_elt__partitions') }}
+        source,
+        resource,
+        max(grouped_by_load_id) as load_id
+    from known
+    where grouped_by_load_id is not null
+    group by source, resource
 ),
 
 rejects as (
@@ -20,17 +28,19 @@ changes as (
 
 resources as (
     select
-        source,
-        resource,
-        max(load_id) as last_load_id,
-        max(succeeded_at) as last_succeeded_at,
+        known.source,
+        known.resource,
+        max(known.load_id) as last_load_id,
+        max(known.succeeded_at) as last_succeeded_at,
         coalesce(
-            bool_and(succeeded_by_load_id is not distinct from load_id)
-            filter (where load_id >= last_group),
+            bool_and(known.succeeded_by_load_id is not distinct from known.load_id)
+            filter (where known.load_id >= coalesce(last_groups.load_id, 0)),
             false
         ) as is_complete
     from known
-    group by source, resource
+    left join last_groups
+        on known.source = last_groups.source and known.resource = last_groups.resource
+    group by known.source, known.resource
 ),
 
 newest_loads as (
@@ -49,7 +59,9 @@ newest_loads as (
         is_regular,
         ended_at
     from loads
-    where load_id > (select max(load_id) - {{ var('newest_loads') }} from loads)
+    where load_id > (
+        select coalesce(max(load_id), 0) - {{ var('newest_loads') }} from known
+    )
 ),
 
 last_errors as (
@@ -65,7 +77,14 @@ open_rejects as (
         loads.resource,
         count(*) as open_rejects
     from rejects
-    inner join loads on rejects.load_id = loads.load_id
+    cross join lateral (
+        select
+            source,
+            resource
+        from loads
+        where loads.load_id = rejects.load_id
+        limit 1
+    ) as loads
     where rejects.replayed_by_load_id is null
     group by loads.source, loads.resource
 ),
@@ -129,7 +148,15 @@ final as (
         resources.last_succeeded_at,
         last_errors.ended_at as last_failed_at
     from resources
-    left join loads as last_loads on resources.last_load_id = last_loads.load_id
+    left join lateral (
+        select
+            state,
+            duration_seconds,
+            records_per_second
+        from loads
+        where loads.load_id = resources.last_load_id
+        limit 1
+    ) as last_loads on true
     left join totals
         on resources.source = totals.source and resources.resource = totals.resource
     left join last_errors

@@ -1,8 +1,17 @@
-with known as (
+-- Only a row without a partition's name may stand for many. Subqueries find its loads by index; a
+-- join with a view of loads would read all of them.
+with known as not materialized (
+    select * from {{ ref('stg_elt__partitions') }}
+),
+
+last_groups as (
     select
-        *,
-        coalesce(max(grouped_by_load_id) over (partition by source, resource), 0) as last_group
-    from {{ ref('stg_elt__partitions') }}
+        source,
+        resource,
+        max(grouped_by_load_id) as load_id
+    from known
+    where grouped_by_load_id is not null
+    group by source, resource
 ),
 
 loads as not materialized (
@@ -13,14 +22,26 @@ partitions as (
     select
         known.source,
         known.resource,
-        coalesce(greatest(newest.partitions, succeeded.partitions), 1) as partitions,
         case
-            when known.succeeded_by_load_id >= known.last_group then known.succeeded_at
+            when known.partition = '' then greatest(
+                1,
+                (select loads.partitions from loads where loads.load_id = known.load_id),
+                (
+                    select loads.partitions
+                    from loads
+                    where loads.load_id = known.succeeded_by_load_id
+                )
+            )
+            else 1
+        end as partitions,
+        case
+            when known.succeeded_by_load_id >= coalesce(last_groups.load_id, 0)
+                then known.succeeded_at
         end as loaded_at
     from known
-    left join loads as newest on known.load_id = newest.load_id
-    left join loads as succeeded on known.succeeded_by_load_id = succeeded.load_id
-    where known.load_id >= known.last_group
+    left join last_groups
+        on known.source = last_groups.source and known.resource = last_groups.resource
+    where known.load_id >= coalesce(last_groups.load_id, 0)
 ),
 
 resources as (
