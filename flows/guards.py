@@ -71,7 +71,7 @@ def _guarded(
         raise problem
 
     # Attributes of `records` that `wraps` does not copy, since they belong to its class.
-    for name in ("types", "raw", "separator"):
+    for name in ("types", "raw", "separator", "to_json"):
         if hasattr(function, name):
             setattr(call, name, getattr(function, name))
     if hasattr(function, "forecast"):

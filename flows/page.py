@@ -19,6 +19,7 @@ HIDDEN_CONTENT = "(not shown: it may hold personal data)"
 # An API that answers so is busy, and may be asked again (`flows.extract.response`).
 BUSY_STATUSES = (408, 425, 429)
 Method = Literal["GET", "POST"]
+BodyForm = Literal["json", "form"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class HttpRequest:
 
     Attributes:
         url: absolute, with its query.
-        body: sent as JSON; None for no body.
+        body: sent as JSON, or the fields of a form; None for no body.
         hides_answer: no error or log quotes the response.
+        sends: the form of the body.
     """
 
     url: str
@@ -36,10 +38,12 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     hides_answer: bool = False
+    sends: BodyForm = "json"
 
     def __str__(self) -> str:
         """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
         words: list[str] = [] if self.method == "GET" else [self.method]
+        words += [] if self.sends == "json" else [self.sends]
         words += [self.url, *(f"{name}: {value}" for name, value in self.headers.items())]
         return " ".join(words + ([] if self.body is None else [json.dumps(self.body)]))
 
@@ -105,6 +109,7 @@ class Page:
         is_accepted: by the source's rules, its records are valid even if it reports errors.
         token: of a TokenCursor, on the page that ends a load; empty if it should have one.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
+        max_bytes: what may be made of the body, such as the files of an archive.
     """
 
     body: bytes
@@ -120,6 +125,7 @@ class Page:
     is_accepted: bool = False
     token: str | None = None
     keeps_digits: bool = False
+    max_bytes: int = 64 << 20
 
     @property
     def hides_content(self) -> bool:

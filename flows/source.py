@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from flows import source_checks
 from flows.cursors import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
 from flows.errors import ConfigurationError
-from flows.page import HttpRequest, Method, Page
+from flows.page import BodyForm, HttpRequest, Method, Page
 from flows.partitions import Partition, RowsOf, product
 from flows.personal_data import Protection
 from flows.query_params import Params, ParamValue
@@ -120,9 +120,10 @@ class Resource:
         method: POST for APIs that require it.
         headers: sent with each request; they may name the window's ends, as `params` may. Secrets
             belong in the source's login.
-        body: what to POST as JSON, or a function of the partition and the window that returns it.
+        body: what to POST, or a function of the partition and the window that returns it.
             Its texts may name the window's ends, as those of `params`. What a function returns is
             sent as it is.
+        sends: how the body is sent: as `json`, or as the fields of a `form`.
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more. With a cursor, the
@@ -165,6 +166,7 @@ class Resource:
     method: Method = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    sends: BodyForm = "json"
     is_repeatable: bool = False
     max_pages: int | None = None
     max_empty_pages: int = 100

@@ -12,7 +12,7 @@ from flows.errors import ConfigurationError
 from flows.limits import SYSTEM_COLUMNS, check_least, check_length, check_positive
 from flows.partitions import Partition, RowsOf
 from flows.personal_data import check_personal
-from flows.query_params import query_pairs
+from flows.query_params import form_pairs, query_pairs
 
 if TYPE_CHECKING:
     from flows.source import Resource, Source
@@ -45,9 +45,33 @@ def check_resource(resource: "Resource") -> None:
     _check_names(resource)
     _check_personal(resource)
     _check_limits(resource)
+    _check_body(resource)
+    _check_counts(resource)
+    _check_partitions(resource)
+
+
+def _check_body(resource: "Resource") -> None:
+    """Refuse a body that a GET can't have or a form can't hold."""
     if resource.body is not None and resource.method == "GET":
         raise ConfigurationError(f"{resource.name}: a GET has no body. Declare method='POST'.")
-    _check_partitions(resource)
+    if resource.sends == "form" and resource.body is None:
+        raise ConfigurationError(
+            f"{resource.name}: it sends a form, but has no body. Declare body={{…}} with its "
+            "fields, and method='POST'."
+        )
+    if resource.sends == "form" and not callable(resource.body):
+        form_pairs(resource.name, resource.body)
+
+
+def _check_counts(resource: "Resource") -> None:
+    """Refuse paging that counts records where the API counts what they are in."""
+    is_counted = getattr(resource.paging, "counts", None) == ""
+    if is_counted and getattr(resource.records, "changes_count", False):
+        raise ConfigurationError(
+            f"{resource.name}: its paging counts records, but there may be several or none in an "
+            "element of the list that the API counts. Name that list, e.g. "
+            'offset(counts="data.orders").'
+        )
 
 
 def _check_disposition(resource: "Resource") -> None:

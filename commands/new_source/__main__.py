@@ -18,8 +18,9 @@ from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
+from flows.extract.csv_records import DELIMITERS, Csv
 from flows.extract.first_request import first_request
-from flows.extract.selectors import DELIMITERS, Csv, csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
 from flows.load.column_names import column_name
 from flows.page import Page
 from flows.redaction import shows_secret

@@ -2,7 +2,10 @@
 
 import codecs
 import json
+import re
+from collections.abc import Callable
 from email.message import Message
+from typing import Any
 
 from flows.errors import BadPayloadError
 from flows.page import Page
@@ -19,18 +22,25 @@ BYTE_ORDER_MARKS = (
 )
 
 
-def to_utf8(page: Page, resource: Resource) -> bytes:
+_XML_DECLARATION = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+
+
+def to_utf8(
+    page: Page, resource: Resource, records: Callable[[Page], list[Any]] | None = None
+) -> bytes:
     """The page's body in UTF-8, without its byte order mark.
 
     The first of these that applies names the body's encoding: a byte order mark; the resource's
     `encoding`; for JSON, UTF-8 if the bytes are valid in it (RFC 8259, 8.1); the Content-Type's
-    charset; UTF-8. A body in UTF-8 is not decoded here: its parser finds invalid bytes. A body that
-    is not text is not decoded either: only a source's own function can read it.
+    charset; for XML, its declaration; UTF-8. A body in UTF-8 is not decoded here: its parser finds
+    invalid bytes. A body that is not text is not decoded either: only a source's own function can
+    read it. `records` reads the page: the resource's own, or those of a file in its archive.
 
     Raises:
         BadPayloadError: the body is not valid in that encoding, or Python does not know it.
     """
-    if not _is_text(page, resource):
+    types: tuple[str, ...] = getattr(records or resource.records, "types", ())
+    if not _is_text(page, resource, types):
         return page.body
     for mark, encoding in BYTE_ORDER_MARKS:
         if page.body.startswith(mark):
@@ -39,7 +49,9 @@ def to_utf8(page: Page, resource: Resource) -> bytes:
     if resource.encoding:
         return _transcode(page, page.body, resource.encoding, "the resource declares")
     charset = _parse_charset(page)
-    if charset is None or (_is_json(page, resource) and _is_valid_json_text(page.body)):
+    if charset is None and "xml" in types and (found := _XML_DECLARATION.match(page.body)):
+        return _transcode(page, page.body, found[1].decode(), "its declaration names")
+    if charset is None or (_is_json(page, types) and _is_valid_json_text(page.body)):
         return page.body
     return _transcode(page, page.body, charset, "its Content-Type names")
 
@@ -72,15 +84,14 @@ def _parse_charset(page: Page) -> str | None:
     return header.get_content_charset()
 
 
-def _is_text(page: Page, resource: Resource) -> bool:
+def _is_text(page: Page, resource: Resource, types: tuple[str, ...]) -> bool:
     """Whether the body is text; a source's own function may read images."""
     kind = page.content_type.lower()
-    is_declared = bool(resource.encoding or getattr(resource.records, "types", ()))
+    is_declared = bool(resource.encoding or types)
     return is_declared or kind.startswith("text/") or "json" in kind
 
 
-def _is_json(page: Page, resource: Resource) -> bool:
-    types: tuple[str, ...] = getattr(resource.records, "types", ())
+def _is_json(page: Page, types: tuple[str, ...]) -> bool:
     return "json" in types if types else "json" in page.content_type.lower()
 
 

@@ -180,7 +180,9 @@ class Client:
     def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoResponseError:
         """The page, or the reason for a retry."""
         try:
-            return self._judge(request, self._respond(request), rules)
+            page = self._judge(request, self._respond(request), rules)
+            page.max_bytes = self._source.max_body_bytes
+            return page
         except NoResponseError as error:
             return error
 

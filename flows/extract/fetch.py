@@ -13,18 +13,13 @@ from flows.errors import (
 )
 from flows.extract import url_policy
 from flows.extract.ahead import Ahead
-from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.first_request import first_request
 from flows.extract.paginators import COUNTED, Foreseeing, value_at
+from flows.extract.readable import readable
 from flows.extract.record_count import count_check
 from flows.extract.seen_pages import SeenPages, loop_error
-from flows.extract.selectors import (
-    check_content_type,
-    check_errors,
-    check_names,
-    records_at,
-)
+from flows.extract.selectors import check_errors, records_at
 from flows.guards import unguarded, with_guards
 from flows.local_time import later
 from flows.page import HttpRequest, Page, Resume
@@ -158,10 +153,8 @@ def _next(
     request: HttpRequest,
     page: Page,
 ) -> HttpRequest | None:
-    check_content_type(page, resource.records)
-    page.body = to_utf8(page, resource)
+    page.body = readable(page, resource, resource.records)
     check_errors(page)
-    check_names(page, resource)
     found = resource.paging(page) if resource.paging else None
     earlier = seen.add(request, page)
     if earlier and not _differs_far_behind(client, ahead, resource, seen, request, page):
@@ -191,7 +184,7 @@ def _differs_far_behind(
     try:
         far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
         far.find = resource.records
-        far.body = to_utf8(far, resource)
+        far.body = readable(far, resource, resource.records)
         return far.is_empty or not seen.knows(far)
     except (BadRequestError, NotFoundError, BadPayloadError):
         return True

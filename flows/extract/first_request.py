@@ -14,7 +14,7 @@ from flows.errors import (
 from flows.extract import placeholders
 from flows.extract.placeholders import fill
 from flows.page import HttpRequest
-from flows.query_params import query_pairs
+from flows.query_params import form_pairs, query_pairs
 from flows.source import Partition, Resource, Source, Window
 
 # As segments of a path, these point to another place.
@@ -35,12 +35,15 @@ def first_request(
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{resource.name}: its body is not JSON: {error}.") from error
+    if resource.sends == "form":
+        form_pairs(resource.name, body)
     headers = _resolve(resource, resource.headers, partition, window)
     headers = {name: str(value) for name, value in headers.items()}
     is_link = resource.token_cursor is not None and resource.token_cursor.is_link
     link = window.token if is_link else None
     url = link or _first_url(source, resource, partition, window)
-    return HttpRequest(url, resource.method, headers, body, bool(resource.personal))
+    hides_answer = bool(resource.personal)
+    return HttpRequest(url, resource.method, headers, body, hides_answer, resource.sends)
 
 
 def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:

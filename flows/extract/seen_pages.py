@@ -7,10 +7,8 @@ import msgspec
 from flows.errors import (
     BadPayloadError,
 )
+from flows.extract.json_records import RecordsAt
 from flows.extract.paginators import COUNTED, LED
-from flows.extract.selectors import (
-    RecordsAt,
-)
 from flows.guards import unguarded
 from flows.page import HttpRequest, Page
 from flows.source import Resource

@@ -32,6 +32,7 @@ from flows.extract.decompression import (
 )
 from flows.extract.response import Response
 from flows.page import HttpRequest
+from flows.query_params import form_pairs
 from flows.source import Source
 
 CHUNK_BYTES = 1 << 16
@@ -135,8 +136,8 @@ class Connection:
                         request.method,
                         request.url,
                         headers=dict(request.headers),
-                        data=form,
-                        json=request.body,
+                        data=_form(request) if form is None else form,
+                        json=request.body if request.sends == "json" else None,
                         auth=sign,
                         timeout=(connect, read),
                         allow_redirects=False,
@@ -193,6 +194,11 @@ class Connection:
             if received.tell() > self._max_body_bytes:
                 raise TooLargeError
         return received.getvalue()
+
+
+def _form(request: HttpRequest) -> list[tuple[str, str]] | None:
+    """The fields of a request that sends a form."""
+    return form_pairs(request.url, request.body) if request.sends == "form" else None
 
 
 def _translate(url: str, error: Exception) -> Exception:

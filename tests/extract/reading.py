@@ -46,9 +46,10 @@ def read(
     api: Api | None = None,
     resume: Resume | None = None,
     window: Window = ANY_TIME,
+    source: Source | None = None,
 ) -> list[Page]:
     """All pages of a resource below the URL, from `api` or from whatever server listens there."""
-    source = Source("shop", url, (resource,))
+    source = source or Source("shop", url, (resource,))
     with MemoryClient(source, api) if api else Client(source) as client:
         return list(read_pages(client, source, resource, Partition(), window, resume))
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 JSON_TYPE = "application/json"
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 class AskError(Exception):
@@ -46,7 +47,7 @@ class Ask:
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
-        """The query's parameters and, before them, the fields of a JSON body.
+        """The query's parameters and, before them, the fields of a form or of a JSON body.
 
         Raises:
             AskError: when there is a body that is no JSON object.
@@ -56,6 +57,8 @@ class Ask:
     def _fields(self) -> dict[str, Any]:
         if not self.body:
             return {}
+        if self.headers.get("content-type") == FORM_TYPE:
+            return dict(parse_qsl(self.body.decode()))
         try:
             fields = json.loads(self.body)
         except ValueError as error:

@@ -105,6 +105,8 @@ TOO_LATE = Passes("no response in time")
 TOO_LARGE = Ends(PayloadTooLargeError, "max_body_bytes")
 NOT_JSON = Ends(BadPayloadError, "that are not JSON")
 NO_CSV = Ends(BadPayloadError, "is not CSV as declared")
+NO_XML = Ends(BadPayloadError, "that can't be read as XML")
+NO_ZIP = Ends(BadPayloadError, "that can't be read as a ZIP archive")
 OTHER_TYPE = Ends(BadPayloadError, "where the source declares")
 OTHER_HOST = Ends(ConfigurationError, "localhost.* is not on the host of source 'sample'")
 NO_FILES = Ends(ConfigurationError, "file:///etc/passwd")
@@ -205,24 +207,40 @@ WIRES = (
         ]
     ),
 )  # fmt: skip
+NEITHER_JSON = ("csv", "xml", "zip")
 BODIES = (
     Fault("204", "204", Stops()),
-    Fault("empty", "empty", NOT_JSON, but={"ndjson": Stops(), "csv": Stops()}),
+    Fault(
+        "empty", "empty", NOT_JSON,
+        but={"ndjson": Stops(), "csv": Stops(), "xml": NO_XML, "zip": NO_ZIP},
+    ),
     Fault("html", "html", OTHER_TYPE),
-    Fault("html-as_text", "html", NOT_JSON, {"content_type": "text/plain"}, but={"csv": NO_CSV}),
-    Fault("html_as_json", "html_as_json", NOT_JSON, but={"csv": OTHER_TYPE}),
+    Fault(
+        "html-as_text", "html", NOT_JSON, {"content_type": "text/plain"},
+        but={"csv": NO_CSV, "xml": NO_XML, "zip": NO_ZIP},
+    ),
+    Fault("html_as_json", "html_as_json", NOT_JSON, but=dict.fromkeys(NEITHER_JSON, OTHER_TYPE)),
     Fault("wrong_type", "wrong_type", Goes()),
-    Fault("wrong_type-xml", "wrong_type", OTHER_TYPE, {"content_type": "application/xml"}),
-    Fault("cut_json", "cut_json", NOT_JSON, but={"csv": NO_CSV, "gzip": LOST}),
+    Fault(
+        "wrong_type-xml", "wrong_type", OTHER_TYPE, {"content_type": "application/xml"},
+        but={"xml": Goes()},
+    ),
+    Fault(
+        "cut_json", "cut_json", NOT_JSON,
+        but={"csv": NO_CSV, "gzip": LOST, "xml": NO_XML, "zip": NO_ZIP},
+    ),
     Fault(
         "answer", "answer", Ends(BadPayloadError, "errors beside its data.*Correct the request"),
         {"body": {"errors": [{"message": "busy"}], "data": None}},
-        but={"csv": OTHER_TYPE, "ndjson": None},  # a line of NDJSON, if not a row
+        # A line of NDJSON, if not a row.
+        but={**dict.fromkeys(NEITHER_JSON, OTHER_TYPE), "ndjson": None},
     ),
 )  # fmt: skip
 LINKED = ("next_url", "next_path", "link_header")
 WAYS = (
-    Fault("redirect", "redirect", Goes(), but={"graphql": NO_REDIRECTED_POST}),
+    Fault(
+        "redirect", "redirect", Goes(), but=dict.fromkeys(("graphql", "form"), NO_REDIRECTED_POST)
+    ),
     Fault("redirect-307", "redirect", Goes(), {"status": 307}),
     Fault("redirect-308", "redirect", Goes(), {"status": 308}),
     Fault(

@@ -15,7 +15,17 @@ from flows.extract.paginators import (
     page_number,
     response_header,
 )
-from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import (
+    columns_at,
+    csv_rows,
+    keyed_at,
+    ndjson,
+    record_at,
+    records_at,
+    rows_at,
+    xml_at,
+    zipped,
+)
 from flows.source import (
     Cursor,
     IntegerCursor,
@@ -199,6 +209,13 @@ PAGED = (
         _at("items", params=_window, cursor=IN_STEPS_AGAIN),
     ),
     Style("graphql", "styles/graphql", 3, "position", {**GRAPHQL, "is_repeatable": True}),
+    Style(
+        "form", "styles/token_body", 3, "position",
+        _at(
+            "items", method="POST", sends="form", body={"limit": PAGE_SIZE}, is_repeatable=True,
+            paging=next_token("next_token", body_field="token"),
+        ),
+    ),
 )  # fmt: skip
 AHEAD = tuple(
     replace(style, name=f"{style.name}_ahead", concurrency=4)
@@ -253,13 +270,28 @@ NONE = Style("none", "styles/none", 1, "nothing", _at("items"))
 NDJSON = Style("ndjson", "formats/ndjson", 1, "nothing", {"records": ndjson()})
 CSV = Style("csv", "formats/csv", 1, "nothing", {"records": csv_rows()}, TEXTS)
 GZIP = Style("gzip", "formats/gzip", 1, "nothing", _at("items"))
+XML = Style("xml", "formats/xml", 1, "nothing", {"records": xml_at("items.item")}, TEXTS)
+ZIP = Style(
+    "zip", "formats/zip", 1, "nothing", {"records": zipped(csv_rows(), "items-*.csv")}, TEXTS
+)
 OTHER_FORMATS = (
     Style("csv_rows", "formats/csv_rows", 1, "nothing", {"records": csv_rows(names=NAMES)}, TEXTS),
     Style("csv.gz", "formats/csv.gz", 1, "nothing", {"records": csv_rows()}, TEXTS),
     Style("list", "formats/list", 1, "nothing", _at("")),
     Style("object", "formats/object", 1, "nothing", {"records": record_at()}, ROWS[:1]),
     Style("columns", "formats/columns", 1, "nothing", {"records": columns_at("columns")}),
-)
+    Style("rows", "formats/rows", 1, "nothing", {"records": rows_at()}),
+    Style("edges", "formats/edges", 1, "nothing", _at("data.items[].node")),
+    Style(
+        "in_lists", "formats/in_lists", 1, "nothing",
+        {"records": records_at("[].items[]", parents={"group": "[].number"})},
+        [{"group": number // 10 + 1, **row} for number, row in enumerate(ROWS)],
+    ),
+    Style(
+        "by_id", "formats/by_id", 1, "nothing", {"records": keyed_at("items")},
+        [{**row, "id": str(row["id"])} for row in ROWS],
+    ),
+)  # fmt: skip
 LISTS = (*PAGED, NONE, NDJSON, CSV, GZIP)
 CHILDREN_OF_ONE = Style(
     "children",
@@ -274,7 +306,7 @@ LOGGED_IN = tuple(
     Style(name, f"login/{name}", 3, "position", _at("items", paging=next_url("next")))
     for name in ("header_key", "query_key", "bearer", "basic", "oauth2")
 )
-TABLE = (*LISTS, CHILDREN_OF_ONE, *AHEAD, *BY_CURSOR)
+TABLE = (*LISTS, XML, ZIP, CHILDREN_OF_ONE, *AHEAD, *BY_CURSOR)
 ALL = (*TABLE, *OTHER_FORMATS, *LOGGED_IN)
 
 

@@ -1,8 +1,10 @@
 """Personal fields are dropped, hashed or masked before anything is stored, logged or raised."""
 
 import hmac
+import io
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -22,7 +24,17 @@ from flows.errors import BadPayloadError, ConfigurationError, EltError, RefusedL
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import keyset, next_url, offset, page_number
-from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import (
+    columns_at,
+    csv_rows,
+    keyed_at,
+    ndjson,
+    record_at,
+    records_at,
+    rows_at,
+    xml_at,
+    zipped,
+)
 from flows.load.ledger import Address
 from flows.load.loader import load
 from flows.load.parse import PageParser
@@ -104,10 +116,10 @@ def run(connection: Connection, url: str, resource: Resource) -> BaseException |
 
 def served(serve: Serve, *bodies: Any, content_type: str = "application/json") -> str:
     """A server that says one body after the other."""
-    texts = [body if isinstance(body, str) else json.dumps(body) for body in bodies]
-    answers = iter(texts)
+    texts = [body if isinstance(body, str | bytes) else json.dumps(body) for body in bodies]
+    answers = iter(text.encode() if isinstance(text, str) else text for text in texts)
     headers = {"Content-Type": content_type}
-    return serve(lambda _: Answer(next(answers).encode(), headers=headers)).url
+    return serve(lambda _: Answer(next(answers), headers=headers)).url
 
 
 def test_fields_are_dropped_hashed_and_masked(
@@ -126,7 +138,22 @@ def test_fields_are_dropped_hashed_and_masked(
 
 
 ROWS = [{"id": n, "email": f"{n}@example.com", "amount": n / 4} for n in (1, 2, 3)]
-FORMS: Mapping[str, tuple[Any, str, str]] = {
+
+
+def as_xml(rows: list[dict[str, Any]]) -> str:
+    items = ("".join(f"<{n}>{v}</{n}>" for n, v in row.items()) for row in rows)
+    return f"<r>{''.join(f'<item>{item}</item>' for item in items)}</r>"
+
+
+def packed(rows: list[dict[str, Any]]) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for row in rows:
+            archive.writestr(f"{row['id']}.jsonl", json.dumps(row))
+    return body.getvalue()
+
+
+FORMS: Mapping[str, tuple[Any, str | bytes, str]] = {
     "a list": (records_at("items"), json.dumps({"items": ROWS}), "application/json"),
     "one record": (record_at("item"), json.dumps({"item": ROWS[0]}), "application/json"),
     "arrays": (
@@ -140,6 +167,19 @@ FORMS: Mapping[str, tuple[Any, str, str]] = {
         "id,email,amount\n" + "\n".join(",".join(map(str, row.values())) for row in ROWS),
         "text/csv",
     ),
+    "arrays of values": (
+        rows_at(), json.dumps([[*ROWS[0]], *([*row.values()] for row in ROWS)]), "application/json",
+    ),
+    "by id": (
+        keyed_at(), json.dumps({str(row["id"]): row for row in ROWS}), "application/json",
+    ),
+    "in lists": (
+        records_at("[].items[]"),
+        json.dumps([{"items": ROWS[:1]}, {"items": ROWS[1:]}]),
+        "application/json",
+    ),
+    "XML": (xml_at("r.item"), as_xml(ROWS), "application/xml"),
+    "a ZIP archive": (zipped(ndjson()), packed(ROWS), "application/zip"),
     "the source's own": (
         lambda page: page.document["items"], json.dumps({"items": ROWS}), "application/json",
     ),
@@ -154,7 +194,7 @@ def test_whatever_the_form_of_the_body(
     resource = customers(records=records, personal={"email": hashed("shop-hash")})
     assert run(connection, served(serve, body, content_type=content_type), resource) is None
     expected = [ROWS[0]] if form == "one record" else ROWS
-    assert query("select id::bigint, email, amount::float from raw_shop.customers order by id") == [
+    assert query("select id::bigint, email, amount::float from raw_shop.customers order by 1") == [
         (row["id"], hash_of(str(row["email"])), row["amount"]) for row in expected
     ]
 

@@ -14,7 +14,15 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError
-from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import (
+    columns_at,
+    csv_rows,
+    keyed_at,
+    ndjson,
+    record_at,
+    records_at,
+    rows_at,
+)
 from flows.load.pins import Pins
 from flows.load.replay import replay
 from flows.load.typed_batch import TypedParser
@@ -74,8 +82,11 @@ def test_a_pinned_number_may_be_of_any_length(
         (ndjson(), b'{"id": 1, "v": %s}\n'),
         (columns_at("a"), b'{"a": {"id": [1], "v": [%s]}}'),
         (csv_rows(), b"id,v\n1,%s\n"),
+        (rows_at(), b'[["id", "v"], [1, %s]]'),
+        (keyed_at(), b'{"1": {"v": %s}}'),
+        (records_at("a[].b[]", parents={"id": "a[].id"}), b'{"a": [{"id": 1, "b": [{"v": %s}]}]}'),
     ],
-    ids=["list", "object", "lines", "arrays", "CSV"],
+    ids=["list", "object", "lines", "arrays", "CSV", "rows", "by id", "lists in lists"],
 )
 def test_every_kind_of_body_keeps_the_digits(
     connection: Connection, query: Query, records: Any, body: bytes

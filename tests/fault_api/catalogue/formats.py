@@ -4,7 +4,9 @@ import csv
 import gzip as gzipped
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from xml.sax.saxutils import escape
 
 from tests.fault_api.catalogue.items import Row
 from tests.fault_api.exchange import Answer, AskError, as_json
@@ -72,6 +74,50 @@ def gzip(rows: Rows) -> Answer:
     return Answer(gzipped.compress(plain.body, mtime=0), headers=headers)
 
 
+def json_by_id(rows: Rows) -> Answer:
+    """An object of the rows, whose names are their ids."""
+    others = [{name: value for name, value in row.items() if name != "id"} for row in rows]
+    by_id = {str(row["id"]): other for row, other in zip(rows, others, strict=True)}
+    return as_json({"items": by_id})
+
+
+def json_edges(rows: Rows) -> Answer:
+    """Each row in an object of its own, as in GraphQL."""
+    return as_json({"data": {"items": [{"cursor": "x", "node": row} for row in rows]}})
+
+
+def json_in_lists(rows: Rows) -> Answer:
+    """Ten rows in each element of a list."""
+    groups = [rows[start : start + 10] for start in range(0, len(rows), 10)]
+    return as_json([{"number": n, "items": group} for n, group in enumerate(groups, start=1)])
+
+
+def json_rows(rows: Rows) -> Answer:
+    """An array of values for each row, after one of the names."""
+    names = _fields(rows)
+    return as_json([names, *([row.get(name) for name in names] for row in rows)])
+
+
+def xml(rows: Rows) -> Answer:
+    """An element for each row, and one for each of its values."""
+    items = "".join(
+        f"<item>{''.join(f'<{n}>{escape(str(v))}</{n}>' for n, v in row.items())}</item>"
+        for row in rows
+    )
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<items count="{len(rows)}">{items}</items>'
+    return Answer(text.encode(), headers={"Content-Type": "application/xml"})
+
+
+def zip_file(rows: Rows) -> Answer:
+    """Ten rows in each CSV file, beside a file of another kind."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("README", "Items, by ten.")
+        for start in range(0, len(rows), 10):
+            archive.writestr(f"items-{start:04}.csv", csv_text(rows[start : start + 10]).body)
+    return Answer(packed.getvalue(), headers={"Content-Type": "application/zip"})
+
+
 FORMATS: Mapping[str, Callable[[Rows], Answer]] = {
     "list": json_list,
     "object": json_object,
@@ -81,6 +127,12 @@ FORMATS: Mapping[str, Callable[[Rows], Answer]] = {
     "csv_rows": csv_rows,
     "csv.gz": csv_file,
     "gzip": gzip,
+    "by_id": json_by_id,
+    "edges": json_edges,
+    "in_lists": json_in_lists,
+    "rows": json_rows,
+    "xml": xml,
+    "zip": zip_file,
 }
 
 
