@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any
 
 from flows import sources
@@ -52,9 +51,8 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
         EltError: as `Client.get` does.
     """
     with Client(source) as client:
-        page = next(
-            islice(read_pages(client, source, resource, partition, _window(resource)), 1), None
-        )
+        pages = read_pages(client, source, resource, partition, _window(resource))
+        page = next((page for page in pages if not page.is_mark), None)
     if page is None:
         raise ConfigurationError(f"{source.name}.{resource.name} has no request to send.")
     return page

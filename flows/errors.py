@@ -63,6 +63,10 @@ class BadPayloadError(EltError):
     """Ask the API's owner: the response is not what the API promises."""
 
 
+class JobFailedError(BadPayloadError):
+    """Correct the request, or ask the API's owner: the job that was submitted has failed."""
+
+
 class PayloadTooLargeError(BadPayloadError):
     """Request smaller pages, or raise the source's `max_body_bytes`."""
 

@@ -31,6 +31,7 @@ class HttpRequest:
         body: sent as JSON, or the fields of a form; None for no body.
         hides_answer: no error or log quotes the response.
         sends: the form of the body.
+        public_hosts: those that get neither the login nor the headers, also after a redirect.
     """
 
     url: str
@@ -39,6 +40,7 @@ class HttpRequest:
     body: Any = None
     hides_answer: bool = False
     sends: BodyForm = "json"
+    public_hosts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """`http://api/orders?page=2`, or `POST http://api/graphql {"query": …}`."""
@@ -109,6 +111,8 @@ class Page:
         is_accepted: by the source's rules, its records are valid even if it reports errors.
         token: of a TokenCursor, on the page that ends a load; empty if it should have one.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
+        status: of the response.
+        is_mark: it has no records; its resume point is committed before anything else is requested.
         max_bytes: what may be made of the body, such as the files of an archive.
     """
 
@@ -126,6 +130,8 @@ class Page:
     token: str | None = None
     keeps_digits: bool = False
     max_bytes: int = 64 << 20
+    status: int = 200
+    is_mark: bool = False
 
     @property
     def hides_content(self) -> bool:

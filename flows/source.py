@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from flows import source_checks
 from flows.cursors import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
 from flows.errors import ConfigurationError
+from flows.jobs import Job
 from flows.page import BodyForm, HttpRequest, Method, Page
 from flows.partitions import Partition, RowsOf, product
 from flows.personal_data import Protection
@@ -19,6 +20,7 @@ __all__ = [
     "Cursor",
     "Disposition",
     "IntegerCursor",
+    "Job",
     "Login",
     "ParamValue",
     "Params",
@@ -124,6 +126,7 @@ class Resource:
             Its texts may name the window's ends, as those of `params`. What a function returns is
             sent as it is.
         sends: how the body is sent: as `json`, or as the fields of a `form`.
+        job: the request submits a job; its result are the records (`flows.jobs`).
         is_repeatable: whether a POST may be retried after a failure; a GET always may.
         max_empty_pages: how many pages in a row may be empty and still name a next one.
         max_pages: reading ends after this many pages, even if there are more. With a cursor, the
@@ -167,6 +170,7 @@ class Resource:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     sends: BodyForm = "json"
+    job: Job | None = None
     is_repeatable: bool = False
     max_pages: int | None = None
     max_empty_pages: int = 100

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flows import cursor_formats
 from flows.cursors import ENDS, PLACEHOLDER
@@ -47,6 +48,7 @@ def check_resource(resource: "Resource") -> None:
     _check_limits(resource)
     _check_body(resource)
     _check_counts(resource)
+    _check_job(resource)
     _check_partitions(resource)
 
 
@@ -61,6 +63,15 @@ def _check_body(resource: "Resource") -> None:
         )
     if resource.sends == "form" and not callable(resource.body):
         form_pairs(resource.name, resource.body)
+
+
+def _check_job(resource: "Resource") -> None:
+    """Refuse to page through the result of a job: a load could not go on between its pages."""
+    if resource.job is not None and (resource.paging or resource.max_pages):
+        raise ConfigurationError(
+            f"{resource.name}: the result of a job is a single body, so it has neither paging nor "
+            "max_pages. Remove them; for several files, read them with `zipped`."
+        )
 
 
 def _check_counts(resource: "Resource") -> None:
@@ -408,6 +419,7 @@ def check_source(source: "Source") -> None:
         )
     for resource in source.resources:
         _check_parents(source, resource)
+        _check_job_hosts(source, resource)
 
 
 def _check_source_limits(source: "Source") -> None:
@@ -423,6 +435,17 @@ def _check_source_limits(source: "Source") -> None:
         keep_ledger_days=source.keep_ledger_days,
     )
     check_least(owner, 0, max_wait_seconds=source.max_wait_seconds)
+
+
+def _check_job_hosts(source: "Source", resource: "Resource") -> None:
+    """Refuse hosts of a job's downloads that are to get the login as well."""
+    with_login = {urlsplit(source.base_url).netloc, urlsplit(source.base_url).hostname}
+    for host in resource.job.hosts if resource.job else ():
+        if host in with_login or host in source.hosts:
+            raise ConfigurationError(
+                f"{resource.name}: its job names the host {host!r}, which gets the login of source "
+                f"{source.name!r}. Remove it from the job's `hosts`: downloads may lead there."
+            )
 
 
 def _letters(name: str) -> str:

@@ -12,6 +12,7 @@ from itertools import count
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
+from urllib.parse import parse_qsl, urlsplit
 
 from requests import PreparedRequest
 
@@ -34,6 +35,7 @@ from flows.extract.tokens import ShareToken
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
+from flows.redaction import remember
 from flows.source import Resource, Rule, Source
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
 MOST_REDIRECTS = 10
+# A pause ends so soon once the client is closed.
+LONGEST_NAP_SECONDS = 1.0
+SHORTEST_SIGNATURE = 16
 # They repeat a POST unchanged (RFC 9110, 15.4.8 and 15.4.9); others turn it into a GET.
 KEEPING_REDIRECTS = frozenset({307, 308})
 
@@ -73,6 +78,7 @@ class Client:
         self._personal: dict[str, PersonalData] = {}
         self._source = source
         self._connection = Connection(source)
+        self._public: Connection | None = None
         self._credentials = Credentials(source.logins, read_secret, self._connection, share_token)
         self._rate_limiter = rate_limiter_of(source.name, source.rate) if source.rate else None
         self._slots = slots_of(source.name, source.concurrency)
@@ -80,7 +86,7 @@ class Client:
         self._kept_until = 0.0
         self._turn = turn
         self.waited_seconds = 0.0
-        self._is_stopped = False
+        self._is_stopped = self._is_closed = False
         self._is_sibling = False
 
     def personal(self, resource: Resource) -> PersonalData:
@@ -98,6 +104,7 @@ class Client:
         """A client for another thread: the same login, limits and pauses, its own connections."""
         other = copy.copy(self)
         other._connection = Connection(self._source)
+        other._public = None
         other._is_sibling = True
         return other
 
@@ -107,7 +114,10 @@ class Client:
 
     def close(self) -> None:
         """Close the connections, and name personal fields that no record had."""
+        self._is_closed = True
         self._connection.close()
+        if self._public is not None:
+            self._public.close()
         if not self._is_sibling:
             for personal in self._personal.values():
                 personal.warn()
@@ -174,8 +184,21 @@ class Client:
             BadPayloadError: the login can't be removed from it.
         """
         request = self._credentials.unsigned(request)
-        url_policy.check(request.url, self._source)
+        url_policy.check(request.url, self._source, request.public_hosts)
         return request
+
+    def pause(self, seconds: float) -> None:
+        """Wait for something other than a failure, outside of `max_wait_seconds`.
+
+        Raises:
+            StoppedError: the client was closed or stopped meanwhile.
+        """
+        while not (self._is_stopped or self._is_closed):
+            if seconds <= 0:
+                return
+            sleep(min(seconds, LONGEST_NAP_SECONDS))
+            seconds -= LONGEST_NAP_SECONDS
+        raise StoppedError
 
     def _attempt(self, request: HttpRequest, rules: Sequence[Rule]) -> Page | NoResponseError:
         """The page, or the reason for a retry."""
@@ -209,7 +232,7 @@ class Client:
                 if self._is_stopped:
                     raise StoppedError
                 began_at = monotonic()
-                response = self._connection.send(hop, self._sign, left_seconds)
+                response = self._exchange(hop, left_seconds)
             if response.location is None:
                 return response
             if self._credentials.is_login_page(_target(hop, response)):
@@ -220,6 +243,20 @@ class Client:
             f"{request.url} is redirected more than {MOST_REDIRECTS} times. Correct the source's "
             "address."
         )
+
+    def _exchange(self, hop: HttpRequest, left_seconds: float) -> Response:
+        """Send a request to one host: with the login, or if it is a public one, without anything.
+
+        The address of a public one often has a signature in it, which is as good as a login.
+        """
+        if not url_policy.is_listed(hop.url, hop.public_hosts):
+            return self._connection.send(hop, self._sign, left_seconds)
+        url_policy.check_any(hop.url, has_login=True)
+        for _, value in parse_qsl(urlsplit(hop.url).query):
+            if len(value) >= SHORTEST_SIGNATURE:
+                remember(value)
+        self._public = self._public or Connection(self._source)
+        return self._public.send(replace(hop, headers={}), lambda unsigned: unsigned, left_seconds)
 
     def _keep_pause(self) -> None:
         """Wait for the end of a pause that the API asked another client for."""
@@ -317,6 +354,7 @@ def _page(
         is_empty=is_empty,
         is_last=is_last,
         is_accepted=is_accepted,
+        status=response.status,
     )
 
 

@@ -15,6 +15,7 @@ from flows.extract import url_policy
 from flows.extract.ahead import Ahead
 from flows.extract.client import Client
 from flows.extract.first_request import first_request
+from flows.extract.job_pages import JobReader
 from flows.extract.paginators import COUNTED, Foreseeing, value_at
 from flows.extract.readable import readable
 from flows.extract.record_count import count_check
@@ -61,7 +62,7 @@ def read_pages(
     ]
     later = (request for _, request in unread[1:])
     with closing(Ahead(client, resource, source.concurrency, later)) as ahead:
-        pages = _read_slices(client, ahead, resource, unread, first, resume)
+        pages = _read_slices(client, source.base_url, ahead, resource, unread, first, resume)
         for number, page in enumerate(_without_personal_data(client, resource, pages), start=1):
             if number == resource.max_pages:
                 page.resume = page.resume if resource.cursor else None
@@ -84,6 +85,7 @@ def _without_personal_data(
 
 def _read_slices(
     client: Client,
+    base_url: str,
     ahead: Ahead,
     resource: Resource,
     unread: list[tuple[Window, HttpRequest]],
@@ -91,11 +93,17 @@ def _read_slices(
     resume: Resume | None,
 ) -> Iterator[Page]:
     for number, (part, request) in enumerate(unread, start=1):
-        start = request
-        if resume is not None and resume.url is not None and part.since == resume.since:
-            request = replace(request, url=resume.url, headers=resume.headers, body=resume.body)
+        inside = resume if resume is not None and part.since == resume.since else None
+        if resource.job is not None:
+            job = JobReader(client, base_url, resource, resource.job, request)
+            pages = job.pages((inside.url if inside else "") or "")
+        else:
+            start = request
+            if inside is not None and inside.url is not None:
+                request = replace(request, url=inside.url, headers=inside.headers, body=inside.body)
+            pages = _follow(client, ahead, resource, request, request is start)
         after = Resume(first, None, unread[number][0].since) if number < len(unread) else None
-        for page, following in _follow(client, ahead, resource, request, request is start):
+        for page, following in pages:
             if page.is_last:
                 yield page
                 return

@@ -18,14 +18,17 @@ PORTS = {"http": 80, "https": 443}
 LEGAL_MARKS = "!#$%&'()*+,/:;=?@[]~"
 
 
-def check(url: str, source: Source) -> None:
-    """Refuse an address that the source does not allow.
+def check(url: str, source: Source, public_hosts: tuple[str, ...] = ()) -> None:
+    """Refuse an address that the source does not allow; `public_hosts` get no login.
 
     Raises:
         ConfigurationError: its host is not the source's or one it allows, or no source may request
             it (`check_any`).
     """
     parts = _parts(url)
+    if _is_listed(parts, public_hosts):
+        check_any(url, has_login=True)
+        return
     if _place(parts) != _place(_parts(source.base_url)) and not _is_listed(parts, source.hosts):
         raise ConfigurationError(
             f"{url} is not on the host of source {source.name!r} ({source.base_url}): its "
@@ -33,6 +36,11 @@ def check(url: str, source: Source) -> None:
             "source's `hosts`."
         )
     check_any(url, has_login=bool(source.logins))
+
+
+def is_listed(url: str, hosts: tuple[str, ...]) -> bool:
+    """Whether the address's host is in `hosts`; an entry without a port allows all ports."""
+    return bool(hosts) and _is_listed(_parts(url), hosts)
 
 
 def check_any(url: str, has_login: bool) -> None:

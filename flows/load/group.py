@@ -83,9 +83,13 @@ class ReadPartition:
 
 
 def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool:
-    """Whether small ones of so many partitions may be stored together by such a load."""
+    """Whether small ones of so many partitions may be stored together by such a load.
+
+    Not if they are made by jobs, which are committed as soon as they are submitted.
+    """
     return (
         partitions > FEW_PARTITIONS
+        and resource.job is None
         and resource.writes == "merge"
         and not options.full_refresh
         and not options.by_hand

@@ -150,7 +150,8 @@ class Loader:
         """Store every page, move the cursor and close the ledger entry."""
         at_once = self._disposition == "replace"
         if at_once:
-            checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field)
+            resume = checkpoint.resume if self._keeps_job else None
+            checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field, resume=resume)
         now = datetime.now(UTC)
         checkpoint = usable(checkpoint, self._resource, now)
         self._position.resume(checkpoint)
@@ -214,7 +215,7 @@ class Loader:
                     continue
                 with self._storing() as cursor:
                     self._rows.store(cursor, flush=not at_once)
-                    if not at_once:
+                    if not at_once or (piece.is_mark and self._keeps_job):
                         self._remember(cursor, checkpoint.cursor, piece.resume, window.until)
                 self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
@@ -233,7 +234,7 @@ class Loader:
             EltError: if an append would store rows twice: the API's own error, with a remedy;
                 otherwise as the pages do.
         """
-        is_append = self._resource.writes == "append"
+        is_append = self._disposition == "append"
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
                 f"{error} The last load stopped at this request. Starting again would store its "
@@ -269,7 +270,16 @@ class Loader:
             or self._memory_bytes >= MEMORY_BYTES
             or monotonic() - self._checkpoint_at >= self._resource.checkpoint_seconds
         )
-        return is_full and piece.resume is not None
+        return (is_full or piece.is_mark) and piece.resume is not None
+
+    @property
+    def _keeps_job(self) -> bool:
+        """Whether a load that replaces all rows goes on with the job that an earlier one submitted.
+
+        Only if the job makes all of them: those of earlier slices are not committed.
+        """
+        cursor = self._resource.time_cursor
+        return self._resource.job is not None and (cursor is None or cursor.step is None)
 
     def _free_memory(self) -> None:
         """Write the rows of a very large page to Postgres before its end.
@@ -289,7 +299,9 @@ class Loader:
         a tenth longer.
         """
         readings = chain.from_iterable(map(self._reader.readings, pages))
-        return prefetch(readings, lambda piece: piece.memory_bytes, MEMORY_BYTES)
+        return prefetch(
+            readings, lambda piece: piece.memory_bytes, MEMORY_BYTES, lambda piece: piece.is_mark
+        )
 
     def _take(self, piece: ParsedPiece) -> None:
         self._rows.take(piece.batch)

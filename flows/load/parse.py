@@ -49,6 +49,7 @@ class ParsedPiece:
         memory_bytes: an estimate of the memory it takes until it is in Postgres.
         ends_page: whether it is the last piece of its page.
         token: of its page (`Page.token`).
+        is_mark: its resume point is committed at once (`Page.is_mark`).
         filtered: the number of records that the resource's `map_record` skipped.
     """
 
@@ -61,6 +62,7 @@ class ParsedPiece:
     memory_bytes: int = 0
     ends_page: bool = True
     token: str | None = None
+    is_mark: bool = False
 
 
 class PageParser:
@@ -99,7 +101,14 @@ class PageParser:
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
             token = page.token if is_last else None
-            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last, token=token)
+            ends_page = is_last and not page.is_mark
+            yield replace(
+                reading,
+                memory_bytes=memory_bytes,
+                ends_page=ends_page,
+                token=token,
+                is_mark=page.is_mark,
+            )
 
     def read(self, page: Page) -> ParsedPiece:
         """Parse a page: as a typed batch if its records are alike, otherwise record by record."""

@@ -10,15 +10,20 @@ Item = TypeVar("Item")
 
 
 def prefetch(
-    items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
+    items: Iterable[Item],
+    size_bytes: Callable[[Item], int],
+    budget_bytes: int,
+    is_mark: Callable[[Item], bool] = lambda _: False,
 ) -> Generator[Item, None, None]:
     """The items in order, produced by a thread that is at most `budget_bytes` ahead.
+
+    Nothing is produced after a mark before the reader asks for it, having dealt with the mark.
 
     One item is always allowed, whatever its size. An error in the thread is raised here, after the
     items before it. If the reader stops early, the thread ends after its current item; nobody
     waits for that, because the thread may be waiting for an API.
     """
-    buffer = _Buffer(items, size_bytes, budget_bytes)
+    buffer = _Buffer(items, size_bytes, budget_bytes, is_mark)
     run = contextvars.copy_context().run
     threading.Thread(target=run, args=(buffer.make,), daemon=True).start()
     try:
@@ -31,11 +36,17 @@ class _Buffer(Generic[Item]):
     """Items that are produced and not yet consumed, under one lock."""
 
     def __init__(
-        self, items: Iterable[Item], size_bytes: Callable[[Item], int], budget_bytes: int
+        self,
+        items: Iterable[Item],
+        size_bytes: Callable[[Item], int],
+        budget_bytes: int,
+        is_mark: Callable[[Item], bool],
     ) -> None:
         self._items = items
         self._size_bytes = size_bytes
         self._budget_bytes = budget_bytes
+        self._is_mark = is_mark
+        self._is_asked = False
         self._made: deque[Item] = deque()
         self._made_bytes = 0
         self._error: BaseException | None = None
@@ -60,8 +71,11 @@ class _Buffer(Generic[Item]):
         with self._changed:
             self._changed.wait_for(self._has_room)
             self._made.append(item)
+            self._is_asked = False
             self._made_bytes += self._size_bytes(item)
             self._changed.notify_all()
+            if self._is_mark(item):
+                self._changed.wait_for(lambda: self._is_stopped or self._is_asked)
             return not self._is_stopped
 
     def _has_room(self) -> bool:
@@ -70,7 +84,10 @@ class _Buffer(Generic[Item]):
     def take(self) -> Item | None:
         """The next item; None after the last one."""
         with self._changed:
+            self._is_asked = not self._made
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._made or self._is_over)
+            self._is_asked = False
             if self._made:
                 item = self._made.popleft()
                 self._made_bytes -= self._size_bytes(item)

@@ -29,6 +29,7 @@ from flows.extract.selectors import (
 from flows.source import (
     Cursor,
     IntegerCursor,
+    Job,
     Login,
     Params,
     Partition,
@@ -291,6 +292,16 @@ OTHER_FORMATS = (
         "by_id", "formats/by_id", 1, "nothing", {"records": keyed_at("items")},
         [{**row, "id": str(row["id"])} for row in ROWS],
     ),
+)  # fmt: skip
+JOB = Style(
+    "job", "jobs", 1, "nothing",
+    {
+        "records": csv_rows(),
+        "method": "POST",
+        "is_repeatable": True,
+        "job": Job("jobs/{id}", "{result.url}", "state", ("completed",), ("failed",)),
+    },
+    TEXTS,
 )  # fmt: skip
 LISTS = (*PAGED, NONE, NDJSON, CSV, GZIP)
 CHILDREN_OF_ONE = Style(

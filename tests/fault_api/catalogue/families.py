@@ -1,5 +1,7 @@
 """Parents and their children: a list that can only be read one parent at a time."""
 
+from collections.abc import Sequence
+
 from tests.fault_api.catalogue.items import Row, item
 from tests.fault_api.catalogue.listing import Listing
 from tests.fault_api.catalogue.styles import next_url
@@ -7,6 +9,20 @@ from tests.fault_api.exchange import Answer, Ask, AskError
 
 # One parent has no children, one more than a page of them; 25 in all.
 CHILD_COUNTS = {1: 3, 2: 0, 3: 12, 4: 9, 5: 1}
+
+
+def answer(ask: Ask, path: Sequence[str]) -> Answer:
+    """All parents, or the children of the one that the path names.
+
+    Raises:
+        AskError: when there is no such path or parent.
+    """
+    match path:
+        case []:
+            return parents(ask)
+        case [parent, "children"]:
+            return children(ask, parent)
+    raise AskError(f"There is nothing at {ask.path}.", 404)
 
 
 def parents(ask: Ask) -> Answer:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 from tests.fault_api.catalogue import families, formats, logins, styles
 from tests.fault_api.catalogue.items import items
+from tests.fault_api.catalogue.jobs import Jobs
 from tests.fault_api.catalogue.listing import Listing
 from tests.fault_api.exchange import Answer, Ask, AskError, refusal
 
-AREAS = ("styles", "formats", "login", "oauth", "parents")
+AREAS = ("styles", "formats", "login", "oauth", "parents", "jobs")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Catalogue:
 
     listing: Listing = field(default_factory=lambda: Listing(items()))
     tokens: logins.Tokens = field(default_factory=logins.Tokens)
+    jobs: Jobs = field(default_factory=Jobs)
     token_requests: int | None = None
     token_seconds: int = logins.TOKEN_SECONDS
 
@@ -39,10 +41,10 @@ class Catalogue:
                 return logins.token(ask, self.tokens, self.token_requests, self.token_seconds)
             case ["oauth", "session"]:
                 return logins.session(ask, self.tokens)
-            case ["parents"]:
-                return families.parents(ask)
-            case ["parents", parent, "children"]:
-                return families.children(ask, parent)
+            case ["jobs", *job]:
+                return self.jobs.answer(ask, job, self.listing.rows)
+            case ["parents", *parent]:
+                return families.answer(ask, parent)
         raise AskError(f"There is nothing at {ask.path}.", 404)
 
 

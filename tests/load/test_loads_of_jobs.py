@@ -1,0 +1,164 @@
+"""Promises of loads of jobs: the job is committed first, and the next load goes on with it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import psycopg2
+import pytest
+from conftest import Answer, Asked, Serve, Server
+from psycopg2.extensions import connection as Connection
+from sqlalchemy.engine import URL
+
+from deployments.local.postgres import libpq
+from flows.errors import JobFailedError, UnavailableError
+from flows.extract.client import Client
+from flows.extract.fetch import read_pages
+from flows.extract.selectors import records_at
+from flows.load.ledger import Entry
+from flows.load.loader import load
+from flows.load.options import LoadOptions
+from flows.load.side_by_side import load_side_by_side
+from flows.source import Cursor, Job, Partition, Resource, Source
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+KEPT = "select resume ->> 'url' from elt.checkpoints"
+JOB = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed",), interval_seconds=0.001)
+
+
+@dataclass
+class Api:
+    """Numbers its jobs; `look` sees each request for a status; `states` are said in turn."""
+
+    states: Iterator[str] | None = None
+    look: Callable[[Asked], None] = lambda _: None
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.method == "POST":
+            self.jobs.append(json.loads(asked.body))
+            return said({"id": len(self.jobs)}, 202)
+        number = int(asked.split("/")[2])
+        if asked.endswith("result"):
+            return said([{"id": number, "of": self.jobs[number - 1].get("since")}])
+        self.look(asked)
+        return said({"id": number, "state": next(self.states) if self.states else "done"})
+
+
+def said(document: Any, status: int = 200) -> Answer:
+    return Answer(json.dumps(document).encode(), status)
+
+
+def exports(**declared: Any) -> Resource:
+    given = {"records": records_at(), "method": "POST", "body": {}, "key": ("id",), "job": JOB}
+    return Resource("orders", "jobs", **{**given, **declared})
+
+
+def run(
+    connection: Connection, server: Server, resource: Resource, options: LoadOptions | None = None
+) -> Entry:
+    source = Source("shop", server.url, (resource,))
+    with Client(source) as client:
+        pages = partial(read_pages, client, source, resource, Partition())
+        return load(connection, "shop", resource, Partition(), pages, options or LoadOptions())
+
+
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_job_is_committed_before_its_status_is_requested(
+    serve: Serve, connection: Connection, query: Query, writes: Any
+) -> None:
+    seen: list[Any] = []
+    api = Api(look=lambda asked: seen.append(query(KEPT)))
+    server = serve(api)
+    key = () if writes == "append" else ("id",)
+    entry = run(connection, server, exports(disposition=writes, key=key))
+    assert seen == [[(f"{server.url}jobs/1",)]]
+    assert (entry.state, entry.pages, entry.extracted, entry.inserted) == ("succeeded", 1, 1, 1)
+    assert query(KEPT) == [(None,)]
+
+
+@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_load_goes_on_with_the_job_of_the_one_before(
+    serve: Serve, connection: Connection, query: Query, writes: Any, options: LoadOptions
+) -> None:
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    key = () if writes == "append" else ("id",)
+    impatient = Job(
+        "jobs/{id}", "jobs/{id}/result", "state", ("done",), interval_seconds=0.5, max_seconds=0.9
+    )
+    resource = exports(disposition=writes, key=key, job=impatient)
+    with pytest.raises(UnavailableError, match="goes on with this job"):
+        run(connection, server, resource, options)
+    assert run(connection, server, resource, options).inserted == 1
+    assert len(api.jobs) == 1
+
+
+@pytest.mark.usefixtures("slept")
+def test_a_job_that_has_failed_is_submitted_again_by_the_next_load(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    api = Api(iter(["failed", "failed", "done"]))
+    server = serve(api)
+    with pytest.raises(JobFailedError):
+        run(connection, server, exports())
+    assert query("select state, error like %s from elt.loads", "%ended as 'failed'%") == [
+        ("failed", True)
+    ]
+    assert run(connection, server, exports()).inserted == 1
+    assert len(api.jobs) == 2
+
+
+@pytest.mark.usefixtures("slept")
+def test_each_slice_of_a_window_is_a_job(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    """A replace that was interrupted begins again: only the slice's own rows are of its job."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    api = Api(iter(["done", "failed", *["done"] * 9]))
+    server = serve(api)
+    resource = exports(
+        body={"since": "{since:%Y-%m-%d}"},
+        cursor=Cursor("of", start=today - timedelta(days=3), step=timedelta(days=1)),
+        disposition="replace",
+    )  # fmt: skip
+    with pytest.raises(JobFailedError):
+        run(connection, server, resource)
+    run(connection, server, resource)
+    days = [f"{today - timedelta(days=ago):%Y-%m-%d}" for ago in (3, 2, 1)]
+    assert [job["since"] for job in api.jobs] == [*days[:2], *days]
+    assert query("select count(*) from raw_shop.orders") == [(3,)]
+
+
+@pytest.mark.usefixtures("slept")
+def test_many_partitions_commit_their_jobs_first_as_well(
+    serve: Serve, database: URL, query: Query
+) -> None:
+    """They are not stored in a group, which commits when all is read."""
+    unkept: list[str] = []
+
+    def look(asked: Asked) -> None:
+        kept = [url for (url,) in query(f"{KEPT} where resume is not null")]
+        unkept.extend([str(asked)] if not any(url.endswith(asked) for url in kept) else [])
+
+    api = Api(look=look)
+    partitions = tuple(Partition(str(n), {"shop": n}) for n in range(6))
+    resource = exports(
+        body=lambda partition, _: {"shop": partition.values["shop"]},
+        partitions=partitions, partition_columns=("shop",), key=("shop", "id"),
+    )  # fmt: skip
+    source = Source("shop", serve(api).url, (resource,))
+    connect = partial(psycopg2.connect, libpq(database))
+    with Client(source) as client:
+        read = partial(read_pages, client, source, resource)
+        _, errors = load_side_by_side(
+            connect, "shop", resource, partitions, lambda: nullcontext(read), LoadOptions(), 1
+        )
+    assert errors == unkept == []
+    assert query("select count(*), count(distinct shop) from raw_shop.orders") == [(6, 6)]
