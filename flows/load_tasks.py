@@ -45,6 +45,7 @@ from flows.refresh_tokens import RefreshTokens
 from flows.retries import Retry, is_retryable
 from flows.shared_rate import turn_of
 from flows.source import Partition, Resource, RowsOf, Source
+from flows.traffic import NO_TRAFFIC
 from flows.transform import transform as build
 
 # The columns of a run's table, and of its totals.
@@ -234,10 +235,11 @@ def replay_partitions(
 
 
 def _log_totals(entries: Sequence[Entry]) -> None:
-    totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
-    counts = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
+    totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
+    counts = ", ".join(f"{total} {name}" for name, total in totals.items())
+    traffic = sum((entry.traffic for entry in entries), NO_TRAFFIC)
     seconds = sum(entry.seconds for entry in entries)
-    get_run_logger().info("%d loads: %s in %.1f s", len(entries), counts, seconds)
+    get_run_logger().info("%d loads: %s in %.1f s; %s", len(entries), counts, seconds, traffic)
 
 
 def finish_run(
@@ -297,6 +299,7 @@ def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
         "state": entry.state,
         "seconds": round(entry.seconds, 1),
         **{name: getattr(entry, name) for name in COUNTED},
+        **entry.traffic.shown(),
         "schema changes": "; ".join(changes),
         "error": entry.error or "",
     }

@@ -35,6 +35,7 @@ from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
 from flows.source import Resource, Rule, Source
+from flows.traffic import Meter, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Client:
 
     Attributes:
         waited_seconds: how much of `max_wait_seconds` is used up.
+        meter: counts its requests.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Client:
         self._kept_until = 0.0
         self._turn = turn
         self.waited_seconds = 0.0
+        self.meter = Meter()
         self._is_stopped = False
         self._is_sibling = False
 
@@ -95,8 +98,12 @@ class Client:
         return self._personal[resource.name]
 
     def sibling(self) -> Self:
-        """A client for another thread: the same login, limits and pauses, its own connections."""
+        """A client for another thread: the same login, limits and pauses, its own connections.
+
+        It counts its requests itself.
+        """
         other = copy.copy(self)
+        other.meter = Meter()
         other._connection = Connection(self._source)
         other._is_sibling = True
         return other
@@ -199,15 +206,14 @@ class Client:
         """Send a request and follow redirects."""
         hop = request
         for _ in range(MOST_REDIRECTS + 1):
-            self._keep_pause()
-            self._turn()
-            if self._rate_limiter is not None:
-                self._rate_limiter.wait()
+            self._wait_for_turn()
             with self._slots:
                 if self._is_stopped:
                     raise StoppedError
                 began_at = monotonic()
+                self.meter.add(Traffic(requests=1))
                 response = self._connection.send(hop, self._sign, left_seconds)
+            self.meter.add(Traffic(received_bytes=response.received_bytes))
             if response.location is None:
                 return response
             if self._credentials.is_login_page(_target(hop, response)):
@@ -218,6 +224,14 @@ class Client:
             f"{request.url} is redirected more than {MOST_REDIRECTS} times. Correct the source's "
             "address."
         )
+
+    def _wait_for_turn(self) -> None:
+        began_at = monotonic()
+        self._keep_pause()
+        self._turn()
+        if self._rate_limiter is not None:
+            self._rate_limiter.wait()
+        self.meter.add(Traffic(waited_seconds=monotonic() - began_at))
 
     def _keep_pause(self) -> None:
         """Wait for the end of a pause that the API asked another client for."""
@@ -290,6 +304,7 @@ class Client:
         problem = f"{request.url}: {failure}"
         log.warning("%s; attempt %d follows in %.1f s.%s", problem, attempt + 1, seconds, quoted)
         self.waited_seconds += seconds
+        self.meter.add(Traffic(retries=1, waited_seconds=seconds))
         if requested:
             self._kept_until = self._pause.begin(seconds)
         sleep(seconds)

@@ -29,6 +29,7 @@ from flows.load.row_writer import log_moved, target_of
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.page import Page
 from flows.source import Partition, Resource, Window
+from flows.traffic import NO_TRAFFIC
 
 # Up to so many partitions have an entry in the ledger each, and may have a task each.
 FEW_PARTITIONS = 4
@@ -222,6 +223,7 @@ class Group:
             updated=written.updated,
             unchanged=count - written.inserted - written.updated,
             filtered=sum(piece.filtered for piece in pieces),
+            **vars(sum((piece.traffic for piece in pieces), NO_TRAFFIC)),
         )
         ledger.add_counts(cursor, self._load_id, counts)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)

@@ -56,6 +56,23 @@ alter table elt.loads add column if not exists is_group boolean not null default
 comment on column elt.loads.is_group is
 'Whether it stands for many partitions; once it succeeded, older rows of theirs no longer count.';
 
+alter table elt.loads add column if not exists requests bigint not null default 0;
+
+alter table elt.loads add column if not exists received_bytes bigint not null default 0;
+
+alter table elt.loads add column if not exists retries bigint not null default 0;
+
+alter table elt.loads add column if not exists waited_seconds double precision not null default 0;
+
+comment on column elt.loads.requests is
+'Requests sent to the API, with retries and redirects; without those for a login''s token.';
+
+comment on column elt.loads.received_bytes is
+'Bytes of the responses'' bodies, as they came (compressed).';
+
+comment on column elt.loads.waited_seconds is
+'How long requests waited for the rate limit, for pauses and before retries; added up over threads.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null if it read the API.';
 

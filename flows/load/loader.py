@@ -38,6 +38,7 @@ from flows.load.tally import Tally
 from flows.load.undo import undo
 from flows.page import Page, Resume
 from flows.source import Partition, Resource, Window
+from flows.traffic import NO_TRAFFIC
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ def load(
             expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
+        loader = Loader(lock, address, resource, partition, load_id, options)
         try:
-            Loader(lock, address, resource, partition, load_id, options).run(pages, checkpoint)
+            loader.run(pages, checkpoint)
         except BaseException as error:
-            note_failure(connection, load_id, error)
+            note_failure(connection, load_id, error, loader.tally.traffic)
             raise
         with transaction(connection) as cursor:
             return ledger.entry(cursor, load_id)
@@ -117,6 +119,9 @@ class Loader:
     """A running load: the rows and rejects since its last checkpoint, and its staging table.
 
     A background thread fetches and parses pages; the caller's thread writes to Postgres.
+
+    Attributes:
+        tally: what it has counted since its last checkpoint.
     """
 
     def __init__(
@@ -137,8 +142,8 @@ class Loader:
         self._disposition = options.disposition_of(resource)
         self._reader = PageParser(address, resource, partition)
         self._position = CursorPosition(address, resource, options)
-        self._tally = Tally(address, resource, load_id)
-        self._rows = RowWriter(address, resource, load_id, options, self._reader, self._tally)
+        self.tally = Tally(address, resource, load_id)
+        self._rows = RowWriter(address, resource, load_id, options, self._reader, self.tally)
         self._pending_bytes = 0
         self._memory_bytes = 0
         self._checkpoint_at = monotonic()
@@ -177,6 +182,8 @@ class Loader:
                 self._read(found, checkpoint, window)
                 return checkpoint, window
             except EltError as error:
+                self.tally.traffic += error.traffic
+                error.traffic = NO_TRAFFIC
                 if self._has_read or self._options.replays is not None:
                     raise
                 if self._has_expired(window, error):
@@ -293,7 +300,7 @@ class Loader:
 
     def _take(self, piece: ParsedPiece) -> None:
         self._rows.take(piece.batch)
-        self._tally.take(piece)
+        self.tally.take(piece)
         self._position.take(piece)
         self._pending_bytes += piece.size_bytes
         self._memory_bytes += piece.memory_bytes
@@ -369,7 +376,7 @@ class Loader:
     def _error(self, cursor: Cursor) -> EltError | None:
         """The error of a load that has read and stored everything that it could."""
         return (
-            self._tally.error(cursor) or self._position.error(self._reader) or self._window_error()
+            self.tally.error(cursor) or self._position.error(self._reader) or self._window_error()
         )
 
     def _window_error(self) -> BadPayloadError | None:

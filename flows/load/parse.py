@@ -37,6 +37,7 @@ from flows.load.size_limits import (
 from flows.load.typed_batch import TypedParser
 from flows.page import Page, Resume
 from flows.source import Partition, Record, Resource
+from flows.traffic import NO_TRAFFIC, Traffic
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
 
@@ -49,6 +50,7 @@ class ParsedPiece:
         memory_bytes: an estimate of the memory it takes until it is in Postgres.
         ends_page: whether it is the last piece of its page.
         token: of its page (`Page.token`).
+        traffic: of its page (`Page.traffic`), on its last piece.
         filtered: the number of records that the resource's `map_record` skipped.
     """
 
@@ -61,6 +63,7 @@ class ParsedPiece:
     memory_bytes: int = 0
     ends_page: bool = True
     token: str | None = None
+    traffic: Traffic = NO_TRAFFIC
 
 
 class PageParser:
@@ -98,8 +101,14 @@ class PageParser:
         for piece, is_last in pieces(page, finder(page, self._resource), size_bytes):
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
-            token = page.token if is_last else None
-            yield replace(reading, memory_bytes=memory_bytes, ends_page=is_last, token=token)
+            token, traffic = (page.token, page.traffic) if is_last else (None, NO_TRAFFIC)
+            yield replace(
+                reading,
+                memory_bytes=memory_bytes,
+                ends_page=is_last,
+                token=token,
+                traffic=traffic,
+            )
 
     def read(self, page: Page) -> ParsedPiece:
         """Parse a page: as a typed batch if its records are alike, otherwise record by record."""

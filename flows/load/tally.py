@@ -11,6 +11,7 @@ from flows.load.parse import ParsedPiece
 from flows.load.size_limits import rejects_bytes
 from flows.load.table_schema import ColumnChange
 from flows.source import Resource
+from flows.traffic import NO_TRAFFIC
 
 MISFITS = 100
 
@@ -20,10 +21,12 @@ class Tally:
 
     Attributes:
         first_reject: the first reject of the whole load.
+        traffic: the requests since it last wrote to its entry.
     """
 
     def __init__(self, address: Address, resource: Resource, load_id: int) -> None:
         self.first_reject: Reject | None = None
+        self.traffic = NO_TRAFFIC
         self._address = address
         self._resource = resource
         self._load_id = load_id
@@ -38,6 +41,7 @@ class Tally:
             self.reject(reject)
         self._pages += piece.ends_page
         self._filtered += piece.filtered
+        self.traffic += piece.traffic
 
     def reject(self, reject: Reject) -> None:
         """Keep a record that could not be stored.
@@ -68,11 +72,12 @@ class Tally:
             rejected=len(self._rejects),
             deleted=written.deleted,
             filtered=self._filtered,
+            **vars(self.traffic),
         )
         ledger.add_counts(cursor, self._load_id, counts)
         reject_log.add(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
-        self._pages, self._filtered, self._rejects = 0, 0, []
+        self._pages, self._filtered, self._rejects, self.traffic = 0, 0, [], NO_TRAFFIC
 
     def rejected(self, cursor: Cursor) -> int:
         """The number of rejects of the whole load."""

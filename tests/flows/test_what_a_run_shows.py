@@ -78,6 +78,8 @@ def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> Non
     assert set(rows) == {"northwind.shippers", "northwind.suppliers"}
     assert rows["northwind.shippers"]["inserted"] == 3
     assert rows["northwind.shippers"]["schema changes"] == ""
+    assert (rows["northwind.shippers"]["requests"], rows["northwind.shippers"]["retries"]) == (1, 0)
+    assert rows["northwind.shippers"]["received_bytes"] > 100
 
     ask("alter table raw_northwind.shippers drop column phone")
     state = elt(source="northwind", resources=("shippers",), transform=False, return_state=True)

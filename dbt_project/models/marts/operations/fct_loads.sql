@@ -74,6 +74,11 @@ final as (
         loads.duration_seconds,
         round(loads.extracted / nullif(loads.duration_seconds, 0), 1) as records_per_second,
 
+        loads.requests,
+        loads.received_bytes,
+        loads.retries,
+        round(cast(loads.waited_seconds as numeric), 3) as waited_seconds,
+
         loads.is_backfill,
         loads.is_regular,
         loads.is_group,
