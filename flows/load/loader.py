@@ -22,7 +22,7 @@ from flows.errors import (
     NotFoundError,
 )
 from flows.guards import without_secrets
-from flows.load import checkpoints, ledger, reject_log
+from flows.load import anomalies, checkpoints, ledger, reject_log
 from flows.load.checkpoints import Checkpoint, CursorValue
 from flows.load.cursor_position import CursorPosition
 from flows.load.cursor_values import usable
@@ -365,6 +365,7 @@ class Loader:
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
                 ledger.end(cursor, self._load_id, "succeeded")
+                self._compare(cursor, checkpoint)
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._position.warn_of_future()
@@ -372,6 +373,14 @@ class Loader:
         self._rows.warn_of_moved()
         if error is not None:
             raise error
+
+    def _compare(self, cursor: Cursor, checkpoint: Checkpoint) -> None:
+        """Note what is unusual about the load, if it read what regular loads read."""
+        is_whole = checkpoint.resume is None and self._unread is None
+        is_first = self._resource.cursor is not None and checkpoint.cursor is None
+        if self._options.is_regular and is_whole and not is_first:
+            given = (self._load_id, self._address, self._resource)
+            anomalies.compare(cursor, *given, self.tally.filled)
 
     def _error(self, cursor: Cursor) -> EltError | None:
         """The error of a load that has read and stored everything that it could."""

@@ -65,6 +65,12 @@ class ParsedPiece:
     token: str | None = None
     traffic: Traffic = NO_TRAFFIC
 
+    @property
+    def filled(self) -> set[str]:
+        """The fields that have a value in any of its rows."""
+        natural = self.batch.natural if self.batch else {}
+        return {field for field, kind in natural.items() if kind}
+
 
 class PageParser:
     """Reads the pages of one resource partition, in their order.
