@@ -18,6 +18,7 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.load import anomalies
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction
+from flows.load.reset import reset
 from flows.load.side_by_side import load_side_by_side
 from flows.page import Page
 from flows.redaction import remember
@@ -142,6 +143,9 @@ def test_incremental_loads_are_compared_only_where_that_is_declared(
     load(3)
     [(_, kind, _, usual)] = query(FOUND)
     assert (kind, usual) == ("volume", MANY)
+    reset(connection, "shop", "items")
+    load_pages(connection, changed(9, 2000), cursor=cursor, unusual_factor=3)
+    assert len(query(FOUND)) == 1, "it read everything again"
 
 
 def test_nothing_is_told_of_a_resource_with_an_endless_factor(
