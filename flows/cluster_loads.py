@@ -102,7 +102,9 @@ class Cluster:
                 address = Address(source.name, resource.name, "")
                 with open_group(database.connect, address, options) as (lock, load_id):
                     batches.load(partitions, load_id)
-                    batches.entries.append(close_group(lock, load_id, batches.failure()))
+                    failure = batches.failure()
+                    entry = close_group(lock, load_id, failure, resource, len(partitions))
+                    batches.entries.append(entry)
             else:
                 batches.load(partitions, None)
         return finish_loads(

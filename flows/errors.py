@@ -7,6 +7,7 @@ names the thing, the value and the remedy, and is shown to users unchanged.
 from dataclasses import dataclass
 
 from flows.redaction import redact
+from flows.traffic import NO_TRAFFIC
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,16 @@ class Answer:
 
 
 class EltError(Exception):
-    """A load or a build that failed; raise one of the subclasses below."""
+    """A load or a build that failed; raise one of the subclasses below.
+
+    Attributes:
+        traffic: the requests since the last page that was read, to be counted by the load.
+    """
 
     def __init__(self, message: str, answer: Answer | None = None) -> None:
         super().__init__(redact(message))
         self.answer = answer
+        self.traffic = NO_TRAFFIC
 
 
 class UnavailableError(EltError):

@@ -38,4 +38,6 @@ def check_least(owner: str, least: Any, **limits: Any) -> None:
 def check_positive(owner: str, zero: Any, **limits: Any) -> None:
     for name, value in limits.items():
         if value is not None and not value > zero:
-            raise ConfigurationError(f"{owner}: {name}={value} is out of range. Use more than 0.")
+            raise ConfigurationError(
+                f"{owner}: {name}={value} is out of range. Use more than {zero}."
+            )

@@ -24,11 +24,12 @@ from pydantic import Field
 from blocks import secrets
 from blocks.warehouse import Warehouse
 from flows import sources
+from flows.anomaly_events import tell_anomalies
 from flows.errors import EltError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.guards import without_secrets
-from flows.load import ledger
+from flows.load import anomalies, ledger
 from flows.load.group import FEW_PARTITIONS
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
@@ -45,6 +46,7 @@ from flows.refresh_tokens import RefreshTokens
 from flows.retries import Retry, is_retryable
 from flows.shared_rate import turn_of
 from flows.source import Partition, Resource, RowsOf, Source
+from flows.traffic import NO_TRAFFIC
 from flows.transform import transform as build
 
 # The columns of a run's table, and of its totals.
@@ -234,10 +236,11 @@ def replay_partitions(
 
 
 def _log_totals(entries: Sequence[Entry]) -> None:
-    totals = [sum(getattr(entry, name) for entry in entries) for name in COUNTED]
-    counts = ", ".join(f"{total} {name}" for total, name in zip(totals, COUNTED, strict=True))
+    totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
+    counts = ", ".join(f"{total} {name}" for name, total in totals.items())
+    traffic = sum((entry.traffic for entry in entries), NO_TRAFFIC)
     seconds = sum(entry.seconds for entry in entries)
-    get_run_logger().info("%d loads: %s in %.1f s", len(entries), counts, seconds)
+    get_run_logger().info("%d loads: %s in %.1f s; %s", len(entries), counts, seconds, traffic)
 
 
 def finish_run(
@@ -259,6 +262,7 @@ def finish_run(
     summary = ""
     try:
         summary = show_loads(database, source.name, flow_run.id)
+        tell_anomalies(database, source.name)
         delete_old_loads(database, source)
     except UnavailableError as error:
         problems.append(error)
@@ -283,29 +287,38 @@ def delete_old_loads(database: Warehouse, source: Source) -> None:
 def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
     """Show the run's ledger entries as a table artifact; returns the totals in one line.
 
-    Includes failed loads with their error, and the attempts before a retry.
+    Includes their anomalies, failed loads with their error, and the attempts before a retry.
     """
     with database.transaction() as cursor:
         ledger.prepare(cursor, f"raw_{source}")
         entries = ledger.entries_of_run(cursor, run_id)
-        changes = ledger.schema_changes(cursor, [entry.load_id for entry in entries])
+        loads = [entry.load_id for entry in entries]
+        changes = ledger.schema_changes(cursor, loads)
+        unusual = anomalies.of_loads(cursor, loads)
     create_table_artifact(
         key=f"loads-{source.replace('_', '-')}",
-        table=[_row(entry, changes.get(entry.load_id, [])) for entry in entries],
+        table=[
+            _row(entry, changes.get(entry.load_id, []), unusual.get(entry.load_id, []))
+            for entry in entries
+        ],
         description=f"What this run loaded from {source}.{_other_runs()}",
     )
     totals = {name: sum(getattr(entry, name) for entry in entries) for name in COUNTED}
     counts = ", ".join(f"{total:,} {name}" for name, total in totals.items() if total)
-    return f"{len(entries)} loads: {counts or 'no records'}"
+    found = sum(map(len, unusual.values()))
+    also = f"; anomalies: {found:,}" if found else ""
+    return f"{len(entries)} loads: {counts or 'no records'}{also}"
 
 
-def _row(entry: Entry, changes: Sequence[str]) -> dict[str, Any]:
+def _row(entry: Entry, changes: Sequence[str], unusual: Sequence[str]) -> dict[str, Any]:
     return {
         "load": entry.title,
         "state": entry.state,
         "seconds": round(entry.seconds, 1),
         **{name: getattr(entry, name) for name in COUNTED},
+        **entry.traffic.shown(),
         "schema changes": "; ".join(changes),
+        "anomalies": "; ".join(unusual),
         "error": entry.error or "",
     }
 

@@ -1,4 +1,4 @@
-"""Flow `notify`: send a message when a run fails or its deployment recovers.
+"""Flow `notify`: send a message when a run fails, its deployment recovers, or loads are unusual.
 
 Its deployment's triggers in prefect.yaml start it. A deployment that fails repeatedly is one
 incident: one message when it starts, and one when a run succeeds again.
@@ -33,12 +33,17 @@ from prefect.tasks import Task
 from prefect.utilities.urls import url_for
 
 import blocks.notifications  # noqa: F401 (Prefect finds the block types that are imported)
+from flows.anomaly_events import ANOMALIES
 from flows.errors import ConfigurationError
 from flows.retries import Retry
 from flows.tags import REPORTED_BY_PARENT
 
 RECOVERED = "prefect.flow-run.Completed"
-ENDED = {RECOVERED: "works again", "prefect.flow-run.TimedOut": "timed out"}
+ENDED = {
+    RECOVERED: "works again",
+    "prefect.flow-run.TimedOut": "timed out",
+    ANOMALIES: "has unusual loads",
+}
 SHOWN_LOADS = 20
 
 
@@ -50,12 +55,12 @@ def notify(
     blocks: tuple[str, ...] = (),
     retry: Retry = Retry(),  # noqa: B008 (never changed, and shown in Prefect's form)
 ) -> State[Any]:
-    """Send a message that a deployment's run failed, or that the deployment works again.
+    """Send a message that a run failed or has unusual loads, or that its deployment works again.
 
     Args:
         flow_run_id: The run that the event is about.
         event: Name of Prefect's event, e.g. prefect.flow-run.Failed.
-        said: Message of the run's final state.
+        said: Message of the run's final state, or what is unusual.
         blocks: Prefect blocks that send the message, e.g. apprise/email.
         retry: How to retry a message that could not be sent.
     """
@@ -63,16 +68,23 @@ def notify(
         raise ConfigurationError("notify has no notification block: name `blocks` in prefect.yaml.")
     with get_client(sync_client=True) as prefect:
         run = prefect.read_flow_run(flow_run_id)
-        changes_incident = _close_incident if event == RECOVERED else _open_incident
-        if REPORTED_BY_PARENT in run.tags or not changes_incident(prefect, run):
+        if not _is_news(prefect, run, event):
             get_run_logger().info("No message sent: already reported, or no incident is open.")
             return Completed(message="nothing to report")
         subject, body = message(prefect, run, event, said)
     if errors := _send_all(blocks, subject, body, retry):
-        if len(errors) == len(blocks) and event != RECOVERED:
+        if len(errors) == len(blocks) and event not in (RECOVERED, ANOMALIES):
             _forget(run)
         raise errors[0]
     return Completed(message=subject)
+
+
+def _is_news(prefect: SyncPrefectClient, run: FlowRun, event: str) -> bool:
+    """Whether the event opens or closes an incident, or is none of one's."""
+    if event == ANOMALIES:
+        return True
+    changes_incident = _close_incident if event == RECOVERED else _open_incident
+    return REPORTED_BY_PARENT not in run.tags and changes_incident(prefect, run)
 
 
 def incident(run: FlowRun) -> str:

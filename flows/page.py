@@ -12,6 +12,7 @@ import msgspec
 
 from flows.errors import BadPayloadError
 from flows.redaction import start_of
+from flows.traffic import NO_TRAFFIC, Traffic
 
 # What stands for the content of a response that may not be quoted.
 HIDDEN_CONTENT = "(not shown: it may hold personal data)"
@@ -110,6 +111,7 @@ class Page:
         is_last: by the source's rules, nothing follows this response.
         is_accepted: by the source's rules, its records are valid even if it reports errors.
         token: of a TokenCursor, on the page that ends a load; empty if it should have one.
+        traffic: the requests since the page before it.
         keeps_digits: numbers in `document` are `ExactNumber`s instead of floats.
         status: of the response.
         is_mark: it has no records; its resume point is committed before anything else is requested.
@@ -128,6 +130,7 @@ class Page:
     is_last: bool = False
     is_accepted: bool = False
     token: str | None = None
+    traffic: Traffic = NO_TRAFFIC
     keeps_digits: bool = False
     max_bytes: int = 64 << 20
     status: int = 200

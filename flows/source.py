@@ -1,5 +1,6 @@
 """Declarations of a module in `flows/sources/`: a source, its resources, cursors, partitions."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ Disposition = Literal["merge", "append", "replace"]
 
 
 Contract = Literal["evolve", "freeze", "quarantine"]
+
+UNUSUAL_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,10 @@ class Resource:
             `quarantine` rejects the records.
         max_shrinkage: the share of its rows (0 to 1) that a partition may lose in one `replace`,
             full list or full refresh; a load that would remove more fails and changes nothing.
+        unusual_factor: the run is told of a load whose number of records is more than so many times
+            the usual one, or less than the usual one divided by it; usual is the median of the
+            last loads on the same weekday. By default 2. With a cursor, the number is that of
+            changes and varies, so by default such loads are not compared. `math.inf` tells nothing.
         max_record_bytes: a larger record is rejected, with only its start kept.
         max_rejects: a load that rejects more records than this fails.
     """
@@ -185,6 +192,13 @@ class Resource:
     max_record_bytes: int = 16 << 20
     max_rejects: int = 0
     max_shrinkage: float = 0.5
+    unusual_factor: float | None = None
+
+    @property
+    def told_factor(self) -> float:
+        """The effective `unusual_factor`."""
+        default = math.inf if self.cursor else UNUSUAL_FACTOR
+        return default if self.unusual_factor is None else self.unusual_factor
 
     @property
     def writes(self) -> Disposition:

@@ -368,6 +368,7 @@ def _check_limits(resource: "Resource") -> None:
     check_least(
         owner, 0, checkpoint_seconds=resource.checkpoint_seconds, max_rejects=resource.max_rejects
     )
+    check_positive(owner, 1, unusual_factor=resource.unusual_factor)
     _check_shrinkage(owner, resource.max_shrinkage)
     _check_reads_on(resource)
 

@@ -1,6 +1,7 @@
 """Real services for the tests: Postgres, HTTP servers on loopback, the whole local stack."""
 
 import contextlib
+import logging
 import os
 import tempfile
 import threading
@@ -176,6 +177,17 @@ class Server:
 
 
 Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """All that was logged, at whatever level."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("urllib3", "requests", "flows"):
+        caplog.set_level(logging.DEBUG, name)
+    yield lambda: "\n".join(
+        f"{caplog.handler.format(record)} {record.msg} {record.args}" for record in caplog.records
+    )
 
 
 @pytest.fixture

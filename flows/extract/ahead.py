@@ -143,6 +143,7 @@ class Ahead:
     def _fetch(self, request: HttpRequest, is_start: bool) -> "_Fetch":
         client = self._idle.pop() if self._idle else self._client.sibling()
         client.waited_seconds = self._client.waited_seconds
+        client.meter = self._client.meter
         return _Fetch(client, self._resource, request, is_start)
 
     def _forget_pages(self) -> None:

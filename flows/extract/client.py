@@ -37,6 +37,7 @@ from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
 from flows.redaction import remember
 from flows.source import Partition, Resource, Rule, Source
+from flows.traffic import Meter, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Client:
 
     Attributes:
         waited_seconds: how much of `max_wait_seconds` is used up.
+        meter: counts its requests.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Client:
         self._kept_until = 0.0
         self._turn = turn
         self.waited_seconds = 0.0
+        self.meter = Meter()
         self._is_stopped = self._is_closed = False
         self._is_sibling = False
         self._owner = repr(source.name)
@@ -127,8 +130,12 @@ class Client:
         return self._personal[resource.name]
 
     def sibling(self) -> Self:
-        """A client for another thread: the same login, limits and pauses, its own connections."""
+        """A client for another thread: the same login, limits and pauses, its own connections.
+
+        It counts its requests itself.
+        """
         other = copy.copy(self)
+        other.meter = Meter()
         other._connection = Connection(self._source)
         other._public = None
         other._of_accounts = {}
@@ -255,15 +262,14 @@ class Client:
         """Send a request and follow redirects."""
         hop = request
         for _ in range(MOST_REDIRECTS + 1):
-            self._keep_pause()
-            self._turn()
-            if self._rate_limiter is not None:
-                self._rate_limiter.wait()
+            self._wait_for_turn()
             with self._slots:
                 if self._is_stopped:
                     raise StoppedError
                 began_at = monotonic()
+                self.meter.add(Traffic(requests=1))
                 response = self._exchange(hop, left_seconds)
+            self.meter.add(Traffic(received_bytes=response.received_bytes))
             if response.location is None:
                 return response
             if self._credentials.is_login_page(_target(hop, response)):
@@ -288,6 +294,14 @@ class Client:
                 remember(value)
         self._public = self._public or Connection(self._source)
         return self._public.send(replace(hop, headers={}), lambda unsigned: unsigned, left_seconds)
+
+    def _wait_for_turn(self) -> None:
+        began_at = monotonic()
+        self._keep_pause()
+        self._turn()
+        if self._rate_limiter is not None:
+            self._rate_limiter.wait()
+        self.meter.add(Traffic(waited_seconds=monotonic() - began_at))
 
     def _keep_pause(self) -> None:
         """Wait for the end of a pause that the API asked another client for."""
@@ -360,6 +374,7 @@ class Client:
         problem = f"{request.url}: {failure}"
         log.warning("%s; attempt %d follows in %.1f s.%s", problem, attempt + 1, seconds, quoted)
         self.waited_seconds += seconds
+        self.meter.add(Traffic(retries=1, waited_seconds=seconds))
         if requested:
             self._kept_until = self._pause.begin(seconds)
         sleep(seconds)

@@ -69,7 +69,8 @@ def read_pages(
     later = (request for _, request in unread[1:])
     with closing(Ahead(client, resource, source.concurrency, later)) as ahead:
         pages = _read_slices(client, source.base_url, ahead, resource, unread, first, resume)
-        for number, page in enumerate(_without_personal_data(client, resource, pages), start=1):
+        pages = _metered(client, _without_personal_data(client, resource, pages))
+        for number, page in enumerate(pages, start=1):
             if number == resource.max_pages:
                 page.resume = page.resume if resource.cursor else None
                 yield page
@@ -80,6 +81,17 @@ def read_pages(
 def _belongs_to(resume: Resume, first: str, slices: list[Window]) -> bool:
     """Whether the resume point lies in such a load: it has the first request and the slice."""
     return resume.first_request == first and any(part.since == resume.since for part in slices)
+
+
+def _metered(client: Client, pages: Iterator[Page]) -> Iterator[Page]:
+    """The pages, or an error, each with the requests since the page before it."""
+    try:
+        for page in pages:
+            page.traffic = client.meter.take()
+            yield page
+    except EltError as error:
+        error.traffic = client.meter.take()
+        raise
 
 
 def _without_personal_data(

@@ -36,6 +36,7 @@ class Response:
         url: of the request, without the login.
         location: the redirect's target; None if it is not a redirect.
         cookies: those that it sets.
+        received_bytes: of the body as it came, before it was decompressed.
         asks_to_log_in: whether it redirects to the source's login.
         hides_content: whether no error may quote the body.
     """
@@ -47,6 +48,7 @@ class Response:
     body: bytes
     location: str | None
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    received_bytes: int = 0
     asks_to_log_in: bool = False
     hides_content: bool = False
 

@@ -173,7 +173,8 @@ class Connection:
         location = response.headers["Location"] if response.is_redirect else None
         answer = Answer(url, response.status_code, "", 1)
         try:
-            body = self._body(response)
+            received = self._received(response)
+            body = self._body(response, received)
         except TooLargeError as error:
             raise PayloadTooLargeError(
                 f"{url}: the body has more than {self._max_body_bytes:,} bytes, the source's "
@@ -192,18 +193,18 @@ class Connection:
             body,
             None if location is None else url_policy.from_header(location),
             response.cookies.get_dict(),
+            len(received),
         )
 
-    def _body(self, response: requests.Response) -> bytes:
+    def _body(self, response: requests.Response, received: bytes) -> bytes:
         """The decompressed body; for an error response that can't be decompressed, the raw body."""
-        body = self._received(response)
         try:
             coding = response.headers.get("Content-Encoding", "")
-            return decompressed(body, coding, self._max_body_bytes, check_deadline)
+            return decompressed(received, coding, self._max_body_bytes, check_deadline)
         except DecompressionError:
             if response.ok:
                 raise
-            return body
+            return received
 
     def _received(self, response: requests.Response) -> bytes:
         received = io.BytesIO()

@@ -15,6 +15,7 @@ from flows.load.partition_lock import transaction
 from flows.load.staging_table import REFUSALS
 from flows.postgres import locks
 from flows.redaction import redact
+from flows.traffic import NO_TRAFFIC, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,19 @@ def _text(error: psycopg2.Error) -> str:
     return " ".join(redact(str(error)).split())
 
 
-def note_failure(connection: Connection, load_id: int, error: BaseException) -> None:
-    """Close the entry as failed; if Postgres is unavailable, the next load marks it abandoned."""
+def note_failure(
+    connection: Connection, load_id: int, error: BaseException, traffic: Traffic = NO_TRAFFIC
+) -> None:
+    """Close the entry as failed; if Postgres is unavailable, the next load marks it abandoned.
+
+    `traffic` is what the load's checkpoints have not counted, except for the error's own.
+    """
+    traffic += error.traffic if isinstance(error, EltError) else NO_TRAFFIC
     message = str(error) if isinstance(error, EltError) else f"{type(error).__name__}: {error}"
     message = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     try:
         with transaction(connection) as cursor:
-            ledger.fail(cursor, load_id, message)
+            ledger.fail(cursor, load_id, message, traffic)
     except psycopg2.Error as second:
         log.warning(
             "Could not record in the ledger that load %d failed: %s", load_id, _text(second)

@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import BadPayloadError
-from flows.load import checkpoints, ledger
+from flows.load import anomalies, checkpoints, ledger
 from flows.load.batch import UnstorableError
 from flows.load.checkpoints import Checkpoint
 from flows.load.cursor_values import moved, name_of, newest, usable
@@ -29,6 +29,7 @@ from flows.load.row_writer import log_moved, target_of
 from flows.load.staging_table import REFUSALS, StagingTable
 from flows.page import Page
 from flows.source import Partition, Resource, Window
+from flows.traffic import NO_TRAFFIC
 
 # Up to so many partitions have an entry in the ledger each, and may have a task each.
 FEW_PARTITIONS = 4
@@ -101,6 +102,10 @@ class Group:
     """The small partitions that one run loads of one resource; used by one thread.
 
     The caller has opened the group's ledger entry, or has joined it (`partition_lock.joined`).
+
+    Attributes:
+        filled: the fields that had a value in any record that it stored.
+        reads_anew: whether partitions with a cursor were read from their beginning.
     """
 
     def __init__(
@@ -119,6 +124,9 @@ class Group:
         self._of_this_run: frozenset[int] = frozenset()
         self._stage = self._new_stage(is_first=False)
         self._moved = 0
+        self._is_first = False
+        self.filled: set[str] = set()
+        self.reads_anew = False
 
     def _new_stage(self, is_first: bool) -> StagingTable:
         own_fields = dict.fromkeys(self._resource.partition_columns)
@@ -132,7 +140,8 @@ class Group:
             ConfigurationError: as `StagingTable` does.
         """
         with self._lock.transaction() as cursor:
-            stage = self._new_stage(not ledger.has_loaded(cursor, self._address))
+            self._is_first = not ledger.has_loaded(cursor, self._address)
+            stage = self._new_stage(self._is_first)
             stage.create(cursor)
             stage.check_key()
             earlier = ledger.groups_of_run(cursor, self._address, self._options.run_id)
@@ -157,6 +166,7 @@ class Group:
             is_in_group = partition.version is None and found.load_id in self._of_this_run
             if is_due(partition, found) and not is_in_group:
                 checkpoint = usable(found, self._resource, now)
+                self.reads_anew |= self._resource.cursor is not None and checkpoint.cursor is None
                 field = name_of(self._resource.cursor) or found.field
                 checkpoint = replace(checkpoint, saved_at=found.saved_at, field=field)
                 window = window_to_read(self._resource, self._options, checkpoint, now)
@@ -228,13 +238,17 @@ class Group:
             unchanged=count - written.inserted - written.updated,
             deleted=written.deleted,
             filtered=sum(piece.filtered for piece in pieces),
+            **vars(sum((piece.traffic for piece in pieces), NO_TRAFFIC)),
         )
         ledger.add_counts(cursor, self._load_id, counts)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
+        if not self._is_first:
+            anomalies.add_schema_changes(cursor, self._load_id, changes)
         addresses = [self._address_of(each) for each in read]
         following = [each.next_checkpoint() for each in read]
         checkpoints.save_many(cursor, addresses, self._load_id, following)
         self._moved += written.moved
+        self.filled.update(*(piece.filled for piece in pieces))
 
     def _may_repeat_keys(self, read: Sequence[ReadPartition]) -> bool:
         """Partitions differ in their part of the key, unless it is global."""
@@ -279,11 +293,28 @@ def open_group(
             raise
 
 
-def close_group(lock: PartitionLock, load_id: int, error: str | None) -> Entry:
-    """Close the entry, as failed if there is an error, and return it."""
+def close_group(
+    lock: PartitionLock,
+    load_id: int,
+    error: str | None,
+    resource: Resource,
+    partitions: int,
+    group: Group | None = None,
+) -> Entry:
+    """Close the entry, as failed if there is an error, and return it.
+
+    Compares it with earlier groups if it stands for all of so many partitions. Without `group`,
+    other processes have stored them, and no process knows all the fields.
+    """
     with lock.transaction() as cursor:
         ledger.end(cursor, load_id, "failed" if error else "succeeded", error)
-        return ledger.entry(cursor, load_id)
+        entry = ledger.entry(cursor, load_id)
+        is_whole = error is None and entry.partitions == partitions
+        reads_anew = group.reads_anew if group else resource.cursor is not None
+        if is_whole and not reads_anew:
+            filled = group.filled if group else None
+            anomalies.compare(cursor, load_id, entry.address, resource, filled)
+        return entry
 
 
 def is_due(partition: Partition, checkpoint: Checkpoint) -> bool:

@@ -19,6 +19,7 @@ from flows.load.table_schema import ColumnChange
 from flows.postgres import locks, schemas
 from flows.postgres.session import TOKEN
 from flows.redaction import redact, shows_secret
+from flows.traffic import NO_TRAFFIC, Traffic
 
 OWN = schemas.OwnSchema(
     "elt",
@@ -31,7 +32,7 @@ TABLES = [
     sql.Identifier("elt", name)
     for name in (
         *("loads", "partitions", "checkpoints", "rejects", "schema_changes", "columns", "resets"),
-        "refresh_tokens",
+        *("refresh_tokens", "anomalies", "usual_fields"),
     )
 ]
 # The rows of loads before a resource's last reset are gone.
@@ -94,8 +95,8 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Numbers of partitions, pages and records; each is a column of `elt.loads`.
+class Counts(Traffic):
+    """Numbers of requests, partitions, pages and records; each is a column of `elt.loads`.
 
     Attributes:
         partitions: how many partitions it stands for; 1 but for the entry of a group.
@@ -129,19 +130,32 @@ class Entry(Counts):
         return Address(self.source, self.resource, self.partition)
 
     @property
+    def traffic(self) -> Traffic:
+        """What its requests cost."""
+        return Traffic(**{field.name: getattr(self, field.name) for field in fields(Traffic)})
+
+    @property
     def title(self) -> str:
         """The address; of a group, with the number of its partitions."""
         is_single = self.partitions == 1
         return str(self.address) + ("" if is_single else f" ({self.partitions:,} partitions)")
 
 
-COUNTERS = tuple(field.name for field in fields(Counts))
-_ADD = sql.SQL("update elt.loads set {} where load_id = %(load_id)s").format(
-    sql.SQL(", ").join(
-        sql.SQL("{0} = {0} + {1}").format(sql.Identifier(name), sql.Placeholder(name))
-        for name in COUNTERS
+def _sums(numbers: type[Traffic]) -> sql.Composable:
+    """Assignments that add numbers to the columns of their names."""
+    return sql.SQL(", ").join(
+        sql.SQL("{0} = {0} + {1}").format(sql.Identifier(field.name), sql.Placeholder(field.name))
+        for field in fields(numbers)
     )
-)
+
+
+TRAFFIC = tuple(field.name for field in fields(Traffic))
+COUNTERS = tuple(field.name for field in fields(Counts) if field.name not in TRAFFIC)
+_ADD = sql.SQL("update elt.loads set {} where load_id = %(load_id)s").format(_sums(Counts))
+_FAIL = sql.SQL(
+    "update elt.loads set state = 'failed', error = %(error)s, ended_at = clock_timestamp(), {}"
+    " where load_id = %(load_id)s and state = 'running'"
+).format(_sums(Traffic))
 _SECONDS = sql.SQL("extract(epoch from coalesce(ended_at, clock_timestamp()) - started_at)::float")
 _ENTRIES = sql.SQL("select {} from elt.loads ").format(
     sql.SQL(", ").join(
@@ -333,13 +347,12 @@ def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> N
     )
 
 
-def fail(cursor: Cursor, load_id: int, error: str) -> None:
-    """Close the entry of a load that failed; an entry that has ended stays unchanged."""
-    cursor.execute(
-        "update elt.loads set state = 'failed', error = %s, ended_at = clock_timestamp()"
-        " where load_id = %s and state = 'running'",
-        [redact(error), load_id],
-    )
+def fail(cursor: Cursor, load_id: int, error: str, traffic: Traffic = NO_TRAFFIC) -> None:
+    """Close the entry of a load that failed; an entry that has ended stays unchanged.
+
+    `traffic` is what its checkpoints have not counted.
+    """
+    cursor.execute(_FAIL, {"error": redact(error), "load_id": load_id, **asdict(traffic)})
 
 
 def completed_by(cursor: Cursor, address: Address, run_id: str, is_backfill: bool) -> Entry | None:

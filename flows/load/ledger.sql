@@ -56,6 +56,23 @@ alter table elt.loads add column if not exists is_group boolean not null default
 comment on column elt.loads.is_group is
 'Whether it stands for many partitions; once it succeeded, older rows of theirs no longer count.';
 
+alter table elt.loads add column if not exists requests bigint not null default 0;
+
+alter table elt.loads add column if not exists received_bytes bigint not null default 0;
+
+alter table elt.loads add column if not exists retries bigint not null default 0;
+
+alter table elt.loads add column if not exists waited_seconds double precision not null default 0;
+
+comment on column elt.loads.requests is
+'Requests sent to the API, with retries and redirects; without those for a login''s token.';
+
+comment on column elt.loads.received_bytes is
+'Bytes of the responses'' bodies, as they came (compressed).';
+
+comment on column elt.loads.waited_seconds is
+'How long requests waited for the rate limit, for pauses and before retries; added up over threads.';
+
 comment on column elt.loads.replays is
 'The load whose rejects this one loaded again; null if it read the API.';
 
@@ -319,3 +336,41 @@ comment on column elt.refresh_tokens.secret is
 
 comment on column elt.refresh_tokens.usable_until is
 'When the access token is renewed at the latest; null if the provider states no end.';
+
+alter table elt.loads add column if not exists is_comparable boolean not null default false;
+
+comment on column elt.loads.is_comparable is
+'Whether its number of records says what is usual: it read everything that regular loads read.';
+
+create table if not exists elt.anomalies (
+    anomaly_id bigint generated always as identity primary key,
+    load_id bigint not null references elt.loads on delete cascade,
+    found_at timestamptz not null default clock_timestamp(),
+    kind text not null check (kind in ('schema_change', 'vanished_field', 'volume')),
+    field text,
+    usual bigint,
+    description text not null,
+    told_at timestamptz
+);
+
+create index if not exists anomalies_of_a_load on elt.anomalies (load_id);
+
+comment on table elt.anomalies is
+'What is unusual about loads that did not fail; one row per load, kind, and field or column.';
+
+comment on column elt.anomalies.usual is
+'The median number of records of earlier loads on this weekday; null for other kinds.';
+
+comment on column elt.anomalies.told_at is
+'When a run sent it to notify, or that it goes on since the load before; null until then.';
+
+create table if not exists elt.usual_fields (
+    source text not null,
+    resource text not null,
+    partition text not null,
+    fields jsonb not null,
+    primary key (source, resource, partition)
+);
+
+comment on table elt.usual_fields is
+'In how many comparable loads in a row each field had a value (up to three); one row per partition.';

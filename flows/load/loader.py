@@ -22,7 +22,7 @@ from flows.errors import (
     NotFoundError,
 )
 from flows.guards import without_secrets
-from flows.load import checkpoints, ledger, reject_log
+from flows.load import anomalies, checkpoints, ledger, reject_log
 from flows.load.checkpoints import Checkpoint, CursorValue
 from flows.load.cursor_position import CursorPosition
 from flows.load.cursor_values import usable
@@ -38,6 +38,7 @@ from flows.load.tally import Tally
 from flows.load.undo import undo
 from flows.page import Page, Resume
 from flows.source import Partition, Resource, Window
+from flows.traffic import NO_TRAFFIC
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ def load(
             expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
+        loader = Loader(lock, address, resource, partition, load_id, options)
         try:
-            Loader(lock, address, resource, partition, load_id, options).run(pages, checkpoint)
+            loader.run(pages, checkpoint)
         except BaseException as error:
-            note_failure(connection, load_id, error)
+            note_failure(connection, load_id, error, loader.tally.traffic)
             raise
         with transaction(connection) as cursor:
             return ledger.entry(cursor, load_id)
@@ -117,6 +119,9 @@ class Loader:
     """A running load: the rows and rejects since its last checkpoint, and its staging table.
 
     A background thread fetches and parses pages; the caller's thread writes to Postgres.
+
+    Attributes:
+        tally: what it has counted since its last checkpoint.
     """
 
     def __init__(
@@ -137,8 +142,8 @@ class Loader:
         self._disposition = options.disposition_of(resource)
         self._reader = PageParser(address, resource, partition)
         self._position = CursorPosition(address, resource, options)
-        self._tally = Tally(address, resource, load_id)
-        self._rows = RowWriter(address, resource, load_id, options, self._reader, self._tally)
+        self.tally = Tally(address, resource, load_id)
+        self._rows = RowWriter(address, resource, load_id, options, self._reader, self.tally)
         self._pending_bytes = 0
         self._memory_bytes = 0
         self._checkpoint_at = monotonic()
@@ -178,6 +183,8 @@ class Loader:
                 self._read(found, checkpoint, window)
                 return checkpoint, window
             except EltError as error:
+                self.tally.traffic += error.traffic
+                error.traffic = NO_TRAFFIC
                 if self._has_read or self._options.replays is not None:
                     raise
                 if self._has_expired(window, error):
@@ -234,7 +241,7 @@ class Loader:
             EltError: if an append would store rows twice: the API's own error, with a remedy;
                 otherwise as the pages do.
         """
-        is_append = self._resource.writes == "append"
+        is_append = self._disposition == "append"
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
                 f"{error} To begin again would store the rows of the last, incomplete load twice: "
@@ -305,7 +312,7 @@ class Loader:
 
     def _take(self, piece: ParsedPiece) -> None:
         self._rows.take(piece.batch)
-        self._tally.take(piece)
+        self.tally.take(piece)
         self._position.take(piece)
         self._pending_bytes += piece.size_bytes
         self._memory_bytes += piece.memory_bytes
@@ -368,6 +375,7 @@ class Loader:
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
                 ledger.end(cursor, self._load_id, "succeeded")
+                self._compare(cursor, checkpoint)
             else:
                 ledger.end(cursor, self._load_id, "failed", str(error))
         self._position.warn_of_future()
@@ -376,10 +384,18 @@ class Loader:
         if error is not None:
             raise error
 
+    def _compare(self, cursor: Cursor, checkpoint: Checkpoint) -> None:
+        """Note what is unusual about the load, if it read what regular loads read."""
+        is_whole = checkpoint.resume is None and self._unread is None
+        is_first = self._resource.cursor is not None and checkpoint.cursor is None
+        if self._options.is_regular and is_whole and not is_first:
+            given = (self._load_id, self._address, self._resource)
+            anomalies.compare(cursor, *given, self.tally.filled)
+
     def _error(self, cursor: Cursor) -> EltError | None:
         """The error of a load that has read and stored everything that it could."""
         return (
-            self._tally.error(cursor) or self._position.error(self._reader) or self._window_error()
+            self.tally.error(cursor) or self._position.error(self._reader) or self._window_error()
         )
 
     def _window_error(self) -> BadPayloadError | None:

@@ -42,6 +42,12 @@ class LoadOptions:
         """Whether a person named the range."""
         return self.window != ANY_TIME
 
+    @property
+    def is_regular(self) -> bool:
+        """Whether it reads what each scheduled load reads."""
+        is_other = self.full_refresh or self.by_hand or self.is_backfill
+        return not is_other and self.replays is None
+
     def disposition_of(self, resource: Resource) -> Disposition:
         """How the load writes the resource's rows."""
         return "replace" if self.full_refresh else resource.writes

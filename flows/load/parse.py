@@ -37,6 +37,7 @@ from flows.load.size_limits import (
 from flows.load.typed_batch import TypedParser
 from flows.page import Page, Resume
 from flows.source import Partition, Record, Resource
+from flows.traffic import NO_TRAFFIC, Traffic
 
 JSON_TYPES = (str, int, float, dict, list, type(None))
 
@@ -50,6 +51,7 @@ class ParsedPiece:
         ends_page: whether it is the last piece of its page.
         token: of its page (`Page.token`).
         is_mark: its resume point is committed at once (`Page.is_mark`).
+        traffic: of its page (`Page.traffic`), on its last piece.
         filtered: the number of records that the resource's `map_record` skipped.
     """
 
@@ -63,6 +65,13 @@ class ParsedPiece:
     ends_page: bool = True
     token: str | None = None
     is_mark: bool = False
+    traffic: Traffic = NO_TRAFFIC
+
+    @property
+    def filled(self) -> set[str]:
+        """The fields that have a value in any of its rows."""
+        natural = self.batch.natural if self.batch else {}
+        return {field for field, kind in natural.items() if kind}
 
 
 class PageParser:
@@ -100,13 +109,13 @@ class PageParser:
         for piece, is_last in pieces(page, finder(page, self._resource), size_bytes):
             reading = self.read(piece)
             memory_bytes = _memory_bytes(piece.body, reading)
-            token = page.token if is_last else None
-            ends_page = is_last and not page.is_mark
+            token, traffic = (page.token, page.traffic) if is_last else (None, NO_TRAFFIC)
             yield replace(
                 reading,
                 memory_bytes=memory_bytes,
-                ends_page=ends_page,
+                ends_page=is_last and not page.is_mark,
                 token=token,
+                traffic=traffic,
                 is_mark=page.is_mark,
             )
 

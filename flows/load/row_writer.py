@@ -63,7 +63,8 @@ class RowWriter:
         Raises:
             ConfigurationError: as `StagingTable` does.
         """
-        if not ledger.has_loaded(cursor, self._address):
+        self._tally.is_first = not ledger.has_loaded(cursor, self._address)
+        if self._tally.is_first:
             self._stage = StagingTable(replace(self.target, contract="evolve"))
         self.is_filling = self._stage.create(cursor)
         if self._disposition != "replace" or self.target.marks_missing:

@@ -80,7 +80,8 @@ def load_side_by_side(
     with open_group(connect, address, options) as (lock, load_id):
         run.load_in_groups(lock, load_id, partitions)
         failed = f"{len(run.errors)} of them failed: see their own loads." if run.errors else None
-        run.entries.append(close_group(lock, load_id, failed))
+        entry = close_group(lock, load_id, failed, resource, len(partitions), run.group)
+        run.entries.append(entry)
     return run.entries, run.errors
 
 

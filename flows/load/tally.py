@@ -3,7 +3,7 @@
 from psycopg2.extensions import cursor as Cursor
 
 from flows.errors import BadPayloadError, ConfigurationError
-from flows.load import ledger, reject_log
+from flows.load import anomalies, ledger, reject_log
 from flows.load.batch import Reject
 from flows.load.ledger import Address, Counts
 from flows.load.merge import WriteCounts
@@ -11,6 +11,7 @@ from flows.load.parse import ParsedPiece
 from flows.load.size_limits import rejects_bytes
 from flows.load.table_schema import ColumnChange
 from flows.source import Resource
+from flows.traffic import NO_TRAFFIC
 
 MISFITS = 100
 
@@ -20,10 +21,16 @@ class Tally:
 
     Attributes:
         first_reject: the first reject of the whole load.
+        traffic: the requests since it last wrote to its entry.
+        filled: the fields that had a value in any record of the whole load.
+        is_first: whether no load of the resource had stored records before.
     """
 
     def __init__(self, address: Address, resource: Resource, load_id: int) -> None:
         self.first_reject: Reject | None = None
+        self.traffic = NO_TRAFFIC
+        self.filled: set[str] = set()
+        self.is_first = False
         self._address = address
         self._resource = resource
         self._load_id = load_id
@@ -38,6 +45,8 @@ class Tally:
             self.reject(reject)
         self._pages += piece.ends_page
         self._filtered += piece.filtered
+        self.traffic += piece.traffic
+        self.filled |= piece.filled
 
     def reject(self, reject: Reject) -> None:
         """Keep a record that could not be stored.
@@ -68,11 +77,14 @@ class Tally:
             rejected=len(self._rejects),
             deleted=written.deleted,
             filtered=self._filtered,
+            **vars(self.traffic),
         )
         ledger.add_counts(cursor, self._load_id, counts)
         reject_log.add(cursor, self._load_id, self._rejects)
         ledger.add_schema_changes(cursor, self._load_id, str(self._address), changes)
-        self._pages, self._filtered, self._rejects = 0, 0, []
+        if not self.is_first:
+            anomalies.add_schema_changes(cursor, self._load_id, changes)
+        self._pages, self._filtered, self._rejects, self.traffic = 0, 0, [], NO_TRAFFIC
 
     def rejected(self, cursor: Cursor) -> int:
         """The number of rejects of the whole load."""

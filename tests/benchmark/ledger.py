@@ -22,11 +22,13 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq, postgres
 from flows.dbt_build import history
-from flows.load import checkpoints, ledger, ownership, reject_log, undo
+from flows.extract.selectors import records_at
+from flows.load import anomalies, checkpoints, ledger, ownership, reject_log, undo
 from flows.load.batch import Reject
 from flows.load.checkpoints import Checkpoint
 from flows.load.ledger import Address, Counts
 from flows.load.retention import MOST_DELETED, delete_old
+from flows.source import Resource
 from tests.benchmark.report import Table
 from tests.dbt_project.freshness_query import freshness_query
 from tests.dbt_project.running_dbt import Dbt
@@ -145,6 +147,15 @@ def _of_loads(facts: dict[str, Any]) -> Iterator[Statement]:
                 c, at.source, at.resource, given
             ),
         )
+    for address in (ORDERS, GROUP, MANY, Address("s03", "none", "")):
+        title = f"anomalies.compare, {address.source}.{address.resource}"
+        watched = Resource(address.resource, "", records_at())
+        yield Statement(
+            title,
+            lambda c, at=address, of=watched: anomalies.compare(c, newest, at, of, {"id"}),
+        )
+    yield Statement("anomalies.tell", lambda c: anomalies.tell(c, "s03"))
+    yield Statement("anomalies.of_loads", lambda c: anomalies.of_loads(c, [5003, 10006]))
     yield Statement("ledger.groups_of_run", lambda c: ledger.groups_of_run(c, GROUP, run))
     yield Statement("ledger.backfilled", lambda c: ledger.backfilled(c, "s03", "events"))
     yield Statement("ledger.abandon", lambda c: ledger.abandon(c, "s03", "orders", "no"))

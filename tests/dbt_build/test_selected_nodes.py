@@ -14,11 +14,13 @@ from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, loads_of, select
 
 LEDGER = {
+    "stg_elt__anomalies",
     "stg_elt__loads",
     "stg_elt__partitions",
     "stg_elt__rejects",
     "stg_elt__schema_changes",
     "fct_loads",
+    "rpt_load_anomalies",
     "rpt_load_history",
     "rpt_resource_freshness",
 }

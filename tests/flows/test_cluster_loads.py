@@ -156,6 +156,7 @@ def test_the_cluster_loads_what_one_process_would(
     assert ask(STORED) == EXPECTED
     assert days.answered == Counter(range(COUNT))
     assert ask(LOADS) == [("succeeded", COUNT, 2 * COUNT, 2 * COUNT, 0)]
+    assert ask("select requests, retries from elt.loads") == [(COUNT, 0)]
     assert len(_batches_of(state)) == 3
     monkeypatch.setenv(VARIABLE, "threads")
     assert run().is_completed()

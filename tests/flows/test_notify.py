@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from blocks import notifications, warehouse
 from deployments.local.postgres import ensure_database, libpq
 from deployments.local.stack import Stack
+from flows.anomaly_events import ANOMALIES
 from flows.elt import elt
 from flows.errors import ConfigurationError
 from flows.notify import RECOVERED, incident, notify
@@ -93,6 +94,25 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
         "northwind timed out",
     ]
     assert len(hook.asked) == 3
+
+
+def test_unusual_loads_are_told_beside_an_incident(
+    run: FlowRun, serve: Serve, server: SyncPrefectClient
+) -> None:
+    """Each event is a message, and an incident stays open, also if the message is not sent."""
+    statuses = [200, 200, 200, 500]
+    hook = serve(lambda _: Answer(status=statuses.pop(0)))
+    notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
+    events = [ANOMALIES, FAILED, ANOMALIES, FAILED]
+    assert [told(run, event, WEBHOOK).message for event in events] == [
+        "northwind has unusual loads",
+        "northwind failed",
+        "northwind has unusual loads",
+        "nothing to report",
+    ]
+    assert b"it broke" in hook.asked[0].body
+    assert told(run, ANOMALIES, WEBHOOK).is_failed()
+    assert server.read_variable_by_name(incident(run)) is not None
 
 
 def test_a_failure_that_is_over_begins_no_incident(

@@ -3,9 +3,8 @@
 import hmac
 import io
 import json
-import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -81,15 +80,6 @@ QUOTING = [
 
 def hash_of(text: str) -> str:
     return hmac.digest(KEY.encode(), text.encode(), "sha256").hex()
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """All that was logged, at whatever level."""
-    caplog.set_level(logging.DEBUG)
-    yield lambda: "\n".join(
-        f"{caplog.handler.format(record)} {record.msg} {record.args}" for record in caplog.records
-    )
 
 
 def customers(**declared: Any) -> Resource:

@@ -7,7 +7,6 @@ begins and ends with a word that no encoding changes, which is then looked for.
 import html
 import inspect
 import json
-import logging
 import os
 import re
 import traceback
@@ -309,17 +308,6 @@ def connection(warehouse: Connection) -> Iterator[Connection]:
 def test_every_error_is_what_some_echo_ends_with() -> None:
     assert len(ERRORS) >= 9
     assert {echo.kind for echo in ECHOES.values()} >= set(ERRORS)
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """All that was logged, at whatever level."""
-    caplog.set_level(logging.DEBUG)
-    for name in ("urllib3", "requests", "flows"):
-        caplog.set_level(logging.DEBUG, name)
-    yield lambda: "\n".join(
-        f"{caplog.handler.format(record)} {record.msg} {record.args}" for record in caplog.records
-    )
 
 
 def sent_in(asked: Asked) -> str:

@@ -47,21 +47,27 @@ def artifacts(state: State[Any]) -> list[Artifact]:
 
 def lineage(since: DateTime) -> dict[str, set[str]]:
     """The parents of each table, by the asset events sent to Prefect since then."""
-    EventsWorker.drain_all()
-    wanted = {
-        "occurred": {"since": since.isoformat(), "until": now("UTC").isoformat()},
-        "event": {"name": ["prefect.asset.materialization.succeeded"]},
-    }
-    with get_client(sync_client=True) as server:
-        answer = server.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
     return {
         event["resource"]["prefect.resource.id"].removeprefix("postgres://warehouse/"): {
             related["prefect.resource.id"].removeprefix("postgres://warehouse/")
             for related in event["related"]
             if related["prefect.resource.role"] == "asset"
         }
-        for event in answer.json()["events"]
+        for event in events("prefect.asset.materialization.succeeded", since)
     }
+
+
+def events(name: str, since: DateTime) -> list[dict[str, Any]]:
+    """The events of that name that were sent to Prefect since then, newest first."""
+    EventsWorker.drain_all()
+    wanted = {
+        "occurred": {"since": since.isoformat(), "until": now("UTC").isoformat()},
+        "event": {"name": [name]},
+    }
+    with get_client(sync_client=True) as server:
+        answer = server.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
+    found: list[dict[str, Any]] = answer.json()["events"]
+    return found
 
 
 def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> None:
@@ -78,11 +84,47 @@ def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> Non
     assert set(rows) == {"northwind.shippers", "northwind.suppliers"}
     assert rows["northwind.shippers"]["inserted"] == 3
     assert rows["northwind.shippers"]["schema changes"] == ""
+    assert (rows["northwind.shippers"]["requests"], rows["northwind.shippers"]["retries"]) == (1, 0)
+    assert rows["northwind.shippers"]["received_bytes"] > 100
 
     ask("alter table raw_northwind.shippers drop column phone")
     state = elt(source="northwind", resources=("shippers",), transform=False, return_state=True)
     [row] = json.loads(str(artifacts(state)[0].data))
     assert (row["updated"], row["schema changes"]) == (3, "phone: text")
+    assert row["anomalies"] == "new column phone: text"
+
+
+def test_what_is_unusual_is_in_the_message_the_table_and_one_event(ask: Ask) -> None:
+    """The event names its run, from which `notify` makes the message; the next load is alike."""
+    options = {"source": "northwind", "resources": ("suppliers",), "transform": False}
+    begun_at = now("UTC")
+    states = [elt(**options, return_state=True)]
+    ask("update elt.loads set is_comparable = true, extracted = 500, inserted = 500")
+    ask(
+        "insert into elt.loads (source, resource, partition, state, extracted, inserted,"
+        " is_comparable) select source, resource, partition, state, extracted, inserted, true"
+        " from elt.loads, generate_series(1, 2)"
+    )
+    states += [elt(**options, return_state=True) for _ in range(2)]
+    assert [state.message for state in states] == [
+        "1 loads: 29 extracted, 29 inserted",
+        "1 loads: 29 extracted, 29 unchanged; anomalies: 1",
+        "1 loads: 29 extracted, 29 unchanged; anomalies: 1",
+    ]
+    [row] = json.loads(str(artifacts(states[1])[0].data))
+    assert row["anomalies"].startswith("29 records; the median of the last 3 ")
+    deadline = monotonic() + 60
+    while not (found := events("elt.anomalies", begun_at)):
+        assert monotonic() < deadline
+    [event] = found
+    runs = [
+        related["prefect.resource.id"].rpartition(".")[2]
+        for related in event["related"]
+        if related["prefect.resource.role"] == "flow-run"
+    ]
+    assert runs == [str(states[1].state_details.flow_run_id)]
+    assert event["resource"]["prefect.resource.name"] == "northwind"
+    assert event["payload"] == {"anomalies": f"northwind.suppliers: {row['anomalies']}"}
 
 
 def test_a_load_that_failed_is_in_the_table_with_its_error(

@@ -113,7 +113,7 @@ def fill(connection: Connection, given: Ledger) -> None:
         history.prepare(cursor)
         cursor.execute(
             "truncate elt.loads, elt.partitions, elt.checkpoints, elt.rejects, elt.schema_changes,"
-            " elt.resets, dbt.built_tables"
+            " elt.resets, elt.anomalies, dbt.built_tables"
         )
         execute_values(
             cursor,

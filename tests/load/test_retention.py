@@ -8,7 +8,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from flows.dbt_build import history
-from flows.load import checkpoints, ledger, reject_log, retention
+from flows.load import anomalies, checkpoints, ledger, reject_log, retention
 from flows.load.ledger import Address
 from flows.load.options import LoadOptions
 from flows.load.partition_lock import transaction
@@ -189,6 +189,8 @@ def test_no_query_reads_all_of_a_large_ledger(
         ledger.entries(cursor, 59_990)
         ledger.entries_of_run(cursor, "run7")
         ledger.schema_changes(cursor, [100, 200])
+        anomalies.compare(cursor, load_id, address, items(), {"id"})
+        anomalies.of_loads(cursor, [100, 200])
         ledger.fail(cursor, load_id, "no")
         checkpoints.read_many(cursor, address, ["p1", "p2"])
         reject_log.open_loads(cursor, address)

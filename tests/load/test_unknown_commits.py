@@ -40,6 +40,7 @@ def proxy(database: URL) -> Iterator[CuttingProxy]:
 
 
 def wait_for_the_end_of_cut_sessions(query: Query, *spared: int) -> None:
+    """Until then a session may hold its lock, also one whose load has succeeded."""
     deadline = time.monotonic() + 10
     while query(
         "select from pg_stat_activity"
@@ -83,6 +84,7 @@ def test_a_cut_while_any_commit_is_answered_leaves_each_row_once(
     """The same if the load failed for its rejects: the retry reports that again."""
     cuts = 0
     while True:
+        wait_for_the_end_of_cut_sessions(query)
         query(EMPTY)
         proxy.plan(cuts_at=cuts + 1)
         outcome = load_until_it_is_answered(proxy, query, items(**declared), pages)
@@ -101,6 +103,7 @@ def test_a_cut_while_any_commit_of_a_replay_is_answered_leaves_each_row_once(
     connect = partial(psycopg2.connect, libpq(proxy.url))
     cuts = 0
     while True:
+        wait_for_the_end_of_cut_sessions(query, connection.info.backend_pid)
         query(EMPTY)
         soon = [{"id": number, "v": "soon"} for number in range(3)]
         bad = items(key=(), columns={"v": "date"}, max_rejects=9)

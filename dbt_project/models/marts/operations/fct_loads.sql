@@ -85,6 +85,11 @@ final as (
         duration_seconds,
         round(extracted / nullif(duration_seconds, 0), 1) as records_per_second,
 
+        requests,
+        received_bytes,
+        retries,
+        round(cast(waited_seconds as numeric), 3) as waited_seconds,
+
         is_backfill,
         is_regular,
         is_group,

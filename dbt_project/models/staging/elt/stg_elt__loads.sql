@@ -24,6 +24,11 @@ renamed as (
         filtered,
         deleted,
 
+        requests,
+        received_bytes,
+        retries,
+        waited_seconds,
+
         is_backfill,
         is_regular,
         is_group,

@@ -1,0 +1,34 @@
+"""Tells what is unusual about a source's loads: in the run's log, and by an event in Prefect.
+
+The deployment `notify` sends a message for the event (prefect.yaml).
+"""
+
+from prefect import get_run_logger
+from prefect.events import emit_event
+
+from blocks.warehouse import Warehouse
+from flows.load import anomalies
+
+ANOMALIES = "elt.anomalies"
+SHOWN_ANOMALIES = 20
+
+
+def tell_anomalies(database: Warehouse, source: str) -> None:
+    """Tell all anomalies of a source that no run has told yet, also those of a run that was killed.
+
+    The event is sent first: if the commit fails, the next run tells them again.
+    """
+    with database.transaction() as cursor:
+        if found := anomalies.tell(cursor, source):
+            shown = found[:SHOWN_ANOMALIES]
+            more = len(found) - len(shown)
+            text = "\n".join([*shown, *([f"and {more} more (elt.anomalies)"] if more else [])])
+            emit_event(
+                ANOMALIES,
+                resource={
+                    "prefect.resource.id": f"elt.source.{source}",
+                    "prefect.resource.name": source,
+                },
+                payload={"anomalies": text},
+            )
+            get_run_logger().warning("%d anomalies:\n%s", len(found), text)
