@@ -22,9 +22,8 @@
         from {{ census }} as listed
         where
             listed._deleted_at is null
-            {%- for column, key in columns.items() %}
-            and listed.{{ key }} = {{ alias }}.{{ column }}
-            {%- endfor %}
+            and (listed.{{ columns.values() | join(', listed.') }})
+            = ({{ alias }}.{{ columns | join(', ' ~ alias ~ '.') }})
     )
 )
 {%- endmacro %}
