@@ -9,4 +9,7 @@ select
 from {{ ref('fct_loads') }}
 where
     extracted is distinct from inserted + updated + unchanged + rejected
-    and load_id > (select max(load_id) - {{ var('newest_loads') }} from {{ source('elt', 'loads') }})
+    and load_id > (
+        select max(known.load_id) - {{ var('newest_loads') }}
+        from {{ source('elt', 'partitions') }} as known
+    )

@@ -8,8 +8,8 @@ with expected as (
     from {{ source('elt', 'loads') }}
     where
         load_id > (
-            select coalesce(max(load_id), 0) - {{ var('newest_loads') }}
-            from {{ source('elt', 'partitions') }}
+            select coalesce(max(known.load_id), 0) - {{ var('newest_loads') }}
+            from {{ source('elt', 'partitions') }} as known
         )
     group by source, resource
 ),

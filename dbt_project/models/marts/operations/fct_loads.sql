@@ -41,12 +41,12 @@ looked_up as (
             where schema_changes.load_id = loads.load_id
         ) as schema_changes,
         (
-            select coalesce(max(groups.grouped_by_load_id), 0)
-            from partitions as groups
+            select coalesce(max(grouped.grouped_by_load_id), 0)
+            from partitions as grouped
             where
-                groups.source = loads.source
-                and groups.resource = loads.resource
-                and groups.grouped_by_load_id is not null
+                grouped.source = loads.source
+                and grouped.resource = loads.resource
+                and grouped.grouped_by_load_id is not null
         ) as last_group,
         (
             select newest.load_id

@@ -45,22 +45,22 @@ resources as (
 
 newest_loads as (
     select
-        load_id,
-        replays_load_id,
-        source,
-        resource,
-        state,
-        error,
-        extracted,
-        inserted,
-        updated,
-        deleted,
-        duration_seconds,
-        is_regular,
-        ended_at
+        loads.load_id,
+        loads.replays_load_id,
+        loads.source,
+        loads.resource,
+        loads.state,
+        loads.error,
+        loads.extracted,
+        loads.inserted,
+        loads.updated,
+        loads.deleted,
+        loads.duration_seconds,
+        loads.is_regular,
+        loads.ended_at
     from loads
-    where load_id > (
-        select coalesce(max(load_id), 0) - {{ var('newest_loads') }} from known
+    where loads.load_id > (
+        select coalesce(max(known.load_id), 0) - {{ var('newest_loads') }} from known
     )
 ),
 
@@ -73,20 +73,22 @@ last_errors as (
 
 open_rejects as (
     select
-        loads.source,
-        loads.resource,
+        rejecting.source,
+        rejecting.resource,
         count(*) as open_rejects
     from rejects
-    cross join lateral (
-        select
-            source,
-            resource
-        from loads
-        where loads.load_id = rejects.load_id
-        limit 1
-    ) as loads
+    cross join
+        lateral (
+            select
+                loads.source,
+                loads.resource
+            from loads
+            where loads.load_id = rejects.load_id
+            order by loads.load_id
+            limit 1
+        ) as rejecting
     where rejects.replayed_by_load_id is null
-    group by loads.source, loads.resource
+    group by rejecting.source, rejecting.resource
 ),
 
 schema_changes as (
@@ -150,11 +152,12 @@ final as (
     from resources
     left join lateral (
         select
-            state,
-            duration_seconds,
-            records_per_second
+            loads.state,
+            loads.duration_seconds,
+            loads.records_per_second
         from loads
         where loads.load_id = resources.last_load_id
+        order by loads.load_id
         limit 1
     ) as last_loads on true
     left join totals

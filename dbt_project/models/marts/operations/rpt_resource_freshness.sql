@@ -23,16 +23,20 @@ partitions as (
         known.source,
         known.resource,
         case
-            when known.partition = '' then greatest(
+            when known.partition != '' then 1
+            else greatest(
                 1,
-                (select loads.partitions from loads where loads.load_id = known.load_id),
+                (
+                    select loads.partitions
+                    from loads
+                    where loads.load_id = known.load_id
+                ),
                 (
                     select loads.partitions
                     from loads
                     where loads.load_id = known.succeeded_by_load_id
                 )
             )
-            else 1
         end as partitions,
         case
             when known.succeeded_by_load_id >= coalesce(last_groups.load_id, 0)
