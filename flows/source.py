@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flows import source_checks
+from flows.checks.api_requests import check_requests
+from flows.checks.partitions import check_partitions
+from flows.checks.rows import check_rows
+from flows.checks.source import check_source
 from flows.cursors import AnyCursor, Cursor, IntegerCursor, TokenCursor, Window
 from flows.deletes import Deletes, FullList, Tombstones
 from flows.errors import ConfigurationError
@@ -229,7 +232,9 @@ class Resource:
 
     def __post_init__(self) -> None:
         """Refuse declarations that would lose or duplicate rows."""
-        source_checks.check_resource(self)
+        check_requests(self)
+        check_rows(self)
+        check_partitions(self)
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ class Source:
 
     def __post_init__(self) -> None:
         """Refuse resources that share a table, or that no load could reach."""
-        source_checks.check_source(self)
+        check_source(self)
 
     @property
     def logins(self) -> tuple[Login, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from email.message import Message
 from typing import Any
 
+from flows.checks.api_requests import NOT_FOR_TEXT
 from flows.errors import BadPayloadError
 from flows.page import Page
 from flows.source import Resource
-from flows.source_checks import NOT_FOR_TEXT
 
 # The UTF-32 marks come first: the one for little-endian starts with that of UTF-16.
 BYTE_ORDER_MARKS = (

@@ -9,12 +9,12 @@ from inspect import unwrap
 from itertools import islice
 from typing import Any, ClassVar
 
+from flows.checks.rows import repeated
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.content_type import is_of_type
 from flows.page import HIDDEN_CONTENT, Page, not_utf8
 from flows.redaction import redact
 from flows.source import Record, Resource
-from flows.source_checks import repeated
 
 # Likely CSV delimiters, and how many lines are compared to find the right one.
 DELIMITERS = (",", ";", "\t", "|")

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from flows.checks.rows import repeated
 from flows.errors import BadPayloadError, ConfigurationError
 from flows.extract.json_records import RecordsAt, unexpected
 from flows.page import Page
-from flows.source_checks import repeated
 
 # In a path: each element of the list.
 EACH = "[]"

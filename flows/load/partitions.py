@@ -7,12 +7,13 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from flows.checks.partitions import check_told_apart
+from flows.checks.rows import repeated
 from flows.errors import ConfigurationError
 from flows.load.deletions import live
 from flows.load.ledger import Address
 from flows.load.table_schema import column_types
 from flows.source import Partition, Resource, RowsOf
-from flows.source_checks import check_told_apart, repeated
 
 _ROWS = sql.SQL(
     "select {changed_by}, {columns} from {table} where ({columns}) is not null{where}"

@@ -1,0 +1,1 @@
+"""Refuses declarations that would lose or duplicate rows, or that no API accepts."""
