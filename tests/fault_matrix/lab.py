@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 from types import FrameType
 from typing import Any
+from urllib.parse import parse_qsl
 
 import psycopg2
 import pytest
@@ -63,7 +64,9 @@ class Asked:
     @property
     def words(self) -> list[str]:
         """Its distinguishing parts; an error that names the request contains them all."""
-        return [word for word in (self.target, self.token, self.body) if word]
+        is_form = self.body and not self.body.startswith(("{", "["))
+        fields = [value for _, value in parse_qsl(self.body)] if is_form else [self.body]
+        return [word for word in (self.target, self.token, *fields) if word]
 
 
 @dataclass
