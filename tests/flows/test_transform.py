@@ -223,7 +223,7 @@ def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> Non
     assert transform() == NOTHING
     said = error_of(transform(check_freshness=True, return_state=True))
     assert "before it checked the age of northwind.orders, northwind.order_details" in said
-    assert 'relation "elt.loads" does not exist' in said
+    assert 'relation "elt.partitions" does not exist' in said
     load("shippers")
     ask("update elt.loads set state = 'failed', error = 'by hand'")
     said = error_of(transform(only_stale=True, check_freshness=True, return_state=True))
