@@ -20,6 +20,7 @@ from commands.new_source.literals import Call
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
 from commands.new_source.templates import next_steps
+from commands.waits import shortened
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract.charsets import to_utf8
@@ -125,6 +126,7 @@ def make_draft(
     if present is not None:
         source = _below(present, given, resource, credentials)
         [resource] = source.resources
+    source = shortened(source)
     with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.body = to_utf8(page, resource)

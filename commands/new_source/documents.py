@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from commands.new_source import api_url, login_option
+from commands.waits import shortened
 from flows.errors import ConfigurationError
 from flows.extract.client import Client
 from flows.extract.first_request import first_request
@@ -130,7 +131,7 @@ def _requested(place: str) -> tuple[str, bytes]:
     login, read_secret = login_option.chosen(None, given.login)
     resource = Resource("document", given.path, record_at(), params=given.params)
     source = Source("document", given.base_url, (resource,), login=login, max_body_bytes=MAX_BYTES)
-    with Client(source, read_secret) as client:
+    with Client(shortened(source), read_secret) as client:
         return given.url, client.get(first_request(source, resource, Partition(), Window())).body
 
 
