@@ -9,9 +9,10 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from commands.new_source import api_url, inference, login_option
+from commands.new_source import api_url, deployment, files, inference, login_option
 from commands.new_source.api_document import drafts_of, listing
 from commands.new_source.api_url import ApiUrl
 from commands.new_source.draft import Draft
@@ -84,7 +85,22 @@ def _done(arguments: argparse.Namespace) -> str:
     drafts = with_free_models(arguments.root, drafts)
     written = write(drafts, arguments.root)
     paths = "\n".join(f"  {path.relative_to(arguments.root)}" for path in written)
-    return f"Written:\n{paths}\n{next_steps(drafts, is_new=present is None)}"
+    deploy = "make format" if present else _deployment_step(arguments.root, arguments.name)
+    return f"Written:\n{paths}\n{next_steps(drafts, deploy)}"
+
+
+def _deployment_step(root: Path, name: str) -> str:
+    """What is left to do for the deployment of a new source."""
+    text = (files.content(root / deployment.PATH) or b"").decode(errors="replace")
+    try:
+        if deployment.is_deployed(text, name):
+            return f"describe and schedule the source in {deployment.PATH}, then make deploy"
+        deployment.with_deployment(text, name)
+        reason = ""
+    except ConfigurationError as error:
+        reason = f" ({error})"
+    shown = indent(deployment.stanza(name).rstrip(), "  ")
+    return f"add to {deployment.PATH}, under deployments{reason}:\n\n{shown}"
 
 
 def _printable(text: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from jinja2 import TemplateError
 
-from commands.new_source import files, nested, templates
+from commands.new_source import deployment, files, nested, templates
+from commands.new_source.deployment import with_deployment
 from commands.new_source.draft import Draft
 from commands.new_source.files import Change
 from commands.new_source.literals import Call, jinja, read_python, rendered, yaml_text
@@ -51,7 +52,8 @@ def write(drafts: Sequence[Draft], root: Path) -> list[Path]:
         text = _extended_module(root, present, drafts)
     both = zip((f"_{name}__sources.yml", f"_{name}__models.yml"), texts, strict=True)
     changes += [_change(root, folder / file, text, is_new=not present) for file, text in both]
-    return files.write(root, [*changes, _change(root, path, text, is_new=not present)])
+    changes.append(_change(root, path, text, is_new=not present))
+    return files.write(root, [*changes, *([] if present else _deployment(root, name))])
 
 
 def with_free_models(root: Path, drafts: Sequence[Draft]) -> list[Draft]:
@@ -101,6 +103,17 @@ def _check_absent(root: Path, folder: Path) -> None:
 def _change(root: Path, path: Path, text: str, *, is_new: bool = True) -> Change:
     before = None if is_new else files.content(root / path)
     return Change(path, before, text.encode())
+
+
+def _deployment(root: Path, source: str) -> list[Change]:
+    """The change of prefect.yaml; none if it has a deployment, or no clear place for one."""
+    before = files.content(root / deployment.PATH)
+    try:
+        text = (before or b"").decode()
+        after = text if deployment.is_deployed(text, source) else with_deployment(text, source)
+    except (ConfigurationError, UnicodeDecodeError):
+        return []  # a person adds it: the command prints why, and what to add
+    return [] if after == text else [Change(deployment.PATH, before, after.encode())]
 
 
 def _new_module(drafts: Sequence[Draft]) -> str:

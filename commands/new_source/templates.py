@@ -11,7 +11,7 @@ from typing import Any
 from commands.new_source import nested
 from commands.new_source.draft import Draft
 from commands.new_source.inference import Column, quoted
-from commands.new_source.literals import OnOneLine, yaml_text
+from commands.new_source.literals import OnOneLine
 from commands.new_source.nested import NestedList
 from flows.deletes import DELETED_AT
 
@@ -176,33 +176,15 @@ def _raw_rows(draft: Draft, columns: Sequence[Column], relation: str) -> str:
     return f"    select *{missing}\n    from {relation}{draft.condition}"  # noqa: S608 (a file for dbt)
 
 
-def next_steps(drafts: Sequence[Draft], *, is_new: bool = True) -> str:
-    """The remaining steps for a person, as text."""
+def next_steps(drafts: Sequence[Draft], deploy: str) -> str:
+    """The remaining steps for a person, as text; `deploy` is the last one."""
     missing = "".join(f"\n  {text}" for draft in drafts for text in _unsure(draft))
     notes = "".join(f"\n  NOTE: {text}" for text in dict.fromkeys(_notes(drafts)))
-    name = yaml_text([drafts[0].source])[2:].strip()
-    review = f"""{missing}{notes}
+    return f"""{missing}{notes}
 Next:
   review the files: they are guesses from one page, or what a document says
-  make preview SOURCE={drafts[0].source} RESOURCE={drafts[0].resource}"""
-    if not is_new:
-        return f"{review}\n  make format"
-    return f"""{review}
-  add to prefect.yaml, under deployments:
-
-  - name: {name}
-    description: Describe what it loads and builds.
-    entrypoint: flows/elt.py:elt
-    tags: [elt, watched]
-    parameters:
-      source: {name}
-      retry: *retry
-    concurrency_limit: *one_at_a_time
-    work_pool: *work_pool
-    schedules:
-      - slug: daily
-        cron: "0 6 * * *"
-        timezone: Etc/UTC"""
+  make preview SOURCE={drafts[0].source} RESOURCE={drafts[0].resource}
+  {deploy}"""
 
 
 def _unsure(draft: Draft) -> list[str]:

@@ -130,7 +130,15 @@ def test_an_item_is_added_to_a_list_of_yaml_and_all_else_stays() -> None:
     assert after.index("lines") < after.index("# behind")
 
 
-@pytest.mark.parametrize("text", ["models: [{name: a}]\n", "models: []\n", "other: 1\n", "a: [\n"])
+def test_an_item_is_added_behind_an_alias() -> None:
+    text = "a: &a {b: 1}\nmodels:\n- name: orders\n  meta: *a\nother: 1\n"
+    after = appended(text, ("models",), [{"name": "lines"}])
+    assert after == text.replace("other", "- name: lines\nother")
+
+
+@pytest.mark.parametrize(
+    "text", ["models: [{name: a}]\n", "models: []\n", "other: 1\n", "a: [\n", ""]
+)
 def test_a_list_of_yaml_that_is_written_otherwise_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="by hand"):
         appended(text, ("models",), [{"name": "lines"}])
