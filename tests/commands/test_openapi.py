@@ -203,6 +203,18 @@ def test_a_list_of_objects_gets_a_model_and_a_deletion_a_word(root: Path, tmp_pa
     assert "where _deleted_at is null" in sql
 
 
+def test_a_required_list_may_be_null_and_an_object_is_no_deletion(
+    root: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(SHOP.read_text())
+    order = content["components"]["schemas"]["Order"]
+    order["required"].append("discounts")
+    order["properties"]["deleted"] = {"type": "object"}
+    assert written(root, document(tmp_path, content), "orders").resources[0].deletes is None
+    folder = root / "dbt_project" / "models" / "staging" / "shop"
+    assert "to_jsonb(source.discounts)" in (folder / "stg_shop__order_discounts.sql").read_text()
+
+
 def test_a_list_does_not_take_the_model_of_a_resource(root: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(SHOP.read_text())
     fields = content["components"]["schemas"]["Order"]["properties"]
