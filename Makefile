@@ -16,8 +16,8 @@ INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 # As they are: neither make nor the shell expands a $$ in an address or a name.
-$(foreach word,NAME URL RECORDS KEY LOGIN,$(eval override $(word) := $$(value $(word))))
-export SQL NAME URL RECORDS KEY LOGIN
+$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
 
 .DEFAULT_GOAL := help
 .PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench format lint types check lock clean install install-dev
@@ -31,8 +31,8 @@ run-local: install ## run the whole pipeline once on this machine (API=live, SCA
 replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
-new-source: install ## create a source from one request: NAME=github URL=https://… [RECORDS=items] [KEY=id] [LOGIN=…]
-	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN"
+new-source: install ## create a source, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
+	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES"
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"

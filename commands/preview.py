@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from commands.waits import shortened
 from flows import sources
 from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
@@ -55,6 +56,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
         ConfigurationError: when there is no page.
         EltError: as `Client.get` does.
     """
+    source = shortened(source)
     with Client(source, share_token=_refresh_tokens(source)) as client:
         pages = read_pages(client, source, resource, partition, _window(resource))
         page = next((page for page in pages if not page.is_mark), None)

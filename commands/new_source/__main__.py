@@ -1,22 +1,29 @@
-"""`make new-source`: from one response, writes a source module, its dbt source and staging model.
+"""`make new-source`: writes resources of a source, with their dbt source and staging models.
 
-The files work as they are, but a person must review the key, the casts and the descriptions.
+What they are is told by one response of the API, or by a document that describes it: OpenAPI,
+Swagger, or an Airbyte manifest. A person must review the key, the casts and the descriptions.
 """
 
 import argparse
+import json
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from commands.new_source import api_url, inference
-from commands.new_source.api_url import UrlLogin
+from commands.new_source import api_url, deployment, files, inference, login_option
+from commands.new_source.api_document import drafts_of, listing
+from commands.new_source.api_url import ApiUrl
+from commands.new_source.draft import Draft
+from commands.new_source.draft_files import present_source, with_free_models, write
 from commands.new_source.literals import Call
+from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
-from commands.new_source.templates import Draft, next_steps, write
+from commands.new_source.templates import next_steps
+from commands.waits import shortened
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
-from flows.extract.auth import ApiKey, Bearer, ReadSecret, secret_from_environment, variable
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.csv_records import DELIMITERS, Csv
@@ -34,24 +41,66 @@ TAB = r"\t"
 def main() -> int:
     """Write all files, or print the reason and write none."""
     parser = argparse.ArgumentParser(prog="make new-source", description=__doc__)
-    parser.add_argument("--name", required=True, help="of the source, e.g. github")
-    parser.add_argument("--url", required=True, help="of one resource, with its parameters")
+    parser.add_argument("--name", default="", help="of the source, e.g. github")
+    parser.add_argument("--url", default="", help="of one resource, or the API's base URL")
     parser.add_argument("--records", default="", help="their path, e.g. data.items; . for one")
     parser.add_argument("--key", default="", help="the fields that identify a record: id,line")
-    parser.add_argument("--login", default="", help="bearer:NAME, header:H:NAME or param:P:NAME")
+    parser.add_argument("--login", default="", help=login_option.FORMS)
+    parser.add_argument("--body", default="", help="what to POST to the URL, as JSON")
+    parser.add_argument("--from", default="", dest="document", help="an API's description")
+    parser.add_argument("--resources", default="", help="of the description: orders,customers")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
     arguments = parser.parse_args()
     try:
-        draft = make_draft(
-            arguments.name, arguments.url, arguments.records, arguments.key, arguments.login
-        )
-        written = write(draft, arguments.root)
+        print(_printable(_done(arguments)))
     except EltError as error:
         print(_printable(f"FAILED: {error}"))
         return 1
-    print("Written:\n" + "\n".join(f"  {path.relative_to(arguments.root)}" for path in written))
-    print(_printable(next_steps(draft)))
     return 0
+
+
+def _done(arguments: argparse.Namespace) -> str:
+    """Do what the arguments say, and return what to print."""
+    document, resources = arguments.document, arguments.resources
+    if document and not resources:
+        return listing(document, arguments.name)
+    sources.check_name(arguments.name)
+    present = present_source(arguments.root, arguments.name)
+    if document:
+        drafts = drafts_of(
+            document, arguments.name, resources, arguments.url, arguments.login, present
+        )
+    else:
+        drafts = [
+            make_draft(
+                arguments.name,
+                arguments.url,
+                arguments.records,
+                arguments.key,
+                arguments.login,
+                arguments.body,
+                present,
+            )
+        ]
+    drafts = with_free_models(arguments.root, drafts)
+    written = write(drafts, arguments.root)
+    paths = "\n".join(f"  {path.relative_to(arguments.root)}" for path in written)
+    deploy = "make format" if present else _deployment_step(arguments.root, arguments.name)
+    return f"Written:\n{paths}\n{next_steps(drafts, deploy)}"
+
+
+def _deployment_step(root: Path, name: str) -> str:
+    """What is left to do for the deployment of a new source."""
+    text = (files.content(root / deployment.PATH) or b"").decode(errors="replace")
+    try:
+        if deployment.is_deployed(text, name):
+            return f"describe and schedule the source in {deployment.PATH}, then make deploy"
+        deployment.with_deployment(text, name)
+        reason = ""
+    except ConfigurationError as error:
+        reason = f" ({error})"
+    shown = indent(deployment.stanza(name).rstrip(), "  ")
+    return f"add to {deployment.PATH}, under deployments{reason}:\n\n{shown}"
 
 
 def _printable(text: str) -> str:
@@ -62,7 +111,15 @@ def _printable(text: str) -> str:
     )
 
 
-def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft:
+def make_draft(
+    name: str,
+    url: str,
+    records: str,
+    key: str,
+    login: str,
+    body: str = "",
+    present: Source | None = None,
+) -> Draft:
     """Request one page of the API and infer the declaration from it.
 
     Raises:
@@ -71,15 +128,21 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
     """
     sources.check_name(name)
     given = api_url.parsed(url, name)
-    credentials, read_secret = _credentials(_login(login), given.login)
+    credentials, read_secret = login_option.chosen(parsed_login(login), given.login)
     resource = Resource(
         # Twice: İ in lower case is two characters, and the second one is not a letter.
         name=column_name(column_name(given.name)),
         path=given.path,
         records=records_at(),
         params=given.params,
+        method="POST" if body else "GET",
+        body=_body(body),
     )
     source = Source(name, given.base_url, (resource,), login=credentials)
+    if present is not None:
+        source = _below(present, given, resource, credentials)
+        [resource] = source.resources
+    source = shortened(source)
     with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.body = to_utf8(page, resource)
@@ -90,18 +153,51 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
     columns = inference.columns(rows, keys)
     return Draft(
         name,
-        given.base_url,
+        source.base_url,
         resource.name,
-        given.path,
+        resource.path,
         given.params,
         found,
-        inference.paging(page),
+        None if body else inference.paging(page),
         keys,
-        _call(credentials),
+        login_call(credentials),
         columns,
-        tuple(_notes(given.login, credentials)),
+        tuple(login_option.notes(given.login, credentials)),
         tuple(lists_in(rows, columns)) if keys else (),
+        method=resource.method,
+        body=resource.body,
     )
+
+
+def _body(text: str) -> Any:
+    """The body that BODY says."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f'BODY must be JSON, e.g. {{"a": 1}}: {error}.') from error
+
+
+def _below(present: Source, given: ApiUrl, resource: Resource, login: Login | None) -> Source:
+    """The source that exists, with this resource only.
+
+    Raises:
+        ConfigurationError: when the address is elsewhere, or has another login.
+    """
+    base_url = f"{present.base_url.rstrip('/')}/"
+    if not f"{given.base_url}".startswith(base_url):
+        raise ConfigurationError(
+            f"The source {present.name!r} exists already, and its base_url {present.base_url} is "
+            f"not where URL={given.url} is. Choose another NAME, or a URL below it."
+        )
+    if login is not None and login not in present.logins:
+        raise ConfigurationError(
+            f"The source {present.name!r} exists already, and has another login. Remove it from "
+            "URL and LOGIN: the source's own is used."
+        )
+    folder = given.base_url[len(base_url) :].replace("{", "{{").replace("}", "}}")
+    return replace(present, resources=(replace(resource, path=f"{folder}{resource.path}"),))
 
 
 def _check_records(url: str, rows: list[Any]) -> None:
@@ -137,59 +233,6 @@ def _key(requested: str, rows: list[Record], resource: str) -> tuple[str, ...]:
             f"KEY={requested}: there is no {unknown[0]!r}. There are: {', '.join(known)}."
         )
     return keys
-
-
-def _credentials(login: Login | None, found: UrlLogin | None) -> tuple[Login | None, ReadSecret]:
-    """The login to declare, and a function that returns its secret now.
-
-    Raises:
-        ConfigurationError: when the URL contains another login than LOGIN names.
-    """
-    if found is None:
-        return login, secret_from_environment
-    if login is not None and (not login.param or login.param != found.login.param):
-        raise ConfigurationError(
-            f"The URL contains a login ({found.place}), and LOGIN names another one. Remove one."
-        )
-    return login or found.login, lambda _: found.value
-
-
-def _notes(found: UrlLogin | None, login: Login | None) -> list[str]:
-    """The user's next step for a login that the URL contained."""
-    if found is None or login is None:
-        return []
-    return [
-        f"the URL's login ({found.place}) is not in the files: the source names the secret "
-        f"{login.secret!r}. Set {variable(login.secret)} to it."
-    ]
-
-
-def _login(text: str) -> Login | None:
-    """The login that LOGIN names; its secret is read from the environment."""
-    kind, *rest = text.split(":")
-    if kind == "" and not rest:
-        return None
-    if all(rest):
-        if kind == "bearer" and len(rest) == 1:
-            return Bearer(rest[0])
-        if kind == "header" and len(rest) == 2:
-            return ApiKey(rest[1], header=rest[0])
-        if kind == "param" and len(rest) == 2:
-            return ApiKey(rest[1], param=rest[0])
-    raise ConfigurationError(
-        f"LOGIN={text} must be bearer:SECRET, header:HEADER:SECRET or param:PARAMETER:SECRET; "
-        "SECRET is the name of the stored secret, e.g. github-token."
-    )
-
-
-def _call(login: Any) -> Call | None:
-    """The call that declares a login: the first argument by position, the rest by name."""
-    if login is None:
-        return None
-    first, *others = fields(login)
-    named = {one.name: getattr(login, one.name) for one in others}
-    differing = {one.name: named[one.name] for one in others if named[one.name] != one.default}
-    return Call(type(login).__name__, (getattr(login, first.name),), differing)
 
 
 def _records(page: Page, wanted: str) -> tuple[Call, list[Record]]:

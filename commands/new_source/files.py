@@ -1,54 +1,78 @@
-"""Writes the files of a new source to disk: all of them, or none.
+"""Writes the files of a source to disk, new and changed ones: all of them, or none.
 
-They are written to a separate folder and moved in two steps: the dbt folder, then the module. The
-next run removes what an interrupted run left in either step.
+What they replace is kept until all are written. The next run takes back what an interrupted run
+left, except for files that somebody has edited since.
 """
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.errors import ConfigurationError
 
 DRAFTS = ".new-source"
+# The drafts are complete under this name; a kill before that has changed nothing.
+READY = "ready"
 
 
-def module_path(root: Path, name: str) -> Path:
-    """The path of a source's module."""
-    return root / "flows" / "sources" / f"{name}.py"
+@dataclass(frozen=True)
+class Change:
+    """A file to write.
+
+    Attributes:
+        path: relative to the repository.
+        before: its content until now; None for a file that does not exist.
+    """
+
+    path: Path
+    before: bytes | None
+    after: bytes
 
 
-def models_path(root: Path, name: str) -> Path:
-    """The folder of a source's dbt source and staging models."""
-    return root / "dbt_project" / "models" / "staging" / name
+def module_path(name: str) -> Path:
+    """The path of a source's module, relative to the repository."""
+    return Path("flows", "sources", f"{name}.py")
 
 
-def add(root: Path, name: str, module: str, models: Mapping[str, str]) -> list[Path]:
-    """Write a source's module, and its dbt files by their names.
+def models_path(name: str) -> Path:
+    """The folder of a source's dbt source and staging models, relative to the repository."""
+    return Path("dbt_project", "models", "staging", name)
+
+
+def content(path: Path) -> bytes | None:
+    """The content of a file; None if there is none."""
+    return path.read_bytes() if path.is_file() else None
+
+
+def write(root: Path, changes: Sequence[Change]) -> list[Path]:
+    """Make the changes.
 
     Raises:
-        ConfigurationError: when the files exist already, or can't be written; then none of them
-            is left.
+        ConfigurationError: when a file has another content than expected, or can't be written;
+            then none of them is changed.
     """
     with _lock(root):
-        _clean(root)
-        _check_absent(root, name)
+        _undo(root)
+        _check_before(root, changes)
         try:
-            _write(root / DRAFTS / name, module, models)
-            models_path(root, name).parent.mkdir(parents=True, exist_ok=True)
-            (root / DRAFTS / name / "models").rename(models_path(root, name))
-            (root / DRAFTS / name / "module.py").rename(module_path(root, name))
+            _prepare(root, changes)
+            for number, change in enumerate(changes):
+                (root / change.path).parent.mkdir(parents=True, exist_ok=True)
+                (root / DRAFTS / READY / f"{number}.after").rename(root / change.path)
+            # From here on there is nothing to take back.
+            (root / DRAFTS / READY).rename(root / DRAFTS / "done")
         except OSError as error:
             raise ConfigurationError(
-                f"The files of {name} could not be written: {error.strerror}. None of them is "
-                "left. Make room, or correct the permissions, and run this again."
+                f"{changes[0].path} and the other files could not be written: {error.strerror}. "
+                "None of them is left. Make room, or correct the permissions, and run this again."
             ) from error
         finally:
-            _clean(root)
-    return [module_path(root, name), *(models_path(root, name) / file for file in models)]
+            _undo(root)
+    return [root / change.path for change in changes]
 
 
 @contextmanager
@@ -62,33 +86,41 @@ def _lock(root: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _check_absent(root: Path, name: str) -> None:
-    module, models = module_path(root, name), models_path(root, name)
-    present = [path for path in (module, models) if path.is_file() or _has_files(path)]
-    if present:
-        raise ConfigurationError(
-            f"{present[0].relative_to(root)} exists already. Add the resource to it by hand, or "
-            "choose another NAME."
-        )
+def _check_before(root: Path, changes: Sequence[Change]) -> None:
+    for change in changes:
+        found = content(root / change.path)
+        if change.before is None and found is not None:
+            raise ConfigurationError(
+                f"{change.path} exists already. Delete it, or choose another NAME."
+            )
+        if found != change.before:
+            raise ConfigurationError(f"{change.path} was changed meanwhile. Run this again.")
 
 
-def _has_files(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
+def _prepare(root: Path, changes: Sequence[Change]) -> None:
+    """Write all drafts, and what is needed to take them back, under the name `READY`."""
+    draft = root / DRAFTS / "draft"
+    draft.mkdir(parents=True)
+    for number, change in enumerate(changes):
+        (draft / f"{number}.path").write_text(str(change.path), encoding="utf-8")
+        (draft / f"{number}.after").write_bytes(change.after)
+        # A second copy: the first one is moved.
+        (draft / f"{number}.written").write_bytes(change.after)
+        if change.before is not None:
+            (draft / f"{number}.before").write_bytes(change.before)
+    draft.rename(root / DRAFTS / READY)
 
 
-def _write(draft: Path, module: str, models: Mapping[str, str]) -> None:
-    """Write the folder before the module: a module without the folder shows that it was moved."""
-    (draft / "models").mkdir(parents=True)
-    for file, text in models.items():
-        (draft / "models" / file).write_text(text, encoding="utf-8")
-    (draft / "module.py").write_text(module, encoding="utf-8")
-
-
-def _clean(root: Path) -> None:
-    """Remove incomplete files, including a dbt folder that was moved without its module."""
-    drafts = root / DRAFTS
-    for draft in drafts.iterdir() if drafts.is_dir() else ():
-        if (draft / "module.py").exists() and not (draft / "models").exists():
-            shutil.rmtree(models_path(root, draft.name), ignore_errors=True)
-        (draft / "module.py").unlink(missing_ok=True)
-    shutil.rmtree(drafts, ignore_errors=True)
+def _undo(root: Path) -> None:
+    """Take back what an interrupted run has written, and remove its drafts."""
+    ready = root / DRAFTS / READY
+    for note in ready.glob("*.path") if ready.is_dir() else ():
+        path = root / note.read_text(encoding="utf-8")
+        if content(path) == note.with_suffix(".written").read_bytes():
+            if note.with_suffix(".before").exists():
+                note.with_suffix(".before").rename(path)
+            else:
+                path.unlink()
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    shutil.rmtree(root / DRAFTS, ignore_errors=True)

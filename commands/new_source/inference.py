@@ -43,6 +43,8 @@ class Column:
         type: the raw column's type.
         cast: the type to cast to in staging; empty for none.
         group: id, text, number, boolean or time.
+        about: what the API's document says, with a space at its end.
+        is_certain: a record has it, so the raw table does.
     """
 
     field: str
@@ -50,6 +52,8 @@ class Column:
     type: str
     cast: str
     group: str
+    about: str = ""
+    is_certain: bool = True
 
 
 def records_path(document: Any) -> str | None:
@@ -84,7 +88,7 @@ def _check_is_only_place(document: dict[str, Any], path: str) -> None:
         document,
         lambda value: _is_nothing(value) or isinstance(value, list) or _is_object_of_objects(value),
     )
-    if others and not _is_usual(path):
+    if others and not is_usual(path):
         raise ConfigurationError(
             f"The only list of objects in the response is {path!r}, and the records may be at "
             f"{others[0]!r}. If they are not, use RECORDS={path}. If they are, use parameters "
@@ -124,10 +128,10 @@ def _check_usual_places(document: dict[str, Any], remedy: str) -> None:
 
 
 def _usual_places(document: Mapping[str, Any], matches: Callable[[Any], bool]) -> list[str]:
-    return [path for path in _places(document, matches) if _is_usual(path)]
+    return [path for path in _places(document, matches) if is_usual(path)]
 
 
-def _is_usual(path: str) -> bool:
+def is_usual(path: str) -> bool:
     return _USUAL.fullmatch(path.rpartition(".")[2]) is not None
 
 
@@ -192,8 +196,13 @@ def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Colu
         )
         for field, kind in natural.items()
     ]
+    return by_group(found)
+
+
+def by_group(columns: Sequence[Column]) -> list[Column]:
+    """Ids first, then texts, numbers, booleans and times."""
     order = ("id", "text", "number", "boolean", "time")
-    return sorted(found, key=lambda column: order.index(column.group))
+    return sorted(columns, key=lambda column: order.index(column.group))
 
 
 def staged_names(columns: Sequence[Column], entity: str) -> dict[str, str]:
@@ -221,18 +230,24 @@ def _free_name(name: str, entity: str, taken: Container[str]) -> str:
 
 def _column(field: str, name: str, kind: str, values: Sequence[Any], keys: Sequence[str]) -> Column:
     texts = [value for value in values if isinstance(value, str)]
-    cast, group = "", {"bigint": "number", "double precision": "number"}.get(kind, "text")
-    if kind == "boolean":
-        group = "boolean"
-    elif kind == "text" and texts and all(map(_DAY.fullmatch, texts)):
-        cast, group = "date", "time"
+    cast = ""
+    if kind == "text" and texts and all(map(_DAY.fullmatch, texts)):
+        cast = "date"
     elif kind == "text" and texts and all(map(_MOMENT.fullmatch, texts)):
-        cast, group = "timestamptz", "time"
+        cast = "timestamptz"
+    return column(field, name, kind, cast, keys)
+
+
+def column(field: str, name: str, kind: str, cast: str, keys: Sequence[str]) -> Column:
+    """A column with its group; amounts of money get a cast."""
+    group = {"bigint": "number", "double precision": "number", "boolean": "boolean"}.get(kind)
+    if cast in ("date", "timestamptz"):
+        group = "time"
     elif group == "number" and _MONEY.search(name):
         cast = "numeric"
     if field in keys or name == "id" or name.endswith("_id"):
         group = "id"
-    return Column(field, name, kind, cast, group)
+    return Column(field, name, kind, cast, group or "text")
 
 
 def singular(resource: str) -> str:

@@ -101,16 +101,26 @@ def read_python(text: str) -> tuple[dict[str, set[str]], Any]:
         if not isinstance(node, ast.ImportFrom):
             raise ValueError(f"it does more than import and declare: line {node.lineno}")
         found[str(node.module)] = {alias.name for alias in node.names}
-    return found, _value(declared.value)
+    return found, value_of(declared.value)
 
 
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        named = {str(word.arg): _value(word.value) for word in node.keywords}
-        return Call(node.func.id, tuple(map(_value, node.args)), named)
+def value_of(node: ast.expr) -> Any:
+    """What an expression declares, without executing it.
+
+    Raises:
+        ValueError: when it is more than literals and calls.
+    """
+    if isinstance(node, ast.Call) and _is_name(node.func):
+        named = {str(word.arg): value_of(word.value) for word in node.keywords}
+        return Call(ast.unparse(node.func), tuple(map(value_of, node.args)), named)
     if isinstance(node, ast.Tuple):
-        return tuple(map(_value, node.elts))
+        return tuple(map(value_of, node.elts))
     return ast.literal_eval(node)
+
+
+def _is_name(node: ast.expr) -> bool:
+    """True for a name, also of an attribute such as `datetime.fromisoformat`."""
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_name(node.value))
 
 
 def jinja(text: str) -> str:

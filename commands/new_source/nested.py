@@ -66,9 +66,13 @@ def staged(nested: NestedList, keys: Sequence[str]) -> dict[str, str]:
 
 
 def model_sql(
-    nested: NestedList, relation: str, condition: str, keys: Mapping[str, str], escape: Escape
+    nested: NestedList, rows: str, elements: str, keys: Mapping[str, str], escape: Escape
 ) -> str:
-    """The view of the elements; `keys` are the raw columns of the parent's key by their names."""
+    """The view of the elements.
+
+    `rows` selects the parents, `elements` joins the elements; `keys` are the raw columns of the
+    parent's key by their names.
+    """
     names = staged(nested, list(keys))
     listed = [("id", _aliased(f"source.{quoted(raw)}", name)) for name, raw in keys.items()]
     listed.append(("id", f"element.position as {quoted(nested.position)}"))
@@ -79,14 +83,14 @@ def model_sql(
         for _, group in groupby(listed, lambda each: each[0])
     )
     return f"""with source as (
-    select * from {relation}{condition}
+{rows}
 ),
 
 elements as (
     select
 {columns}
     from source
-    {{{{ elements_of('source.{quoted(nested.column.name)}') }}}}
+    {elements}
 ),
 
 final as (
@@ -95,6 +99,12 @@ final as (
 
 select * from final
 """  # noqa: S608 (a file for dbt, not a statement of ours)
+
+
+def raw_list(column: Column) -> str:
+    """The raw column; it is text as long as no record has had a value."""
+    name = f"source.{quoted(column.name)}"
+    return name if column.is_certain else f"to_jsonb({name})"
 
 
 def _aliased(expression: str, name: str) -> str:

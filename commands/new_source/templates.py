@@ -1,257 +1,50 @@
-"""Renders the files of a new source: its module, dbt source, staging model and their tests.
+"""Renders the dbt files of a source: the raw tables, staging models and their tests.
 
-Values come from an API, so each is written as a literal, and every file is read back as a check.
+Values come from an API, so each is escaped; `commands.new_source.draft_files` reads them back.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
-import yaml
-from jinja2 import TemplateError
-
-from commands.new_source import files, inference, nested
+from commands.new_source import nested
+from commands.new_source.draft import Draft
 from commands.new_source.inference import Column, quoted
-from commands.new_source.literals import (
-    Call,
-    OnOneLine,
-    jinja,
-    python,
-    read_python,
-    rendered,
-    yaml_text,
-)
+from commands.new_source.literals import OnOneLine
 from commands.new_source.nested import NestedList
 from flows.deletes import DELETED_AT
-from flows.errors import ConfigurationError
-from flows.load.column_names import column_name
 
-# Usual names of the field that says that a record is deleted.
-DELETED = {"deleted", "deleted_at", "is_deleted"}
 LAST_LOADED_AT = "{{ last_loaded_at() }}"
-HOMES = {
-    "flows.extract.auth": {"ApiKey", "Basic", "Bearer"},
-    "flows.extract.paginators": {"next_link", "next_url"},
-    "flows.extract.selectors": {"csv_rows", "ndjson", "record_at", "records_at"},
-    "flows.source": {"Resource", "Source", "Tombstones"},
-}
-
 Escape = Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class Draft:
-    """Everything to write about one resource.
-
-    Attributes:
-        notes: what a person has to know about the guesses.
-        lists: the lists inside of records.
-    """
-
-    source: str
-    base_url: str
-    resource: str
-    path: str
-    params: Mapping[str, Any]
-    records: Call
-    paging: Call | None
-    key: tuple[str, ...]
-    login: Call | None
-    columns: list[Column]
-    notes: tuple[str, ...] = ()
-    lists: tuple[NestedList, ...] = ()
-
-    @property
-    def model(self) -> str:
-        """The staging model's name; at most 63 bytes."""
-        return column_name(f"stg_{self.source}__{self.resource}")
-
-    @property
-    def entity(self) -> str:
-        """The name of one row, e.g. `order`."""
-        return inference.singular(self.resource)
-
-    @cached_property
-    def staged(self) -> dict[str, str]:
-        """The staging model's name of each raw column."""
-        return inference.staged_names(self.columns, self.entity)
-
-    @property
-    def tombstone(self) -> Call | None:
-        """How deleted records say so, if a field is named accordingly."""
-        found = [each.field for each in self.columns if each.name in DELETED and self.key]
-        return Call("Tombstones", (found[0],)) if found else None
-
-    @property
-    def condition(self) -> str:
-        """The clause that leaves out deleted rows, where they are known."""
-        return f"\n    where {DELETED_AT} is null" if self.tombstone else ""
-
-    @property
-    def parent_key(self) -> dict[str, str]:
-        """The raw columns of the key by their names in staging."""
-        return {self.staged[column.name]: column.name for column in self.keys}
-
-    def list_model(self, nested: NestedList) -> str:
-        """The name of the model of a list's elements, e.g. `stg_shop__order_lines`."""
-        return column_name(f"stg_{self.source}__{self.entity}_{nested.column.name}")
-
-    @property
-    def keys(self) -> list[Column]:
-        """The columns of the key."""
-        by_field = {column.field: column for column in self.columns}
-        return [by_field[field] for field in self.key]
-
-
-def write(draft: Draft, root: Path) -> list[Path]:
-    """Write all files, or none.
-
-    Raises:
-        ConfigurationError: when one of them exists already, or does not read back as intended.
-    """
-    text = module(draft)
-    _check("The module", (imports(draft), declaration(draft)), lambda: read_python(text))
-    models = {
-        f"_{draft.source}__sources.yml": _checked_yaml(draft, sources),
-        f"_{draft.source}__models.yml": _checked_yaml(draft, models_of),
-        f"{draft.model}.sql": _checked_sql(draft),
-    } | {f"{draft.list_model(each)}.sql": _checked_list(draft, each) for each in draft.lists}
-    return files.add(root, draft.source, text, models)
-
-
-def _checked_yaml(draft: Draft, content: Callable[[Draft, Escape], dict[str, Any]]) -> str:
-    text = yaml_text(content(draft, jinja))
-    _check("The dbt YAML", content(draft, str), lambda: _read_yaml(text))
-    return text
-
-
-def _checked_sql(draft: Draft) -> str:
-    text = model_sql(draft, jinja)
-    names = [*draft.staged.values(), "loaded_at"]
-    _check("The staging model", model_sql(draft, str, "raw"), lambda: _read_sql(text))
-    _check("The staging model", names, lambda: _selected(_read_sql(text)))
-    return text
-
-
-def _checked_list(draft: Draft, each: NestedList) -> str:
-    def written(escape: Escape, relation: str) -> str:
-        return nested.model_sql(each, relation, draft.condition, draft.parent_key, escape)
-
-    text = written(jinja, _relation(draft))
-    names = [*draft.parent_key, each.position, *nested.staged(each, [*draft.parent_key]).values()]
-    intended = _read_sql(written(jinja, "raw"))
-    _check("The model of a list", intended, lambda: _read_sql(text))
-    _check("The model of a list", [*names, "loaded_at"], lambda: _without_table(text))
-    return text
-
-
-def _without_table(text: str) -> list[str]:
-    return [name.removeprefix("source.") for name in _selected(_read_sql(text))]
-
-
-def _check(what: str, intended: Any, read: Callable[[], Any]) -> None:
-    """Compare the values read back with the intended ones.
-
-    Raises:
-        ConfigurationError: when they differ; the message names the first value that does.
-    """
-    try:
-        found = read()
-    except (ValueError, SyntaxError, RecursionError, yaml.YAMLError, TemplateError) as error:
-        raise ConfigurationError(
-            f"{what} could not be written: it can't be read back ({error}). Write it by hand."
-        ) from error
-    if found != intended:
-        raise ConfigurationError(
-            f"{what} could not be written: {_first_difference(intended, found)!r:.200} reads back "
-            "differently. Write it by hand."
-        )
-
-
-def _first_difference(intended: Any, found: Any) -> Any:
-    """The innermost part of `intended` that `found` lacks."""
-    if isinstance(intended, Call) and isinstance(found, Call) and intended.name == found.name:
-        return _first_difference(
-            {**dict(enumerate(intended.args)), **intended.named},
-            {**dict(enumerate(found.args)), **found.named},
-        )
-    if isinstance(intended, list | tuple) and isinstance(found, list | tuple):
-        return _first_difference(dict(enumerate(intended)), dict(enumerate(found)))
-    if isinstance(intended, dict) and isinstance(found, dict):
-        for name, value in intended.items():
-            if name not in found or found[name] != value:
-                return _first_difference(value, found.get(name))
-    return intended
-
-
-def _read_yaml(text: str) -> Any:
-    return rendered(yaml.safe_load(text), last_loaded_at=lambda: LAST_LOADED_AT)
-
-
-def _read_sql(text: str) -> Any:
-    return rendered(text, source=lambda *_: "raw", elements_of=lambda column: column)
-
-
-def _selected(sql: str) -> list[str]:
-    """The names in the model's column list."""
-    listed = sql.partition("    select\n")[2].partition("    from source\n")[0]
-    names = re.findall(r'("(?:[^"]|"")*"|[^\s"]+?),?$', listed, re.MULTILINE)
-    return [name[1:-1].replace('""', '"') if name.startswith('"') else name for name in names]
-
-
-def declaration(draft: Draft) -> Call:
-    """The module's SOURCE declaration."""
-    resource = {
-        "name": draft.resource,
-        "path": draft.path,
-        "params": dict(draft.params),
-        "records": draft.records,
-        "paging": draft.paging,
-        "key": draft.key,
-        "deletes": draft.tombstone,
+def sources(drafts: Sequence[Draft], escape: Escape) -> dict[str, Any]:
+    """The dbt source with its raw tables."""
+    source, base_url = drafts[0].source, drafts[0].base_url
+    return {
+        "sources": [
+            {
+                "name": source,
+                "description": escape(f"Data from {base_url}."),
+                "schema": f"raw_{source}",
+                "config": {"loaded_at_query": LAST_LOADED_AT},
+                "tables": [table(draft, escape) for draft in drafts],
+            }
+        ]
     }
-    source = {
-        "name": draft.source,
-        "base_url": draft.base_url,
-        "login": draft.login,
-        "resources": (Call("Resource", (), _given(resource)),),
-    }
-    return Call("Source", (), _given(source))
 
 
-def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value not in (None, {}, ())}
-
-
-def imports(draft: Draft) -> dict[str, set[str]]:
-    """The names that the declaration needs, by their modules."""
-    needed = set(declaration(draft).calls())
-    return {home: names & needed for home, names in HOMES.items() if names & needed}
-
-
-def module(draft: Draft) -> str:
-    """The source module."""
-    lines = "\n".join(
-        f"from {home} import {', '.join(sorted(names))}" for home, names in imports(draft).items()
-    )
-    return f'''"""{draft.source}: describe the API here, and link its documentation."""
-
-{lines}
-
-SOURCE = {python(declaration(draft))}
-'''
-
-
-def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
-    """The dbt source with every column of the raw table."""
+def table(draft: Draft, escape: Escape) -> dict[str, Any]:
+    """A raw table with every column."""
     key = [column.name for column in draft.keys]
     columns = [
-        _column(column.name, f"The API's field {column.field!r}, {column.type}.", key, escape)
+        _column(
+            column.name,
+            f"{column.about}The API's field {column.field!r}, {column.type}.",
+            key,
+            escape,
+        )
         for column in draft.columns
     ]
     if draft.tombstone:
@@ -264,50 +57,52 @@ def sources(draft: Draft, escape: Escape) -> dict[str, Any]:
             "description": "The load in the ledger (elt.loads) that last wrote the row.",
         },
     ]
-    about = escape(f"As the API sends them, one row per {draft.entity}.")
-    table = {"name": escape(draft.resource), "description": about}
-    return {
-        "sources": [
-            {
-                "name": draft.source,
-                "description": escape(f"Data from {draft.base_url}."),
-                "schema": f"raw_{draft.source}",
-                "config": {"loaded_at_query": LAST_LOADED_AT},
-                "tables": [table | _combination_test(key, escape) | {"columns": columns}],
-            }
-        ]
-    }
+    about = escape(f"As the API sends them, one row per {_words(draft)}.")
+    found = {"name": escape(draft.resource), "description": about}
+    return found | _combination_test(key, escape) | {"columns": columns}
 
 
-def models_of(draft: Draft, escape: Escape) -> dict[str, Any]:
-    """The staging model's YAML, with the tests of its key and the casts of its columns."""
+def models(drafts: Sequence[Draft], escape: Escape) -> dict[str, Any]:
+    """The staging models."""
+    return {"models": [model for draft in drafts for model in models_of(draft, escape)]}
+
+
+def models_of(draft: Draft, escape: Escape) -> list[dict[str, Any]]:
+    """The staging model of a resource, and those of the lists in its records."""
+    lists = [_list_model(draft, each, escape) for each in draft.lists]
+    return [_model(draft, escape), *lists]
+
+
+def _model(draft: Draft, escape: Escape) -> dict[str, Any]:
+    """A staging model with the tests of its key, the casts of its columns, and what to check."""
     key = [draft.staged[column.name] for column in draft.keys]
     columns = []
     for column in draft.columns:
         cast = f", cast from {column.type} to {column.cast}" if column.cast else ""
-        about = f"The API's field {column.field!r}{cast}."
+        about = f"{column.about}The API's field {column.field!r}{cast}."
         columns.append(_column(draft.staged[column.name], about, key, escape))
-    about = escape(f"The API's {_shown(draft.path)}, one row per {draft.entity}.")
-    model = {"name": escape(draft.model), "description": about}
-    models = [model | _combination_test(key, escape) | {"columns": columns}]
-    return {"models": models + [_list_properties(draft, each, escape) for each in draft.lists]}
+    about = escape(f"{draft.about}The API's {_shown(draft.path)}, one row per {_words(draft)}.")
+    found: dict[str, Any] = {"name": escape(draft.model), "description": about}
+    if draft.to_check:
+        found["config"] = {"meta": {"to_check": list(map(escape, draft.to_check))}}
+    return found | _combination_test(key, escape) | {"columns": columns}
 
 
-def _list_properties(draft: Draft, each: NestedList, escape: Escape) -> dict[str, Any]:
-    """The YAML of a model of a list's elements."""
+def _list_model(draft: Draft, each: NestedList, escape: Escape) -> dict[str, Any]:
+    """A model of a list's elements."""
     keys = [*draft.parent_key, each.position]
     columns = [
-        _column(name, f"The {draft.entity} it is part of.", [], escape) for name in keys[:-1]
+        _column(name, f"The {_words(draft)} it is part of.", [], escape) for name in keys[:-1]
     ]
     columns.append(_column(each.position, "Its place in the list, from 1 on.", [], escape))
     names = nested.staged(each, keys[:-1])
     columns += [
-        _column(names[field.name], f"The element's field {field.field!r}.", [], escape)
+        _column(names[field.name], f"{field.about}The element's field {field.field!r}.", [], escape)
         for field in each.fields
     ]
     about = f"The list {each.column.field!r} of {draft.resource}, one row per {each.entity}."
-    model = {"name": escape(draft.list_model(each)), "description": escape(about)}
-    return model | _combination_test(keys, escape) | {"columns": columns}
+    found = {"name": escape(draft.list_model(each)), "description": escape(about)}
+    return found | _combination_test(keys, escape) | {"columns": columns}
 
 
 def _column(name: str, about: str, key: list[str], escape: Escape) -> dict[str, Any]:
@@ -326,6 +121,11 @@ def _combination_test(key: list[str], escape: Escape) -> dict[str, Any]:
     return {"data_tests": [{"unique_combination": {"arguments": {"columns": columns}}}]}
 
 
+def _words(draft: Draft) -> str:
+    """The name of one row in a sentence, e.g. `order line`."""
+    return draft.entity.replace("_", " ")
+
+
 def _shown(path: str) -> str:
     return path.replace("{{", "{").replace("}}", "}")
 
@@ -339,7 +139,7 @@ def model_sql(draft: Draft, escape: Escape, relation: str = "") -> str:
         for _, group in groupby(listed, itemgetter(0))
     )
     return f"""with source as (
-    select * from {relation or _relation(draft)}{draft.condition}
+{_raw_rows(draft, draft.columns, relation)}
 ),
 
 renamed as (
@@ -356,38 +156,49 @@ select * from final
 """  # noqa: S608 (a file for dbt, not a statement of ours)
 
 
-def _relation(draft: Draft) -> str:
-    return f"{{{{ source('{draft.source}', '{draft.resource}') }}}}"
+def list_model_sql(draft: Draft, each: NestedList, escape: Escape, relation: str = "") -> str:
+    """The staging view of a list's elements."""
+    rows = _raw_rows(draft, [each.column], relation)
+    listed = nested.raw_list(each.column)
+    elements = listed if relation else f"{{{{ elements_of('{listed}') }}}}"
+    return nested.model_sql(each, rows, elements, draft.parent_key, escape)
 
 
-def next_steps(draft: Draft) -> str:
-    """The remaining steps for a person, as text."""
-    unsure = [
-        "the paging: see flows/extract/paginators.py" if draft.paging is None else "",
-        "the key: without one, every load inserts all rows again" if not draft.key else "",
-    ]
-    missing = "".join(f"\n  NOT FOUND: {text}" for text in unsure if text)
-    notes = "".join(f"\n  NOTE: {text}" for text in draft.notes)
-    name = yaml_text([draft.source])[2:].strip()
+def _raw_rows(draft: Draft, columns: Sequence[Column], relation: str) -> str:
+    """Select the raw table; of these columns, those that no record has had yet are null."""
+    table = f"source('{draft.source}', '{draft.resource}')"
+    is_shown, relation = not relation, relation or f"{{{{ {table} }}}}"
+    late = [column for column in columns if not column.is_certain]
+    if not late:
+        return f"    select * from {relation}{draft.condition}"  # noqa: S608 (a file for dbt)
+    types = ",\n".join(f"        '{column.name}': '{column.type}'" for column in late)
+    missing = f"{{{{ missing_columns({table}, {{\n{types}\n    }}) }}}}" if is_shown else ""
+    return f"    select *{missing}\n    from {relation}{draft.condition}"  # noqa: S608 (a file for dbt)
+
+
+def next_steps(drafts: Sequence[Draft], deploy: str) -> str:
+    """The remaining steps for a person, as text; `deploy` is the last one."""
+    missing = "".join(f"\n  {text}" for draft in drafts for text in _unsure(draft))
+    notes = "".join(f"\n  NOTE: {text}" for text in dict.fromkeys(_notes(drafts)))
     return f"""{missing}{notes}
 Next:
-  review the files: they are guesses from one page
-  make preview SOURCE={draft.source}
-  add to prefect.yaml, under deployments:
+  review the files: they are guesses from one page, or what a document says
+  make preview SOURCE={drafts[0].source} RESOURCE={drafts[0].resource}
+  {deploy}"""
 
-  - name: {name}
-    description: Describe what it loads and builds.
-    entrypoint: flows/elt.py:elt
-    tags: [elt, watched]
-    parameters:
-      source: {name}
-      retry: *retry
-    concurrency_limit: *one_at_a_time
-    work_pool: *work_pool
-    schedules:
-      - slug: daily
-        cron: "0 6 * * *"
-        timezone: Etc/UTC"""
+
+def _unsure(draft: Draft) -> list[str]:
+    of = f"{draft.resource}: "
+    found = []
+    if draft.paging is None and not draft.to_check:
+        found.append(f"NOT FOUND: {of}the paging: see flows/extract/paginators.py")
+    if not draft.key and not draft.disposition:
+        found.append(f"NOT FOUND: {of}the key: without one, every load inserts all rows again")
+    return found + [f"TO CHECK: {of}{text}" for text in draft.to_check]
+
+
+def _notes(drafts: Sequence[Draft]) -> list[str]:
+    return [note for draft in drafts for note in draft.notes]
 
 
 def _expression(draft: Draft, column: Column) -> str:

@@ -44,15 +44,16 @@ from flows import sources
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.load.loader import load
+from flows.load.partitions import partitions_of
 
 connection = psycopg2.connect(sys.argv[1])
 for name in sys.argv[2:]:
     source = sources.find(name)
-    (resource,) = source.resources
-    (partition,) = resource.partitions
     with Client(source) as client:
-        load(connection, name, resource, partition,
-             partial(read_pages, client, source, resource, partition))
+        for resource in source.resources:
+            for each in list(partitions_of(connection, name, resource)):
+                pages = partial(read_pages, client, source, resource, each)
+                load(connection, name, resource, each, pages)
 connection.close()
 """
 
@@ -85,7 +86,7 @@ def declared(root: Path, *names: str) -> Any:
 
 
 def load(root: Path, database: URL, *names: str) -> None:
-    """Load each source's only resource."""
+    """Load each source's resources, in their order."""
     run_in(root, "-c", LOAD, libpq(database), *names)
 
 
@@ -101,3 +102,11 @@ def dbt_build(root: Path, database: URL, selected: str) -> str:
     folder = ["--project-dir", "dbt_project", "--profiles-dir", "dbt_project"]
     dbt = ["-c", "from dbt.cli.main import cli; cli()", "build", "--select", selected]
     return run_in(root, *dbt, *folder, **environment)
+
+
+def bare_repository(to: Path) -> Path:
+    """The folders that `make new-source` writes to, empty."""
+    root = to / "repository"
+    for folder in ("flows/sources", "dbt_project/models/staging"):
+        (root / folder).mkdir(parents=True)
+    return root

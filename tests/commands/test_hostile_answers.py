@@ -15,8 +15,9 @@ from sqlalchemy.engine import URL
 
 from commands.new_source import inference
 from commands.new_source.__main__ import make_draft
+from commands.new_source.draft import Draft
+from commands.new_source.draft_files import write
 from commands.new_source.literals import Call, jinja, python, read_python, rendered, yaml_text
-from commands.new_source.templates import Draft, write
 from flows.errors import ConfigurationError
 from flows.extract.auth import variable
 from tests.commands.new_sources import Serve, copy_repository, dbt_build, declared, load
@@ -65,6 +66,11 @@ TEXTS = [
     *("id", "loaded_at", "_loaded_at", "select", "ORDER", "ctid", "-- comment", "/* comment", ";"),
     'a"; drop table x; --',
 ]
+# `make test` writes every fourth into documents: quotes, line breaks, Jinja, YAML and plain words.
+NUMBERS = [
+    pytest.param(number, marks=[pytest.mark.long] if number % 4 else [])
+    for number in range(len(TEXTS))
+]
 
 
 def echo(path: str) -> Answer:
@@ -104,7 +110,7 @@ def written(root: Path, url: str, number: int) -> dict[str, Any]:
     draft = make_draft(
         name_of(number), f"{url}{number}/{last}", "", text, f"param:p:{secret(number)}"
     )
-    write(draft, root)
+    write([draft], root)
     query = text.encode(errors="replace").decode()
     return {
         "base_url": f"{url}{number}/{part}/",
@@ -166,9 +172,9 @@ def test_what_reads_back_otherwise_is_not_kept(root: Path, wrong: dict[str, Any]
         "shop", "http://x/", "orders", "orders", {}, Call("ndjson"), None, ("id",), None, columns
     )
     with pytest.raises(ConfigurationError, match="could not be written"):
-        write(replace(draft, **wrong), root)
+        write([replace(draft, **wrong)], root)
     assert sorted(root.rglob("*")) == before
-    assert len(write(draft, root)) == 4
+    assert len(write([draft], root)) == 4
 
 
 def nodes(found: dict[str, Any], source: str) -> list[dict[str, Any]]:

@@ -349,6 +349,9 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
         "RECORDS": '"; touch executed; "',
         "KEY": "`touch executed`",
         "LOGIN": "$(touch executed)$HOME",
+        "BODY": '{"a": "$(touch executed)"}',
+        "FROM": "$(shell touch executed).json",
+        "RESOURCES": "a,`touch executed`",
     }
     done = subprocess.run(
         ["make", "--old-file=install", "new-source", f"BIN={tmp_path}"]
@@ -390,7 +393,7 @@ sys.exit(new_source.main())
 """
 
 
-@pytest.mark.parametrize("renames", [0, 1])
+@pytest.mark.parametrize("renames", range(5))
 def test_what_a_killed_run_left_is_removed_by_the_next(
     serve: Serve, root: Path, renames: int
 ) -> None:
