@@ -258,6 +258,7 @@ def test_a_load_killed_at_any_step_goes_on_to_the_same_table(
     assert times > 1, "no load takes this step"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10 if IS_FULL else 1))
 @pytest.mark.parametrize(
     "shop", LONG if IS_FULL else ["merge_changed-long", "append-long"], indirect=True

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
@@ -20,6 +21,7 @@ from flows.dbt_build import history
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
+@pytest.mark.long
 def test_it_serves_the_models_on_loopback_until_ctrl_c(tmp_path: Path) -> None:
     laptop = Laptop(tmp_path / "local")
     with laptop.start("docs") as process:
@@ -37,6 +39,7 @@ def test_it_serves_the_models_on_loopback_until_ctrl_c(tmp_path: Path) -> None:
     assert laptop.left_running() == []
 
 
+@pytest.mark.long
 def test_it_serves_a_build_s_docs_and_names_a_build_without_any(
     tmp_path: Path, database: URL, connection: Connection
 ) -> None:

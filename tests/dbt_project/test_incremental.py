@@ -52,6 +52,7 @@ def places(query: Query) -> dict[tuple, tuple]:
     return {(city, day): version for city, day, *version in found}
 
 
+@pytest.mark.long
 def test_it_ends_as_a_full_refresh_would_and_rewrites_only_what_changed(
     dbt: Dbt, query: Query
 ) -> None:
@@ -77,6 +78,7 @@ def test_it_ends_as_a_full_refresh_would_and_rewrites_only_what_changed(
     assert not before.items() & places(query).items()
 
 
+@pytest.mark.long
 def test_a_row_deleted_from_raw_fails_a_build_that_is_no_full_refresh(
     dbt: Dbt, query: Query
 ) -> None:

@@ -271,6 +271,7 @@ def test_retryable_failures_are_retried_and_an_incident_is_reported_once(
         assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages[2:])
 
 
+@pytest.mark.long
 def test_a_killed_run_is_reported_and_restarted_and_loads_everything(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
 ) -> None:

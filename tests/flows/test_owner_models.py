@@ -45,6 +45,7 @@ order by 1, 2
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shop")
 def test_constraints_of_models_and_consumers_hold_after_every_build(ask: Ask, write: Write) -> None:
     write("models/dim.sql", DIM)

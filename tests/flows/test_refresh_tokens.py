@@ -238,6 +238,7 @@ def test_a_preview_stores_the_next_token_where_loads_find_it(
     secrets = {"SHOP_SECRET": "cAn4ryC13nt", "SHOP_REFRESH_TOKEN": FIRST}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
     with pytest.raises(ConfigurationError, match="set WAREHOUSE_URL"):
         first_page(shop, shop.resources[0], Partition())
     monkeypatch.setenv("WAREHOUSE_URL", libpq(database))

@@ -131,6 +131,7 @@ def test_readers_see_what_passed_its_tests_and_a_failed_build_is_gone_on_with(
     assert transform(only_stale=True) == NOTHING
 
 
+@pytest.mark.long
 def test_changed_code_alone_is_built_and_read_beside_what_is_published(
     project: Path, ask: Ask
 ) -> None:
@@ -204,6 +205,7 @@ def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> 
     assert len(written) > 1, "the last build has rewritten all rows"
 
 
+@pytest.mark.long
 def test_a_stale_source_is_reported_after_publishing(ask: Ask) -> None:
     load("shippers", "suppliers")
     ask(

@@ -151,6 +151,7 @@ def test_a_load_that_failed_is_in_the_table_with_its_error(
     assert "401" in rows["northwind.suppliers"]["error"]
 
 
+@pytest.mark.long
 def test_a_build_has_a_lineage_and_a_summary_with_what_failed(ask: Ask) -> None:
     begun_at = now("UTC")
     assert elt(source="northwind", transform=False, return_state=True).is_completed()

@@ -32,6 +32,7 @@ def records_of(page: Page, records: Any) -> list[Any]:
     return list((page.find or records)(page))
 
 
+@pytest.mark.long
 @settings(max_examples=500, deadline=None)
 @given(
     st.lists(VALUES, max_size=30),

@@ -54,6 +54,7 @@ def with_tls() -> Iterator[URL]:
         yield address.update_query_dict({"sslmode": "verify-full"})
 
 
+@pytest.mark.long
 def test_loads_and_dbt_verify_the_servers_certificate(with_tls: URL, tmp_path: Path) -> None:
     """And the rest of the URL reaches both."""
     address = with_tls.update_query_dict({"options": "-c work_mem=7MB"})
@@ -87,6 +88,7 @@ def test_a_url_without_tls_is_a_wrong_configuration(with_tls: URL) -> None:
         Warehouse(address).connect()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer here")
 def test_dbt_works_through_a_pooler_in_session_mode(database: URL, tmp_path: Path) -> None:
     """Which lets nobody in that names its limits at login."""

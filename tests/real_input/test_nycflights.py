@@ -225,6 +225,7 @@ def raw_summary(warehouse: Warehouse, name: str, column: str, kind: type) -> Sum
     return Summary(*warehouse.query(statement)[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
 def test_every_column_has_the_csv_files_type_nulls_bounds_and_sum(
     name: str, tables: dict[str, Table], loaded: Warehouse
@@ -238,6 +239,7 @@ def test_every_column_has_the_csv_files_type_nulls_bounds_and_sum(
     assert found == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_the_csv_files(name: str, tables: dict[str, Table], loaded: Warehouse) -> None:
     rows = zip(*tables[name].values(), strict=True)
@@ -245,6 +247,7 @@ def test_every_row_is_the_csv_files(name: str, tables: dict[str, Table], loaded:
         assert found == expected
 
 
+@pytest.mark.long
 def test_a_killed_load_goes_on_from_its_last_checkpoint(loaded: Warehouse) -> None:
     """At most one checkpoint's worth of pages is fetched twice; no row is committed twice."""
     killed, resumed = loaded.query(
@@ -264,6 +267,7 @@ def test_a_killed_load_goes_on_from_its_last_checkpoint(loaded: Warehouse) -> No
     assert first + second <= FLIGHT_PAGES + checkpoint_pages
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing(loaded: Warehouse) -> None:
     """Neither a row nor its load's number, and the ledger has an explanation for every record."""
     written = "select array_agg(distinct _load_id) from raw_nycflights."
