@@ -25,8 +25,8 @@ export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run-local: install ## run the whole pipeline once on this machine (API=live, SCALE=100)
-	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED)
+run-local: install ## run the whole pipeline once on this machine (SOURCE=shop, API=live, SCALE=100)
+	@$(BIN)/python -m commands.run_local --source "$(SOURCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay

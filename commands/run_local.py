@@ -19,6 +19,7 @@ def main() -> int:
     """Run everything once; 0 on success."""
     parser = argparse.ArgumentParser(prog="make run-local", description=__doc__)
     add_database_arguments(parser)
+    parser.add_argument("--source", default="", help="load only this source")
     parser.add_argument("--replay", action="store_true", help="load rejected records again")
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make started")
     arguments = parser.parse_args()
@@ -26,13 +27,14 @@ def main() -> int:
     started_at = time.time()
     install_seconds = max(0.0, started_at - arguments.started_at)
     scale = arguments.scale if arguments.api == SAMPLE else None
-    print(REPLAY if arguments.replay else _describe_run(scale), flush=True)
+    print(REPLAY if arguments.replay else _describe_run(arguments.source, scale), flush=True)
     database = database_name(arguments.api, arguments.scale)
     try:
         with running(arguments.home, database, scale) as stack:
             log = arguments.home / "run.log"
             replay = ["replay"] if arguments.replay else []
-            return _run(stack, [str(started_at), str(install_seconds), str(log), *replay])
+            times = [str(started_at), str(install_seconds)]
+            return _run(stack, [*times, str(log), arguments.source, *replay])
     except StartError as error:
         print(f"\nFAILED: {error}")
         return 1
@@ -42,7 +44,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _describe_run(scale: int | None) -> str:
+def _describe_run(source: str, scale: int | None) -> str:
+    if source:
+        return f"Loading {source}.\n\nStarting Postgres and a Prefect server ..."
     if scale is None:
         return (
             "Loading from the public services services.odata.org and archive-api.open-meteo.com.\n"

@@ -34,13 +34,16 @@ from marts.rpt_sales_vs_weather order by sales_month limit 6
 """
 
 
-def main(begun_at: float, install_seconds: float, log: Path, replay: bool = False) -> int:
+def main(
+    begun_at: float, install_seconds: float, log: Path, source: str = "", replay: bool = False
+) -> int:
     """Wait for a line on stdin, sent when the services are up, then run the flows; 0 on success.
 
     Args:
         begun_at: when the services began to start, as a Unix time.
         install_seconds: the duration of the installation before that.
         log: the file for the logs of Prefect and the flows.
+        source: the only source to load; all of them if it is empty.
         replay: load rejected records instead of requesting the APIs.
     """
     if not sys.stdin.readline():
@@ -52,14 +55,15 @@ def main(begun_at: float, install_seconds: float, log: Path, replay: bool = Fals
     problems: list[str] = []
     say("\n" + heading())
     with _timed(seconds, "load"), watch(dsn, say) as totals, ThreadPoolExecutor() as pool:
-        load = partial(_load, replay=replay)
-        for name, state in zip(names(), pool.map(load, names()), strict=True):
+        load, chosen = partial(_load, replay=replay), [source] if source else names()
+        for name, state in zip(chosen, pool.map(load, chosen), strict=True):
             _note(problems, name, state)
     say(_format_totals(totals))
     say("\nBuilding and testing with dbt ...")
     with _timed(seconds, "dbt"):
         _note(problems, "dbt", transform(return_state=True))
-    _show_report(os.environ[REPORTER_URL_VARIABLE])
+    if not source:
+        _show_report(os.environ[REPORTER_URL_VARIABLE])
     say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
     for problem in problems:
         say(f"\nFAILED: {problem}")
@@ -144,4 +148,5 @@ def _next_steps(log: Path, failed: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), len(sys.argv) > 4))
+    begun, installed, log_file, chosen_source, *again = sys.argv[1:]
+    sys.exit(main(float(begun), float(installed), Path(log_file), chosen_source, bool(again)))

@@ -184,6 +184,7 @@ def next_steps(drafts: Sequence[Draft], deploy: str) -> str:
 Next:
   review the files: they are guesses from one page, or what a document says
   make preview SOURCE={drafts[0].source} RESOURCE={drafts[0].resource}
+  make run-local SOURCE={drafts[0].source}
   {deploy}"""
 
 
@@ -191,7 +192,7 @@ def _unsure(draft: Draft) -> list[str]:
     of = f"{draft.resource}: "
     found = []
     if draft.paging is None and not draft.to_check:
-        found.append(f"NOT FOUND: {of}the paging: see flows/extract/paginators.py")
+        found.append(f"NOT FOUND: {of}the paging: see docs/sources.md, Paging")
     if not draft.key and not draft.disposition:
         found.append(f"NOT FOUND: {of}the key: without one, every load inserts all rows again")
     return found + [f"TO CHECK: {of}{text}" for text in draft.to_check]

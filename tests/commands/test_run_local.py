@@ -152,3 +152,21 @@ def test_a_run_that_is_stopped_leaves_no_process(laptop: Laptop) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 128 + 15
     assert laptop.left_running() == []
+
+
+@pytest.mark.long
+def test_one_source_is_loaded_and_its_models_are_built(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path / "local")
+    code, printed = laptop.run("run_local", "--source", "open_meteo")
+    assert code == 0, printed
+    assert printed.startswith("Loading open_meteo.")
+    assert "fct_daily_weather" in printed
+    code, sources = laptop.run("psql", "--sql", "select distinct source from elt.loads")
+    assert (code, sources) == (0, "open_meteo\n")
+
+
+def test_a_source_that_is_not_there_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+    code, printed = Laptop(tmp_path / "local").run("run_local", "--source", "open_meteor")
+    assert code == 1
+    assert "'open_meteor'" in printed
+    assert "northwind, open_meteo" in printed
