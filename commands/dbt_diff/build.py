@@ -153,4 +153,7 @@ def _lock(database: Warehouse, name: str) -> Iterator[None]:
     with closing(database.connect()) as connection:
         if not locks.try_to_hold(connection, locks.trial_key(name)):
             raise ConfigurationError(f"A trial named {name!r} is running: choose another name.")
-        yield
+        try:
+            yield
+        finally:
+            locks.release(connection, locks.trial_key(name))

@@ -1,6 +1,7 @@
 """Locks: the keys of builds' advisory locks, bounded waits, and the sessions that hold a lock."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import sleep
 
 import psycopg2.errors
@@ -116,6 +117,15 @@ def try_to_hold(connection: Connection, key: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [key])
         return cursor.fetchall() == [(True,)]
+
+
+def release(connection: Connection, key: str) -> None:
+    """Release an advisory lock at once; Postgres ends a closed session only some time later.
+
+    A session that is lost has released it already.
+    """
+    with suppress(psycopg2.OperationalError, psycopg2.InterfaceError), connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [key])
 
 
 def holders(
