@@ -139,6 +139,13 @@ class Page:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    def rewrite(self, body: bytes) -> None:
+        """Replace the body, and forget what was found in the one before."""
+        self.body = body
+        self._members = {}
+        for name in ("document", "found", "rows"):
+            vars(self).pop(name, None)
+
     @property
     def hides_content(self) -> bool:
         """Whether no error may quote the body."""

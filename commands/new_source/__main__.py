@@ -82,7 +82,7 @@ def make_draft(name: str, url: str, records: str, key: str, login: str) -> Draft
     source = Source(name, given.base_url, (resource,), login=credentials)
     with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
-    page.body = to_utf8(page, resource)
+    page.rewrite(to_utf8(page, resource))
     found, rows = _records(page, records)
     _check_records(given.url, rows)
     _check_fields(rows)

@@ -18,7 +18,7 @@ from flows.extract.client import Client
 from flows.extract.first_request import first_request
 from flows.extract.job_pages import JobReader
 from flows.extract.paginators import COUNTED, Foreseeing, value_at
-from flows.extract.readable import readable
+from flows.extract.readable import make_readable
 from flows.extract.record_count import count_check
 from flows.extract.seen_pages import SeenPages, loop_error
 from flows.extract.selectors import check_errors, records_at
@@ -184,7 +184,7 @@ def _next(
     request: HttpRequest,
     page: Page,
 ) -> HttpRequest | None:
-    page.body = readable(page, resource, resource.records)
+    make_readable(page, resource, resource.records)
     check_errors(page)
     found = resource.paging(page) if resource.paging else None
     if not found and seen.is_first:
@@ -217,7 +217,7 @@ def _differs_far_behind(
     try:
         far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
         far.find = resource.records
-        far.body = readable(far, resource, resource.records)
+        make_readable(far, resource, resource.records)
         return far.is_empty or not seen.knows(far)
     except (BadRequestError, NotFoundError, BadPayloadError):
         return True

@@ -12,7 +12,7 @@ import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract.json_records import RecordsAt
-from flows.extract.readable import readable
+from flows.extract.readable import make_readable
 from flows.json_text import json_text
 from flows.page import HIDDEN_CONTENT, Page
 from flows.source import Resource
@@ -72,7 +72,7 @@ class Zipped:
             url = page.url if page.hides_content else f"{page.url} ({name})"
             file = Page(body, url, "no type", request=page.request, max_bytes=page.max_bytes)
             file = replace(file, find=self.records, keeps_digits=True)
-            file.body = readable(file, resource, self.records)
+            make_readable(file, resource, self.records)
             for record in file.found:
                 is_raw = isinstance(record, msgspec.Raw)
                 yield bytes(record) if is_raw else json_text(record).encode()

@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import BadRequestError, JobFailedError, UnavailableError
+from flows.errors import ConfigurationError, JobFailedError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.selectors import records_at
@@ -115,22 +115,22 @@ def test_a_job_that_has_failed_is_submitted_again_by_the_next_load(
     assert len(api.jobs) == 2
 
 
-def test_a_full_refresh_leaves_a_job_that_the_api_refuses(
-    serve: Serve, connection: Connection
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+def test_an_append_leaves_a_job_that_the_api_refuses(
+    serve: Serve, connection: Connection, options: LoadOptions, status: int
 ) -> None:
     """Nothing of that job is stored, so another one stores nothing twice."""
     api = Api()
 
     def answer(asked: Asked) -> Answer:
-        return Answer(b"refused", 400) if asked.endswith("/1/result") else api(asked)
+        return Answer(b"refused", status) if asked.endswith("/1/result") else api(asked)
 
     server = serve(answer)
     resource = exports(disposition="append", key=())
-    for _ in range(2):
-        with pytest.raises(BadRequestError):
-            run(connection, server, resource)
-    assert len(api.jobs) == 1
-    assert run(connection, server, resource, LoadOptions(full_refresh=True)).inserted == 1
+    with pytest.raises(ConfigurationError, match="refused"):
+        run(connection, server, resource)
+    assert run(connection, server, resource, options).inserted == 1
     assert len(api.jobs) == 2
 
 
