@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.errors import ConfigurationError
-from flows.limits import check_positive
+from flows.limits import check_hosts, check_positive
 from flows.page import BUSY_STATUSES
 
 
@@ -46,6 +46,7 @@ class Job:
         """Refuse a job that would never be done, or whose status has two meanings."""
         for name in ("done", "failed", "hosts"):
             _check_texts(name, getattr(self, name))
+        check_hosts("Job", self.hosts)
         if bool(self.status) != bool(self.done):
             raise ConfigurationError(
                 "Job: `status` and `done` need each other: name the field, and its values once the "

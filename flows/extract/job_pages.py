@@ -27,6 +27,7 @@ from flows.extract.retry_after import requested_wait
 from flows.extract.selectors import check_errors
 from flows.jobs import Job
 from flows.page import HttpRequest, Page
+from flows.redaction import without_queries
 from flows.source import Resource, Rule
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class JobReader:
         if answer.status in self._job.expired:
             raise NotFoundError(
                 f"{answer.url} answered {answer.status}: the job has expired. Run the load again.",
-                Answer(answer.url, answer.status, answer.start_of(), 1),
+                Answer(answer.url, answer.status, _start_of(answer), 1),
             )
         return answer
 
@@ -155,7 +156,7 @@ class JobReader:
         status = as_text(self._field(answer, self._job.status))
         if status in self._job.failed:
             raise JobFailedError(
-                f"{answer.url}: the job has ended as {status!r}: {answer.start_of()!r}. Correct "
+                f"{answer.url}: the job has ended as {status!r}: {_start_of(answer)!r}. Correct "
                 "the request, or ask the API's owner; the next load submits it again."
             )
         return status in self._job.done
@@ -218,5 +219,10 @@ class JobReader:
     def _lacks(self, answer: Page, field: str) -> BadPayloadError:
         return BadPayloadError(
             f"{answer.url} has no {field!r} that the job can go on with; the answer begins "
-            f"{answer.start_of()!r}. Correct the resource's `job`, or ask the API's owner."
+            f"{_start_of(answer)!r}. Correct the resource's `job`, or ask the API's owner."
         )
+
+
+def _start_of(answer: Page) -> str:
+    """The start of an answer, for an error: without what may sign an address."""
+    return without_queries(answer.start_of())
