@@ -1,6 +1,7 @@
 """Records of a ZIP archive with files in CSV, JSON or XML, which becomes JSON once it is read."""
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +24,16 @@ MAX_FILES = 10_000
 CHUNK_BYTES = 1 << 16
 # Others may need gigabytes of memory to be read (LZMA), or are not Python's.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# A ValueError is a name that is no text, or a place before the file's start.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
 _IS_ENCRYPTED = 1
 _ENTRY = b"PK\x01\x02"
 _FOUND = RecordsAt("")
@@ -87,7 +98,7 @@ class Zipped:
                         body = _read(page, file, total)
                     total += len(body)
                     yield entry.filename, body
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        except _DAMAGES as error:
             raise _no_archive(page, str(error) or "it is truncated") from None
 
     def _chosen(self, page: Page, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
