@@ -24,6 +24,7 @@ from flows.load.map_record import check_values, map_records
 from flows.load.page_pieces import finder
 from flows.local_time import later
 from flows.page import Page
+from flows.redaction import redact
 from flows.source import IntegerCursor, Partition, Resource, RowsOf, Source, Window
 
 SHOWN = 3
@@ -110,7 +111,7 @@ def described(source: Source, resource: Resource, page: Page) -> str:
     records = _map(resource, found)
     follows = page.resume.url if page.resume else None
     lines = [
-        f"{page.request or page.url}",
+        redact(str(page.request or page.url)),
         f"  {page.content_type}, {len(page.body):,} bytes, {len(found)} records; "
         + (f"next: {follows}" if follows else "no page follows"),
     ]

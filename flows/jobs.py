@@ -1,9 +1,11 @@
 """A job of an API that makes a resource's records: submitted, asked for its status, downloaded."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from flows.errors import ConfigurationError
-from flows.limits import check_positive
+from flows.limits import check_hosts, check_positive
 from flows.page import BUSY_STATUSES
 
 
@@ -20,7 +22,7 @@ class Job:
         download: where the result is, by fields of the job's status: `exports/{id}/result` or
             `{result_url}`. By default, the answer that says that the job is done is the result.
         status: the field of the job's status; by default, status 202 says that it is at work.
-        done: the values of `status` of a job that has a result.
+        done: the values of `status` of a job that has a result, as text: `("true",)`.
         failed: those of a job that will have none. With any other value, the job is at work.
         expired: with these HTTP statuses the API says that it has forgotten the job.
         hosts: other hosts that a download may lead to, e.g. `exports.s3.amazonaws.com`. They get
@@ -43,9 +45,8 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse a job that would never be done, or whose status has two meanings."""
         for name in ("done", "failed", "hosts"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ConfigurationError(f"Job({name}={value!r}): write a tuple, ({value!r},).")
+            _check_texts(name, getattr(self, name))
+        check_hosts("Job", self.hosts)
         if bool(self.status) != bool(self.done):
             raise ConfigurationError(
                 "Job: `status` and `done` need each other: name the field, and its values once the "
@@ -63,3 +64,14 @@ class Job:
                 )
         limits = {"interval_seconds": self.interval_seconds, "max_seconds": self.max_seconds}
         check_positive("Job", 0, **limits)
+
+
+def _check_texts(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        raise ConfigurationError(f"Job({name}={value!r}): write a tuple, ({value!r},).")
+    for each in value:
+        if not isinstance(each, str):
+            raise ConfigurationError(
+                f"Job({name}={value!r}): {each!r} is no text. Write it as the API does in JSON, "
+                f"{json.dumps(each)!r}."
+            )

@@ -1,5 +1,7 @@
-"""Refuses limits that are out of range, and names that are too long."""
+"""Refuses limits that are out of range, names that are too long, and hosts that are none."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from flows.errors import ConfigurationError
@@ -10,6 +12,8 @@ NAME_BYTES = 63
 
 # Every table has them (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 SYSTEM_COLUMNS = frozenset({"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+
+_HOST = re.compile(r"([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d+)?")
 
 
 def check_length(what: str, name: str) -> None:
@@ -40,4 +44,14 @@ def check_positive(owner: str, zero: Any, **limits: Any) -> None:
         if value is not None and not value > zero:
             raise ConfigurationError(
                 f"{owner}: {name}={value} is out of range. Use more than {zero}."
+            )
+
+
+def check_hosts(owner: str, hosts: Iterable[str]) -> None:
+    """Refuse hosts that no address has, such as a whole address."""
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ConfigurationError(
+                f"{owner}: {host!r} is not a host. Write it as in an address, without what is "
+                "before and after it, e.g. 'exports.example.com' or 'exports.example.com:8443'."
             )

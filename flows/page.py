@@ -56,13 +56,15 @@ class Resume:
     """Where a load resumes after its last checkpoint.
 
     Attributes:
-        first_request: the whole load's first request, as text. A load whose first request differs
-            (its declaration or its window changed) does not resume here but begins again.
+        first_request: the whole load's first request, as text, after `job` if it submits one. A
+            load whose first request differs (its declaration or its window changed) does not resume
+            here but begins again.
         url: of the next request; None for the first one of the slice at `since`.
         since: the start of the current slice of the window.
         headers: of the next request; paging may set them.
         body: of the next request; paging may set it.
         reject_id: the last reject that was read, if the load replays rejects.
+        is_first: nothing of the load is stored yet, so to begin again stores nothing twice.
     """
 
     first_request: str
@@ -71,6 +73,7 @@ class Resume:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     reject_id: int | None = None
+    is_first: bool = False
 
 
 class ExactNumber(float):
@@ -138,6 +141,13 @@ class Page:
     _members: dict[tuple[str, ...], Mapping[str, msgspec.Raw] | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def rewrite(self, body: bytes) -> None:
+        """Replace the body, and forget what was found in the one before."""
+        self.body = body
+        self._members = {}
+        for name in ("document", "found", "rows"):
+            vars(self).pop(name, None)
 
     @property
     def hides_content(self) -> bool:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from threading import Lock
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 SHORTEST_SECRET = 4
 # Shorter secrets look too much like ordinary words to be searched for in addresses.
 SHORTEST_IN_ADDRESSES = 8
+SHORTEST_SIGNATURE = 16
+MOST_SIGNATURES = 1000
 EXCERPT_BYTES = 1 << 13
 SHOWN_CHARACTERS = 200
 HIDDEN = "***"
@@ -24,14 +27,19 @@ HIDDEN = "***"
 CUT_OFF = ("...", "…")
 
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/?#\s]*@")
+# Also in JSON with escaped slashes.
+_QUERY = re.compile(r"(:(?:\\?/){2}[^?\s\"'<>]*\?)[^\s\"'<>]+")
 _UNCHANGED = re.compile("[A-Za-z0-9]+")
 
 
 class Secrets:
     """Finds secrets in any form: escaped, encoded, in upper or lower case."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """Of more than `most`, the oldest ones are forgotten."""
         self._lock = Lock()
+        self._most = most
+        self._added: dict[str, _Secret] = {}
         # Never changed in place: threads read it while another one adds a secret.
         self._longest_first: tuple[_Secret, ...] = ()
 
@@ -40,9 +48,10 @@ class Secrets:
         if len(text) < SHORTEST_SECRET or self._holds(text):
             return
         with self._lock:
-            found = {secret.text: secret for secret in self._longest_first}
-            found.setdefault(text, _Secret(text))
-            self._longest_first = tuple(sorted(found.values(), key=_length, reverse=True))
+            self._added.setdefault(text, _Secret(text))
+            if self._most is not None and len(self._added) > self._most:
+                self._added.pop(next(iter(self._added)))
+            self._longest_first = tuple(sorted(self._added.values(), key=_length, reverse=True))
 
     def _holds(self, text: str) -> bool:
         return any(secret.text == text for secret in self._longest_first)
@@ -108,6 +117,9 @@ def _length(secret: _Secret) -> int:
 
 
 _known = Secrets()
+# Values of addresses that are as good as a login: hidden where a text is shown. Not all of them are
+# secrets, so requests and records may contain them.
+_signatures = Secrets(most=MOST_SIGNATURES)
 
 
 def remember(secret: str) -> None:
@@ -115,9 +127,21 @@ def remember(secret: str) -> None:
     _known.add(secret)
 
 
+def remember_signatures(url: str) -> None:
+    """Redact long values of a signed address from now on, in texts that are shown."""
+    for _, value in parse_qsl(urlsplit(url).query):
+        if len(value) >= SHORTEST_SIGNATURE:
+            _signatures.add(value)
+
+
 def redact(text: str) -> str:
-    """The text with *** for secrets and for the user in an address."""
-    return _known.hidden_in(_USER_IN_ADDRESS.sub(f"{HIDDEN}@", text))
+    """The text with *** for secrets, signatures and the user in an address."""
+    return _signatures.hidden_in(_known.hidden_in(_USER_IN_ADDRESS.sub(f"{HIDDEN}@", text)))
+
+
+def without_queries(text: str) -> str:
+    """The text with *** for the queries of addresses, which may sign them."""
+    return _QUERY.sub(rf"\1{HIDDEN}", text)
 
 
 def shows_secret(text: str) -> bool:

@@ -145,7 +145,7 @@ def make_draft(
     source = shortened(source)
     with Client(source, read_secret) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
-    page.body = to_utf8(page, resource)
+    page.rewrite(to_utf8(page, resource))
     found, rows = _records(page, records)
     _check_records(given.url, rows)
     _check_fields(rows)

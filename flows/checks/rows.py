@@ -141,15 +141,31 @@ def _check_personal(resource: "Resource") -> None:
                 f"{resource.name}: `personal` names {path!r}, which is its cursor. Loads compare "
                 "and store its values, so it can't be protected."
             )
-    # Of `keyset`, whose next request has the last record's value of this field in it.
-    paged_by = getattr(resource.paging, "record_field", "")
-    if paged_by in resource.personal:
-        raise ConfigurationError(
-            f"{resource.name}: `personal` names {paged_by!r}, by which its paging goes on. "
-            "Requests and resume points contain its values, so it can't be protected. Page by "
-            "another field."
-        )
+    for path in resource.personal:
+        if _is_paged_by(resource, path):
+            raise ConfigurationError(
+                f"{resource.name}: `personal` names {path!r}, by which its paging goes on. "
+                "Requests and resume points contain its values, so it can't be protected. Page by "
+                "another field."
+            )
     check_personal(resource.name, resource.personal, set(resource.key))
+
+
+def _is_paged_by(resource: "Resource", path: str) -> bool:
+    """Whether the next request would have a record's value at this path in it, or one around it.
+
+    So it is with `keyset`; the field may be one of the list that it counts, and have another name
+    in the records (`parents`).
+    """
+    field = getattr(resource.paging, "record_field", "")
+    if not field:
+        return False
+    counts = getattr(resource.paging, "counts", "")
+    name, dot, rest = path.partition(".")
+    above = getattr(resource.records, "parents", {}).get(name) if counts else None
+    if above is not None:
+        path, field = f"{above}{dot}{rest}", f"{counts}[].{field}"
+    return f"{path}.".startswith(f"{field}.")
 
 
 def _check_names(resource: "Resource") -> None:

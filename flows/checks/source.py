@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from flows.checks.rows import repeated
 from flows.errors import ConfigurationError
-from flows.limits import check_least, check_length, check_positive
+from flows.limits import check_hosts, check_least, check_length, check_positive
 from flows.partitions import Partition, RowsOf
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def check_source(source: "Source") -> None:
     """
     check_length(f"Source {source.name!r}: its schema", f"raw_{source.name}")
     _check_source_limits(source)
+    check_hosts(f"Source {source.name!r}", source.hosts)
     if not isinstance(source.resources, tuple):
         raise ConfigurationError(
             f"Source {source.name!r}: `resources` is a single resource, not a tuple. "
@@ -55,13 +56,28 @@ def _check_source_limits(source: "Source") -> None:
 
 def _check_job_hosts(source: "Source", resource: "Resource") -> None:
     """Refuse hosts of a job's downloads that are to get the login as well."""
-    with_login = {urlsplit(source.base_url).netloc, urlsplit(source.base_url).hostname}
-    for host in resource.job.hosts if resource.job else ():
-        if host in with_login or host in source.hosts:
+    if resource.job is None:
+        return
+    name, port = _place(urlsplit(source.base_url).netloc)
+    with_login = [(name, port or 443), *map(_place, source.hosts)]
+    for host in resource.job.hosts:
+        if any(_share_addresses(_place(host), place) for place in with_login):
             raise ConfigurationError(
                 f"{resource.name}: its job names the host {host!r}, which gets the login of source "
                 f"{source.name!r}. Remove it from the job's `hosts`: downloads may lead there."
             )
+
+
+def _place(host: str) -> tuple[str, int | None]:
+    """The name of a host in lower case, and its port; without one, it has all ports."""
+    parts = urlsplit(f"//{host}")
+    return (parts.hostname or "").rstrip("."), parts.port
+
+
+def _share_addresses(one: tuple[str, int | None], other: tuple[str, int | None]) -> bool:
+    """Whether two hosts have an address in common; 80 and 443 count as equal."""
+    ports = {80 if port == 443 else port for port in (one[1], other[1])}
+    return one[0] == other[0] and (None in ports or len(ports) == 1)
 
 
 def _letters(name: str) -> str:

@@ -12,7 +12,6 @@ from itertools import count
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
 
 from requests import PreparedRequest
 
@@ -35,7 +34,7 @@ from flows.extract.tokens import ShareToken
 from flows.extract.transport import Connection, NoResponseError
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
-from flows.redaction import remember
+from flows.redaction import remember_signatures, without_queries
 from flows.source import Partition, Resource, Rule, Source
 from flows.traffic import Meter, Traffic
 
@@ -46,7 +45,6 @@ LONGEST_WAIT_SECONDS = 60.0
 MOST_REDIRECTS = 10
 # A pause ends so soon once the client is closed.
 LONGEST_NAP_SECONDS = 1.0
-SHORTEST_SIGNATURE = 16
 # Of so many accounts a thread keeps connections open.
 MOST_ACCOUNTS = 10
 # They repeat a POST unchanged (RFC 9110, 15.4.8 and 15.4.9); others turn it into a GET.
@@ -253,7 +251,8 @@ class Client:
         signed_with = self._credentials.prepare(within_seconds)
         self._connection.show(self._credentials.tls())
         response = self._send(request, within_seconds)
-        if response.refuses_token and self._credentials.renew(signed_with):
+        is_public = url_policy.is_listed(response.url, request.public_hosts)
+        if response.refuses_token and not is_public and self._credentials.renew(signed_with):
             self._credentials.prepare(within_seconds)
             response = self._send(request, within_seconds)
         return replace(response, hides_content=True) if request.hides_answer else response
@@ -289,9 +288,7 @@ class Client:
         if not url_policy.is_listed(hop.url, hop.public_hosts):
             return self._connection.send(hop, self._sign, left_seconds)
         url_policy.check_any(hop.url, has_login=True)
-        for _, value in parse_qsl(urlsplit(hop.url).query):
-            if len(value) >= SHORTEST_SIGNATURE:
-                remember(value)
+        remember_signatures(hop.url)
         self._public = self._public or Connection(self._source)
         return self._public.send(replace(hop, headers={}), lambda unsigned: unsigned, left_seconds)
 
@@ -318,7 +315,7 @@ class Client:
         if request.method == "POST" and response.status not in KEEPING_REDIRECTS:
             raise ConfigurationError(
                 f"{request.url} answers a POST with a redirect ({response.status}) to "
-                f"{following.url}. Correct the source's address."
+                f"{without_queries(following.url)}. Correct the source's address."
             )
         return self._credentials.unsigned(following)
 
@@ -344,7 +341,9 @@ class Client:
     def _refusal(self, request: HttpRequest, response: Response) -> EltError:
         status = 401 if response.refuses_token else response.status
         kind, remedy = _REMEDIES.get(status, _OTHER_REMEDY)
-        text = f"{response}. {remedy.format(source=self._owner)}"
+        if url_policy.is_listed(response.url, request.public_hosts):
+            kind, remedy, status = BadRequestError, _PUBLIC_REMEDY, response.status
+        text = f"{response}. {remedy.format(source=self._owner, status=status)}"
         return _error(kind, request, text, response)
 
     def _wait(
@@ -424,4 +423,8 @@ _REMEDIES: Mapping[int, tuple[type[EltError], str]] = {
     410: (NotFoundError, "Correct the base URL or path of source {source}."),
     413: (BadRequestError, "Make source {source} request less at a time."),
 }
+_PUBLIC_REMEDY = (
+    "This host gets no login from source {source}, only the address that the API sent. If that is "
+    "valid for a short time only, name {status} in the job's `expired`; or ask the API's owner."
+)
 _OTHER_REMEDY = (BadRequestError, "Correct the request that source {source} makes.")

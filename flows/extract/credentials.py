@@ -118,8 +118,10 @@ class Credentials:
         Raises:
             BadPayloadError: the login is elsewhere than in its own query parameter.
         """
+        is_public = url_policy.is_listed(request.url, request.public_hosts)
+        params = frozenset[str]() if is_public else self._params
         url = url_policy.without_params(
-            request.url, lambda name, value: name in self._params or self._secrets.is_secret(value)
+            request.url, lambda name, value: name in params or self._secrets.is_secret(value)
         )
         request = replace(request, url=url)
         if self._secrets.shows_secret(str(request)):

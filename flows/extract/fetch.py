@@ -18,7 +18,7 @@ from flows.extract.client import Client
 from flows.extract.first_request import first_request
 from flows.extract.job_pages import JobReader
 from flows.extract.paginators import COUNTED, Foreseeing, value_at
-from flows.extract.readable import readable
+from flows.extract.readable import make_readable
 from flows.extract.record_count import count_check
 from flows.extract.seen_pages import SeenPages, loop_error
 from flows.extract.selectors import check_errors, records_at
@@ -55,7 +55,7 @@ def read_pages(
     resource = with_guards(resource)
     slices = list(_slices(window, resource))
     starts = [first_request(source, resource, partition, part) for part in slices]
-    first = str(starts[0]) if starts else ""
+    first = _named(resource, starts[0]) if starts else ""
     if resume is not None and not _belongs_to(resume, first, slices):
         raise OtherRequestError(
             f"{resource.name}: its first request is not that of the last load, which did not "
@@ -76,6 +76,11 @@ def read_pages(
                 yield page
                 return
             yield page
+
+
+def _named(resource: Resource, request: HttpRequest) -> str:
+    """The first request, so that no resume point of a list is taken for one of a job."""
+    return f"job {request}" if resource.job else str(request)
 
 
 def _belongs_to(resume: Resume, first: str, slices: list[Window]) -> bool:
@@ -133,7 +138,12 @@ def _read_slices(
             page.resume = after
             if following is not None:
                 page.resume = Resume(
-                    first, following.url, part.since, following.headers, following.body
+                    first,
+                    following.url,
+                    part.since,
+                    following.headers,
+                    following.body,
+                    is_first=page.is_mark and _named(resource, request) == first,
                 )
             elif after is None and resource.token_cursor and not page.is_empty:
                 page.token = _token_of(client, page, request, resource.token_cursor)
@@ -184,7 +194,7 @@ def _next(
     request: HttpRequest,
     page: Page,
 ) -> HttpRequest | None:
-    page.body = readable(page, resource, resource.records)
+    make_readable(page, resource, resource.records)
     check_errors(page)
     found = resource.paging(page) if resource.paging else None
     if not found and seen.is_first:
@@ -217,7 +227,7 @@ def _differs_far_behind(
     try:
         far = ahead.apart(_admitted(client, request, page.url, paging.beyond(page)))
         far.find = resource.records
-        far.body = readable(far, resource, resource.records)
+        make_readable(far, resource, resource.records)
         return far.is_empty or not seen.knows(far)
     except (BadRequestError, NotFoundError, BadPayloadError):
         return True

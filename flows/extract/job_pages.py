@@ -6,25 +6,37 @@ else is requested. So a load that is killed goes on with the job that it submitt
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import monotonic
 from urllib.parse import quote
 
-from flows.errors import BadPayloadError, EltError, JobFailedError, UnavailableError
+from flows.errors import (
+    Answer,
+    BadPayloadError,
+    EltError,
+    JobFailedError,
+    NotFoundError,
+    UnavailableError,
+)
 from flows.extract import url_policy
 from flows.extract.client import Client
-from flows.extract.page_fields import value_at
-from flows.extract.readable import readable
+from flows.extract.page_fields import as_text, value_at
+from flows.extract.readable import make_readable
 from flows.extract.retry_after import requested_wait
 from flows.extract.selectors import check_errors
 from flows.jobs import Job
 from flows.page import HttpRequest, Page
-from flows.source import Resource
+from flows.redaction import without_queries
+from flows.source import Resource, Rule
 
 log = logging.getLogger(__name__)
 
 AT_WORK = 202
+# With a declared `status`, they may lack it as long as the job is at work; 204 has no content.
+_SAYING_LITTLE = (AT_WORK, 204)
+# Rules for requests for a status: without records, a job would be done before it has begun.
+_OF_STATUS = ("retry", "fail", "accept")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _NO_SEGMENTS = frozenset({"", ".", ".."})
 
@@ -42,12 +54,13 @@ class JobReader:
         self._job = job
         self._start = start
         self._rules = [rule for rule in resource.rules if rule.then != "end"]
+        self._status_rules = [rule for rule in self._rules if rule.then in _OF_STATUS]
 
     def pages(self, kept_url: str) -> Iterator[tuple[Page, HttpRequest | None]]:
         """The mark of a job with the request for its status; then the result.
 
-        `kept_url` is the status of the job that an earlier load submitted, or empty. If that job
-        has failed or expired, another one is submitted; and one more if this one expires.
+        `kept_url` is the status of the job that an earlier load submitted, or empty. If the API
+        refuses that job, another one is submitted; and one more if this one expires.
 
         Raises:
             JobFailedError: this load's own job has failed.
@@ -56,8 +69,7 @@ class JobReader:
             EltError: as `Client.get` does.
         """
         if kept_url:
-            kept = self._admitted(kept_url)
-            result = self._awaited(kept, 0, is_kept=True)
+            result = self._kept(kept_url)
             if result is not None:
                 yield result, None
                 return
@@ -69,7 +81,7 @@ class JobReader:
             poll = self._poll_of(answer)
             mark = Page(b"", answer.url, request=answer.request, is_empty=True, is_mark=True)
             yield mark, poll
-            result = self._awaited(poll, self._wait_after(answer), is_last=is_last)
+            result = self._awaited(poll, self._wait_after(answer), is_last)
             if result is not None:
                 yield result, None
                 return
@@ -78,23 +90,44 @@ class JobReader:
         is_repeatable = self._start.method == "GET" or self._resource.is_repeatable
         return self._client.get(self._start, self._rules, is_repeatable)
 
-    def _awaited(
-        self, poll: HttpRequest, seconds: float, is_kept: bool = False, is_last: bool = False
-    ) -> Page | None:
-        """The result of a job; None if it has to be submitted again.
+    def _kept(self, url: str) -> Page | None:
+        """The result of an earlier load's job; None if the API refuses it, whatever the reason.
 
-        That is, if the job has expired and is not the last one that is tried, or if one that was
-        kept has failed.
+        Nothing of that job is stored, so another one stores nothing twice.
         """
+        try:
+            return self._result(self._done(self._admitted(url), 0))
+        except EltError as error:
+            if isinstance(error, UnavailableError) and not self._has_expired(error):
+                raise
+            self._warn(error)
+            return None
+
+    def _awaited(self, poll: HttpRequest, seconds: float, is_last: bool) -> Page | None:
+        """The result of a job; None if it has expired and another one may be submitted."""
         try:
             return self._result(self._done(poll, seconds))
         except EltError as error:
-            has_failed = isinstance(error, JobFailedError)
-            has_expired = error.answer is not None and error.answer.status in self._job.expired
-            if not (has_failed and is_kept) and (is_last or not has_expired):
+            if is_last or not self._has_expired(error):
                 raise
-            log.warning("%s: the job is submitted again: %s", self._resource.name, error)
+            self._warn(error)
             return None
+
+    def _has_expired(self, error: EltError) -> bool:
+        return error.answer is not None and error.answer.status in self._job.expired
+
+    def _warn(self, error: EltError) -> None:
+        log.warning("%s: the job is submitted again: %s", self._resource.name, error)
+
+    def _get(self, request: HttpRequest, rules: Sequence[Rule]) -> Page:
+        """An answer of a job; that it has expired is an error, whatever the rules say."""
+        answer = self._client.get(request, rules)
+        if answer.status in self._job.expired:
+            raise NotFoundError(
+                f"{answer.url} answered {answer.status}: the job has expired. Run the load again.",
+                Answer(answer.url, answer.status, _start_of(answer), 1),
+            )
+        return answer
 
     def _done(self, poll: HttpRequest, seconds: float) -> Page:
         """The answer which says that the job is done; waits so many seconds before the first."""
@@ -109,24 +142,27 @@ class JobReader:
                 )
             self._client.pause(seconds)
             began_at = monotonic()
-            answer = self._client.get(poll)
+            answer = self._get(poll, self._status_rules)
             if self._is_done(answer):
                 return answer
             waited_seconds += seconds + monotonic() - began_at
             seconds = self._wait_after(answer)
 
     def _is_done(self, answer: Page) -> bool:
-        if answer.status == AT_WORK:
+        if not self._job.status:
+            return answer.status != AT_WORK
+        if answer.status in _SAYING_LITTLE and self._says_nothing(answer):
             return False
-        if not self._job.status or answer.is_empty:
-            return True
-        status = str(self._field(answer, self._job.status))
+        status = as_text(self._field(answer, self._job.status))
         if status in self._job.failed:
             raise JobFailedError(
-                f"{answer.url}: the job has ended as {status!r}: {answer.start_of()!r}. Correct "
+                f"{answer.url}: the job has ended as {status!r}: {_start_of(answer)!r}. Correct "
                 "the request, or ask the API's owner; the next load submits it again."
             )
         return status in self._job.done
+
+    def _says_nothing(self, answer: Page) -> bool:
+        return answer.members is None or value_at(answer, self._job.status) is None
 
     def _wait_after(self, answer: Page) -> float:
         asked = requested_wait(answer.headers, is_limited=False)
@@ -136,10 +172,10 @@ class JobReader:
         """The page with the records."""
         if self._job.download and not answer.is_empty:
             request = self._request(self._job.download, answer)
-            answer = self._client.get(request, self._rules)
+            answer = self._get(request, self._rules)
         answer.find = self._resource.records
         if not answer.is_empty:
-            answer.body = readable(answer, self._resource, self._resource.records)
+            make_readable(answer, self._resource, self._resource.records)
             check_errors(answer)
         return answer
 
@@ -158,7 +194,7 @@ class JobReader:
     def _request(self, place: str, answer: Page) -> HttpRequest:
         """The request to a place that is declared by fields of an answer."""
         if found := _FIELD.fullmatch(place):
-            link = str(self._field(answer, found[1]))
+            link = as_text(self._field(answer, found[1]))
             return self._admitted(url_policy.resolve_link(answer.url, link))
         path = _FIELD.sub(lambda found: self._segment(answer, found[1]), place)
         return self._admitted(f"{self._base_url.rstrip('/')}/{path.lstrip('/')}")
@@ -169,7 +205,7 @@ class JobReader:
         return self._client.admit(replace(request, public_hosts=job.hosts))
 
     def _segment(self, answer: Page, field: str) -> str:
-        text = str(self._field(answer, field))
+        text = as_text(self._field(answer, field))
         if text in _NO_SEGMENTS:
             raise self._lacks(answer, field)
         return quote(text, safe="")
@@ -183,5 +219,10 @@ class JobReader:
     def _lacks(self, answer: Page, field: str) -> BadPayloadError:
         return BadPayloadError(
             f"{answer.url} has no {field!r} that the job can go on with; the answer begins "
-            f"{answer.start_of()!r}. Correct the resource's `job`, or ask the API's owner."
+            f"{_start_of(answer)!r}. Correct the resource's `job`, or ask the API's owner."
         )
+
+
+def _start_of(answer: Page) -> str:
+    """The start of an answer, for an error: without what may sign an address."""
+    return without_queries(answer.start_of())

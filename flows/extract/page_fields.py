@@ -62,7 +62,7 @@ def value_at(page: Page, field: Field) -> Any:
 
 def with_param(request: HttpRequest, name: str, value: Any) -> HttpRequest:
     """The request with a query parameter set."""
-    return replace(request, url=url_policy.with_param(request.url, name, _text(value)))
+    return replace(request, url=url_policy.with_param(request.url, name, as_text(value)))
 
 
 def parsed(value: Any) -> Any:
@@ -70,7 +70,8 @@ def parsed(value: Any) -> Any:
     return json.loads(bytes(value)) if isinstance(value, msgspec.Raw) else value
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """The value as text; what is none is written as in JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -92,7 +93,7 @@ class Place:
         if self.param:
             return with_param(request, self.param, value)
         if self.header:
-            return replace(request, headers={**request.headers, self.header: _text(value)})
+            return replace(request, headers={**request.headers, self.header: as_text(value)})
         body = _with_field(request.body, self.body_field.split("."), value)
         return replace(request, body=body)
 

@@ -21,15 +21,15 @@ class Converting(Protocol):
         """The whole body in JSON."""
 
 
-def readable(page: Page, resource: Resource, records: Callable[[Page], list[Any]]) -> bytes:
-    """The page's body in UTF-8, as `records` reads it: text as the API sent it, or JSON of it.
+def make_readable(page: Page, resource: Resource, records: Callable[[Page], list[Any]]) -> None:
+    """Make the page's body what `records` reads: UTF-8 text as the API sent it, or JSON of it.
 
     Raises:
         BadPayloadError: the body is of another type than `records` reads, or not valid in its.
     """
     check_content_type(page, records)
     if isinstance(records, Converting):
-        return records.to_json(page, resource)
-    page.body = to_utf8(page, resource, records)
+        page.rewrite(records.to_json(page, resource))
+        return
+    page.rewrite(to_utf8(page, resource, records))
     check_names(page, resource, records)
-    return page.body

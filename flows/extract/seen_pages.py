@@ -10,6 +10,9 @@ from flows.errors import (
 )
 from flows.extract.json_records import RecordsAt
 from flows.extract.paginators import COUNTED, LED
+from flows.extract.shaped_records import Shaped
+from flows.extract.xml_records import XmlAt
+from flows.extract.zipped_records import Zipped
 from flows.guards import unguarded
 from flows.page import HttpRequest, Page
 from flows.source import Resource
@@ -17,6 +20,7 @@ from flows.source import Resource
 # Where no list can be cut out of a page, it has to be parsed once more to see whether it is empty:
 # for larger pages only if paging counts.
 SMALL_BYTES = 1 << 16
+CUT_AT_LOW_COST = (RecordsAt, XmlAt, Zipped)
 _EMPTY_LIST = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\][ \t\r\n]*")
 
 
@@ -87,7 +91,8 @@ class SeenPages:
         if records is not None:
             return _EMPTY_LIST.fullmatch(records) is not None
         if len(page.body) > SMALL_BYTES and not self._is_counted:
-            return False
+            selector = page.find and unwrap(page.find)
+            return isinstance(selector, Shaped) and selector.is_empty(page)
         try:
             return not page.found
         except BadPayloadError:
@@ -97,7 +102,7 @@ class SeenPages:
 def _list_of(page: Page) -> bytes | None:
     """The page's list of records, unparsed; None if it can't be cut out of the body at low cost."""
     records = page.find and unwrap(page.find)
-    return records.raw(page) if isinstance(records, RecordsAt) else None
+    return records.raw(page) if isinstance(records, CUT_AT_LOW_COST) else None
 
 
 def _fingerprint(page: Page, records: bytes | None) -> int:

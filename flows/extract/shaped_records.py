@@ -4,6 +4,7 @@ Each selector works on unparsed values (`msgspec.Raw`), so that numbers keep the
 pages can be cut into pieces, and on Python's own where the body can't be cut.
 """
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from flows.checks.rows import repeated
-from flows.errors import BadPayloadError, ConfigurationError
+from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract.json_records import RecordsAt, unexpected
 from flows.page import Page
 
@@ -20,7 +21,7 @@ from flows.page import Page
 EACH = "[]"
 
 
-class _Shaped(ABC):
+class Shaped(ABC):
     """A selector that makes its records of the document's parts."""
 
     types: ClassVar[tuple[str, ...]] = RecordsAt.types
@@ -30,12 +31,28 @@ class _Shaped(ABC):
         return list(self._records(page, page.document))
 
     def raw(self, page: Page) -> bytes | None:
-        """The records as one JSON list; None if the body can't be cut, or is another."""
+        """The records as one JSON list; None if the body can't be cut, or is another.
+
+        Raises:
+            PayloadTooLargeError: with their repeated names and fields, they exceed
+                `max_body_bytes`.
+        """
         try:
-            found = self._records(page, msgspec.Raw(page.body.strip()))
-            return b"[%b]" % b",".join(map(_text, found))
+            return _joined(page, self._unparsed(page))
+        except PayloadTooLargeError:
+            raise
         except (msgspec.DecodeError, UnicodeError, RecursionError, BadPayloadError):
             return None
+
+    def is_empty(self, page: Page) -> bool:
+        """Whether there is no record, by the first one; False for another body."""
+        try:
+            return next(self._unparsed(page), None) is None
+        except (msgspec.DecodeError, UnicodeError, RecursionError, BadPayloadError):
+            return False
+
+    def _unparsed(self, page: Page) -> Iterator[Any]:
+        return self._records(page, msgspec.Raw(page.body.strip()))
 
     @abstractmethod
     def _records(self, page: Page, document: Any) -> Iterator[Any]:
@@ -43,7 +60,7 @@ class _Shaped(ABC):
 
 
 @dataclass(frozen=True)
-class NestedAt(_Shaped):
+class NestedAt(Shaped):
     """Records in the elements of a list, or in lists in them."""
 
     path: str
@@ -141,7 +158,7 @@ def records_at(
 
 
 @dataclass(frozen=True)
-class KeyedAt(_Shaped):
+class KeyedAt(Shaped):
     """Records in an object, by their id."""
 
     path: str
@@ -183,7 +200,7 @@ def keyed_at(path: str = "", field: str = "id") -> KeyedAt:
 
 
 @dataclass(frozen=True)
-class RowsAt(_Shaped):
+class RowsAt(Shaped):
     """Records in arrays of values, of which the first has the names unless they are declared."""
 
     path: str
@@ -262,6 +279,21 @@ def _split_last(path: str) -> tuple[str, str]:
     """A path up to its last `[]`, and the rest."""
     above, each, rest = path.rpartition(EACH)
     return above + each, rest
+
+
+def _joined(page: Page, records: Iterator[Any]) -> bytes:
+    """The records in one JSON list; each has the fields from above, or the names."""
+    texts = io.BytesIO()
+    for record in records:
+        texts.write(b"," if texts.tell() else b"[")
+        texts.write(_text(record))
+        if texts.tell() > page.max_bytes:
+            raise PayloadTooLargeError(
+                f"{page.url}: its records have more than {page.max_bytes:,} bytes, the source's "
+                "max_body_bytes, with the fields from above or the names in each of them. Request "
+                "smaller pages, leave out a parent's field, or raise it."
+            )
+    return texts.getvalue() + b"]" if texts.tell() else b"[]"
 
 
 def _text(record: Any) -> bytes:

@@ -10,6 +10,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from flows.errors import ConfigurationError
+from flows.redaction import without_queries
 from flows.source import Source
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -31,9 +32,10 @@ def check(url: str, source: Source, public_hosts: tuple[str, ...] = ()) -> None:
         return
     if _place(parts) != _place(_parts(source.base_url)) and not _is_listed(parts, source.hosts):
         raise ConfigurationError(
-            f"{url} is not on the host of source {source.name!r} ({source.base_url}): its "
-            f"responses may not lead there. If this is intended, add {parts.host!r} to the "
-            "source's `hosts`."
+            f"{without_queries(url)} is not on the host of source {source.name!r} "
+            f"({source.base_url}): its responses may not lead there. If this is intended, add "
+            f"{parts.host!r} to the source's `hosts`, which get the login; for downloads, to the "
+            "job's `hosts`, which don't."
         )
     check_any(url, has_login=bool(source.logins))
 
@@ -59,11 +61,14 @@ def check_any(url: str, has_login: bool) -> None:
     found = _addresses(url, parts)
     if any(address.is_link_local for address in found):
         raise ConfigurationError(
-            f"{url} is a link-local address: a source may not use it. Correct the source's address."
+            f"{without_queries(url)} is a link-local address: a source may not use it. Correct the "
+            "source's address."
         )
     is_local = bool(found) and all(address.is_loopback for address in found)
     if has_login and parts.scheme == "http" and not is_local:
-        raise ConfigurationError(f"{url} would send a login in clear text. Use https.")
+        raise ConfigurationError(
+            f"{without_queries(url)} would send a login in clear text. Use https."
+        )
 
 
 def resolve_link(base: str, link: str) -> str:
@@ -117,7 +122,8 @@ def _parts(url: str) -> Url:
 
 def _no_address(url: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{url} can't be requested: it is not an HTTP address. Correct the source's address."
+        f"{without_queries(url)} can't be requested: it is not an HTTP address. "
+        "Correct the source's address."
     )
 
 

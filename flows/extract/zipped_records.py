@@ -1,6 +1,7 @@
 """Records of a ZIP archive with files in CSV, JSON or XML, which becomes JSON once it is read."""
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import msgspec
 
 from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract.json_records import RecordsAt
-from flows.extract.readable import readable
+from flows.extract.readable import make_readable
 from flows.json_text import json_text
 from flows.page import HIDDEN_CONTENT, Page
 from flows.source import Resource
@@ -23,6 +24,16 @@ MAX_FILES = 10_000
 CHUNK_BYTES = 1 << 16
 # Others may need gigabytes of memory to be read (LZMA), or are not Python's.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# A ValueError is a name that is no text, or a place before the file's start.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
 _IS_ENCRYPTED = 1
 _ENTRY = b"PK\x01\x02"
 _FOUND = RecordsAt("")
@@ -72,7 +83,7 @@ class Zipped:
             url = page.url if page.hides_content else f"{page.url} ({name})"
             file = Page(body, url, "no type", request=page.request, max_bytes=page.max_bytes)
             file = replace(file, find=self.records, keeps_digits=True)
-            file.body = readable(file, resource, self.records)
+            make_readable(file, resource, self.records)
             for record in file.found:
                 is_raw = isinstance(record, msgspec.Raw)
                 yield bytes(record) if is_raw else json_text(record).encode()
@@ -87,7 +98,7 @@ class Zipped:
                         body = _read(page, file, total)
                     total += len(body)
                     yield entry.filename, body
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        except _DAMAGES as error:
             raise _no_archive(page, str(error) or "it is truncated") from None
 
     def _chosen(self, page: Page, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

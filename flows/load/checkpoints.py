@@ -20,7 +20,8 @@ from flows.source import Resource
 _READ = (
     "select partition, cursor_at, cursor_seen_at, cursor_number, cursor_seen_number, cursor_token,"
     " cursor_field,"
-    " case when not %s or saved_at > clock_timestamp() - interval '12 hours' then resume end,"
+    " case when saved_at > clock_timestamp() - interval '12 hours'"
+    " or not (%s or coalesce((resume ->> 'is_first')::boolean, false)) then resume end,"
     " window_until, begun_by, parent_load_id, load_id, saved_at"
     " from elt.checkpoints where (source, resource) = (%s, %s) and partition = any(%s)"
 )
@@ -68,7 +69,7 @@ class Checkpoint:
 
 
 def may_expire(resource: Resource) -> bool:
-    """Whether resume points expire: not if reading again stores rows twice, or never ends.
+    """Whether all resume points expire: not if reading again stores rows twice, or never ends.
 
     A load of at most `max_pages` that always started again would never come to the rest.
     """
@@ -86,8 +87,9 @@ def read_many(
 ) -> dict[str, Checkpoint]:
     """The checkpoints of these partitions that have one.
 
-    If they expire, those over twelve hours old have no resume point. Pages shift and tokens expire:
-    after that time, reading from the cursor is safer, unless it would store rows twice.
+    Those over twelve hours old have no resume point, if they expire or nothing is stored before it.
+    Pages shift and tokens expire: after that time, reading from the cursor is safer, unless it
+    would store rows twice.
     """
     cursor.execute(_READ, [expires, resource.source, resource.resource, list(partitions)])
     return {

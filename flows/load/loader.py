@@ -155,8 +155,9 @@ class Loader:
         """Store every page, move the cursor and close the ledger entry."""
         at_once = self._disposition == "replace"
         if at_once:
-            resume = checkpoint.resume if self._keeps_job else None
-            checkpoint = Checkpoint(checkpoint.cursor, field=checkpoint.field, resume=resume)
+            is_kept = checkpoint.resume is not None and checkpoint.resume.is_first
+            only_cursor = Checkpoint(checkpoint.cursor, field=checkpoint.field)
+            checkpoint = replace(checkpoint, seen=None) if is_kept else only_cursor
         now = datetime.now(UTC)
         checkpoint = usable(checkpoint, self._resource, now)
         self._position.resume(checkpoint)
@@ -222,7 +223,7 @@ class Loader:
                     continue
                 with self._storing() as cursor:
                     self._rows.store(cursor, flush=not at_once)
-                    if not at_once or (piece.is_mark and self._keeps_job):
+                    if not at_once or (piece.resume and piece.resume.is_first):
                         self._remember(cursor, checkpoint.cursor, piece.resume, window.until)
                 self._pending_bytes, self._memory_bytes, self._checkpoint_at = 0, 0, monotonic()
 
@@ -241,7 +242,8 @@ class Loader:
             EltError: if an append would store rows twice: the API's own error, with a remedy;
                 otherwise as the pages do.
         """
-        is_append = self._disposition == "append"
+        has_stored = checkpoint.resume is None or not checkpoint.resume.is_first
+        is_append = self._disposition == "append" and has_stored
         if is_append and (window.until is None or checkpoint.begun_by is None):
             raise type(error)(
                 f"{error} To begin again would store the rows of the last, incomplete load twice: "
@@ -256,6 +258,8 @@ class Loader:
         )
         found = pages(window, None)
         first = list(islice(found, 1))
+        if not has_stored:
+            self._begun_by = self._load_id
         if is_append and checkpoint.begun_by is not None:
             table = self._rows.target.table
             restarted = replace(checkpoint, resume=None, begun_by=self._load_id)
@@ -278,15 +282,6 @@ class Loader:
             or monotonic() - self._checkpoint_at >= self._resource.checkpoint_seconds
         )
         return (is_full or piece.is_mark) and piece.resume is not None
-
-    @property
-    def _keeps_job(self) -> bool:
-        """Whether a load that replaces all rows goes on with the job that an earlier one submitted.
-
-        Only if the job makes all of them: those of earlier slices are not committed.
-        """
-        cursor = self._resource.time_cursor
-        return self._resource.job is not None and (cursor is None or cursor.step is None)
 
     def _free_memory(self) -> None:
         """Write the rows of a very large page to Postgres before its end.

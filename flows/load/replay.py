@@ -1,8 +1,9 @@
 """Replay: load the rejects of earlier loads again, from `elt.rejects` instead of the API."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -21,6 +22,14 @@ from flows.source import Partition, Resource, Window
 
 REJECTS_A_PAGE = 1000
 PAGE_BYTES = 8 << 20
+# A replay sends no request, and those may name the cursor, which it does not move.
+_WITHOUT_REQUEST: Mapping[str, Any] = {
+    "params": {},
+    "headers": {},
+    "body": None,
+    "sends": "json",
+    "job": None,
+}
 
 
 def replay(
@@ -45,6 +54,7 @@ def replay(
         records=WHOLE,
         paging=None,
         cursor=None,
+        **_WITHOUT_REQUEST,
         disposition="merge" if resource.key else "append",
         deletes=resource.deletes if isinstance(resource.deletes, Tombstones) else None,
     )

@@ -15,12 +15,11 @@ from flows.errors import (
     NotFoundError,
     UnavailableError,
 )
-from flows.extract.auth import Bearer
 from flows.extract.client import Client, StoppedError
 from flows.extract.paginators import offset
 from flows.extract.selectors import csv_rows, records_at
 from flows.personal_data import dropped
-from flows.source import Job, Resource, Source
+from flows.source import Job, Resource, Rule, Source
 from tests.extract.reading import read, rows
 
 STATES = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed", "cancelled"))
@@ -230,56 +229,59 @@ def test_nothing_to_export_is_no_record(serve: Serve) -> None:
     assert page.is_empty
 
 
-SIGNATURE = "sIgNaTuRe-0123456789"
+def test_a_download_that_has_expired_is_no_empty_result(serve: Serve) -> None:
+    """Whatever a rule says of such a status where a list is requested."""
+    server = api(serve, iter(["done", "done"]), said({"error": "expired"}, 404))
+    with pytest.raises(NotFoundError, match="the job has expired"):
+        read(server.url, exports(rules=(Rule("ignore", status=404),)))
+    assert asked(server).count("POST /jobs") == 2
 
 
-@pytest.mark.parametrize("way", ["a link", "a redirect"])
-def test_a_host_of_downloads_gets_neither_the_login_nor_the_headers(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    monkeypatch.setenv("SHOP_TOKEN", "s3cr3t-t0ken")
-    storage = serve(lambda _: said({"items": ROWS}))
-    link = f"{storage.url}orders?signature={SIGNATURE}"
-
-    def answer(asked: Asked) -> Answer:
-        if asked == "/file":
-            return said({}, 302, Location=link)
-        if asked.method == "POST":
-            return said({"id": 7}, 202)
-        return said({"state": "done", "url": link if way == "a link" else "/file"})
-
-    host = storage.url.removeprefix("http://").rstrip("/")
-    job = replace(STATES, download="{url}", hosts=(host,))
-    shop, resource = serve(answer), exports(job, headers={"X-Own": "own"})
-    source = Source("shop", shop.url, (resource,), Bearer("shop-token"))
-    assert rows(read(shop.url, resource, source=source)) == ROWS
-    assert {asked.headers["Authorization"] for asked in shop.asked} == {"Bearer s3cr3t-t0ken"}
-    [downloaded] = storage.asked
-    assert downloaded.headers["Authorization"] is downloaded.headers["X-Own"] is None
-    assert downloaded.headers["Cookie"] is None
+def test_a_rule_judges_the_result(serve: Serve) -> None:
+    server = api(serve, iter(["done"]), said({"error": "no rows"}, 422))
+    _, result = read(server.url, exports(rules=(Rule("ignore", status=422, body="no rows"),)))
+    assert result.is_empty
 
 
-def test_an_address_with_a_signature_is_shown_nowhere(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG")
-    storage = serve(lambda _: Answer(b"busy", 500))
-    link = f"{storage.url}orders?signature={SIGNATURE}"
-    shop = api(serve, iter([said({"state": "done", "url": link})]))
-    host = storage.url.removeprefix("http://").rstrip("/")
-    resource = exports(replace(STATES, download="{url}", hosts=(host,)))
-    with pytest.raises(UnavailableError) as failure:
-        read(shop.url, resource)
-    shown = [caplog.handler.format(record) for record in caplog.records]
-    assert storage.asked
-    assert SIGNATURE not in "\n".join([*shown, str(failure.value), str(failure.value.answer)])
+def test_a_rule_retries_a_status(serve: Serve) -> None:
+    limited = said({"error": "too many"}, 403)
+    server = api(serve, iter([limited, "done"]))
+    rules = (Rule("retry", status=403, body="too many"),)
+    assert rows(read(server.url, exports(rules=rules))) == ROWS
 
 
-@pytest.mark.parametrize("link", ["http://localhost:1/x", "http://169.254.169.254/", "file:///x"])
-def test_a_download_from_any_other_host_is_refused(serve: Serve, link: str) -> None:
-    shop = api(serve, iter([said({"state": "done", "url": link})]))
-    with pytest.raises(ConfigurationError):
-        read(shop.url, exports(replace(STATES, download="{url}")))
+@pytest.mark.parametrize("status", [204, 202])
+def test_a_status_that_says_nothing_yet_is_that_of_a_job_at_work(serve: Serve, status: int) -> None:
+    server = api(serve, iter([Answer(b"", status, {}), "done"]))
+    assert rows(read(server.url, exports())) == ROWS
+
+
+def test_a_status_202_that_says_failed_is_that_of_a_failed_job(serve: Serve) -> None:
+    with pytest.raises(JobFailedError):
+        read(api(serve, iter([said({"state": "failed"}, 202)])).url, exports())
+
+
+def test_a_done_job_may_be_a_boolean_or_a_number(serve: Serve) -> None:
+    for value, text in ((True, "true"), (200, "200")):
+        server = api(serve, iter([said({"state": value, "id": 7})]))
+        assert rows(read(server.url, exports(replace(STATES, done=(text,))))) == ROWS
+
+
+def test_a_status_with_the_records_is_decoded_as_declared(serve: Serve) -> None:
+    document = {"state": "done", "items": [{"id": 1, "name": "Ã¼ber"}]}
+    body = json.dumps(document, ensure_ascii=False).encode("cp1252")
+    polled = Answer(body, headers={"Content-Type": "application/json"})
+    job, server = replace(STATES, download=""), api(serve, iter([polled]))
+    _, result = read(server.url, exports(job, encoding="cp1252"))
+    assert [json.loads(bytes(record)) for record in result.found] == document["items"]
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_kept_job_that_the_api_refuses_is_submitted_again(serve: Serve, status: int) -> None:
+    server = api(serve, iter(["done", said({"error": "no"}, status), "done"]))
+    mark, _ = read(server.url, exports())
+    assert rows(read(server.url, exports(), resume=mark.resume)) == ROWS
+    assert asked(server).count("POST /jobs") == 2
 
 
 @pytest.mark.parametrize(
@@ -292,16 +294,12 @@ def test_a_download_from_any_other_host_is_refused(serve: Serve, link: str) -> N
         (lambda: Job(status="s", done=("a",), failed=("a",)), "not in `done`"),
         (lambda: Job(expired=(429,)), "429 never means that a job has expired"),
         (lambda: Job(max_seconds=0), "max_seconds"),
+        (lambda: Job(status="code", done=(200,)), r"200 is no text.*'200'"),  # type: ignore[arg-type]
+        (lambda: Job(status="ok", done=(True,)), r"True is no text.*'true'"),  # type: ignore[arg-type]
         (lambda: exports(paging=offset()), "neither paging nor max_pages"),
         (lambda: exports(max_pages=1), "neither paging nor max_pages"),
-        (
-            lambda: Source("shop", "https://api.x.com/v1", (exports(Job(hosts=("api.x.com",))),)),
-            "gets the login of source 'shop'",
-        ),
     ],
 )
-def test_jobs_that_would_not_end_or_show_the_login_are_refused(
-    declared: Callable[[], Any], message: str
-) -> None:
+def test_jobs_that_would_not_end_are_refused(declared: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         declared()

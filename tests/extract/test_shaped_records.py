@@ -1,14 +1,17 @@
 """Promises of records in lists in lists, in objects by their id, and in arrays of values."""
 
+import io
 import json
+import zipfile
 from typing import Any
 
 import pytest
-from conftest import Answer, Serve
+from conftest import Answer, Asked, Serve
 
-from flows.errors import BadPayloadError, ConfigurationError
-from flows.extract.paginators import keyset, offset, page_number
-from flows.extract.selectors import keyed_at, records_at, rows_at
+from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
+from flows.extract.paginators import keyset, next_link, offset, page_number
+from flows.extract.seen_pages import SMALL_BYTES
+from flows.extract.selectors import keyed_at, records_at, rows_at, xml_at, zipped
 from flows.page import Page
 from flows.source import Resource
 from tests.extract.reading import read, rows
@@ -189,3 +192,54 @@ def test_one_name_for_the_columns_and_no_name_for_the_ids_are_refused() -> None:
         rows_at(names="id")
     with pytest.raises(ConfigurationError, match="needs the name of the field"):
         keyed_at("items", "")
+
+
+def test_fields_from_above_fill_no_memory() -> None:
+    """A field of the parent is in each of its records."""
+    document = {"orders": [{"id": "x" * 10_000, "lines": [{"n": n} for n in range(1000)]}]}
+    large = page(document)
+    large.max_bytes = 1 << 20
+    records = records_at("orders[].lines[]", parents={"order_id": "orders[].id"})
+    with pytest.raises(PayloadTooLargeError, match="records have more than 1,048,576 bytes"):
+        records.raw(large)
+
+
+def test_long_names_fill_no_memory() -> None:
+    large = page([["x" * 10_000], *([n] for n in range(1000))])
+    large.max_bytes = 1 << 20
+    with pytest.raises(PayloadTooLargeError, match="records have more than 1,048,576 bytes"):
+        rows_at().raw(large)
+
+
+NOTE = "x" * (SMALL_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("records", "body", "kind"),
+    [
+        (records_at("orders[].lines[]"), {"orders": [{"note": NOTE, "lines": []}]}, "json"),
+        (keyed_at("items"), {"items": {}, "note": NOTE}, "json"),
+        (rows_at("items"), {"items": [["id"]], "note": NOTE}, "json"),
+        (xml_at("r.i.e", optional=True), f"<r><n>{NOTE}</n><i/></r>".encode(), "xml"),
+        (zipped(records_at("items")), {"items": [], "note": NOTE}, "zip"),
+    ],
+    ids=["nested", "keyed", "rows", "XML", "ZIP"],
+)
+def test_large_pages_without_records_end_some_time(
+    serve: Serve, records: Any, body: Any, kind: str
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if kind == "zip":
+        with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+            archive.writestr("orders.json", content)
+        content = packed.getvalue()
+    numbers = iter(range(20))
+
+    def answer(_: Asked) -> Answer:
+        number = next(numbers)
+        following = {"Link": f'</?page={number}>; rel="next"'} if number < 10 else {}
+        return Answer(content, 200, {"Content-Type": f"application/{kind}", **following})
+
+    orders = Resource("orders", "", records, paging=next_link(), max_empty_pages=3)
+    with pytest.raises(BadPayloadError, match="last of 3 pages in a row without records"):
+        read(serve(answer).url, orders)

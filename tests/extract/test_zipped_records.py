@@ -137,6 +137,12 @@ def test_records_that_exceed_the_limit_in_json_are_refused(serve: Serve) -> None
     assert len(found(serve, body, zipped(csv_rows()), limit_bytes=2 << 20)) == 30_000
 
 
+def test_a_name_that_is_no_text_is_an_error(serve: Serve) -> None:
+    body = archive({"ü.csv": b"id\n1\n"}).replace("ü".encode(), b"\xff\xfe")
+    with pytest.raises(BadPayloadError, match="can't be read as a ZIP archive"):
+        found(serve, body, zipped(csv_rows()))
+
+
 def test_an_archive_of_too_many_files_is_refused(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -369,8 +369,37 @@ def test_a_missing_key_of_hashes_is_named(serve: Serve, connection: Connection) 
         ({"cursor": Cursor("email")}, "'email', which is its cursor"),
         ({"personal": {"a": dropped(), "a.b": dropped()}}, "'a' and 'a.b', which is a part of it"),
         ({"paging": keyset("email", param="after")}, "'email', by which its paging goes on"),
+        (
+            {"paging": keyset("contact", param="after"), "personal": {"contact.email": dropped()}},
+            "'contact.email', by which its paging goes on",
+        ),
+        (
+            {
+                "records": records_at("orders[].lines[]", parents={"buyer": "orders[].email"}),
+                "personal": {"buyer": dropped()},
+                "paging": keyset("email", param="after", counts="orders"),
+            },
+            "'buyer', by which its paging goes on",
+        ),
+        (
+            {
+                "records": records_at("orders[].node", parents={"buyer": "orders[].email"}),
+                "personal": {"buyer": dropped()},
+                "paging": keyset("buyer", param="after"),
+            },
+            "'buyer', by which its paging goes on",
+        ),
     ],
-    ids=["dropped key", "masked key", "cursor", "overlap", "keyset"],
+    ids=[
+        "dropped key",
+        "masked key",
+        "cursor",
+        "overlap",
+        "keyset",
+        "a part",
+        "a parent's",
+        "a parent's in the record",
+    ],
 )
 def test_what_makes_no_sense_is_refused(declared: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):

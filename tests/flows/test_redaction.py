@@ -20,7 +20,7 @@ from flows.guards import redacted, with_guards, without_secrets
 from flows.load.loader import load
 from flows.load.replay import replay
 from flows.page import Page, Resume
-from flows.redaction import redact, redact_record, remember, start_of
+from flows.redaction import Secrets, redact, redact_record, remember, start_of
 from flows.source import Partition, Resource, Window
 
 WORD = "cAn4ry"
@@ -61,6 +61,14 @@ def test_the_start_of_a_body_has_no_part_of_a_secret_that_it_cuts() -> None:
         remember("abcdefgh" * 300)
         assert "abc" not in start_of("abcdefgh" * 300 * 4)
         assert WORD not in start_of(" " * before + SECRET)
+
+
+def test_of_many_signatures_the_oldest_are_forgotten() -> None:
+    """A process may download for weeks."""
+    signatures = Secrets(most=2)
+    for number in range(3):
+        signatures.add(f"signature-{number}")
+    assert signatures.hidden_in("signature-0 signature-1 signature-2") == "signature-0 *** ***"
 
 
 def test_secrets_can_be_added_by_many_threads_at_once() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -15,9 +15,10 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import BadRequestError, JobFailedError, UnavailableError
+from flows.errors import ConfigurationError, JobFailedError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
+from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.loader import load
@@ -29,6 +30,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 KEPT = "select resume ->> 'url' from elt.checkpoints"
 JOB = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed",), interval_seconds=0.001)
+IMPATIENT = replace(JOB, interval_seconds=0.5, max_seconds=0.9)
 
 
 @dataclass
@@ -90,10 +92,7 @@ def test_a_load_goes_on_with_the_job_of_the_one_before(
     api = Api(iter(["running", "done"]))
     server = serve(api)
     key = () if writes == "append" else ("id",)
-    impatient = Job(
-        "jobs/{id}", "jobs/{id}/result", "state", ("done",), interval_seconds=0.5, max_seconds=0.9
-    )
-    resource = exports(disposition=writes, key=key, job=impatient)
+    resource = exports(disposition=writes, key=key, job=IMPATIENT)
     with pytest.raises(UnavailableError, match="goes on with this job"):
         run(connection, server, resource, options)
     assert run(connection, server, resource, options).inserted == 1
@@ -115,30 +114,126 @@ def test_a_job_that_has_failed_is_submitted_again_by_the_next_load(
     assert len(api.jobs) == 2
 
 
-def test_a_full_refresh_leaves_a_job_that_the_api_refuses(
-    serve: Serve, connection: Connection
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+def test_an_append_leaves_a_job_that_the_api_refuses(
+    serve: Serve, connection: Connection, options: LoadOptions, status: int
 ) -> None:
     """Nothing of that job is stored, so another one stores nothing twice."""
     api = Api()
 
     def answer(asked: Asked) -> Answer:
-        return Answer(b"refused", 400) if asked.endswith("/1/result") else api(asked)
+        return Answer(b"refused", status) if asked.endswith("/1/result") else api(asked)
 
     server = serve(answer)
     resource = exports(disposition="append", key=())
-    for _ in range(2):
-        with pytest.raises(BadRequestError):
-            run(connection, server, resource)
-    assert len(api.jobs) == 1
-    assert run(connection, server, resource, LoadOptions(full_refresh=True)).inserted == 1
+    with pytest.raises(ConfigurationError, match="refused"):
+        run(connection, server, resource)
+    assert run(connection, server, resource, options).inserted == 1
     assert len(api.jobs) == 2
+
+
+def test_an_append_leaves_a_job_that_never_ends(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    resource = exports(disposition="append", key=(), job=IMPATIENT)
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource)
+    query("update elt.checkpoints set saved_at = saved_at - interval '13 hours' returning 1")
+    assert run(connection, server, resource).inserted == 1
+    assert len(api.jobs) == 2
+
+
+def test_an_append_whose_first_rows_are_stored_never_leaves_them(
+    serve: Serve, connection: Connection, query: Query
+) -> None:
+    """The job of a later slice is not the first thing that its load keeps."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    api = Api(iter(["done", "running", "done"]))
+    server = serve(api)
+    resource = exports(
+        body={"since": "{since:%Y-%m-%d}"},
+        cursor=Cursor("of", start=today - timedelta(days=2), step=timedelta(days=1)),
+        disposition="append", key=(), job=IMPATIENT,
+    )  # fmt: skip
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource)
+    query("update elt.checkpoints set saved_at = saved_at - interval '13 hours' returning 1")
+    run(connection, server, resource)
+    assert query("select id from raw_shop.orders order by id") == [(1,), (2,)]
+
+
+def test_an_append_leaves_the_job_of_another_request(serve: Serve, connection: Connection) -> None:
+    """Nothing of that job is stored."""
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    resource = exports(disposition="append", key=(), job=IMPATIENT)
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource)
+    assert run(connection, server, replace(resource, body={"since": 2})).inserted == 1
+    assert [job.get("since") for job in api.jobs] == [None, 2]
+
+
+@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+def test_a_job_up_to_a_time_keeps_its_end(
+    serve: Serve, connection: Connection, monkeypatch: pytest.MonkeyPatch, options: LoadOptions
+) -> None:
+    """The next load would otherwise ask for another end, and so for another job."""
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    ends = iter([datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2)])
+    monkeypatch.setattr("flows.load.options._end", lambda *_: next(ends))
+    cursor = Cursor("of", start=datetime(2026, 1, 1, tzinfo=UTC), lag=timedelta(minutes=1))
+    resource = exports(
+        body={"since": "{since}", "until": "{until}"},
+        cursor=cursor, disposition="replace", job=IMPATIENT,
+    )  # fmt: skip
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource, options)
+    run(connection, server, resource, options)
+    assert len(api.jobs) == 1
+
+
+@pytest.mark.usefixtures("slept")
+@pytest.mark.parametrize("key", [("id",), ()], ids=["merge", "append"])
+def test_a_page_is_never_taken_for_a_job(
+    serve: Serve, connection: Connection, query: Query, key: tuple[str, ...]
+) -> None:
+    """A list whose load did not complete has become an export: its next page is no status."""
+    is_export = False
+
+    def answer(asked: Asked) -> Answer:
+        if asked == "/jobs?page=2":
+            return said({"items": [{"id": 2}]}, 200 if is_export else 400)
+        if asked == "/jobs/1":
+            return said({"items": [{"id": 1}, {"id": 2}]})
+        if is_export:
+            return Answer(b"{}", 202, {"Location": "/jobs/1"})
+        return said({"items": [{"id": 0}], "next": "/jobs?page=2"})
+
+    server = serve(answer)
+    listed = exports(key=key, job=None, records=records_at("items"), checkpoint_rows=1)
+    with pytest.raises(ConfigurationError):
+        run(connection, server, replace(listed, paging=next_url("next")))
+    is_export = True
+    exported = replace(listed, job=Job())
+    if not key:
+        query("update elt.checkpoints set saved_at = saved_at - interval '13 hours' returning 1")
+        with pytest.raises(ConfigurationError, match=r"would store the rows .* twice"):
+            run(connection, server, exported)
+        assert query("select id from raw_shop.orders") == [(0,)]
+        return
+    run(connection, server, exported)
+    assert query("select id from raw_shop.orders order by id") == [(0,), (1,), (2,)]
 
 
 @pytest.mark.usefixtures("slept")
 def test_each_slice_of_a_window_is_a_job(
     serve: Serve, connection: Connection, query: Query
 ) -> None:
-    """A replace that was interrupted begins again: only the slice's own rows are of its job."""
+    """A replace that was interrupted goes on with its first job: it stored none of their rows."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     api = Api(iter(["done", "failed", *["done"] * 9]))
     server = serve(api)
@@ -151,7 +246,7 @@ def test_each_slice_of_a_window_is_a_job(
         run(connection, server, resource)
     run(connection, server, resource)
     days = [f"{today - timedelta(days=ago):%Y-%m-%d}" for ago in (3, 2, 1)]
-    assert [job["since"] for job in api.jobs] == [*days[:2], *days]
+    assert [job["since"] for job in api.jobs] == [*days[:2], *days[1:]]
     assert query("select count(*) from raw_shop.orders") == [(3,)]
 
 

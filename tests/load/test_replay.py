@@ -20,7 +20,7 @@ from flows.load import replay as replaying
 from flows.load.ledger import Address, Entry
 from flows.load.options import LoadOptions
 from flows.load.replay import replay
-from flows.source import Cursor, Partition
+from flows.source import Cursor, Job, Partition
 from tests.load.memory_api import (
     EVERYTHING,
     WAYS,
@@ -482,4 +482,23 @@ def test_a_replay_into_no_table_yet_creates_it(
     """All records of the first load were rejected."""
     load_pages(connection, [{"id": 1, "v": "soon"}], **BAD, records=WAYS[way])
     replay_items(connect, **GOOD, records=in_python)
+    assert query(ROWS) == [(1, "soon")]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"params": {"since": "{since}"}},
+        {"headers": {"If-Modified-Since": "{since}"}},
+        {"method": "POST", "body": {"since": "{since}"}},
+        {"method": "POST", "body": {"since": "{since}"}, "sends": "form"},
+        {"job": Job("jobs/{id}"), "params": {"since": "{since}"}},
+    ],
+    ids=str,
+)
+def test_a_replay_needs_nothing_that_requests_name(
+    connection: Connection, connect: Connect, query: Query, declared: dict[str, Any]
+) -> None:
+    load_pages(connection, [{"id": 1, "v": "soon"}], **BAD)
+    replay_items(connect, **GOOD, cursor=Cursor("at"), **declared)
     assert query(ROWS) == [(1, "soon")]
