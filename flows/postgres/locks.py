@@ -124,7 +124,8 @@ def release(connection: Connection, key: str) -> None:
 
     A session that is lost has released it already.
     """
-    with suppress(psycopg2.OperationalError, psycopg2.InterfaceError), connection.cursor() as cursor:
+    lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+    with suppress(*lost), connection.cursor() as cursor:
         cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [key])
 
 
