@@ -17,12 +17,6 @@ _MARK = sql.SQL(
     " where present._deleted_at is null and {scope}"
 )
 _MISSING = sql.SQL(" and not exists (select from {stage} as staged where {same_key})")
-_REMOVE = sql.SQL(
-    "delete from {table} as present"
-    " using (select {values} from {stage} where {tombstone}) as latest"
-    " where {same_key} and {is_older}"
-)
-_DROP_TOMBSTONES = sql.SQL("delete from {stage} where {tombstone}")
 _COUNT_MARKED = sql.SQL(
     "select count(*) from {table} as present"
     " join pg_temp.differing as latest on present.ctid = latest._present_at"
@@ -101,14 +95,6 @@ def count_marked(cursor: Cursor, parts: Mapping[str, sql.Composable]) -> int:
     """How many present rows the listed differences will mark."""
     cursor.execute(_COUNT_MARKED.format(**parts))
     return int(cursor.fetchall()[0][0])
-
-
-def remove(cursor: Cursor, parts: Mapping[str, sql.Composable], ids: Mapping[str, object]) -> int:
-    """Delete the rows of the staged tombstones, then these; returns how many rows."""
-    cursor.execute(_REMOVE.format(**parts), ids)
-    removed = cursor.rowcount
-    cursor.execute(_DROP_TOMBSTONES.format(**parts), ids)
-    return removed
 
 
 def mark_missing(

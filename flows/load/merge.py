@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.deletes import DELETED_AT, Deletes, Tombstones
+from flows.deletes import DELETED_AT, Deletes
 from flows.load import deletions
 from flows.load.batch import text_in
 from flows.load.column_names import OWN_COLUMNS
@@ -136,16 +136,6 @@ class Target:
     marks_missing: bool = False
     tombstone: sql.Composable | None = None
 
-    @property
-    def has_marks(self) -> bool:
-        """Whether its rows are marked rather than deleted."""
-        return self.deletes is not None and not self.removes
-
-    @property
-    def removes(self) -> bool:
-        """Whether tombstones delete their rows."""
-        return isinstance(self.deletes, Tombstones) and self.deletes.removes
-
 
 def create_stage(cursor: Cursor) -> None:
     """Create the staging table, empty and without columns."""
@@ -188,18 +178,16 @@ def merge(
     parts = _merge_parts(cursor, target, staged)
     if may_repeat_keys:
         cursor.execute(_DROP_EARLIER.format(**parts))
-    removed = deletions.remove(cursor, parts, ids) if target.removes and target.tombstone else 0
     cursor.execute(_LOOK_UP.format(**parts))
     rows = int(cursor.fetchall()[0][0])
     scope = [name for name in target.scope if name not in target.key and name in staged]
-    may_mark = target.tombstone is not None and target.has_marks
+    may_mark = target.tombstone is not None
     if expects_updates and not scope and not may_mark:
         written = _write_directly(cursor, parts, ids, rows)
     else:
         written = _write_differing(cursor, parts, ids, scope, may_mark)
     cursor.execute(_JOIN)
-    deleted = written.deleted + removed
-    return replace(written, deleted=deleted, all_updated=written.updated == rows)
+    return replace(written, all_updated=written.updated == rows)
 
 
 def _write_differing(
@@ -314,11 +302,10 @@ def _merge_parts(
     types = column_types(cursor, target.table)
     key = target.key
     rest = [name for name in types if name not in {*key, *OWN_COLUMNS}]
-    may_mark = target.tombstone is not None and target.has_marks
+    may_mark = target.tombstone is not None
     values = [
         sql.SQL("{} as {}").format(
-            _latest(name, staged, types, target.tombstone if may_mark else None),
-            sql.Identifier(name),
+            _latest(name, staged, types, target.tombstone), sql.Identifier(name)
         )
         for name in [*key, *rest]
     ]
@@ -346,8 +333,6 @@ def _merge_parts(
         "same_key": listed("present.{0} = latest.{0}", key, " and "),
         "differs": differs,
         "assignments": sql.SQL(", ").join([*assigned, set_own]),
-        "is_older": _IS_OLDER,
-        "tombstone": target.tombstone or sql.SQL("false"),
     }
 
 

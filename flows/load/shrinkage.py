@@ -1,7 +1,6 @@
 """Protects tables from loads that would replace their rows by far fewer."""
 
 from dataclasses import dataclass
-from math import ceil
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
@@ -14,7 +13,6 @@ from flows.load.table_schema import column_types
 from flows.source import Resource
 
 _PRESENT = sql.SQL("select count(*) from {} as present where {}")
-_LEFT = sql.SQL("select count(*) from (select from {} as present where {} limit {}) as left_over")
 _STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")
 
 
@@ -43,15 +41,6 @@ def replacement(cursor: Cursor, target: Target) -> Replacement:
     cursor.execute(_STAGED.format(listed("{}", key or ["_ordinal"]), STAGE))
     [(staged,)] = cursor.fetchall()
     return Replacement(present, staged)
-
-
-def left_of(cursor: Cursor, target: Target, removed: int, max_share: float) -> Replacement:
-    """The rows before and after so many were removed, counted up to the number that is enough."""
-    enough = ceil(removed / max_share) - removed if max_share else 0
-    types = column_types(cursor, target.table)
-    cursor.execute(_LEFT.format(target.table, scope_of(target, types), sql.Literal(enough)))
-    [(left,)] = cursor.fetchall()
-    return Replacement(left + removed, left)
 
 
 def check(

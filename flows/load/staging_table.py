@@ -128,7 +128,7 @@ class StagingTable:
 
     def _check_marks(self) -> None:
         is_taken = DELETED_AT in self._present and not deletions.is_mark(self._present)
-        if self._target.has_marks and (is_taken or self._columns.has_field(DELETED_AT)):
+        if self._target.deletes is not None and (is_taken or self._columns.has_field(DELETED_AT)):
             raise ConfigurationError(
                 f"{'.'.join(self._target.table.strings)} has a column {DELETED_AT} with values of "
                 "the API, and `deletes` marks rows there. Give the field another column by "
@@ -343,10 +343,6 @@ class StagingTable:
         """The number of rows that a `replace` would remove, and of those that it would write."""
         return shrinkage.replacement(cursor, self._target)
 
-    def left_of(self, cursor: Cursor, removed: int, max_share: float) -> Replacement:
-        """What is left after so many rows were removed; counts only what `max_share` needs."""
-        return shrinkage.left_of(cursor, self._target, removed, max_share)
-
     def flush(
         self,
         cursor: Cursor,
@@ -409,7 +405,7 @@ class StagingTable:
         pins = self._pins
         seen = self._names.values()
         present = column_types(cursor, table)
-        marks = {DELETED_AT: deletions.MARK_TYPE} if self._target.has_marks else {}
+        marks = {DELETED_AT: deletions.MARK_TYPE} if self._target.deletes is not None else {}
         if present:
             wanted = {
                 name: staged.get(name) or (None if name in present else pins.get(name))

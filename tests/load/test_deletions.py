@@ -253,34 +253,6 @@ def test_without_the_declaration_a_row_that_comes_back_is_unmarked(
     assert query(HELD) == [(1, "a", False)]
 
 
-REMOVED: dict[str, Any] = {"deletes": Tombstones("gone", removes=True)}
-
-
-def test_a_tombstone_removes_its_row(connection: Connection, query: Query) -> None:
-    first = load_pages(connection, [*rows(1, 2, 3), *rows(4, gone=True)], **REMOVED)
-    assert (first.extracted, first.inserted, first.unchanged, first.deleted) == (4, 3, 1, 0)
-    entry = load_pages(connection, [{"id": 1, "gone": True}, *rows(5)], **REMOVED)
-    assert (entry.inserted, entry.unchanged, entry.deleted) == (1, 1, 1)
-    assert query("select id from raw_shop.items order by id") == [(2,), (3,), (5,)]
-
-
-def test_tombstones_remove_no_more_than_the_declared_share(
-    connection: Connection, query: Query
-) -> None:
-    load_pages(connection, rows(*range(10)), **REMOVED)
-    pages = [rows(*ids, gone=True) for ids in ((0, 1, 2), (3, 4), (5,))]
-    with pytest.raises(BadPayloadError, match=r"holds 10 rows, .*leave 4.*max_shrinkage"):
-        load_pages(connection, *pages, checkpoint_rows=99, **REMOVED)
-    count = "select count(*) from raw_shop.items"
-    assert query(count) == [(10,)]
-    load_pages(connection, *pages[:2], checkpoint_rows=99, **REMOVED)
-    assert query(count) == [(5,)]
-    with pytest.raises(BadPayloadError, match="max_shrinkage=0"):
-        load_pages(connection, pages[2], max_shrinkage=0, **REMOVED)
-    load_pages(connection, rows(5, 6, 7, 8, gone=True), options=ACCEPTED, **REMOVED)
-    assert query(count) == [(1,)]
-
-
 def test_a_replayed_tombstone_leaves_a_newer_row(
     connection: Connection, query: Query, database: URL
 ) -> None:

@@ -136,7 +136,6 @@ def test_small_partitions_are_one_entry_of_the_ledger(connect: Connect, query: Q
 
 
 def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None:
-    """Where they remove them, each partition has a load and a limit of its own."""
     marking = replace(LINES, deletes=Tombstones("gone"))
     load_lines(connect, Lines(), marking)
     gone = Lines(bodies={5: [[{"line": 2, "gone": True}]]})
@@ -144,10 +143,6 @@ def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None
     assert (group.updated, group.unchanged, group.deleted, errors) == (1, 22, 1, [])
     marked = 'select "order", line, amount from raw_shop.lines where _deleted_at is not null'
     assert query(marked) == [(5, 2, 2)]
-    removing = replace(LINES, deletes=Tombstones("gone", removes=True))
-    entries, errors = load_lines(connect, gone, removing)
-    assert (len(entries), sum(entry.deleted for entry in entries), errors) == (12, 1, [])
-    assert query(STORED) == [row for row in wanted() if row != (5, 2, 2)]
 
 
 def test_few_partitions_have_an_entry_each(connect: Connect, query: Query) -> None:
