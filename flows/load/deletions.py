@@ -3,12 +3,14 @@
 A row is marked by the time in the column `_deleted_at`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from flows.deletes import DELETED_AT, Tombstones
+
+Parts = Mapping[str, sql.Composable]
 
 MARK_TYPE = "timestamp with time zone"
 
@@ -18,17 +20,37 @@ _MARK = sql.SQL(
 )
 _MISSING = sql.SQL(" and not exists (select from {stage} as staged where {same_key})")
 _COUNT_MARKED = sql.SQL(
-    "select count(*) from {table} as present"
+    "select count(distinct present.ctid) from {table} as present"
     " join pg_temp.differing as latest on present.ctid = latest._present_at"
     " where present._deleted_at is null and latest._deleted_at is not null"
 )
 _SAYS_SO = sql.SQL("coalesce(lower({}) not in ('', '0', 'false'), false)")
 _IS_ONE_OF = sql.SQL("coalesce({} in ({}), false)")
-# A tombstone's values count, and where it has none, those of its row.
+# A tombstone alone has no `_ordinal`: where it has no value, that of its row stays.
 _KEPT = sql.SQL(
-    "case when latest._deleted_at is null then latest.{0}"
-    " else coalesce(latest.{0}, present.{0}) end"
+    "case when latest._ordinal is null then coalesce(latest.{0}, present.{0}) else latest.{0} end"
 )
+# Of a record that moved, the partition that it left may send a tombstone. A row without a value of
+# the partition is older than that column.
+_IS_OTHERS = sql.SQL("row({staged}) is distinct from row({latest})")
+_IS_OWN = sql.SQL("(latest._ordinal is not null or coalesce(({present}) = ({latest}), true))")
+# A record ends what was sent before it, and what other partitions send later.
+_DROP_OUTDATED = sql.SQL(
+    "delete from {stage} as staged using ("
+    " select distinct on ({key}) {same}, _ordinal from {stage} where not {tombstone}"
+    " order by {key}, _ordinal desc"
+    ") as latest where ({staged_key}) = ({latest_key}) and (staged._ordinal < latest._ordinal"
+    " or (staged._ordinal > latest._ordinal and {is_others}))"
+)
+_REPEATS = sql.SQL("select exists (select from {stage} group by {same} having count(*) > 1)")
+_FOLDED = sql.SQL(
+    "(select {folded}, max(_ordinal) filter (where not {tombstone}) as _ordinal"
+    " from {stage} group by {same}) as folded"
+)
+_LAST_VALUE = sql.SQL(
+    "(array_agg({0} order by _ordinal desc) filter (where {0} is not null))[1] as {0}"
+)
+_ORDINAL = sql.SQL(", case when not {} then _ordinal end as _ordinal")
 _MARKED_SINCE = sql.SQL(
     "case when latest._deleted_at is not null"
     " then coalesce(present._deleted_at, latest._deleted_at) end"
@@ -80,6 +102,43 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def parts(
+    tombstone: sql.Composable, staged: Iterable[str], key: Sequence[str], scope: Sequence[str]
+) -> dict[str, sql.Composable]:
+    """The parts of a merge's statements that tombstones need.
+
+    `staged` are the stage's columns, `scope` those besides the key that identify a partition.
+    """
+    same = [*key, *scope]
+    folded = [
+        sql.Identifier(name) if name in same else _LAST_VALUE.format(sql.Identifier(name))
+        for name in staged
+        if name != "_ordinal"
+    ]
+    scopes = {alias: _columns(alias, scope) for alias in ("present", "staged", "latest")}
+    return {
+        "tombstone": tombstone,
+        "ordinal": _ORDINAL.format(tombstone),
+        "same": sql.SQL(", ").join(map(sql.Identifier, same)),
+        "folded": sql.SQL(", ").join(folded),
+        "is_others": _IS_OTHERS.format(**scopes) if scope else sql.SQL("false"),
+        "is_own": _IS_OWN.format(**scopes) if scope else sql.SQL("true"),
+    }
+
+
+def _columns(alias: str, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)
+
+
+def in_order(cursor: Cursor, parts: Parts, ids: Mapping[str, object]) -> Parts:
+    """The parts with one staged row per key and partition, as if merged one after the other."""
+    cursor.execute(_DROP_OUTDATED.format(**parts), ids)
+    cursor.execute(_REPEATS.format(**parts))
+    if not cursor.fetchall()[0][0]:
+        return parts
+    return {**parts, "stage": _FOLDED.format(**parts), "ordinal": sql.SQL(", _ordinal")}
+
+
 def marked_now(condition: sql.Composable) -> sql.Composable:
     """The mark of a staged row."""
     return _MARKED_NOW.format(condition)
@@ -91,15 +150,13 @@ def value_to_store(name: str) -> sql.Composed:
     return template.format(sql.Identifier(name))
 
 
-def count_marked(cursor: Cursor, parts: Mapping[str, sql.Composable]) -> int:
+def count_marked(cursor: Cursor, parts: Parts) -> int:
     """How many present rows the listed differences will mark."""
     cursor.execute(_COUNT_MARKED.format(**parts))
     return int(cursor.fetchall()[0][0])
 
 
-def mark_missing(
-    cursor: Cursor, parts: Mapping[str, sql.Composable], load_id: int | None, has_rows: bool
-) -> int:
+def mark_missing(cursor: Cursor, parts: Parts, load_id: int | None, has_rows: bool) -> int:
     """Mark the partition's rows that the stage lacks; returns how many.
 
     Without `has_rows`, the stage may lack the columns of the key.

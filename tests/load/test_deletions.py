@@ -235,6 +235,60 @@ def test_of_a_record_and_its_tombstone_the_later_one_counts(
     assert query(HELD) == [(1, "a", False), (2, "a", False)]
 
 
+STEPS: list[list[dict[str, Any]]] = [
+    [{"id": 1, "v": "new"}, {"id": 2, "w": 2}, {"id": 1, "gone": True}, {"id": 2, "gone": True}],
+    [{"id": 1, "gone": True, "v": None}, {"id": 1, "gone": "yes", "w": 3}, {"id": 2, "gone": 1}],
+    [{"id": 1, "gone": True, "w": 4}, {"id": 1, "v": "back"}, {"id": 1, "gone": 2}],
+    [{"id": 1, "gone": True}, {"id": 3, "gone": True, "w": 5}, {"id": 1, "v": "back"}],
+]
+
+
+@pytest.mark.parametrize("records", STEPS)
+def test_checkpoints_do_not_decide_what_is_kept(
+    connection: Connection, query: Query, records: list[dict[str, Any]]
+) -> None:
+    """Records and their tombstones count one after the other."""
+    held = "select id, v, w, gone, _deleted_at is not null from {} order by id"
+    for name, pages in (("apart", [[each] for each in records]), ("together", [records])):
+        load_pages(connection, [*rows(1, w=1), *rows(2)], name=name, **TOLD)
+        load_pages(connection, *pages, name=name, **TOLD)
+    assert query(held.format("raw_shop.together")) == query(held.format("raw_shop.apart"))
+
+
+def test_a_record_and_its_tombstone_that_are_read_again_change_nothing(
+    connection: Connection, query: Query
+) -> None:
+    both = [{"id": 1, "v": "b", "w": None}, {"id": 1, "gone": True}]
+    load_pages(connection, both, **TOLD)
+    before = query(MARKS)
+    assert load_pages(connection, both, **TOLD).unchanged == 2
+    assert query(MARKS) == before
+
+
+MOVING: dict[str, Any] = {
+    "key": ("id",),
+    "key_is_global": True,
+    "partitions": CITIES,
+    "partition_columns": ("city",),
+    **TOLD,
+}
+
+
+def test_the_tombstone_of_a_partition_that_a_record_has_left_marks_nothing(
+    connection: Connection, query: Query
+) -> None:
+    bonn, rome = CITIES
+    held = "select city, v, _deleted_at is not null from raw_shop.items"
+    load_pages(connection, rows(1), partition=bonn, **MOVING)
+    load_pages(connection, rows(1), partition=rome, **MOVING)
+    entry = load_pages(connection, [{"id": 1, "gone": True}], partition=bonn, **MOVING)
+    assert (entry.deleted, entry.unchanged) == (0, 1)
+    assert query(held) == [(rome.name, "a", False)]
+    assert load_pages(connection, rows(1, gone=True), partition=rome, **MOVING).deleted == 1
+    load_pages(connection, rows(1), partition=bonn, **MOVING)
+    assert query(held) == [(bonn.name, "a", False)]
+
+
 def test_after_a_load_in_which_all_changed_tombstones_still_mark(
     connection: Connection, query: Query
 ) -> None:

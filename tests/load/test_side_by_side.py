@@ -145,6 +145,25 @@ def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None
     assert query(marked) == [(5, 2, 2)]
 
 
+@pytest.mark.parametrize(("left", "now_at"), [(0, 3), (3, 0)])
+def test_the_tombstone_of_an_order_that_a_line_has_left_marks_nothing(
+    connect: Connect, query: Query, left: int, now_at: int
+) -> None:
+    """Whichever is committed first, in one transaction and again in the next run."""
+    moving = replace(
+        LINES, key=("line",), key_is_global=True, deletes=Tombstones("gone"), partitions=orders(12)
+    )
+    empty = {number: [[]] for number in range(12)}
+    line = {"line": 1, "amount": 5}
+    load_lines(connect, Lines(bodies={**empty, left: [[line]]}), moving)
+    moved = {left: [[{"line": 1, "gone": True}]], now_at: [[line]]}
+    for _ in range(2):
+        [group], errors = load_lines(connect, Lines(bodies={**empty, **moved}), moving)
+        assert (group.deleted, errors) == (0, [])
+        held = 'select "order", amount, _deleted_at is null from raw_shop.lines'
+        assert query(held) == [(now_at, 5, True)]
+
+
 def test_few_partitions_have_an_entry_each(connect: Connect, query: Query) -> None:
     load_lines(connect, Lines(), partitions=orders(4))
     assert query(STORED) == wanted(4)
