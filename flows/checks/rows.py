@@ -100,6 +100,7 @@ def _check_full_list(resource: "Resource", owner: str) -> None:
         "a cursor": resource.cursor is not None,
         "max_pages": resource.max_pages is not None,
         "a rule that stops reading": any(rule.then == "stop" for rule in resource.rules),
+        "a rule `end` for pages that the API leads to": _ends_midway(resource),
     }
     found = [name for name, is_declared in partial.items() if is_declared]
     if found:
@@ -112,6 +113,12 @@ def _check_full_list(resource: "Resource", owner: str) -> None:
         raise ConfigurationError(
             f"{owner} writes a list as a whole, as `replace` does. Remove disposition='merge'."
         )
+
+
+def _ends_midway(resource: "Resource") -> bool:
+    """Whether an error may end the reading where it does not say that there is no such page."""
+    is_counted = hasattr(resource.paging, "beyond")  # `offset` and `page_number`
+    return not is_counted and any(rule.then == "end" for rule in resource.rules)
 
 
 def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ class RowWriter:
     Attributes:
         target: the raw table.
         is_filling: whether the raw table or its key did not exist when the load began.
+        left_unmarked: whether rows that a full list lacks were not marked, because of its rejects.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RowWriter:
         if options.full_refresh:
             self.target = replace(self.target, marks_missing=False)
         self.is_filling = False
+        self.left_unmarked = False
         self._address = address
         self._resource = resource
         self._load_id = load_id
@@ -115,6 +117,7 @@ class RowWriter:
                 self._address,
                 rejected,
             )
+            self.left_unmarked = True
             return "merge"
         return self._disposition
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load.options import LoadOptions
 from flows.load.partitions import partitions_of
@@ -334,6 +335,7 @@ def test_a_replayed_tombstone_leaves_a_newer_row(
         ({"cursor": TokenCursor("sync", is_link=True), **LIST}, "sends only changes|with a cursor"),
         ({"max_pages": 3, **LIST}, "with max_pages"),
         ({"rules": (Rule("stop", 404),), **LIST}, "a rule that stops"),
+        ({"rules": (Rule("end", 404),), "paging": next_url("next"), **LIST}, "a rule `end`"),
         ({"deletes": Tombstones("id")}, "part of its key"),
         ({"personal": {"gone": masked()}, **TOLD}, "replaced by `personal`"),
         ({"personal": {"gone": masked()}, "deletes": Tombstones("gone.at")}, "by `personal`"),

@@ -26,7 +26,16 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay
 from flows.load.side_by_side import load_side_by_side
 from flows.page import Page, Resume
-from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Tombstones, Window
+from flows.source import (
+    Cursor,
+    Disposition,
+    FullList,
+    Partition,
+    Resource,
+    RowsOf,
+    Tombstones,
+    Window,
+)
 from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -545,6 +554,22 @@ def test_only_children_of_changed_parents_are_read(
     assert read(*states, "new") == []
     query("truncate raw_shop.lines")
     assert read(*states, "new") == [*range(count + 1)]
+
+
+def test_a_full_list_with_rejects_is_due_again(connect: Connect, query: Query) -> None:
+    """It marked nothing, so what is missing from it is still to be marked."""
+    lines = replace(LINES, deletes=FullList(), max_rejects=1)
+    changed = tuple(replace(each, parent_load_id=1) for each in orders(1))
+    load_lines(connect, Lines(), lines, orders(1))
+    first, lost = {"line": 1, "amount": 0}, {"amount": 0}
+    load_lines(connect, Lines(bodies={0: [[first, lost]]}), lines, changed)
+    unmarked = "select count(*) from raw_shop.lines where _deleted_at is null"
+    assert query(unmarked) == [(2,)]
+    api = Lines(bodies={0: [[first]]})
+    for _ in range(2):
+        load_lines(connect, api, lines, changed)
+        assert query(unmarked) == [(1,)]
+    assert len(api.asked) == 1
 
 
 @pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
