@@ -92,6 +92,14 @@ def _check_tombstones(resource: "Resource", deletes: Tombstones, owner: str) -> 
                 f"{owner} reads {path!r}, which is part of its key or replaced by `personal`. Name "
                 "a field that says whether the record is deleted."
             )
+    root, _, rest = deletes.field.partition(".")
+    column = letters(resource.names.get(root, root))
+    for name, kind in resource.columns.items():
+        if rest and letters(name) == column and kind.lower() not in ("json", "jsonb"):
+            raise ConfigurationError(
+                f"{owner} reads {deletes.field!r}, but `columns` makes {name!r} {kind}, into which "
+                "no path leads. Remove it there, or make it jsonb."
+            )
 
 
 def _check_full_list(resource: "Resource", owner: str) -> None:
@@ -177,6 +185,11 @@ def _check_names(resource: "Resource") -> None:
                 f"{resource.name}: `names` gives {field_name!r} the column {column!r}, which "
                 f"{problem}."
             )
+
+
+def letters(name: str) -> str:
+    """What a field and its column have in common: `emailAddress` is stored as `email_address`."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def repeated(names: Sequence[str]) -> list[str]:

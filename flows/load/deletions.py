@@ -13,6 +13,7 @@ from flows.deletes import DELETED_AT, Tombstones
 Parts = Mapping[str, sql.Composable]
 
 MARK_TYPE = "timestamp with time zone"
+JSON_TYPES = ("json", "jsonb")
 
 _MARK = sql.SQL(
     "update {table} as present set _deleted_at = now(), _loaded_at = now(), _load_id = {load_id}"
@@ -24,8 +25,11 @@ _COUNT_MARKED = sql.SQL(
     " join pg_temp.differing as latest on present.ctid = latest._present_at"
     " where present._deleted_at is null and latest._deleted_at is not null"
 )
-_SAYS_SO = sql.SQL("coalesce(lower({}) not in ('', '0', 'false'), false)")
-_IS_ONE_OF = sql.SQL("coalesce({} in ({}), false)")
+# A number may have decimals that are all zero: `0.0`, `2.00`.
+_SAYS_SO = sql.SQL(r"coalesce(lower({}) !~ '^(false|-?0(\.0+)?)?$', false)")
+_IS_ONE_OF = sql.SQL(
+    r"coalesce({0} in ({1}) or regexp_replace({0}, '^(-?\d+)\.0+$', '\1') in ({1}), false)"
+)
 # A tombstone alone has no `_ordinal`: where it has no value, that of its row stays.
 _KEPT = sql.SQL(
     "case when latest._ordinal is null then coalesce(latest.{0}, present.{0}) else latest.{0} end"
@@ -80,10 +84,10 @@ def tombstone(
     field, path = (declared.field, "") if declared.field in names else (root, rest)
     column = names.get(field, "")
     kind = staged.get(column)
-    if kind is None or (path and kind != "jsonb"):
+    if kind is None or (path and kind not in JSON_TYPES):
         return sql.SQL("false")
     text = sql.SQL("{}::text").format(sql.Identifier(column))
-    if kind == "jsonb":
+    if kind in JSON_TYPES:
         place = sql.Literal([_escaped(name) for name in path.split(".") if path])
         text = sql.SQL("{} #>> {}::text[]").format(sql.Identifier(column), place)
     if not declared.values:

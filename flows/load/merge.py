@@ -183,7 +183,7 @@ def merge(
         parts = deletions.in_order(cursor, parts, ids)
     elif may_repeat_keys:
         cursor.execute(_DROP_EARLIER.format(**parts))
-    cursor.execute(_LOOK_UP.format(**parts))
+    cursor.execute(_LOOK_UP.format(**parts), ids)
     rows = int(cursor.fetchall()[0][0])
     if expects_updates and not scope and not may_mark:
         written = _write_directly(cursor, parts, ids, rows)

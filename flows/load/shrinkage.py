@@ -13,7 +13,13 @@ from flows.load.table_schema import column_types
 from flows.source import Resource
 
 _PRESENT = sql.SQL("select count(*) from {} as present where {}")
-_STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")
+_STAGED = sql.SQL("select count(*) from (select distinct {key} from {stage}) as staged")
+_STAYING = sql.SQL(
+    "select count(*) from ("
+    " select distinct on ({key}) {tombstone} as is_deleted"
+    " from {stage} order by {key}, _ordinal desc"
+    ") as staged where not is_deleted"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Replacement:
 
 
 def replacement(cursor: Cursor, target: Target) -> Replacement:
-    """Count present and staged rows: not those marked, and staged rows with the same key once."""
+    """Count the rows that are there before and after: not those that are marked or will be."""
     types = column_types(cursor, target.table)
     if not types:
         return Replacement(present=0, staged=0)
@@ -38,7 +44,11 @@ def replacement(cursor: Cursor, target: Target) -> Replacement:
     cursor.execute(_PRESENT.format(target.table, scope))
     [(present,)] = cursor.fetchall()
     key = [name for name in target.key if name in column_types(cursor, STAGE)]
-    cursor.execute(_STAGED.format(listed("{}", key or ["_ordinal"]), STAGE))
+    parts = {"key": listed("{}", key or ["_ordinal"]), "stage": STAGE}
+    if target.tombstone is None:
+        cursor.execute(_STAGED.format(**parts))
+    else:
+        cursor.execute(_STAYING.format(**parts, tombstone=target.tombstone), {})
     [(staged,)] = cursor.fetchall()
     return Replacement(present, staged)
 

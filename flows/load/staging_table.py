@@ -341,7 +341,7 @@ class StagingTable:
 
     def replacement(self, cursor: Cursor) -> Replacement:
         """The number of rows that a `replace` would remove, and of those that it would write."""
-        return shrinkage.replacement(cursor, self._target)
+        return shrinkage.replacement(cursor, self._staged_target(cursor))
 
     def flush(
         self,
@@ -361,17 +361,19 @@ class StagingTable:
         self.create_key(cursor)
         written = WriteCounts()
         if column_types(cursor, self._target.table):
-            self._target = replace(self._target, tombstone=self._tombstone(cursor))
+            self._target = self._staged_target(cursor)
             ids = {"load_id": load_id, "replays": replays}
             written = self._write(cursor, disposition, ids, may_repeat_keys)
         cursor.execute("truncate pg_temp.stage")
         return written, changes
 
-    def _tombstone(self, cursor: Cursor) -> sql.Composable | None:
+    def _staged_target(self, cursor: Cursor) -> Target:
+        """The target, with the condition that a row that is staged now is a tombstone."""
         declared = self._target.deletes
         if not isinstance(declared, Tombstones):
-            return None
-        return deletions.tombstone(declared, self._names, column_types(cursor, STAGE))
+            return self._target
+        condition = deletions.tombstone(declared, self._names, column_types(cursor, STAGE))
+        return replace(self._target, tombstone=condition)
 
     def _write(
         self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool

@@ -183,6 +183,10 @@ SAYINGS: list[tuple[Tombstones, Any, Any]] = [
     (Tombstones("gone", values=("50% off", "x")), "50% off", "true"),
     (Tombstones("gone", values=(True,)), True, False),
     (Tombstones("gone", values=(2,)), 2, 1),
+    (Tombstones("gone", values=(2, "1.0")), 2.0, 1.5),
+    (Tombstones("gone", values=("1.0",)), "1.0", "1"),
+    (Tombstones("gone"), 0.5, 0.0),
+    (Tombstones("gone.at"), {"at": 10}, {"at": 0.0}),
 ]
 
 
@@ -199,6 +203,30 @@ def test_a_record_says_that_it_is_deleted(connection: Connection, query: Query, 
 
 
 TOLD: dict[str, Any] = {"deletes": Tombstones("gone")}
+
+
+def test_zero_with_decimals_says_nothing(connection: Connection, query: Query) -> None:
+    pinned = {"columns": {"gone": "numeric(3,1)"}}
+    load_pages(connection, [*rows(1, gone=0), *rows(2, gone=1)], **TOLD, **pinned)
+    assert query(HELD) == [(1, "a", False), (2, "a", True)]
+
+
+def test_a_replaced_list_of_tombstones_leaves_no_row(connection: Connection, query: Query) -> None:
+    declared = {"disposition": "replace", **TOLD}
+    load_pages(connection, rows(*range(10)), **declared)
+    pages = [rows(*range(10)), rows(*range(8), gone=True)]
+    with pytest.raises(BadPayloadError, match="holds 10 rows, and this load would leave 2:"):
+        load_pages(connection, *pages, **declared)
+    assert load_pages(connection, *pages, options=ACCEPTED, **declared).deleted == 8
+    assert load_pages(connection, *pages, **declared).deleted == 0
+
+
+def test_the_column_of_marks_is_no_anomaly(connection: Connection, query: Query) -> None:
+    """The declaration adds it, not the API."""
+    load_pages(connection, rows(1))
+    load_pages(connection, rows(1), **LIST)
+    assert query("select column_name from elt.schema_changes") == [("_deleted_at",)]
+    assert query("select * from elt.anomalies") == []
 
 
 def test_a_tombstone_keeps_the_values_that_it_does_not_send(
@@ -337,6 +365,10 @@ def test_a_replayed_tombstone_leaves_a_newer_row(
         ({"rules": (Rule("stop", 404),), **LIST}, "a rule that stops"),
         ({"rules": (Rule("end", 404),), "paging": next_url("next"), **LIST}, "a rule `end`"),
         ({"deletes": Tombstones("id")}, "part of its key"),
+        (
+            {"columns": {"meta_data": "text"}, "deletes": Tombstones("metaData.gone")},
+            "makes 'meta_data' text",
+        ),
         ({"personal": {"gone": masked()}, **TOLD}, "replaced by `personal`"),
         ({"personal": {"gone": masked()}, "deletes": Tombstones("gone.at")}, "by `personal`"),
     ],
