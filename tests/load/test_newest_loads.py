@@ -129,7 +129,7 @@ class Shop:
                 changed = self._random.choice([0, 3])
                 counts = Counts(partitions=3, extracted=changed, updated=changed)
                 ledger.add_counts(cursor, load_id, counts)
-            close_group(lock, load_id, error)
+            close_group(lock, load_id, error, CITY, partitions=3)
 
     def reset(self) -> None:
         with closing(self._connect()) as connection:
