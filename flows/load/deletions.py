@@ -3,7 +3,7 @@
 A row is marked by the time in the column `_deleted_at`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
@@ -49,10 +49,15 @@ _DROP_OUTDATED = sql.SQL(
 _REPEATS = sql.SQL("select exists (select from {stage} group by {same} having count(*) > 1)")
 _FOLDED = sql.SQL(
     "(select {folded}, max(_ordinal) filter (where not {tombstone}) as _ordinal"
-    " from {stage} group by {same}) as folded"
+    " from {stage} as _load_id group by {same}) as folded"
 )
 _LAST_VALUE = sql.SQL(
     "(array_agg({0} order by _ordinal desc) filter (where {0} is not null))[1] as {0}"
+)
+# An array would not stay apart in an array of arrays, but a whole row does. The stage has the alias
+# of a column that it can't have, so no column is meant.
+_LAST_ARRAY = sql.SQL(
+    "((array_agg(_load_id order by _ordinal desc) filter (where {0} is not null))[1]).{0} as {0}"
 )
 _ORDINAL = sql.SQL(", case when not {} then _ordinal end as _ordinal")
 _MARKED_SINCE = sql.SQL(
@@ -107,24 +112,25 @@ def _escaped(text: str) -> str:
 
 
 def parts(
-    tombstone: sql.Composable, staged: Iterable[str], key: Sequence[str], scope: Sequence[str]
+    tombstone: sql.Composable, staged: Mapping[str, str], key: Sequence[str], scope: Sequence[str]
 ) -> dict[str, sql.Composable]:
     """The parts of a merge's statements that tombstones need.
 
-    `staged` are the stage's columns, `scope` those besides the key that identify a partition.
+    `staged` has the types of the stage's columns, `scope` those besides the key that identify a
+    partition.
     """
     same = [*key, *scope]
-    folded = [
-        sql.Identifier(name) if name in same else _LAST_VALUE.format(sql.Identifier(name))
-        for name in staged
-        if name != "_ordinal"
+    rest = {name: kind for name, kind in staged.items() if name not in {*same, "_ordinal"}}
+    last = [
+        (_LAST_ARRAY if kind.endswith("[]") else _LAST_VALUE).format(sql.Identifier(name))
+        for name, kind in rest.items()
     ]
     scopes = {alias: _columns(alias, scope) for alias in ("present", "staged", "latest")}
     return {
         "tombstone": tombstone,
         "ordinal": _ORDINAL.format(tombstone),
         "same": sql.SQL(", ").join(map(sql.Identifier, same)),
-        "folded": sql.SQL(", ").join(folded),
+        "folded": sql.SQL(", ").join([*map(sql.Identifier, same), *last]),
         "is_others": _IS_OTHERS.format(**scopes) if scope else sql.SQL("false"),
         "is_own": _IS_OWN.format(**scopes) if scope else sql.SQL("true"),
     }

@@ -284,6 +284,12 @@ def test_checkpoints_do_not_decide_what_is_kept(
     assert query(held.format("raw_shop.together")) == query(held.format("raw_shop.apart"))
 
 
+def test_arrays_are_kept_as_well(connection: Connection, query: Query) -> None:
+    both = [{"id": 1, "tags": "{a,b}"}, {"id": 1, "gone": True}]
+    load_pages(connection, both, columns={"tags": "text[]"}, **TOLD)
+    assert query("select tags, gone from raw_shop.items") == [(["a", "b"], True)]
+
+
 def test_a_record_and_its_tombstone_that_are_read_again_change_nothing(
     connection: Connection, query: Query
 ) -> None:
