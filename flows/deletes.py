@@ -22,12 +22,10 @@ class Tombstones:
         field: by default, any value of it but null, false, 0 and an empty text says that the record
             is deleted. May be a path into objects, e.g. `meta.deletedAt`.
         values: only these values say so, e.g. `("archived", "cancelled")`.
-        removes: delete the row instead of marking it, within the resource's `max_shrinkage`.
     """
 
     field: str
     values: tuple[str | int | bool, ...] = ()
-    removes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a missing field, and values in which each letter would count."""

@@ -92,6 +92,14 @@ def _check_tombstones(resource: "Resource", deletes: Tombstones, owner: str) -> 
                 f"{owner} reads {path!r}, which is part of its key or replaced by `personal`. Name "
                 "a field that says whether the record is deleted."
             )
+    root, _, rest = deletes.field.partition(".")
+    column = letters(resource.names.get(root, root))
+    for name, kind in resource.columns.items():
+        if rest and letters(name) == column and kind.lower() not in ("json", "jsonb"):
+            raise ConfigurationError(
+                f"{owner} reads {deletes.field!r}, but `columns` makes {name!r} {kind}, into which "
+                "no path leads. Remove it there, or make it jsonb."
+            )
 
 
 def _check_full_list(resource: "Resource", owner: str) -> None:
@@ -100,6 +108,7 @@ def _check_full_list(resource: "Resource", owner: str) -> None:
         "a cursor": resource.cursor is not None,
         "max_pages": resource.max_pages is not None,
         "a rule that stops reading": any(rule.then == "stop" for rule in resource.rules),
+        "a rule `end` for pages that the API leads to": _ends_midway(resource),
     }
     found = [name for name, is_declared in partial.items() if is_declared]
     if found:
@@ -112,6 +121,12 @@ def _check_full_list(resource: "Resource", owner: str) -> None:
         raise ConfigurationError(
             f"{owner} writes a list as a whole, as `replace` does. Remove disposition='merge'."
         )
+
+
+def _ends_midway(resource: "Resource") -> bool:
+    """Whether an error may end the reading where it does not say that there is no such page."""
+    is_counted = hasattr(resource.paging, "beyond")  # `offset` and `page_number`
+    return not is_counted and any(rule.then == "end" for rule in resource.rules)
 
 
 def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:
@@ -186,6 +201,11 @@ def _check_names(resource: "Resource") -> None:
                 f"{resource.name}: `names` gives {field_name!r} the column {column!r}, which "
                 f"{problem}."
             )
+
+
+def letters(name: str) -> str:
+    """What a field and its column have in common: `emailAddress` is stored as `email_address`."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def repeated(names: Sequence[str]) -> list[str]:

@@ -1,11 +1,10 @@
 """Refuses resources that do not fit together, or to their source."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flows.checks.rows import repeated
+from flows.checks.rows import letters, repeated
 from flows.errors import ConfigurationError
 from flows.limits import check_hosts, check_least, check_length, check_positive
 from flows.partitions import Partition, RowsOf
@@ -80,20 +79,15 @@ def _share_addresses(one: tuple[str, int | None], other: tuple[str, int | None])
     return one[0] == other[0] and (None in ports or len(ports) == 1)
 
 
-def _letters(name: str) -> str:
-    """What a field and its column have in common: `emailAddress` is stored as `email_address`."""
-    return re.sub(r"[\W_]", "", name).lower()
-
-
 def _check_public(name: str, parents: RowsOf, parent: "Resource") -> None:
     """Refuse to fill requests with a parent's values that are not those the API knows."""
-    private = {_letters(parent.names.get(field, field)): field for field in parent.personal}
+    private = {letters(parent.names.get(field, field)): field for field in parent.personal}
     for column in parents.columns.values():
-        if _letters(column) in private:
+        if letters(column) in private:
             raise ConfigurationError(
                 f"{name}: its requests need {column!r} of {parent.name}, which `personal` of "
                 f"{parent.name} replaces. Take another column, or remove "
-                f"{private[_letters(column)]!r} there."
+                f"{private[letters(column)]!r} there."
             )
 
 

@@ -15,6 +15,7 @@ from psycopg2.extras import execute_values
 
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.publish import SCHEMA
+from flows.errors import ConfigurationError
 from flows.load import ledger
 from flows.postgres import schemas
 
@@ -154,9 +155,19 @@ def prepare(cursor: Cursor) -> None:
 
 
 def raw_tables(cursor: Cursor) -> list[RawTable]:
-    """Every raw table that was ever loaded."""
+    """Every raw table that was ever loaded.
+
+    Raises:
+        ConfigurationError: no load has brought the ledger up to this version yet.
+    """
     if ledger.newest(cursor) == 0:
         return []
+    cursor.execute("select to_regclass('elt.partitions') is null")
+    if cursor.fetchall()[0][0]:
+        raise ConfigurationError(
+            "The ledger (schema elt) is that of an older version, without elt.partitions. Load any "
+            "resource with this version, which completes the ledger; then build again."
+        )
     cursor.execute(_RAW_TABLES)
     return [RawTable(*row) for row in cursor]
 

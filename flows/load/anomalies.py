@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
+from flows.deletes import DELETED_AT
 from flows.load.ledger import Address
 from flows.load.table_schema import ColumnChange
 from flows.redaction import redact
@@ -112,8 +113,9 @@ class Anomaly:
 
 
 def add_schema_changes(cursor: Cursor, load_id: int, changes: Sequence[ColumnChange]) -> None:
-    """Note columns that a load added or widened."""
-    _add(cursor, load_id, [_schema_change(change) for change in changes])
+    """Note columns that a load added or widened; not that of marks, which the declaration adds."""
+    told = [change for change in changes if change.column != DELETED_AT]
+    _add(cursor, load_id, [_schema_change(change) for change in told])
 
 
 def _schema_change(change: ColumnChange) -> Anomaly:

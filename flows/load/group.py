@@ -92,7 +92,6 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
         partitions > FEW_PARTITIONS
         and resource.job is None
         and resource.writes == "merge"
-        and not getattr(resource.deletes, "removes", False)
         and not options.full_refresh
         and not options.by_hand
     )

@@ -363,7 +363,8 @@ class Loader:
             error = self._error(cursor)
             moves = unread is None and (error is None or self._resource.writes == "append")
             value = self._position.after(checkpoint.cursor, window, moves)
-            is_up_to_date = error is None and unread is None and not self._options.by_hand
+            is_whole = unread is None and not self._rows.left_unmarked
+            is_up_to_date = error is None and is_whole and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
             self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":

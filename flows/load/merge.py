@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from flows.deletes import DELETED_AT, Deletes, Tombstones
+from flows.deletes import DELETED_AT, Deletes
 from flows.load import deletions
 from flows.load.batch import text_in
 from flows.load.column_names import OWN_COLUMNS
+from flows.load.deletions import Parts
 from flows.load.table_schema import column_types, converted
 from flows.source import Contract
 
 Ids = Mapping[str, int | None]
-Parts = Mapping[str, sql.Composable]
 
 STAGE = sql.Identifier("pg_temp", "stage")
 
@@ -53,12 +53,13 @@ _IS_OLDER = sql.SQL(
     " present._load_id"
     "))"
 )
-_DIFFERS = sql.SQL("row({present}) is distinct from row({stored}) and {is_older}")
+_DIFFERS = sql.SQL("row({present}) is distinct from row({stored}) and {is_older} and {is_own}")
 # No row is at (0,0); unlike a null it does not make a row larger than in the table.
 _COMPARE = sql.SQL(
     "create temporary table differing on commit drop as"
     " select coalesce(present.ctid, '(0,0)') as _present_at, latest.*"
-    " from (select {values} from {stage}) as latest left join {table} as present on {same_key}"
+    " from (select {values}{ordinal} from {stage}) as latest"
+    " left join {table} as present on {same_key}"
     " where present.ctid is null or {differs}"
 )
 _COUNT_MOVED = sql.SQL(
@@ -136,16 +137,6 @@ class Target:
     marks_missing: bool = False
     tombstone: sql.Composable | None = None
 
-    @property
-    def has_marks(self) -> bool:
-        """Whether its rows are marked rather than deleted."""
-        return self.deletes is not None and not self.removes
-
-    @property
-    def removes(self) -> bool:
-        """Whether tombstones delete their rows."""
-        return isinstance(self.deletes, Tombstones) and self.deletes.removes
-
 
 def create_stage(cursor: Cursor) -> None:
     """Create the staging table, empty and without columns."""
@@ -185,21 +176,21 @@ def merge(
     staged = column_types(cursor, STAGE)
     if not staged.keys() >= set(target.key):
         return WriteCounts()
-    parts = _merge_parts(cursor, target, staged)
-    if may_repeat_keys:
-        cursor.execute(_DROP_EARLIER.format(**parts))
-    removed = deletions.remove(cursor, parts, ids) if target.removes and target.tombstone else 0
-    cursor.execute(_LOOK_UP.format(**parts))
-    rows = int(cursor.fetchall()[0][0])
     scope = [name for name in target.scope if name not in target.key and name in staged]
-    may_mark = target.tombstone is not None and target.has_marks
+    parts = _merge_parts(cursor, target, staged, scope)
+    may_mark = target.tombstone is not None
+    if may_repeat_keys and may_mark:
+        parts = deletions.in_order(cursor, parts, ids)
+    elif may_repeat_keys:
+        cursor.execute(_DROP_EARLIER.format(**parts))
+    cursor.execute(_LOOK_UP.format(**parts), ids)
+    rows = int(cursor.fetchall()[0][0])
     if expects_updates and not scope and not may_mark:
         written = _write_directly(cursor, parts, ids, rows)
     else:
         written = _write_differing(cursor, parts, ids, scope, may_mark)
     cursor.execute(_JOIN)
-    deleted = written.deleted + removed
-    return replace(written, deleted=deleted, all_updated=written.updated == rows)
+    return replace(written, all_updated=written.updated == rows)
 
 
 def _write_differing(
@@ -308,20 +299,22 @@ def _parts(cursor: Cursor, table: sql.Identifier) -> dict[str, sql.Composable]:
 
 
 def _merge_parts(
-    cursor: Cursor, target: Target, staged: Mapping[str, str]
-) -> dict[str, sql.Composable]:
+    cursor: Cursor, target: Target, staged: Mapping[str, str], scope: Sequence[str]
+) -> Parts:
     """All columns are compared and set: a field that a record lacks becomes null."""
     types = column_types(cursor, target.table)
     key = target.key
     rest = [name for name in types if name not in {*key, *OWN_COLUMNS}]
-    may_mark = target.tombstone is not None and target.has_marks
+    may_mark = target.tombstone is not None
     values = [
         sql.SQL("{} as {}").format(
-            _latest(name, staged, types, target.tombstone if may_mark else None),
-            sql.Identifier(name),
+            _latest(name, staged, types, target.tombstone), sql.Identifier(name)
         )
         for name in [*key, *rest]
     ]
+    of_tombstones: Parts = {"ordinal": sql.SQL(""), "is_own": sql.SQL("true")}
+    if target.tombstone is not None:
+        of_tombstones = deletions.parts(target.tombstone, staged, key, scope)
     own = sql.SQL("now(), %(load_id)s")
     set_own = sql.SQL("_loaded_at = now(), _load_id = %(load_id)s")
     stored = list(map(deletions.value_to_store, rest)) if may_mark else _each("latest.{}", rest)
@@ -329,6 +322,7 @@ def _merge_parts(
         present=listed("present.{}", rest),
         stored=sql.SQL(", ").join(stored),
         is_older=_IS_OLDER,
+        is_own=of_tombstones["is_own"],
     )
     assigned = [
         sql.SQL("{} = {}").format(sql.Identifier(name), value)
@@ -346,8 +340,7 @@ def _merge_parts(
         "same_key": listed("present.{0} = latest.{0}", key, " and "),
         "differs": differs,
         "assignments": sql.SQL(", ").join([*assigned, set_own]),
-        "is_older": _IS_OLDER,
-        "tombstone": target.tombstone or sql.SQL("false"),
+        **of_tombstones,
     }
 
 

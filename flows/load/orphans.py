@@ -1,6 +1,7 @@
 """Deletes or marks rows of a child whose parent's row is gone: no load requests them any more."""
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -81,8 +82,9 @@ def delete_orphans(
             )
     deletes = options.full_refresh or resource.deletes is None
     emptying = replace(options, full_refresh=deletes, accepts_shrinkage=True)
+    never_unusual = replace(resource, unusual_factor=math.inf)
     return [
-        load(connection, source.name, resource, partition, _no_pages, emptying)
+        load(connection, source.name, never_unusual, partition, _no_pages, emptying)
         for partition, _ in found
     ]
 

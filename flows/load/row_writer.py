@@ -28,6 +28,7 @@ class RowWriter:
     Attributes:
         target: the raw table.
         is_filling: whether the raw table or its key did not exist when the load began.
+        left_unmarked: whether rows that a full list lacks were not marked, because of its rejects.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RowWriter:
         if options.full_refresh:
             self.target = replace(self.target, marks_missing=False)
         self.is_filling = False
+        self.left_unmarked = False
         self._address = address
         self._resource = resource
         self._load_id = load_id
@@ -55,7 +57,6 @@ class RowWriter:
         self._batches: list[Batch] = []
         self._staged = 0
         self._moved = 0
-        self._removed = 0
 
     def open(self, cursor: Cursor) -> None:
         """Create the staging table.
@@ -102,7 +103,6 @@ class RowWriter:
             written, changes = self._stage.flush(
                 cursor, self._how(cursor), self._load_id, self._options.replays, not is_unique
             )
-            self._check_removed(cursor, written.deleted)
             self._moved += written.moved
             self._tally.account(cursor, self._staged, written, changes)
             self._staged = 0
@@ -117,16 +117,9 @@ class RowWriter:
                 self._address,
                 rejected,
             )
+            self.left_unmarked = True
             return "merge"
         return self._disposition
-
-    def _check_removed(self, cursor: Cursor, removed: int) -> None:
-        """Refuse it if tombstones have removed too many rows, in this transaction and before."""
-        self._removed += removed
-        if removed and self.target.removes and not self._options.accepts_shrinkage:
-            found = self._stage.left_of(cursor, self._removed, self._resource.max_shrinkage)
-            table = ".".join(self.target.table.strings)
-            shrinkage.check(found, self._resource, table, self._address.partition, 0, None)
 
     def _check_shrinkage(self, cursor: Cursor) -> None:
         """Refuse to remove too many rows from the table, unless this load accepts it."""

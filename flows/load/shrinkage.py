@@ -1,7 +1,6 @@
 """Protects tables from loads that would replace their rows by far fewer."""
 
 from dataclasses import dataclass
-from math import ceil
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
@@ -14,8 +13,13 @@ from flows.load.table_schema import column_types
 from flows.source import Resource
 
 _PRESENT = sql.SQL("select count(*) from {} as present where {}")
-_LEFT = sql.SQL("select count(*) from (select from {} as present where {} limit {}) as left_over")
-_STAGED = sql.SQL("select count(*) from (select distinct {} from {}) as staged")
+_STAGED = sql.SQL("select count(*) from (select distinct {key} from {stage}) as staged")
+_STAYING = sql.SQL(
+    "select count(*) from ("
+    " select distinct on ({key}) {tombstone} as is_deleted"
+    " from {stage} order by {key}, _ordinal desc"
+    ") as staged where not is_deleted"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Replacement:
 
 
 def replacement(cursor: Cursor, target: Target) -> Replacement:
-    """Count present and staged rows: not those marked, and staged rows with the same key once."""
+    """Count the rows that are there before and after: not those that are marked or will be."""
     types = column_types(cursor, target.table)
     if not types:
         return Replacement(present=0, staged=0)
@@ -40,18 +44,13 @@ def replacement(cursor: Cursor, target: Target) -> Replacement:
     cursor.execute(_PRESENT.format(target.table, scope))
     [(present,)] = cursor.fetchall()
     key = [name for name in target.key if name in column_types(cursor, STAGE)]
-    cursor.execute(_STAGED.format(listed("{}", key or ["_ordinal"]), STAGE))
+    parts = {"key": listed("{}", key or ["_ordinal"]), "stage": STAGE}
+    if target.tombstone is None:
+        cursor.execute(_STAGED.format(**parts))
+    else:
+        cursor.execute(_STAYING.format(**parts, tombstone=target.tombstone), {})
     [(staged,)] = cursor.fetchall()
     return Replacement(present, staged)
-
-
-def left_of(cursor: Cursor, target: Target, removed: int, max_share: float) -> Replacement:
-    """The rows before and after so many were removed, counted up to the number that is enough."""
-    enough = ceil(removed / max_share) - removed if max_share else 0
-    types = column_types(cursor, target.table)
-    cursor.execute(_LEFT.format(target.table, scope_of(target, types), sql.Literal(enough)))
-    [(left,)] = cursor.fetchall()
-    return Replacement(left + removed, left)
 
 
 def check(

@@ -128,7 +128,7 @@ class StagingTable:
 
     def _check_marks(self) -> None:
         is_taken = DELETED_AT in self._present and not deletions.is_mark(self._present)
-        if self._target.has_marks and (is_taken or self._columns.has_field(DELETED_AT)):
+        if self._target.deletes is not None and (is_taken or self._columns.has_field(DELETED_AT)):
             raise ConfigurationError(
                 f"{'.'.join(self._target.table.strings)} has a column {DELETED_AT} with values of "
                 "the API, and `deletes` marks rows there. Give the field another column by "
@@ -341,11 +341,7 @@ class StagingTable:
 
     def replacement(self, cursor: Cursor) -> Replacement:
         """The number of rows that a `replace` would remove, and of those that it would write."""
-        return shrinkage.replacement(cursor, self._target)
-
-    def left_of(self, cursor: Cursor, removed: int, max_share: float) -> Replacement:
-        """What is left after so many rows were removed; counts only what `max_share` needs."""
-        return shrinkage.left_of(cursor, self._target, removed, max_share)
+        return shrinkage.replacement(cursor, self._staged_target(cursor))
 
     def flush(
         self,
@@ -365,17 +361,19 @@ class StagingTable:
         self.create_key(cursor)
         written = WriteCounts()
         if column_types(cursor, self._target.table):
-            self._target = replace(self._target, tombstone=self._tombstone(cursor))
+            self._target = self._staged_target(cursor)
             ids = {"load_id": load_id, "replays": replays}
             written = self._write(cursor, disposition, ids, may_repeat_keys)
         cursor.execute("truncate pg_temp.stage")
         return written, changes
 
-    def _tombstone(self, cursor: Cursor) -> sql.Composable | None:
+    def _staged_target(self, cursor: Cursor) -> Target:
+        """The target, with the condition that a row that is staged now is a tombstone."""
         declared = self._target.deletes
         if not isinstance(declared, Tombstones):
-            return None
-        return deletions.tombstone(declared, self._names, column_types(cursor, STAGE))
+            return self._target
+        condition = deletions.tombstone(declared, self._names, column_types(cursor, STAGE))
+        return replace(self._target, tombstone=condition)
 
     def _write(
         self, cursor: Cursor, disposition: Disposition, ids: Ids, may_repeat_keys: bool
@@ -409,7 +407,7 @@ class StagingTable:
         pins = self._pins
         seen = self._names.values()
         present = column_types(cursor, table)
-        marks = {DELETED_AT: deletions.MARK_TYPE} if self._target.has_marks else {}
+        marks = {DELETED_AT: deletions.MARK_TYPE} if self._target.deletes is not None else {}
         if present:
             wanted = {
                 name: staged.get(name) or (None if name in present else pins.get(name))

@@ -48,7 +48,6 @@ PAGING = {
 DELETES: dict[str, Deletes] = {
     "list": FullList(),
     "tombstones": Tombstones("late"),
-    "removing tombstones": Tombstones("late", removes=True),
 }
 Edition = Literal["old", "new"]
 
@@ -77,7 +76,7 @@ class Scenario:
     paging: Paging = "next url"
     pages: int = 7
     loaded_before: bool = False
-    deletes: Literal["", "list", "tombstones", "removing tombstones"] = ""
+    deletes: Literal["", "list", "tombstones"] = ""
 
     @property
     def resource(self) -> Resource:

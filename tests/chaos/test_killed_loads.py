@@ -65,7 +65,6 @@ EVEN = {
 DELETIONS = {
     "list": Scenario("replace", loaded_before=True, deletes="list"),
     "tombstones": Scenario("merge", loaded_before=True, deletes="tombstones"),
-    "removing_tombstones": Scenario("merge", loaded_before=True, deletes="removing tombstones"),
 }
 LONG = {
     f"{way}-long": Scenario(writes, pages=60, loaded_before=loaded_before)
@@ -102,7 +101,6 @@ FEW = [
     ("replace-one_page", Death("after", "begin", 1)),
     ("list", Death("after", "flush", 1)),
     ("tombstones", Death("after", "flush", 3)),
-    ("removing_tombstones", Death("after", "commit", 6)),
 ]
 
 

@@ -17,12 +17,12 @@ SOURCES = """
 sources:
   - name: shop
     schema: raw_shop
-    tables: [{name: orders}, {name: order_ids}]
+    tables: [{name: orders}]
 """
 
 
 def small_project(database: URL, folder: Path, models: Mapping[str, str]) -> Dbt:
-    """A project of these models, by name, on the raw tables `orders` and `order_ids`."""
+    """A project of these models, by name, on the raw table `orders`."""
     (folder / "models").mkdir(parents=True)
     (folder / "dbt_project.yml").write_text(DECLARED)
     (folder / "models" / "sources.yml").write_text(SOURCES)

@@ -23,7 +23,7 @@ from flows.extract.paginators import (
 )
 from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page
-from flows.source import Cursor, Resource, Rule
+from flows.source import Cursor, FullList, Resource, Rule
 from tests.extract.reading import asked_params, read, rows, stored
 from tests.extract.styles import STYLES, Record
 
@@ -378,6 +378,17 @@ def test_the_status_of_the_end_is_an_error_on_the_first_page() -> None:
     resource = orders(page_number(), rules=(Rule("end", status=400),))
     with pytest.raises(BadRequestError, match="answered 400"):
         read(URL, resource, lambda _: Answer(b"{}", status=400))
+
+
+def test_only_the_first_page_of_a_full_list_may_be_ignored() -> None:
+    """The rest of the list would be marked as deleted."""
+    resource = orders(
+        page_number(), key=("id",), rules=(Rule("ignore", status=400),), deletes=FullList()
+    )
+    [page] = read(URL, resource, lambda _: Answer(b"{}", status=400))
+    assert page.is_empty
+    with pytest.raises(BadRequestError, match="answered 400"):
+        read(URL, resource, wordpress)
 
 
 def test_a_reading_may_resume_at_the_page_after_the_last() -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from flows.errors import BadPayloadError, ConfigurationError, UnavailableError
+from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.load.options import LoadOptions
 from flows.load.partitions import partitions_of
@@ -182,6 +183,10 @@ SAYINGS: list[tuple[Tombstones, Any, Any]] = [
     (Tombstones("gone", values=("50% off", "x")), "50% off", "true"),
     (Tombstones("gone", values=(True,)), True, False),
     (Tombstones("gone", values=(2,)), 2, 1),
+    (Tombstones("gone", values=(2, "1.0")), 2.0, 1.5),
+    (Tombstones("gone", values=("1.0",)), "1.0", "1"),
+    (Tombstones("gone"), 0.5, 0.0),
+    (Tombstones("gone.at"), {"at": 10}, {"at": 0.0}),
 ]
 
 
@@ -198,6 +203,30 @@ def test_a_record_says_that_it_is_deleted(connection: Connection, query: Query, 
 
 
 TOLD: dict[str, Any] = {"deletes": Tombstones("gone")}
+
+
+def test_zero_with_decimals_says_nothing(connection: Connection, query: Query) -> None:
+    pinned = {"columns": {"gone": "numeric(3,1)"}}
+    load_pages(connection, [*rows(1, gone=0), *rows(2, gone=1)], **TOLD, **pinned)
+    assert query(HELD) == [(1, "a", False), (2, "a", True)]
+
+
+def test_a_replaced_list_of_tombstones_leaves_no_row(connection: Connection, query: Query) -> None:
+    declared = {"disposition": "replace", **TOLD}
+    load_pages(connection, rows(*range(10)), **declared)
+    pages = [rows(*range(10)), rows(*range(8), gone=True)]
+    with pytest.raises(BadPayloadError, match="holds 10 rows, and this load would leave 2:"):
+        load_pages(connection, *pages, **declared)
+    assert load_pages(connection, *pages, options=ACCEPTED, **declared).deleted == 8
+    assert load_pages(connection, *pages, **declared).deleted == 0
+
+
+def test_the_column_of_marks_is_no_anomaly(connection: Connection, query: Query) -> None:
+    """The declaration adds it, not the API."""
+    load_pages(connection, rows(1))
+    load_pages(connection, rows(1), **LIST)
+    assert query("select column_name from elt.schema_changes") == [("_deleted_at",)]
+    assert query("select * from elt.anomalies") == []
 
 
 def test_a_tombstone_keeps_the_values_that_it_does_not_send(
@@ -235,6 +264,66 @@ def test_of_a_record_and_its_tombstone_the_later_one_counts(
     assert query(HELD) == [(1, "a", False), (2, "a", False)]
 
 
+STEPS: list[list[dict[str, Any]]] = [
+    [{"id": 1, "v": "new"}, {"id": 2, "w": 2}, {"id": 1, "gone": True}, {"id": 2, "gone": True}],
+    [{"id": 1, "gone": True, "v": None}, {"id": 1, "gone": "yes", "w": 3}, {"id": 2, "gone": 1}],
+    [{"id": 1, "gone": True, "w": 4}, {"id": 1, "v": "back"}, {"id": 1, "gone": 2}],
+    [{"id": 1, "gone": True}, {"id": 3, "gone": True, "w": 5}, {"id": 1, "v": "back"}],
+]
+
+
+@pytest.mark.parametrize("records", STEPS)
+def test_checkpoints_do_not_decide_what_is_kept(
+    connection: Connection, query: Query, records: list[dict[str, Any]]
+) -> None:
+    """Records and their tombstones count one after the other."""
+    held = "select id, v, w, gone, _deleted_at is not null from {} order by id"
+    for name, pages in (("apart", [[each] for each in records]), ("together", [records])):
+        load_pages(connection, [*rows(1, w=1), *rows(2)], name=name, **TOLD)
+        load_pages(connection, *pages, name=name, **TOLD)
+    assert query(held.format("raw_shop.together")) == query(held.format("raw_shop.apart"))
+
+
+def test_arrays_are_kept_as_well(connection: Connection, query: Query) -> None:
+    both = [{"id": 1, "tags": "{a,b}"}, {"id": 1, "gone": True}]
+    load_pages(connection, both, columns={"tags": "text[]"}, **TOLD)
+    assert query("select tags, gone from raw_shop.items") == [(["a", "b"], True)]
+
+
+def test_a_record_and_its_tombstone_that_are_read_again_change_nothing(
+    connection: Connection, query: Query
+) -> None:
+    both = [{"id": 1, "v": "b", "w": None}, {"id": 1, "gone": True}]
+    load_pages(connection, both, **TOLD)
+    before = query(MARKS)
+    assert load_pages(connection, both, **TOLD).unchanged == 2
+    assert query(MARKS) == before
+
+
+MOVING: dict[str, Any] = {
+    "key": ("id",),
+    "key_is_global": True,
+    "partitions": CITIES,
+    "partition_columns": ("city",),
+    **TOLD,
+}
+
+
+def test_the_tombstone_of_a_partition_that_a_record_has_left_marks_nothing(
+    connection: Connection, query: Query
+) -> None:
+    bonn, rome = CITIES
+    held = "select city, v, _deleted_at is not null from raw_shop.items"
+    load_pages(connection, rows(1), partition=bonn, **MOVING)
+    load_pages(connection, rows(1), partition=rome, **MOVING)
+    entry = load_pages(connection, [{"id": 1, "gone": True}], partition=bonn, **MOVING)
+    assert (entry.deleted, entry.unchanged) == (0, 1)
+    assert query(held) == [(rome.name, "a", False)]
+    assert load_pages(connection, rows(1, gone=True), partition=rome, **MOVING).deleted == 1
+    load_pages(connection, rows(1), partition=bonn, **MOVING)
+    assert query(held) == [(bonn.name, "a", False)]
+
+
 def test_after_a_load_in_which_all_changed_tombstones_still_mark(
     connection: Connection, query: Query
 ) -> None:
@@ -251,34 +340,6 @@ def test_without_the_declaration_a_row_that_comes_back_is_unmarked(
     load_pages(connection, rows(1, gone=True), **TOLD)
     load_pages(connection, rows(1, gone=False))
     assert query(HELD) == [(1, "a", False)]
-
-
-REMOVED: dict[str, Any] = {"deletes": Tombstones("gone", removes=True)}
-
-
-def test_a_tombstone_removes_its_row(connection: Connection, query: Query) -> None:
-    first = load_pages(connection, [*rows(1, 2, 3), *rows(4, gone=True)], **REMOVED)
-    assert (first.extracted, first.inserted, first.unchanged, first.deleted) == (4, 3, 1, 0)
-    entry = load_pages(connection, [{"id": 1, "gone": True}, *rows(5)], **REMOVED)
-    assert (entry.inserted, entry.unchanged, entry.deleted) == (1, 1, 1)
-    assert query("select id from raw_shop.items order by id") == [(2,), (3,), (5,)]
-
-
-def test_tombstones_remove_no_more_than_the_declared_share(
-    connection: Connection, query: Query
-) -> None:
-    load_pages(connection, rows(*range(10)), **REMOVED)
-    pages = [rows(*ids, gone=True) for ids in ((0, 1, 2), (3, 4), (5,))]
-    with pytest.raises(BadPayloadError, match=r"holds 10 rows, .*leave 4.*max_shrinkage"):
-        load_pages(connection, *pages, checkpoint_rows=99, **REMOVED)
-    count = "select count(*) from raw_shop.items"
-    assert query(count) == [(10,)]
-    load_pages(connection, *pages[:2], checkpoint_rows=99, **REMOVED)
-    assert query(count) == [(5,)]
-    with pytest.raises(BadPayloadError, match="max_shrinkage=0"):
-        load_pages(connection, pages[2], max_shrinkage=0, **REMOVED)
-    load_pages(connection, rows(5, 6, 7, 8, gone=True), options=ACCEPTED, **REMOVED)
-    assert query(count) == [(1,)]
 
 
 def test_a_replayed_tombstone_leaves_a_newer_row(
@@ -308,7 +369,12 @@ def test_a_replayed_tombstone_leaves_a_newer_row(
         ({"cursor": TokenCursor("sync", is_link=True), **LIST}, "sends only changes|with a cursor"),
         ({"max_pages": 3, **LIST}, "with max_pages"),
         ({"rules": (Rule("stop", 404),), **LIST}, "a rule that stops"),
+        ({"rules": (Rule("end", 404),), "paging": next_url("next"), **LIST}, "a rule `end`"),
         ({"deletes": Tombstones("id")}, "part of its key"),
+        (
+            {"columns": {"meta_data": "text"}, "deletes": Tombstones("metaData.gone")},
+            "makes 'meta_data' text",
+        ),
         ({"personal": {"gone": masked()}, **TOLD}, "replaced by `personal`"),
         ({"personal": {"gone": masked()}, "deletes": Tombstones("gone.at")}, "by `personal`"),
     ],

@@ -11,7 +11,8 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import EltError
+from flows.dbt_build import history
+from flows.errors import ConfigurationError, EltError
 from flows.load import ledger
 from flows.load.group import close_group, open_group
 from flows.load.ledger import Address, Counts
@@ -128,7 +129,7 @@ class Shop:
                 changed = self._random.choice([0, 3])
                 counts = Counts(partitions=3, extracted=changed, updated=changed)
                 ledger.add_counts(cursor, load_id, counts)
-            close_group(lock, load_id, error, CITY, len(CITIES))
+            close_group(lock, load_id, error, CITY, partitions=3)
 
     def reset(self) -> None:
         with closing(self._connect()) as connection:
@@ -183,3 +184,14 @@ def test_an_upgrade_reads_the_ledger_only_once(connection: Connection, query: Qu
     query("comment on schema elt is 'The ledger of all loads, version 0.'")
     load_pages(connection, [{"id": 1}])
     assert query("select partition from elt.partitions") == [("",)]
+
+
+def test_a_build_after_an_upgrade_asks_for_a_load_first(
+    connection: Connection, query: Query
+) -> None:
+    load_pages(connection, [{"id": 1}])
+    query("drop table elt.partitions cascade")
+    with transaction(connection) as cursor:
+        history.prepare(cursor)
+        with pytest.raises(ConfigurationError, match="Load any resource with this version"):
+            history.raw_tables(cursor)

@@ -89,6 +89,19 @@ def test_full_lists_mark_the_rows_of_parents_that_are_marked(
     assert query(HELD) == [(1, 2)]
 
 
+def test_a_parent_that_is_gone_makes_no_load_unusual(connection: Connection, query: Query) -> None:
+    lines = replace(LINES, deletes=FullList())
+    load_orders(connection, 1, 2)
+    many = [{"line": number} for number in range(200)]
+    for partition in 3 * partitions_of(connection, "shop", lines):
+        load(connection, "shop", lines, partition, MemoryApi([many]))
+    load_orders(connection, 1)
+    source = Source("shop", "https://api.example.com/", (ORDERS, lines))
+    [entry] = delete_orphans(connection, source, lines, LoadOptions())
+    assert entry.deleted == 200
+    assert query("select * from elt.anomalies") == []
+
+
 def test_of_several_values_all_tell_a_parent(connection: Connection, query: Query) -> None:
     lines = replace(
         LINES,

@@ -26,7 +26,16 @@ from flows.load.partitions import partitions_of
 from flows.load.replay import replay
 from flows.load.side_by_side import load_side_by_side
 from flows.page import Page, Resume
-from flows.source import Cursor, Disposition, Partition, Resource, RowsOf, Tombstones, Window
+from flows.source import (
+    Cursor,
+    Disposition,
+    FullList,
+    Partition,
+    Resource,
+    RowsOf,
+    Tombstones,
+    Window,
+)
 from tests.load.memory_api import MemoryApi
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -136,7 +145,6 @@ def test_small_partitions_are_one_entry_of_the_ledger(connect: Connect, query: Q
 
 
 def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None:
-    """Where they remove them, each partition has a load and a limit of its own."""
     marking = replace(LINES, deletes=Tombstones("gone"))
     load_lines(connect, Lines(), marking)
     gone = Lines(bodies={5: [[{"line": 2, "gone": True}]]})
@@ -144,10 +152,25 @@ def test_tombstones_mark_rows_of_a_group(connect: Connect, query: Query) -> None
     assert (group.updated, group.unchanged, group.deleted, errors) == (1, 22, 1, [])
     marked = 'select "order", line, amount from raw_shop.lines where _deleted_at is not null'
     assert query(marked) == [(5, 2, 2)]
-    removing = replace(LINES, deletes=Tombstones("gone", removes=True))
-    entries, errors = load_lines(connect, gone, removing)
-    assert (len(entries), sum(entry.deleted for entry in entries), errors) == (12, 1, [])
-    assert query(STORED) == [row for row in wanted() if row != (5, 2, 2)]
+
+
+@pytest.mark.parametrize(("left", "now_at"), [(0, 3), (3, 0)])
+def test_the_tombstone_of_an_order_that_a_line_has_left_marks_nothing(
+    connect: Connect, query: Query, left: int, now_at: int
+) -> None:
+    """Whichever is committed first, in one transaction and again in the next run."""
+    moving = replace(
+        LINES, key=("line",), key_is_global=True, deletes=Tombstones("gone"), partitions=orders(12)
+    )
+    empty = {number: [[]] for number in range(12)}
+    line = {"line": 1, "amount": 5}
+    load_lines(connect, Lines(bodies={**empty, left: [[line]]}), moving)
+    moved = {left: [[{"line": 1, "gone": True}]], now_at: [[line]]}
+    for _ in range(2):
+        [group], errors = load_lines(connect, Lines(bodies={**empty, **moved}), moving)
+        assert (group.deleted, errors) == (0, [])
+        held = 'select "order", amount, _deleted_at is null from raw_shop.lines'
+        assert query(held) == [(now_at, 5, True)]
 
 
 def test_few_partitions_have_an_entry_each(connect: Connect, query: Query) -> None:
@@ -531,6 +554,22 @@ def test_only_children_of_changed_parents_are_read(
     assert read(*states, "new") == []
     query("truncate raw_shop.lines")
     assert read(*states, "new") == [*range(count + 1)]
+
+
+def test_a_full_list_with_rejects_is_due_again(connect: Connect, query: Query) -> None:
+    """It marked nothing, so what is missing from it is still to be marked."""
+    lines = replace(LINES, deletes=FullList(), max_rejects=1)
+    changed = tuple(replace(each, parent_load_id=1) for each in orders(1))
+    load_lines(connect, Lines(), lines, orders(1))
+    first, lost = {"line": 1, "amount": 0}, {"amount": 0}
+    load_lines(connect, Lines(bodies={0: [[first, lost]]}), lines, changed)
+    unmarked = "select count(*) from raw_shop.lines where _deleted_at is null"
+    assert query(unmarked) == [(2,)]
+    api = Lines(bodies={0: [[first]]})
+    for _ in range(2):
+        load_lines(connect, api, lines, changed)
+        assert query(unmarked) == [(1,)]
+    assert len(api.asked) == 1
 
 
 @pytest.mark.parametrize("count", [3, 6], ids=["few", "a group"])
