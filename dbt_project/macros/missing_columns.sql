@@ -4,7 +4,8 @@
 #}
 {% macro missing_columns(relation, types) -%}
     {%- if execute -%}
-        {%- set present = adapter.get_columns_in_relation(relation) | map(attribute='name') | list -%}
+        {%- set columns = adapter.get_columns_in_relation(relation) -%}
+        {%- set present = columns | map(attribute='name') | list -%}
         {%- for name, type in types.items() if name not in present -%}
             , cast(null as {{ type }}) as {{ adapter.quote(name) }}
         {%- endfor -%}
