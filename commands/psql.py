@@ -20,7 +20,9 @@ def main() -> int:
         database = ensure_database(server, database_name(arguments.api, arguments.scale))
         command = [str(binary()), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", libpq(database)]
         if arguments.sql:
-            command += ["--no-align", "--tuples-only", "--quiet", "--command", arguments.sql]
+            # Scripts read the rows alone; a person needs the columns' names.
+            plain = [] if sys.stdout.isatty() else ["--no-align", "--tuples-only"]
+            command += [*plain, "--quiet", "--pset=pager=off", "--command", arguments.sql]
         return subprocess.run(command, check=False).returncode
 
 

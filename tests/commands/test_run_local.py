@@ -1,6 +1,7 @@
 """`make run-local` and `make psql` as a person runs them, on a data folder of the test's own."""
 
 import os
+import pty
 import subprocess
 import sys
 import uuid
@@ -24,7 +25,9 @@ class Laptop:
     home: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
+    def start(
+        self, module: str, *arguments: str, stdout: int = subprocess.PIPE
+    ) -> "subprocess.Popen[str]":
         """Start the module of a Make target with a plain environment."""
         plain = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "DBT_"))}
         command = [sys.executable, "-m", f"commands.{module}", f"--home={self.home}"]
@@ -32,7 +35,7 @@ class Laptop:
             [*command, *arguments],
             cwd=REPOSITORY,
             env={**plain, MARK: self.mark},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -152,6 +155,18 @@ def test_a_run_that_is_stopped_leaves_no_process(laptop: Laptop) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 128 + 15
     assert laptop.left_running() == []
+
+
+def test_psql_names_the_columns_in_a_terminal(laptop: Laptop) -> None:
+    terminal, end = pty.openpty()
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        laptop.start("psql", "--sql", "select 7 as lucky", stdout=end) as process,
+    ):
+        os.close(end)
+        printed = screen.read(4096).decode()
+        assert process.wait(60) == 0
+    assert "lucky" in printed
 
 
 @pytest.mark.long

@@ -228,6 +228,7 @@ def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> Non
     assert 'relation "elt.partitions" does not exist' in said
     load("shippers")
     ask("update elt.loads set state = 'failed', error = 'by hand'")
+    ask("update elt.partitions set succeeded_by = null, succeeded_at = null")
     said = error_of(transform(only_stale=True, check_freshness=True, return_state=True))
     assert "northwind.shippers, never loaded in full" in said
     assert ask("select count(*) from dbt.builds") == [(0,)]
