@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 
 from flows import cursor_formats
 from flows.errors import ConfigurationError
-from flows.limits import check_least, check_positive
+from flows.limits import check_expired, check_least, check_positive
 from flows.local_time import DAY
-from flows.page import BUSY_STATUSES
 
 # An end of the window in a path, parameter or body (`flows.extract.placeholders`).
 PLACEHOLDER = re.compile(r"\{(since|after|until|last|token)(?::([^{}]*))?\}")
@@ -157,12 +156,7 @@ class TokenCursor:
 
     def __post_init__(self) -> None:
         """Refuse a token that stands nowhere or in two places, and statuses that refuse none."""
-        for status in self.expired:
-            if status not in range(400, 500) or status in BUSY_STATUSES:
-                raise ConfigurationError(
-                    f"{self}: {status} never means that a token is too old. Name statuses from "
-                    f"400 to 499, but not {', '.join(map(str, BUSY_STATUSES))}: they are retried."
-                )
+        check_expired(str(self), self.expired, "a token is too old")
         if bool(self.field) == bool(self.header):
             raise ConfigurationError(
                 f"{self}: say where the token stands, in a field of the last page or in a header "

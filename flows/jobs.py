@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.errors import ConfigurationError
-from flows.limits import check_hosts, check_positive
-from flows.page import BUSY_STATUSES
+from flows.limits import check_expired, check_hosts, check_positive
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,7 @@ class Job:
             raise ConfigurationError(
                 "Job: `failed` needs a `status`, and values that are not in `done`."
             )
-        for status in self.expired:
-            if status not in range(400, 500) or status in BUSY_STATUSES:
-                raise ConfigurationError(
-                    f"Job: {status} never means that a job has expired. Name statuses from 400 to "
-                    f"499, but not {', '.join(map(str, BUSY_STATUSES))}: they are retried."
-                )
+        check_expired("Job", self.expired, "a job has expired")
         limits = {"interval_seconds": self.interval_seconds, "max_seconds": self.max_seconds}
         check_positive("Job", 0, **limits)
 

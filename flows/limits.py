@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flows.errors import ConfigurationError
+from flows.page import BUSY_STATUSES
 
 # Postgres truncates longer names (https://www.postgresql.org/docs/current/limits.html).
 NAME_BYTES = 63
@@ -44,6 +45,16 @@ def check_positive(owner: str, zero: Any, **limits: Any) -> None:
         if value is not None and not value > zero:
             raise ConfigurationError(
                 f"{owner}: {name}={value} is out of range. Use more than {zero}."
+            )
+
+
+def check_expired(owner: str, statuses: Iterable[int], what: str) -> None:
+    """Refuse statuses that never mean that `what`, e.g. a job, has expired."""
+    for status in statuses:
+        if status not in range(400, 500) or status in BUSY_STATUSES:
+            raise ConfigurationError(
+                f"{owner}: {status} never means that {what}. Name statuses from 400 to 499, but "
+                f"not {', '.join(map(str, BUSY_STATUSES))}: they are retried."
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from commands.new_source import airbyte_incremental, airbyte_login, airbyte_paging, json_schema
 from commands.new_source.airbyte_component import Component
 from commands.new_source.airbyte_partitions import escaped, partitions_of
-from commands.new_source.documents import Document, items, text_of
+from commands.new_source.documents import Document, check_chosen, items, text_of
 from commands.new_source.draft import Draft
 from commands.new_source.inference import Column, column
 from commands.new_source.json_schema import Schema, schema
@@ -52,10 +52,7 @@ def drafts(
         ConfigurationError: when one is not in the manifest, or has no counterpart at all.
     """
     known = streams(document)
-    if unknown := [name for name in chosen if name not in known]:
-        raise ConfigurationError(
-            f"RESOURCES: the manifest has no {unknown[0]!r}. Without RESOURCES, all are listed."
-        )
+    check_chosen("manifest", chosen, known)
     ordered = sorted(chosen, key=lambda name: _is_child(known[name]))
     found: list[Draft] = []
     for name in ordered:

@@ -70,10 +70,11 @@ def drafts_of(
         )
     given = None if login == NO_LOGIN else login_call(parsed_login(login))
     asks = login != NO_LOGIN and present is None
-    if not airbyte_manifest.is_manifest(document):
+    if airbyte_manifest.is_manifest(document):
+        read = airbyte_manifest.drafts
+    else:
         _check_kind(document)
-    is_manifest = airbyte_manifest.is_manifest(document)
-    read = airbyte_manifest.drafts if is_manifest else openapi_drafts.drafts
+        read = openapi_drafts.drafts
     drafts = read(document, name, chosen, url, given, asks_for_login=asks)
     found = list(map(_with_doubt, drafts))
     return found if present is None else [_below(present, draft) for draft in found]

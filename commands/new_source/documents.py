@@ -1,7 +1,7 @@
 """Reads a document that describes an API, and follows its `$ref`s, both within bounds."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -102,6 +102,18 @@ def items(value: Any) -> list[Any]:
 def text_of(value: Any) -> str:
     """A text, or an empty one for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def check_chosen(what: str, chosen: Sequence[str], known: Container[str]) -> None:
+    """Refuse chosen resources that a document, or `what` it is, does not offer.
+
+    Raises:
+        ConfigurationError: with the first of them.
+    """
+    if unknown := [name for name in chosen if name not in known]:
+        raise ConfigurationError(
+            f"RESOURCES: the {what} has no {unknown[0]!r}. Without RESOURCES, all are listed."
+        )
 
 
 def read(place: str) -> Document:

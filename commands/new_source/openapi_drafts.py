@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from commands.new_source import json_schema, openapi_login
-from commands.new_source.documents import Document
+from commands.new_source.documents import Document, check_chosen
 from commands.new_source.draft import Draft
 from commands.new_source.inference import Column, singular
 from commands.new_source.literals import Call
@@ -41,10 +41,7 @@ def drafts(
         ConfigurationError: when one is not in the document, or needs what it does not say.
     """
     known = endpoints(document)
-    if unknown := [name for name in chosen if name not in known]:
-        raise ConfigurationError(
-            f"RESOURCES: the document has no {unknown[0]!r}. Without RESOURCES, all are listed."
-        )
+    check_chosen("document", chosen, known)
     picked = sorted((known[name] for name in chosen), key=lambda each: each.path.count("{"))
     operations = [each.operation for each in picked]
     credentials: openapi_login.Login = openapi_login.with_scopes(document, login, operations)

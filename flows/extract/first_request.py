@@ -18,7 +18,7 @@ from flows.query_params import form_pairs, query_pairs
 from flows.source import Partition, Resource, Source, Window
 
 # As segments of a path, these point to another place.
-_NO_SEGMENTS = frozenset({"", ".", ".."})
+NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
 def first_request(
@@ -52,7 +52,7 @@ def _check_body(resource: Resource, body: Any) -> None:
 
 
 def _first_url(source: Source, resource: Resource, partition: Partition, window: Window) -> str:
-    url = _url(source.base_url, _path(resource, partition.values, window))
+    url = below(source.base_url, _path(resource, partition.values, window))
     params = query_pairs(resource.name, _resolve(resource, resource.params, partition, window))
     query = urlencode(params, quote_via=quote)
     mark = "&" if "?" in url else "?"
@@ -65,7 +65,8 @@ def _resolve(resource: Resource, declared: Any, partition: Partition, window: Wi
     return fill(declared, resource, window) if resource.cursor else declared
 
 
-def _url(base_url: str, path: str) -> str:
+def below(base_url: str, path: str) -> str:
+    """The address of a path below the base URL; of an empty one, the base URL itself."""
     return f"{base_url.rstrip('/')}/{path.lstrip('/')}" if path else base_url
 
 
@@ -122,7 +123,7 @@ def _as_text(value: Any, form: str, conversion: str | None) -> str:
 
 
 def _check_segment(resource: Resource, name: str, text: str) -> None:
-    if text in _NO_SEGMENTS:
+    if text in NO_SEGMENTS:
         raise ConfigurationError(
             f"{resource.name}: the path {resource.path!r} can't be filled with {text!r} as "
             f"{name!r}: it would lead somewhere else. Remove that partition."

@@ -21,6 +21,7 @@ from flows.errors import (
 )
 from flows.extract import url_policy
 from flows.extract.client import Client
+from flows.extract.first_request import NO_SEGMENTS, below
 from flows.extract.page_fields import as_text, value_at
 from flows.extract.readable import make_readable
 from flows.extract.retry_after import requested_wait
@@ -38,7 +39,6 @@ _SAYING_LITTLE = (AT_WORK, 204)
 # Rules for requests for a status: without records, a job would be done before it has begun.
 _OF_STATUS = ("retry", "fail", "accept")
 _FIELD = re.compile(r"\{([^{}]+)\}")
-_NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
 class JobReader:
@@ -197,7 +197,7 @@ class JobReader:
             link = as_text(self._field(answer, found[1]))
             return self._admitted(url_policy.resolve_link(answer.url, link))
         path = _FIELD.sub(lambda found: self._segment(answer, found[1]), place)
-        return self._admitted(f"{self._base_url.rstrip('/')}/{path.lstrip('/')}")
+        return self._admitted(below(self._base_url, path))
 
     def _admitted(self, url: str) -> HttpRequest:
         job, start = self._job, self._start
@@ -206,7 +206,7 @@ class JobReader:
 
     def _segment(self, answer: Page, field: str) -> str:
         text = as_text(self._field(answer, field))
-        if text in _NO_SEGMENTS:
+        if text in NO_SEGMENTS:
             raise self._lacks(answer, field)
         return quote(text, safe="")
 

@@ -106,7 +106,7 @@ def _appended_before(
     Raises:
         BadPayloadError: when that append had too many rejects.
     """
-    is_append = resource.writes == "append" and not options.full_refresh
+    is_append = options.disposition_of(resource) == "append"
     if not is_append or options.run_id is None or options.replays is not None:
         return None
     entry = ledger.completed_by(cursor, address, options.run_id, options.is_backfill)
