@@ -85,7 +85,6 @@ def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:
     assert laptop.left_running() == []
 
 
-@pytest.mark.long
 def test_the_second_run_says_that_nothing_is_new(laptop: Laptop) -> None:
     code, printed = laptop.run("run_local")
     assert code == 0, printed
