@@ -21,6 +21,7 @@ from commands.new_source.literals import Call
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
 from commands.new_source.templates import next_steps
+from commands.preview import refresh_tokens
 from commands.waits import shortened
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
@@ -143,7 +144,7 @@ def make_draft(
         source = _below(present, given, resource, credentials)
         [resource] = source.resources
     source = shortened(source)
-    with Client(source, read_secret) as client:
+    with Client(source, read_secret, share_token=refresh_tokens(source)) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.rewrite(to_utf8(page, resource))
     found, rows = _records(page, records)
