@@ -20,6 +20,7 @@ from commands.new_source.draft_files import present_source, with_free_models, wr
 from commands.new_source.literals import Call
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
+from commands.new_source.parent import with_parent
 from commands.new_source.templates import next_steps
 from commands.preview import refresh_tokens
 from commands.waits import shortened
@@ -152,7 +153,7 @@ def make_draft(
     _check_fields(rows)
     keys = _key(key, rows, resource.name)
     columns = inference.columns(rows, keys)
-    return Draft(
+    draft = Draft(
         name,
         source.base_url,
         resource.name,
@@ -168,6 +169,7 @@ def make_draft(
         method=resource.method,
         body=resource.body,
     )
+    return with_parent(draft, present)
 
 
 def _body(text: str) -> Any:

@@ -13,7 +13,7 @@ from commands.new_source.__main__ import make_draft
 from commands.new_source.draft_files import present_source, write
 from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
-from flows.source import Source
+from flows.source import RowsOf, Source
 from tests.commands.new_sources import Serve, bare_repository
 
 ROWS = Answer(json.dumps({"items": [{"id": 1}, {"id": 2}]}).encode())
@@ -59,6 +59,24 @@ def test_a_client_is_declared_and_used(serve: Serve, root: Path) -> None:
     source = added(root, f"{server.url}v1/orders", login)
     assert f"OAuth2(token_url='{server.url}token', client_id='me'" in repr(source.login)
     assert server.asked[-1].headers["Authorization"] == "Bearer of-the-client"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [({"id": 1}, "order_id"), ({"id": 1, "order_id": 17}, "parent_order_id")]
+)
+def test_the_children_of_one_row_are_requested_for_all(
+    serve: Serve, root: Path, line: dict[str, int], name: str
+) -> None:
+    """Line 1 of one order is not line 1 of the next: the order is part of the key."""
+    lines = Answer(json.dumps([line, {**line, "id": 2}]).encode())
+    server = serve(lambda path: lines if path.endswith("lines") else ROWS)
+    added(root, f"{server.url}v1/orders", key="id")
+    source = added(root, f"{server.url}v1/orders/17/lines", key="id")
+    children = source.resource("lines")
+    assert children.path == f"orders/{{{name}}}/lines"
+    assert children.partitions == RowsOf("orders", {name: "id"})
+    assert (children.key, children.partition_columns) == ((name, "id"), (name,))
+    assert added(root, f"{server.url}v1/orders/open").resource("open").path == "orders/open"
 
 
 def test_a_refresh_token_is_declared_used_and_its_next_one_stored(
