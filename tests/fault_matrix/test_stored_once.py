@@ -182,6 +182,17 @@ def test_replace_believes_that_a_list_has_ended_where_nothing_else_was_announced
         assert trial.rows() == ROWS
 
 
+def test_a_full_list_may_end_with_a_response_without_records_where_that_is_declared(
+    lab: Lab,
+) -> None:
+    declared = {"deletes": FullList(), "rules": (Rule("end", status=204),)}
+    trial = lab.trial(named("next_url")[0], declared)
+    trial.load()
+    trial.plan({"fault": "204", "skip": 2})
+    assert trial.load().deleted == 5
+    assert trial.load().updated == 5
+
+
 def test_replace_removes_more_rows_than_usual_only_where_that_is_accepted(lab: Lab) -> None:
     """204 in place of page 2 would remove 15 of 25 rows."""
     [style] = named("page")
