@@ -20,7 +20,9 @@ from commands.new_source.draft_files import present_source, with_free_models, wr
 from commands.new_source.literals import Call
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
+from commands.new_source.parent import with_parent
 from commands.new_source.templates import next_steps
+from commands.preview import refresh_tokens
 from commands.waits import shortened
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
@@ -143,7 +145,7 @@ def make_draft(
         source = _below(present, given, resource, credentials)
         [resource] = source.resources
     source = shortened(source)
-    with Client(source, read_secret) as client:
+    with Client(source, read_secret, share_token=refresh_tokens(source)) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.rewrite(to_utf8(page, resource))
     found, rows = _records(page, records)
@@ -151,7 +153,7 @@ def make_draft(
     _check_fields(rows)
     keys = _key(key, rows, resource.name)
     columns = inference.columns(rows, keys)
-    return Draft(
+    draft = Draft(
         name,
         source.base_url,
         resource.name,
@@ -167,6 +169,7 @@ def make_draft(
         method=resource.method,
         body=resource.body,
     )
+    return with_parent(draft, present)
 
 
 def _body(text: str) -> Any:

@@ -156,6 +156,7 @@ class Loader:
         at_once = self._disposition == "replace"
         if at_once:
             is_kept = checkpoint.resume is not None and checkpoint.resume.is_first
+            is_kept = is_kept and (not self._options.full_refresh or self._is_of_run(checkpoint))
             only_cursor = Checkpoint(checkpoint.cursor, field=checkpoint.field)
             checkpoint = replace(checkpoint, seen=None) if is_kept else only_cursor
         now = datetime.now(UTC)
@@ -169,6 +170,15 @@ class Loader:
         self._position.end(window)
         self._check_full_refresh()
         self._finish(checkpoint, window)
+
+    def _is_of_run(self, checkpoint: Checkpoint) -> bool:
+        """Whether this run, before a retry, submitted the job at work: an older one is not asked.
+
+        A person who asks for everything anew would get an export from before.
+        """
+        with self._lock.transaction() as cursor:
+            loads = ledger.entries_of_run(cursor, self._options.run_id)
+        return checkpoint.begun_by in {entry.load_id for entry in loads}
 
     def _read_anyhow(
         self, pages: Pages, checkpoint: Checkpoint, window: Window
@@ -306,6 +316,13 @@ class Loader:
         )
 
     def _take(self, piece: ParsedPiece) -> None:
+        if piece.is_cut and self._disposition == "replace":
+            raise BadPayloadError(
+                f"{self._address}: the API answered without records (status 204, or a rule "
+                "`ignore`) where the page before said that more follow. The list would be "
+                "incomplete, so the table is unchanged. Run it again; if the API ends its lists "
+                'like this, declare Rule("end", status=204).'
+            )
         self._rows.take(piece.batch)
         self.tally.take(piece)
         self._position.take(piece)

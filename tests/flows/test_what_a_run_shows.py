@@ -20,12 +20,15 @@ from prefect.client.schemas.filters import (
     TaskRunFilterTags,
 )
 from prefect.client.schemas.objects import Artifact, State, TaskRun
+from prefect.events import Event
+from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.types._datetime import DateTime, now, parse_datetime
 
 from deployments.local.stack import Stack
 from flows import progress
+from flows.anomaly_events import ANOMALIES
 from flows.backfill import backfill
 from flows.elt import elt
 from flows.transform import transform
@@ -125,6 +128,33 @@ def test_what_is_unusual_is_in_the_message_the_table_and_one_event(ask: Ask) -> 
     assert runs == [str(states[1].state_details.flow_run_id)]
     assert event["resource"]["prefect.resource.name"] == "northwind"
     assert event["payload"] == {"anomalies": f"northwind.suppliers: {row['anomalies']}"}
+
+
+TOLD = "select count(told_at) from elt.anomalies"
+
+
+def test_anomalies_count_as_told_once_their_event_is_sent(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed in between leaves them to the next one."""
+    options = {"source": "northwind", "resources": ("shippers",), "transform": False}
+    elt(**options)
+    ask("alter table raw_northwind.shippers drop column phone")
+    told: list[list[tuple]] = []
+    send = PrefectEventsClient._emit
+
+    async def send_slowly(client: PrefectEventsClient, event: Event) -> None:
+        deadline = monotonic() + 0.5
+        while event.event == ANOMALIES and monotonic() < deadline:
+            told.append(ask(TOLD))
+        await send(client, event)
+
+    monkeypatch.setattr(PrefectEventsClient, "_emit", send_slowly)
+    elt(**options)
+    EventsWorker.drain_all()
+    assert ask(TOLD) == [(1,)]
+    assert told
+    assert all(found == [(0,)] for found in told)
 
 
 def test_a_load_that_failed_is_in_the_table_with_its_error(

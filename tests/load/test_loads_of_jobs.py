@@ -30,6 +30,8 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 KEPT = "select resume ->> 'url' from elt.checkpoints"
 JOB = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed",), interval_seconds=0.001)
+# The retry of a run has the same id.
+FULL_REFRESH = LoadOptions(full_refresh=True, run_id="run")
 IMPATIENT = replace(JOB, interval_seconds=0.5, max_seconds=0.9)
 
 
@@ -64,7 +66,7 @@ def exports(**declared: Any) -> Resource:
 def run(
     connection: Connection, server: Server, resource: Resource, options: LoadOptions | None = None
 ) -> Entry:
-    source = Source("shop", server.url, (resource,))
+    source = Source("shop", server.url, (resource,), max_wait_seconds=0)
     with Client(source) as client:
         pages = partial(read_pages, client, source, resource, Partition())
         return load(connection, "shop", resource, Partition(), pages, options or LoadOptions())
@@ -84,7 +86,7 @@ def test_a_job_is_committed_before_its_status_is_requested(
     assert query(KEPT) == [(None,)]
 
 
-@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+@pytest.mark.parametrize("options", [LoadOptions(), FULL_REFRESH], ids=str)
 @pytest.mark.parametrize("writes", ["merge", "append", "replace"])
 def test_a_load_goes_on_with_the_job_of_the_one_before(
     serve: Serve, connection: Connection, query: Query, writes: Any, options: LoadOptions
@@ -97,6 +99,21 @@ def test_a_load_goes_on_with_the_job_of_the_one_before(
         run(connection, server, resource, options)
     assert run(connection, server, resource, options).inserted == 1
     assert len(api.jobs) == 1
+
+
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_full_refresh_leaves_the_job_of_an_earlier_run(
+    serve: Serve, connection: Connection, writes: Any
+) -> None:
+    """Its result may lack what the refresh is for."""
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    key = () if writes == "append" else ("id",)
+    resource = exports(disposition=writes, key=key, job=IMPATIENT)
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource, LoadOptions(run_id="earlier run"))
+    assert run(connection, server, resource, FULL_REFRESH).inserted == 1
+    assert len(api.jobs) == 2
 
 
 @pytest.mark.usefixtures("slept")
@@ -146,6 +163,32 @@ def test_an_append_leaves_a_job_that_never_ends(
     assert len(api.jobs) == 2
 
 
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_result_that_fails_on_a_later_page_is_stored_once(
+    serve: Serve, connection: Connection, query: Query, writes: Any
+) -> None:
+    """The next load goes on with the job, and reads its result from the first page."""
+    api, is_down = Api(), True
+
+    def answer(asked: Asked) -> Answer:
+        if asked.endswith("?page=2"):
+            return said({"items": [{"id": 2}]}, 500 if is_down else 200)
+        return said({"items": [{"id": 1}], "next": "?page=2"}) if "result" in asked else api(asked)
+
+    server = serve(answer)
+    key = () if writes == "append" else ("id",)
+    resource = exports(
+        disposition=writes, key=key, records=records_at("items"), paging=next_url("next"),
+        checkpoint_rows=1,
+    )  # fmt: skip
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource)
+    is_down = False
+    assert run(connection, server, resource).inserted == 2
+    assert query("select id from raw_shop.orders order by id") == [(1,), (2,)]
+    assert len(api.jobs) == 1
+
+
 def test_an_append_whose_first_rows_are_stored_never_leaves_them(
     serve: Serve, connection: Connection, query: Query
 ) -> None:
@@ -176,7 +219,7 @@ def test_an_append_leaves_the_job_of_another_request(serve: Serve, connection: C
     assert [job.get("since") for job in api.jobs] == [None, 2]
 
 
-@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+@pytest.mark.parametrize("options", [LoadOptions(), FULL_REFRESH], ids=str)
 def test_a_job_up_to_a_time_keeps_its_end(
     serve: Serve, connection: Connection, monkeypatch: pytest.MonkeyPatch, options: LoadOptions
 ) -> None:
