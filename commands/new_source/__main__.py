@@ -7,6 +7,7 @@ Swagger, or an Airbyte manifest. A person must review the key, the casts and the
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TAB = r"\t"
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Write all files, or print the reason and write none."""
     parser = argparse.ArgumentParser(prog="make new-source", description=__doc__)
     parser.add_argument("--name", default="", help="of the source, e.g. github")
@@ -50,7 +51,7 @@ def main() -> int:
     parser.add_argument("--from", default="", dest="document", help="an API's description")
     parser.add_argument("--resources", default="", help="of the description: orders,customers")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         print(_printable(_done(arguments)))
     except EltError as error:

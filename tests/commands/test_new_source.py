@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from conftest import Answer
 from sqlalchemy.engine import URL
 
 from commands.new_source import inference
+from commands.preview import described, first_page
 from deployments.local.postgres import libpq
+from flows.source import Partition
 from tests.commands.new_sources import (
     ROOT,
     Serve,
+    bare_repository,
     copy_repository,
     dbt_build,
-    declared,
     load,
     new_source,
+    new_source_in,
+    written_source,
 )
 from tests.deployments.command_line import run_in
 
@@ -56,19 +61,30 @@ def tracker(path: str) -> Answer:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository of the test's own."""
+    """A repository of the test's own, with one source."""
+    root = bare_repository(tmp_path)
+    shutil.copy(ROOT / "flows" / "sources" / "northwind.py", root / "flows" / "sources")
+    return root
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of this repository, for dbt."""
     copy_repository(tmp_path)
     return tmp_path
 
 
-def tracked(serve: Serve, root: Path) -> subprocess.CompletedProcess[str]:
+def tracked(serve: Serve, root: Path) -> "subprocess.CompletedProcess[str]":
     """Write a source that loads the tracker's issues."""
     made = new_source(root, f"{serve(tracker).url}v1/issues?state=all")
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout
     return made
 
 
-def test_from_an_address_to_a_tested_staging_view(serve: Serve, root: Path, database: URL) -> None:
+def test_from_an_address_to_a_tested_staging_view(
+    serve: Serve, copied: Path, database: URL
+) -> None:
+    root = copied
     made = tracked(serve, root)
     assert "NOT FOUND" not in made.stdout
     load(root, database, "tracker")
@@ -152,14 +168,20 @@ def test_a_login_in_the_url_is_declared_and_written_nowhere(
     server = serve(tracker)
     before_url = server.url.replace("//", f"//{before}")
     made = new_source(root, f"{before_url}v1/issues?state=all&{query}&page_token=1")
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert SECRET not in made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout
+    assert SECRET not in made.stdout
     assert f"Set TRACKER_{'PASSWORD' if before else ''}" in made.stdout
     assert not [path for path in root.rglob("*tracker*") if SECRET in path_text(path)]
-    found = declared(root, "tracker")["tracker"]
-    assert (found["base_url"], found["path"]) == (f"{server.url}v1/", "issues")
-    assert found["params"] == {"state": "all", "page_token": "1"}
-    assert login in found["login"]
+    source = written_source(root)
+    [issues] = source.resources
+    assert (source.base_url, issues.path) == (f"{server.url}v1/", "issues")
+    assert issues.params == {"state": "all", "page_token": "1"}
+    assert login in repr(source.login)
+
+
+def records_of(root: Path) -> str:
+    [resource] = written_source(root).resources
+    return repr(resource.records)
 
 
 def path_text(path: Path) -> str:
@@ -171,7 +193,7 @@ def test_the_login_of_the_url_was_used(serve: Serve, root: Path) -> None:
         return tracker(path) if f"token={SECRET}" in path else Answer(status=401)
 
     made = new_source(root, f"{serve(guarded).url}v1/issues?token={SECRET}")
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout
 
 
 def test_a_login_that_the_api_returns_as_a_field_is_not_written(serve: Serve, root: Path) -> None:
@@ -180,7 +202,7 @@ def test_a_login_that_the_api_returns_as_a_field_is_not_written(serve: Serve, ro
     made = new_source(root, f"{url}v1/issues?token={SECRET}")
     assert made.returncode == 1
     assert "the login as the name of a field" in made.stdout
-    assert SECRET not in made.stdout + made.stderr
+    assert SECRET not in made.stdout
     assert sorted(root.rglob("*")) == before
 
 
@@ -201,9 +223,9 @@ def test_an_undeclarable_login_in_the_url_is_refused_and_not_shown(
     root: Path, url: str, login: str, said: str
 ) -> None:
     made = new_source(root, url, login=login)
-    assert made.returncode == 1, made.stderr
+    assert made.returncode == 1
     assert said in made.stdout
-    assert SECRET not in made.stdout + made.stderr
+    assert SECRET not in made.stdout
 
 
 @pytest.mark.parametrize(
@@ -231,10 +253,11 @@ def test_a_query_is_declared_as_it_was_asked(
         return Answer(b'[{"id": 1}]')
 
     made = new_source(root, f"{serve(listen).url}v1/issues?{query}")
-    assert made.returncode == 0, made.stdout + made.stderr
-    found = declared(root, "tracker")["tracker"]
-    assert (found["path"], found["params"]) == (path, params)
-    run_in(root, "-m", "commands.preview", "--source", "tracker")
+    assert made.returncode == 0, made.stdout
+    source = written_source(root)
+    [issues] = source.resources
+    assert (issues.path, issues.params) == (path, params)
+    first_page(source, issues, Partition())
     assert asked[1] == asked[0]
 
 
@@ -268,8 +291,8 @@ def test_ambiguous_records_are_refused_with_a_remedy(
     assert said in made.stdout
     if isinstance(document, dict):
         made = new_source(root, f"{url}v1/issues", records=".")
-        assert made.returncode == 0, made.stdout + made.stderr
-        assert declared(root, "tracker")["tracker"]["records"] == "RecordAt(path='')"
+        assert made.returncode == 0, made.stdout
+        assert records_of(root) == "RecordAt(path='')"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +310,8 @@ def test_records_that_can_be_told_are_found(
 ) -> None:
     url = serve(lambda _: Answer(json.dumps(document).encode())).url
     made = new_source(root, f"{url}v1/issues")
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert declared(root, "tracker")["tracker"]["records"].startswith(found)
+    assert made.returncode == 0, made.stdout
+    assert records_of(root).startswith(found)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +333,9 @@ def test_a_delimiter_that_can_not_be_told_is_asked_for(
     assert made.returncode == 1, made.stdout
     assert said in made.stdout
     made = new_source(root, f"{url}v1/issues", records=records)
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout
     delimiter = records.replace(r"\t", "\t")
-    assert f"delimiter={delimiter!r}" in declared(root, "tracker")["tracker"]["records"]
+    assert f"delimiter={delimiter!r}" in records_of(root)
 
 
 def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
@@ -322,8 +345,8 @@ def test_the_delimiter_of_a_csv_can_be_named(serve: Serve, root: Path) -> None:
     assert "FAILED" in made.stdout
     assert "';'" in made.stdout
     made = new_source(root, f"{url}v1/issues", records=";")
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert "delimiter=';'" in declared(root, "tracker")["tracker"]["records"]
+    assert made.returncode == 0, made.stdout
+    assert "delimiter=';'" in records_of(root)
 
 
 def test_the_columns_of_a_staging_model_have_a_name_each() -> None:
@@ -393,26 +416,23 @@ sys.exit(new_source.main())
 """
 
 
-@pytest.mark.parametrize("renames", range(5))
-def test_what_a_killed_run_left_is_removed_by_the_next(
-    serve: Serve, root: Path, renames: int
-) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(serve: Serve, root: Path) -> None:
+    """At every step: `test_new_deployment.py`."""
     url = f"{serve(tracker).url}v1/issues"
-    killed = new_source(root, url, ("-c", INTERRUPTED, str(renames)))
+    killed = new_source_in(root, url, INTERRUPTED, "3")
     assert killed.returncode == -9
     assert not (root / "flows" / "sources" / "tracker.py").exists()
     made = new_source(root, url, name="other")
-    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout
     assert not list(root.rglob("*tracker*"))
     assert not (root / ".new-source").exists()
 
 
-@pytest.mark.parametrize("size", [10, 900])
-def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int) -> None:
-    """No file fits in 10 bytes; the module does in 900, and the dbt source does not."""
+def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path) -> None:
+    """The module fits in 900 bytes, and the dbt source does not."""
     before = sorted(root.rglob("*"))
-    made = new_source(root, f"{serve(tracker).url}v1/issues", ("-c", FULL, str(size)))
-    assert made.returncode == 1, made.stdout + made.stderr
+    made = new_source_in(root, f"{serve(tracker).url}v1/issues", FULL, "900")
+    assert made.returncode == 1, made.stdout
     assert "None of them is left" in made.stdout
     assert sorted(root.rglob("*")) == before
 
@@ -420,15 +440,16 @@ def test_a_disk_that_is_full_leaves_nothing(serve: Serve, root: Path, size: int)
 def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, root: Path) -> None:
     tracked(serve, root)
     before = sorted(root.rglob("*.yml"))
-    shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
+    source = written_source(root)
+    [issues] = source.resources
+    page = first_page(source, issues, Partition())
+    shown = described(source, issues, page)
     assert "3 records; next: http://" in shown
     assert "  total_price                     double precision    1.5\n" in shown
     assert '"title": "Issue 1: # of it"' in shown
     assert sorted(root.rglob("*.yml")) == before
 
-    module = root / "flows" / "sources" / "tracker.py"
-    first_only = "map_record=lambda record: {'first': 1} if record['id'] == 1 else None,"
-    module.write_text(module.read_text().replace("key=(", f"{first_only} key=(", 1))
-    shown = run_in(root, "-m", "commands.preview", "--source", "tracker")
+    issues = replace(issues, map_record=lambda record: {"id": 1} if record["id"] == 1 else None)
+    shown = described(source, issues, page)
     assert "map_record omits 2 of them" in shown
-    assert '  {"first": 1}' in shown
+    assert '  {"id": 1}' in shown
