@@ -8,6 +8,9 @@ TRIAL ?=
 AUDIT ?=
 DROP ?=
 BUILD ?=
+LIMIT ?=
+SINCE ?=
+PORT ?= 0
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -25,20 +28,20 @@ export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run-local: install ## run the whole pipeline once on this machine (SOURCE=shop, API=live, SCALE=100)
-	@$(BIN)/python -m commands.run_local --source "$(SOURCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
+run-local: install ## run the pipeline once here: [SOURCE=shop RESOURCES=orders,lines] [LIMIT=1000] [SINCE=2026-01-31] [API=live]
+	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$(LIMIT)" --since="$(SINCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
-new-source: install ## create a source, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
-	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES"
+new-source: install ## create a source and load a page, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
+	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES" --load
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
-up: install-dev ## run the whole system on this machine until Ctrl-C: UI, schedules, worker
-	@$(BIN)/python -m commands.up
+up: install-dev ## run the whole system on this machine until Ctrl-C: UI [PORT=4200], schedules, worker
+	@$(BIN)/python -m commands.up --port=$(PORT)
 
 deploy: install ## apply blocks, work pool, deployments and automations to the server
 	@$(BIN)/python -m deployments.deploy

@@ -1,6 +1,7 @@
 """`make new-source` and `make preview`: from an API's address to a tested staging view."""
 
 import json
+import re
 import shutil
 import subprocess
 from contextlib import closing
@@ -14,7 +15,9 @@ import yaml
 from conftest import Answer
 from sqlalchemy.engine import URL
 
-from commands.new_source import inference
+from commands.new_source import first_load, inference
+from commands.new_source.draft import Draft
+from commands.new_source.literals import Call
 from commands.preview import described, first_page
 from deployments.local.postgres import libpq
 from flows.source import Partition
@@ -303,6 +306,10 @@ def test_ambiguous_records_are_refused_with_a_remedy(
         ({"items": [{"id": 1}], "errors": [], "next": None}, "RecordsAt(path='items'"),
         ({"orders": [{"id": 1}], "meta": {}, "errors": []}, "RecordsAt(path='orders'"),
         ({"data": {"orders": [{"id": 1}], "errors": None}}, "RecordsAt(path='data.orders'"),
+        ({"lat": 1, "daily": {"day": ["a", "b"], "rain": [0, 2]}}, "ColumnsAt(path='daily'"),
+        ({"time": [1, 2], "temp": [3, None]}, "ColumnsAt(path=''"),
+        ({"id": 1, "tags": ["a", "b"], "codes": [1, 2]}, "RecordAt(path='')"),
+        ({"id": 1, "home": {"lat": [1], "lon": [2]}}, "RecordAt(path='')"),
     ],
 )
 def test_records_that_can_be_told_are_found(
@@ -390,6 +397,42 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.long
+def test_a_first_page_is_loaded_and_its_view_is_tested(serve: Serve, copied: Path) -> None:
+    shutil.copytree(ROOT / "blocks", copied / "blocks")
+    url = f"{serve(tracker).url}v1/issues?token={SECRET}"
+    words = (f"--name=tracker --url={url} --root={copied} --load").split()
+    printed = run_in(copied, "-m", "commands.new_source", *words)
+    assert "  flows/sources/tracker.py\n" in printed
+    assert re.search(r"tracker\.issues +3 +3 +0", printed)
+    assert re.search(r"\n  \d+ passed, 0 warned, 0 failed, 0 skipped", printed)
+    assert "'make run-local SOURCE=tracker' reads all" in printed
+    assert printed.count("\n") <= 40
+
+
+def test_what_is_missing_for_a_first_load_is_said(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secret is in the file that every command reads; without it, nothing is started."""
+    monkeypatch.setenv("SHOP_TOKEN", "")
+    monkeypatch.delenv("SHOP_TOKEN")
+    (root / ".env").write_text("SHOP_TOKEN=a-secret-value\n")
+    server = serve(tracker)
+    made = new_source(root, f"{server.url}v1/issues", login="bearer:shop-token")
+    assert made.returncode == 0, made.stdout
+    assert server.asked[0].headers["Authorization"] == "Bearer a-secret-value"
+    monkeypatch.delenv("SHOP_TOKEN")
+    said: list[str] = []
+    issues = Draft("tracker", "", "issues", "", {}, Call("record_at"), None, (), None, [])
+    assert first_load.load(root, [issues], {}, said.append) == 0
+    assert said == [
+        "\nNot loaded yet: write SHOP_TOKEN=… to .env, then make run-local SOURCE=tracker LIMIT=1"
+    ]
+    replaced = replace(issues, disposition="replace", paging=Call("next_link"))
+    first_load.load(root, [replaced], {"SHOP_TOKEN": "x"}, said.append)
+    assert "each load replaces the whole table" in said[1]
+
+
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
@@ -443,13 +486,13 @@ def test_a_preview_shows_columns_and_records_and_writes_nothing(serve: Serve, ro
     source = written_source(root)
     [issues] = source.resources
     page = first_page(source, issues, Partition())
-    shown = described(source, issues, page)
+    shown = described(source, issues, page, Partition())
     assert "3 records; next: http://" in shown
     assert "  total_price                     double precision    1.5\n" in shown
     assert '"title": "Issue 1: # of it"' in shown
     assert sorted(root.rglob("*.yml")) == before
 
     issues = replace(issues, map_record=lambda record: {"id": 1} if record["id"] == 1 else None)
-    shown = described(source, issues, page)
+    shown = described(source, issues, page, Partition())
     assert "map_record omits 2 of them" in shown
     assert '  {"id": 1}' in shown
