@@ -19,8 +19,8 @@ INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 # As they are: neither make nor the shell expands a $$ in an address or a name.
-$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES,$(eval override $(word) := $$(value $(word))))
-export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
+$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
 .PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench format lint types check lock clean install install-dev
@@ -29,7 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run-local: install ## run the pipeline once here: [SOURCE=shop RESOURCES=orders,lines] [LIMIT=1000] [SINCE=2026-01-31] [API=live]
-	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$(LIMIT)" --since="$(SINCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
+	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$$LIMIT" --since="$$SINCE" --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay

@@ -391,7 +391,7 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    wanted = [f"--{name.lower()}={value}" for name, value in values.items()]
+    wanted = [*(f"--{name.lower()}={value}" for name, value in values.items()), "--load"]
     # A make started by another make prints the folder that it enters.
     assert [line for line in done.stdout.splitlines() if line.startswith("--")] == wanted
     assert not (tmp_path / "executed").exists()
