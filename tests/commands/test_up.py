@@ -155,6 +155,7 @@ def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
     assert any(link in line for line in system.terminal.printed if line.startswith("   "))
 
 
+@pytest.mark.long
 def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: System) -> None:
     """Not the warehouse of .env."""
     command = [sys.executable, "-m", "deployments.deploy", "--plan", f"--home={laptop.home}"]
@@ -172,6 +173,7 @@ def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: Sys
     assert "Nothing to change." in done.stdout
 
 
+@pytest.mark.long
 def test_what_changes_is_deployed(system: System) -> None:
     (REPOSITORY / "prefect.yaml").touch()
     system.terminal.wait_for("^prefect.yaml changed: deploying")
