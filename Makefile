@@ -9,6 +9,9 @@ AUDIT ?=
 DROP ?=
 BUILD ?=
 UPGRADE ?=
+LIMIT ?=
+SINCE ?=
+PORT ?= 0
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -18,8 +21,8 @@ INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade)
 # As they are: neither make nor the shell expands a $$ in an address or a name.
-$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES,$(eval override $(word) := $$(value $(word))))
-export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
+$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
 .PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
@@ -27,20 +30,20 @@ export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run-local: install ## run the whole pipeline once on this machine (SOURCE=shop, API=live, SCALE=100)
-	@$(BIN)/python -m commands.run_local --source "$(SOURCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
+run-local: install ## run the pipeline once here: [SOURCE=shop RESOURCES=orders,lines] [LIMIT=1000] [SINCE=2026-01-31] [API=live]
+	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$$LIMIT" --since="$$SINCE" --api $(API) --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
 	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
 
-new-source: install ## create a source, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
-	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES"
+new-source: install ## create a source and load a page, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
+	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES" --load
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
-up: install-dev ## run the whole system on this machine until Ctrl-C: UI, schedules, worker
-	@$(BIN)/python -m commands.up
+up: install-dev ## run the whole system on this machine until Ctrl-C: UI [PORT=4200], schedules, worker
+	@$(BIN)/python -m commands.up --port=$(PORT)
 
 deploy: install ## apply blocks, work pool, deployments and automations to the server
 	@$(BIN)/python -m deployments.deploy

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.local.postgres import ensure_database, postgres
+from deployments.local.running_server import HOME
 from flows.postgres import connection_url
 
 if TYPE_CHECKING:
     from blocks.warehouse import Warehouse
 
-HOME = Path(__file__).resolve().parents[1] / ".local"
 SAMPLE = "sample"
 LIVE = "live"
 

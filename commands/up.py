@@ -4,12 +4,14 @@ Must not import Prefect: the processes it starts read their settings from the en
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 from types import FrameType
@@ -18,6 +20,7 @@ from urllib.parse import urljoin
 
 from blocks.channels import named, variable
 from commands.local_warehouse import SAMPLE, add_home_argument
+from deployments.env_file import ENV_FILE, read_environment
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -27,6 +30,7 @@ from deployments.local.processes import (
     uninterrupted,
     wait_for,
 )
+from deployments.local.running_server import announced
 from deployments.local.stack import START_SECONDS, Stack, running
 
 POOL = "elt"
@@ -34,6 +38,8 @@ WATCH_SECONDS = 0.5
 LAST_LINES = 20
 MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
+SOURCES = Path("flows/sources")
+Deploy = Callable[[], Mapping[str, str]]
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
@@ -48,12 +54,14 @@ def main() -> int:
     """Run until a signal (0 for Ctrl-C) or until a part ends by itself (1)."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     add_home_argument(parser)
-    home = parser.parse_args().home
+    parser.add_argument("--port", type=int, default=0, help="of Prefect; any free one if not given")
+    arguments = parser.parse_args()
+    read_environment()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _system(home) as services:
-            _watch(services)
+        with _system(arguments.home, arguments.port) as (services, deploy):
+            _watch(services, deploy)
     except StartError as error:
         say(f"\nFAILED: {error}")
     return 1
@@ -79,27 +87,35 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _system(home: Path) -> Iterator[Sequence[Service]]:
+def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]:
     """Start the system, print its addresses, and end it afterwards."""
     say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
     with ExitStack() as opened:
         with uninterrupted():
             receivers = opened.enter_context(receiving(_print_message))
-        stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
+        stack = opened.enter_context(running(home, SAMPLE, 1, port))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
-        _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)
+        deploy = partial(_deploy, home / "deploy.log", {**stack.environment, **HERE}, receivers)
+        settings = deploy()
+        opened.enter_context(announced(home, settings))
         say("Starting a worker ...")
         with _worker(home / "worker.log", stack.environment) as worker:
             say(_format_addresses(stack))
             try:
-                yield (*stack.services, worker)
+                yield (*stack.services, worker), deploy
             finally:
                 say("\nEnding all of it ...")
 
 
-def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
-    """Run `make deploy`, with all messages directed to `receivers`."""
+def _deploy(
+    log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Run `make deploy`, with all messages directed to `receivers`; returns its settings.
+
+    Raises:
+        StartError: when it fails; the message has the end of its output.
+    """
     log.unlink(missing_ok=True)
     declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
     settings = {**environment, **channels(declared, receivers)}
@@ -108,6 +124,7 @@ def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, s
     if code:
         last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:])
         raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
+    return settings
 
 
 @contextmanager
@@ -125,12 +142,37 @@ def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
         yield Service("worker", log, lambda: process.poll() is None)
 
 
-def _watch(services: Sequence[Service]) -> NoReturn:
-    """Wait for a signal, or raise when a part ends by itself."""
+def _watch(services: Sequence[Service], deploy: Deploy) -> NoReturn:
+    """Deploy again what changes, until a signal comes; or raise when a part ends by itself."""
+    deployed = before = _versions()
     while True:
         for service in services:
             service.check()
         time.sleep(WATCH_SECONDS)
+        found = _versions()
+        if found != deployed and found == before:  # an editor has written all of it
+            _deploy_again(sorted({path for path, _ in found ^ deployed}), deploy)
+            deployed = found
+        before = found
+
+
+def _versions() -> set[tuple[str, int]]:
+    """The files that decide what is deployed, and when they were changed."""
+    files = [*DECLARATIONS, *SOURCES.glob("*.py"), ENV_FILE]
+    found = set()
+    for file in files:
+        with suppress(FileNotFoundError):
+            found.add((os.path.relpath(file), file.stat().st_mtime_ns))
+    return found
+
+
+def _deploy_again(changed: Sequence[str], deploy: Deploy) -> None:
+    say(f"{', '.join(changed)} changed: deploying ...")
+    try:
+        deploy()
+        say("Deployed.")
+    except StartError as error:
+        say(f"FAILED: {error}\nThe deployments are as before. Correct the file: it is tried again.")
 
 
 def _print_message(message: Message) -> None:
@@ -153,6 +195,7 @@ Start a run in the UI (Deployments, northwind, Run), or in another terminal:
   export PREFECT_API_URL={api_url}
   .venv/bin/prefect deployment run elt/northwind --watch
 
+What changes in flows/sources, prefect.yaml or .env is deployed at once.
 Mail and webhook messages that the flows send are printed here.
 Ctrl-C ends all of it.
 """

@@ -18,7 +18,7 @@ HOMES = {
         "offset",
         "page_number",
     },
-    "flows.extract.selectors": {"csv_rows", "ndjson", "record_at", "records_at"},
+    "flows.extract.selectors": {"columns_at", "csv_rows", "ndjson", "record_at", "records_at"},
     "flows.source": {"Cursor", "Partition", "Resource", "RowsOf", "Source", "Tombstones"},
 }
 Names = dict[str, set[str]]

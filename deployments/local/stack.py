@@ -52,7 +52,9 @@ class Stack:
 
 
 @contextmanager
-def running(home: Path, database: str, sample_scale: int | None = None) -> Iterator[Stack]:
+def running(
+    home: Path, database: str, sample_scale: int | None = None, port: int = 0
+) -> Iterator[Stack]:
     """Start the stack with its data below `home`, and end it afterwards.
 
     Services start in the background; call `wait` before you use them.
@@ -61,19 +63,21 @@ def running(home: Path, database: str, sample_scale: int | None = None) -> Itera
         home: the folder for data and logs.
         database: the warehouse's database on the embedded Postgres.
         sample_scale: serve this many times 830 sample orders; None for the real services.
+        port: of the Prefect server; 0 for any that is free.
 
     Raises:
-        StartError: when another stack runs on the same folder.
+        StartError: when another stack runs on the same folder, or the port is taken.
     """
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
         opened.enter_context(_lock(home))
+        port = free_port(port)
         with uninterrupted():
             server = opened.enter_context(postgres(home / "postgres"))
         warehouse = ensure_database(server, database)
         parts = _Parts(opened, home, {**_logins(warehouse), **_quiet(home)})
         parts.services.append(_postgres_service(home / "postgres"))
-        _start_prefect(parts, ensure_database(server, "prefect"))
+        _start_prefect(parts, ensure_database(server, "prefect"), port)
         if sample_scale is not None:
             _start_sample_api(parts, sample_scale)
         yield Stack(parts.environment, warehouse, tuple(parts.services), parts.wait)
@@ -162,8 +166,7 @@ def _postgres_service(data: Path) -> Service:
     return Service("Postgres", data / "log", is_running)
 
 
-def _start_prefect(parts: _Parts, database: URL) -> None:
-    port = free_port()
+def _start_prefect(parts: _Parts, database: URL, port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     address = libpq(database.set(drivername="postgresql+asyncpg"))
     parts.start(

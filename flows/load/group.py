@@ -94,6 +94,7 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
         and resource.writes == "merge"
         and not options.full_refresh
         and not options.by_hand
+        and options.limit is None
     )
 
 

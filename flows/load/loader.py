@@ -4,6 +4,7 @@ The caller provides the pages, and opens and closes the connection.
 """
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
@@ -169,6 +170,7 @@ class Loader:
         checkpoint, window = self._read_anyhow(pages, checkpoint, window)
         self._position.end(window)
         self._check_full_refresh()
+        self._check_limit()
         self._finish(checkpoint, window)
 
     def _is_of_run(self, checkpoint: Checkpoint) -> bool:
@@ -310,10 +312,22 @@ class Loader:
         Fetching and parsing share a thread: in two, they contend for Python's global lock and take
         a tenth longer.
         """
-        readings = chain.from_iterable(map(self._reader.readings, pages))
+        readings = self._limited(chain.from_iterable(map(self._reader.readings, pages)))
         return prefetch(
             readings, lambda piece: piece.memory_bytes, MEMORY_BYTES, lambda piece: piece.is_mark
         )
+
+    def _limited(self, readings: Iterator[ParsedPiece]) -> Iterator[ParsedPiece]:
+        """The pieces up to the end of the page with which the limit is reached.
+
+        Whole pages, since the next load can only read on behind a page.
+        """
+        left = math.inf if self._options.limit is None else self._options.limit
+        for piece in readings:
+            yield piece
+            left -= piece.records
+            if piece.ends_page and left <= 0:
+                return
 
     def _take(self, piece: ParsedPiece) -> None:
         if piece.is_cut and self._disposition == "replace":
@@ -355,9 +369,23 @@ class Loader:
 
     @property
     def _unread(self) -> Resume | None:
-        """Where the next load reads on, if `max_pages` has ended this one before everything."""
-        reads_on = self._options.replays is None and self._resource.writes != "replace"
-        return self._rest if reads_on else None
+        """Where the next load reads on, if `max_pages` or the limit has ended this one."""
+        reads_on = self._options.limit is not None or self._resource.writes != "replace"
+        return self._rest if reads_on and self._options.replays is None else None
+
+    def _check_limit(self) -> None:
+        """Refuse to replace a table by a part.
+
+        Raises:
+            ConfigurationError: load it without the limit, or not at all.
+        """
+        limit = self._options.limit
+        if limit is not None and self._unread is not None and self._resource.writes == "replace":
+            raise ConfigurationError(
+                f"{self._address}: it replaces its table, and limit={limit} ended the reading "
+                "before everything was read. The table is unchanged. Load it without the limit, "
+                "or name the other resources."
+            )
 
     def _check_full_refresh(self) -> None:
         """Refuse to delete the rows that `max_pages` kept from being read.
@@ -383,7 +411,11 @@ class Loader:
             is_whole = unread is None and not self._rows.left_unmarked
             is_up_to_date = error is None and is_whole and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, value, unread, window.until, parent_load_id)
+            if unread and self._options.limit and self._disposition == "merge":
+                # A merge may read rows again; from there, it misses none that have shifted since.
+                checkpoints.save(cursor, self._address, self._load_id, checkpoint)
+            else:
+                self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
             if error is None:
@@ -413,7 +445,8 @@ class Loader:
 
     def _window_error(self) -> BadPayloadError | None:
         """The error if `max_pages` ended the reading of a range that a person named."""
-        if self._unread is None or not self._options.by_hand:
+        is_limited = self._options.limit is not None
+        if self._unread is None or is_limited or not self._options.by_hand:
             return None
         return BadPayloadError(
             f"{self._address}: max_pages={self._resource.max_pages} ended the reading before all "
@@ -422,9 +455,10 @@ class Loader:
 
     def _warn_of_unread(self) -> None:
         if self._unread is not None:
+            limit = self._options.limit
             log.warning(
-                "%s: max_pages=%d ended the reading before everything was read. The cursor stays, "
-                "and the next load reads on.",
+                "%s: %s ended the reading before everything was read. The cursor stays, and the "
+                "next load reads on.",
                 self._address,
-                self._resource.max_pages,
+                f"limit={limit}" if limit else f"max_pages={self._resource.max_pages}",
             )

@@ -70,6 +70,11 @@ class ParsedPiece:
     traffic: Traffic = NO_TRAFFIC
 
     @property
+    def records(self) -> int:
+        """The number of records that were read, stored or not."""
+        return (self.batch.count if self.batch else 0) + len(self.rejects) + self.filtered
+
+    @property
     def filled(self) -> set[str]:
         """The fields that have a value in any of its rows."""
         natural = self.batch.natural if self.batch else {}

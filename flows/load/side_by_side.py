@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from itertools import islice
 from time import monotonic
 
@@ -70,9 +71,11 @@ def load_side_by_side(
         EltError: no partition could be loaded: another run loads the resource, its raw table is
             not ours, or Postgres is away.
     """
-    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
     if not partitions:
         return [], []
+    if options.limit is not None:
+        return _load_up_to(connect, source, resource, partitions, open_reader, options)
+    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
     if not may_group(resource, len(partitions), options):
         run.load_each(partitions)
         return run.entries, run.errors
@@ -83,6 +86,35 @@ def load_side_by_side(
         entry = close_group(lock, load_id, failed, resource, len(partitions), run.group)
         run.entries.append(entry)
     return run.entries, run.errors
+
+
+def _load_up_to(
+    connect: Connect,
+    source: str,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    open_reader: OpenReader,
+    options: LoadOptions,
+) -> tuple[list[Entry], list[EltError]]:
+    """Load partitions one after the other until the limit is reached by all of them together.
+
+    A partition without records counts as one record: else a small limit could send any number of
+    requests.
+    """
+    entries: list[Entry] = []
+    errors: list[EltError] = []
+    left = options.limit or 0
+    for partition in partitions:
+        if left <= 0:
+            break
+        run = _Run(connect, source, resource, open_reader, replace(options, limit=left), threads=1)
+        run.load_each([partition])
+        entries += run.entries
+        errors += run.errors
+        left -= sum(max(1, entry.extracted) for entry in run.entries)
+        if any(isinstance(error, UnavailableError) for error in errors):
+            break
+    return entries, errors
 
 
 @without_secrets

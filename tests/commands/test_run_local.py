@@ -1,5 +1,6 @@
 """`make run-local` and `make psql` as a person runs them, on a data folder of the test's own."""
 
+import argparse
 import os
 import pty
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from commands.run_local import parameters_of
+from flows.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARK = "ELT_TEST_RUN"
@@ -82,6 +86,7 @@ def test_the_first_run_loads_builds_and_reports(laptop: Laptop) -> None:
     assert "0 warned, 0 failed, 0 skipped" in printed
     assert "1996-07" in printed
     assert all(f"{phase} " in printed for phase in ("install", "services", "load", "dbt"))
+    assert printed.count("\n") <= 40, "fits a screen"
     assert laptop.left_running() == []
 
 
@@ -181,8 +186,50 @@ def test_one_source_is_loaded_and_its_models_are_built(tmp_path: Path) -> None:
     assert (code, sources) == (0, "open_meteo\n")
 
 
-def test_a_source_that_is_not_there_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    code, printed = Laptop(tmp_path / "local").run("run_local", "--source", "open_meteor")
-    assert code == 1
-    assert "'open_meteor'" in printed
-    assert "northwind, open_meteo" in printed
+@pytest.mark.long
+def test_some_records_of_some_resources_are_loaded_and_then_all(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path / "local")
+    chosen = ("--source=northwind", "--resources=orders,shippers")
+    code, printed = laptop.run("run_local", *chosen, "--limit=5")
+    assert code == 0, printed
+    count = "select (select count(*) from raw_northwind.orders)"
+    assert 5 <= int(laptop.run("psql", "--sql", count)[1]) < 830
+    code, printed = laptop.run("run_local", *chosen)
+    assert code == 0, printed
+    assert laptop.run("psql", "--sql", count) == (0, "830\n")
+    code, sources = laptop.run(
+        "psql", "--sql", "select distinct resource from elt.loads order by 1"
+    )
+    assert sources == "orders\nshippers\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"source": "open_meteor"}, "'open_meteor'.*northwind, open_meteo"),
+        (
+            {"source": "northwind", "resources": "orders,line"},
+            "no resource 'line'. It has: .*orders",
+        ),
+        ({"resources": "orders"}, "name it with SOURCE="),
+        ({"limit": "ten"}, "LIMIT=ten must be a number of records"),
+        ({"limit": "0"}, "LIMIT=0 must be a number of records"),
+        ({"since": "2026-02-30"}, "SINCE=2026-02-30 must be a day like"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_anything_is_started(
+    given: dict[str, str], said: str
+) -> None:
+    plain = {"source": "", "resources": "", "limit": "", "since": "", "replay": False}
+    with pytest.raises(ConfigurationError, match=said):
+        parameters_of(argparse.Namespace(**(plain | given)))
+
+
+def test_the_parameters_of_the_flow_are_those_that_are_given() -> None:
+    words = {"source": "northwind", "resources": "orders, shippers", "limit": "5"}
+    given = argparse.Namespace(**words, since="2026-01-31", replay=False)
+    assert parameters_of(given) == {
+        "resources": ["orders", "shippers"],
+        "limit": 5,
+        "since": "2026-01-31",
+    }

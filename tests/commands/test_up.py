@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -155,6 +156,31 @@ def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
     assert any(link in line for line in system.terminal.printed if line.startswith("   "))
 
 
+@pytest.mark.long
+def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: System) -> None:
+    """Not the warehouse of .env."""
+    command = [sys.executable, "-m", "deployments.deploy", "--plan", f"--home={laptop.home}"]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**plain, "WAREHOUSE_URL": "postgresql://x"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Using the server of `make up`: {system.api_url}" in done.stdout
+    assert "Nothing to change." in done.stdout
+
+
+@pytest.mark.long
+def test_what_changes_is_deployed(system: System) -> None:
+    (REPOSITORY / "prefect.yaml").touch()
+    system.terminal.wait_for("^prefect.yaml changed: deploying")
+    system.terminal.wait_for("^Deployed.")
+
+
 def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
     code, printed = laptop.run("run_local")
     assert code == 1
@@ -212,3 +238,11 @@ def test_a_start_that_is_stopped_half_way_leaves_no_process(tmp_path: Path) -> N
     terminal.wait_for("Starting Postgres")
     assert terminal.end(signal.SIGTERM) == 128 + signal.SIGTERM
     assert laptop.left_running() == []
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, printed = Laptop(tmp_path / "local").run("up", f"--port={port}")
+    assert code == 1
+    assert f"FAILED: Port {port} can't be used: Address already in use." in printed

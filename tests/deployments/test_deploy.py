@@ -9,7 +9,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from deployments import actual
-from deployments.deploy import NOTHING, ROOT, connected, read_environment
+from deployments.deploy import NOTHING, ROOT, connected
+from deployments.env_file import read_environment
 from deployments.local.processes import free_port
 from flows.errors import ConfigurationError, UnavailableError
 from tests.deployments.project import Project
