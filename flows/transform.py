@@ -7,7 +7,7 @@ Prefect what it did.
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,9 @@ from flows.dbt_task_runs import TaskRunMirror, node_of, show_summary
 from flows.retries import Retry, is_retryable
 
 log = logging.getLogger(__name__)
+
+# `{{ prefect.blocks.… }}` and `{{ prefect.variables.… }}` begin so.
+REFERENCE = "prefect."
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -95,14 +98,16 @@ def _build(database: Warehouse, options: BuildOptions) -> str:
 def _project() -> DbtProject:
     folder = dbt_project.PROJECT
     target = os.environ.get("DBT_TARGET_PATH", "target")
-    return DbtProject(folder, folder / target, partial(_resolve_profiles, folder))
+    return DbtProject(folder, folder / target, partial(resolve_profiles, folder))
 
 
-def _resolve_profiles(folder: Path) -> AbstractContextManager[str]:
+def resolve_profiles(folder: Path) -> AbstractContextManager[str]:
     """The folder of a profiles.yml with the values of Prefect's blocks and variables in it.
 
-    Imported here because it imports all of dbt, seconds that a run without a build does not need.
+    Ours names none, and prefect-dbt imports all of dbt: seconds, and dbt has a process of its own.
     """
+    if REFERENCE not in (folder / "profiles.yml").read_text(encoding="utf-8"):
+        return nullcontext(str(folder))
     from prefect_dbt import PrefectDbtSettings
 
     settings = PrefectDbtSettings(project_dir=folder, profiles_dir=folder)

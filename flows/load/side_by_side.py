@@ -60,12 +60,13 @@ def load_side_by_side(
     partitions: Sequence[Partition],
     open_reader: OpenReader,
     options: LoadOptions,
-    threads: int,
+    requests_at_once: int,
 ) -> tuple[list[Entry], list[EltError]]:
     """Load partitions; returns their ledger entries and errors.
 
     If one fails, the others are still loaded, unless the API or Postgres is away. Each thread calls
-    `open_reader` once; what it returns reads the pages of any partition.
+    `open_reader` once; what it returns reads the pages of any partition, and sees to it that no
+    more than `requests_at_once` are under way.
 
     Raises:
         EltError: no partition could be loaded: another run loads the resource, its raw table is
@@ -75,7 +76,8 @@ def load_side_by_side(
         return [], []
     if options.limit is not None:
         return _load_up_to(connect, source, resource, partitions, open_reader, options)
-    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
+    threads = _threads(requests_at_once, partitions)
+    run = _Run(connect, source, resource, open_reader, options, threads)
     if not may_group(resource, len(partitions), options):
         run.load_each(partitions)
         return run.entries, run.errors
@@ -125,7 +127,7 @@ def load_batch(
     partitions: Sequence[Partition],
     open_reader: OpenReader,
     options: LoadOptions,
-    threads: int,
+    requests_at_once: int,
     load_id: int,
 ) -> tuple[list[Entry], list[EltError]]:
     """Load some of the partitions for which another process has opened the group `load_id`.
@@ -133,7 +135,8 @@ def load_batch(
     Leaves out those that were committed for this group before, so a batch may be repeated. The rest
     is as in `load_side_by_side`.
     """
-    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
+    threads = _threads(requests_at_once, partitions)
+    run = _Run(connect, source, resource, open_reader, options, threads)
     address = Address(source, resource.name, "")
     with (
         closing(connect()) as connection,
@@ -142,6 +145,12 @@ def load_batch(
     ):
         run.load_in_groups(lock, load_id, partitions)
     return run.entries, run.errors
+
+
+def _threads(requests_at_once: int, partitions: Sequence[Partition]) -> int:
+    """One more than requests, if there are several: it parses while the others wait for the API."""
+    more = 1 if requests_at_once > 1 else 0
+    return min(requests_at_once + more, len(partitions))
 
 
 def _due(

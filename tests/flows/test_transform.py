@@ -15,8 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from conftest import rows
 from prefect.client.schemas.objects import State
+from prefect.variables import Variable
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
@@ -26,7 +28,7 @@ from flows.dbt_build.build import NOTHING
 from flows.elt import elt
 from flows.errors import BuildError
 from flows.retries import Retry
-from flows.transform import transform
+from flows.transform import resolve_profiles, transform
 
 Ask = Callable[..., list[tuple]]
 
@@ -348,3 +350,17 @@ def test_a_build_that_is_killed_leaves_no_dbt_and_nothing_half_done(ask: Ask) ->
     assert ask("select to_regnamespace('marts')") == [(None,)]
     assert ", 0 failed, 0 skipped" in transform(only_stale=True)
     assert ask("select state from dbt.builds order by build_id") == [("abandoned",), ("published",)]
+
+
+def test_a_profile_is_rewritten_only_if_it_names_blocks_or_variables(
+    warehouse_url: URL, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profiles.yml"
+    profile.write_text("warehouse: {target: prod}")
+    with resolve_profiles(tmp_path) as found:
+        assert found == str(tmp_path)
+    Variable.set("dbt_target", "dev", overwrite=True)
+    profile.write_text('warehouse: {target: "{{ prefect.variables.dbt_target }}"}')
+    with resolve_profiles(tmp_path) as found:
+        resolved = (Path(found) / "profiles.yml").read_text()
+    assert yaml.safe_load(resolved) == {"warehouse": {"target": "dev"}}
