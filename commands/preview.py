@@ -58,7 +58,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
         EltError: as `Client.get` does.
     """
     source = shortened(source)
-    with Client(source, share_token=_refresh_tokens(source)) as client:
+    with Client(source, share_token=refresh_tokens(source)) as client:
         pages = read_pages(client, source, resource, partition, _window(resource))
         page = next((page for page in pages if not page.is_mark), None)
     if page is None:
@@ -66,7 +66,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
     return page
 
 
-def _refresh_tokens(source: Source) -> ShareToken | None:
+def refresh_tokens(source: Source) -> ShareToken | None:
     """Keeps refresh tokens in the warehouse, as loads do; None without its address."""
     has_one = any(getattr(login, "refresh_token", "") for login in source.logins)
     if not has_one or not os.environ.get("WAREHOUSE_URL"):

@@ -158,7 +158,7 @@ class Loader:
             is_kept = checkpoint.resume is not None and checkpoint.resume.is_first
             only_cursor = Checkpoint(checkpoint.cursor, field=checkpoint.field)
             checkpoint = replace(checkpoint, seen=None) if is_kept else only_cursor
-        now = datetime.now(UTC)
+        now = self._options.now or datetime.now(UTC)
         checkpoint = usable(checkpoint, self._resource, now)
         self._position.resume(checkpoint)
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
