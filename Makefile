@@ -41,7 +41,7 @@ record: install-dev ## keep real answers of SOURCE=github [RESOURCE=issues] for 
 	@$(BIN)/python -m commands.record --source "$(SOURCE)" --resource "$(RESOURCE)"
 
 prove: install-dev ## load the recorded answers of SOURCE=github under every API fault and kill; writes a certificate
-	@$(BIN)/python -m commands.prove --source "$(SOURCE)" --resource "$(RESOURCE)"
+	@$(BIN)/python -m commands.prove --source "$(SOURCE)" --resource "$(RESOURCE)" $(if $(MINUTES),--minutes $(MINUTES))
 
 up: install-dev ## run the whole system on this machine until Ctrl-C: UI, schedules, worker
 	@$(BIN)/python -m commands.up
