@@ -25,7 +25,7 @@ $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval
 export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source preview record prove deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,13 @@ new-source: install ## create a source and load a page, or add to one: NAME=shop
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
+
+record: install-dev ## keep real answers of SOURCE=github [RESOURCE=issues] for `make test` to replay
+	@$(BIN)/python -m commands.record --source "$(SOURCE)" --resource "$(RESOURCE)"
+
+prove: install-dev ## load the recorded answers of SOURCE=github under every API fault and kill; writes a certificate
+	@$(BIN)/python -m commands.prove --source "$(SOURCE)" --resource "$(RESOURCE)" $(if $(MINUTES),--minutes $(MINUTES))
+
 
 up: install-dev ## run the whole system on this machine until Ctrl-C: UI [PORT=4200], schedules, worker
 	@$(BIN)/python -m commands.up --port=$(PORT)

@@ -160,7 +160,7 @@ class Loader:
             is_kept = is_kept and (not self._options.full_refresh or self._is_of_run(checkpoint))
             only_cursor = Checkpoint(checkpoint.cursor, field=checkpoint.field)
             checkpoint = replace(checkpoint, seen=None) if is_kept else only_cursor
-        now = datetime.now(UTC)
+        now = self._options.now or datetime.now(UTC)
         checkpoint = usable(checkpoint, self._resource, now)
         self._position.resume(checkpoint)
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id

@@ -24,6 +24,7 @@ class LoadOptions:
         run_id: the run that loads; its retries have the same one. A run appends a partition once:
             a retry sees in the ledger that it is done, even if the reply to the last commit was
             lost. With None, loads are independent, and a retry may append rows twice.
+        now: what cursors and windows take for the present; by default the clock's time.
         accepts_shrinkage: let this load remove more rows from its table than the resource allows.
         is_backfill: the partition is a window of a backfill; its success does not mean that the
             table is complete.
@@ -40,6 +41,7 @@ class LoadOptions:
     is_backfill: bool = False
     accepts_shrinkage: bool = False
     limit: int | None = None
+    now: datetime | None = None
 
     @property
     def by_hand(self) -> bool:

@@ -35,8 +35,8 @@ class Server(ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, app: ASGIApp, port: int, item_count: int) -> None:
-        self.api = Api(app, Catalogue(Listing(items(item_count))))
+    def __init__(self, app: ASGIApp, port: int, item_count: int, is_alone: bool = False) -> None:
+        self.api = Api(app, Catalogue(Listing(items(item_count))), is_alone)
         self.plan = Plan(FAULTS)
         self.stopped = Event()
         self._connections: set[socket.socket] = set()
@@ -140,7 +140,10 @@ def _parsed(body: bytes) -> object:
 
 @contextmanager
 def misbehaving(
-    app: ASGIApp | None = None, item_count: int = ITEM_COUNT, port: int = 0
+    app: ASGIApp | None = None,
+    item_count: int = ITEM_COUNT,
+    port: int = 0,
+    is_alone: bool = False,
 ) -> Iterator[str]:
     """Serve in threads of this process; yields the URL, without a slash at its end.
 
@@ -148,8 +151,9 @@ def misbehaving(
         app: answers what is not in the catalogue; the sample API unless given.
         item_count: how many rows the catalogue has.
         port: of loopback; 0 is a free one.
+        is_alone: the app answers the catalogue's paths as well.
     """
-    with Server(app or create_app(), port, item_count) as server:
+    with Server(app or create_app(), port, item_count, is_alone) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

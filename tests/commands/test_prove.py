@@ -1,0 +1,101 @@
+"""A proof sees each row that is lost or doubled, and names what would mend it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy.engine import URL
+
+from commands.prove import __main__ as command
+from commands.prove import trials
+from commands.prove.certificate import certificate
+from commands.prove.trials import Case, Lab, under_faults
+from commands.record.recording import Answer, Recording
+from commands.record.replay import Replay
+from flows.extract.paginators import next_url
+from flows.extract.selectors import records_at
+from flows.source import Partition, Resource, Rule, Source
+from tests.fault_api.server import misbehaving
+from tests.fault_matrix.faults import FAULTS, STATUSES
+
+PAGES = 3
+FEW = ("404", "503", "cut", "huge", "html_as_json")
+
+
+def recording() -> Recording:
+    """Three pages of a row each."""
+    answers = [
+        Answer(
+            method="GET",
+            target=f"/orders?page={number}" if number > 1 else "/orders",
+            headers={"content-type": "application/json"},
+            body=msgspec.Raw(
+                b'{"rows":[{"id":%d}],"next":%b}'
+                % (number, b'"/orders?page=%d"' % (number + 1) if number < PAGES else b"null")
+            ),
+        )
+        for number in range(1, PAGES + 1)
+    ]
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return Recording(recorded_at=now, base_path="/", partitions=[""], last={}, answers=answers)
+
+
+@pytest.fixture(autouse=True)
+def _few_faults(monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
+    few = tuple(fault for fault in (*STATUSES, *FAULTS) if fault.name in FEW)
+    monkeypatch.setattr(trials, "FAULTS_OF_ANY_API", few)
+
+
+def cases(database: URL, **declared: Any) -> list[Case]:
+    """Loads of the recorded orders under a few faults."""
+    orders = Resource(
+        "orders", "orders", records_at("rows"), paging=next_url("next"), key=("id",), **declared
+    )
+    source, recorded = Source("shop", "http://shop.invalid/", (orders,)), recording()
+    with misbehaving(Replay(source, {"orders": recorded}), is_alone=True) as url:
+        lab = Lab(url, database, source, orders, recorded, [Partition()], Path())
+        lab.plan()
+        lab.load(lab.partitions)
+        wanted = lab.rows()
+        assert wanted.total() == PAGES
+        return list(under_faults(lab, wanted, lab.requests()))
+
+
+def test_a_load_that_is_disturbed_has_all_rows_once(database: URL) -> None:
+    found = cases(database)
+    assert {(case.disturbance, bool(case.error)) for case in found} == {
+        ("404", True),
+        ("503", False),
+        ("cut", False),
+        ("huge", True),
+        ("html_as_json", True),
+    }
+    assert len(found) == len(FEW) * PAGES
+    assert [case for case in found if case.is_bad or not case.repeated] == []
+    assert "No fault of this table loses or doubles a row." in certificate("shop", found, 1)
+
+
+def test_a_lost_row_is_seen_and_the_declaration_that_mends_it_is_named(database: URL) -> None:
+    """With this rule, a busy API ends the reading."""
+    found = cases(database, rules=(Rule("ignore", status=503),))
+    bad = [case for case in found if case.is_bad]
+    assert {case.disturbance for case in bad} == {"503"}
+    assert [case.lost for case in bad] == [3, 2, 1]
+    page = certificate("shop", found, 1)
+    assert "**Lost: 6 rows. Doubled: 0 rows.**" in page
+    assert "* orders, 503 (3 loads): declare no `Rule` that ignores this status" in page
+
+
+@pytest.mark.long
+def test_the_example_survives_faults_and_kills(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "certificate.md"
+    words = ["--source", "open_meteo", "--home", str(tmp_path), "--certificate", str(page)]
+    monkeypatch.setattr("sys.argv", ["prove", *words])
+    assert command.main() == 0
+    text = page.read_text()
+    assert "**Lost: 0 rows. Doubled: 0 rows.**" in text
+    assert text.count("| killed at ") == len(trials.STEPS) - 1  # it takes no step `flush`
