@@ -48,7 +48,6 @@ record: install-dev ## keep real answers of SOURCE=github [RESOURCE=issues] for 
 prove: install-dev ## load the recorded answers of SOURCE=github under every API fault and kill; writes a certificate
 	@$(BIN)/python -m commands.prove --source "$(SOURCE)" --resource "$(RESOURCE)" $(if $(MINUTES),--minutes $(MINUTES))
 
-
 up: install-dev ## run the whole system on this machine until Ctrl-C: UI [PORT=4200], schedules, worker
 	@$(BIN)/python -m commands.up --port=$(PORT)
 
