@@ -11,7 +11,11 @@ from types import FrameType
 from commands.local_warehouse import SAMPLE, add_database_arguments, database_name
 from deployments.local.processes import StartError
 from deployments.local.stack import Stack, running
+from flows import sources
 
+NO_SOURCE = """There is no source yet. Write one, from the address of what it returns:
+
+  make new-source NAME=shop URL=https://api.example.com/v2/orders"""
 REPLAY = "Loading rejected records again.\n\nStarting Postgres and a Prefect server ..."
 
 
@@ -24,6 +28,9 @@ def main() -> int:
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make started")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
+    if refused := _refusal(arguments.source):
+        print(refused)
+        return 1
     started_at = time.time()
     install_seconds = max(0.0, started_at - arguments.started_at)
     scale = arguments.scale if arguments.api == SAMPLE else None
@@ -40,6 +47,15 @@ def main() -> int:
         return 1
 
 
+def _refusal(source: str) -> str:
+    """Why nothing can be loaded; empty if something can."""
+    if not (names := sources.names()):
+        return NO_SOURCE
+    if source and source not in names:
+        return f"FAILED: There is no source {source!r}. There are: {', '.join(names)}."
+    return ""
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
@@ -48,10 +64,8 @@ def _describe_run(source: str, scale: int | None) -> str:
     if source:
         return f"Loading {source}.\n\nStarting Postgres and a Prefect server ..."
     if scale is None:
-        return (
-            "Loading from the public services services.odata.org and archive-api.open-meteo.com.\n"
-            "\nStarting Postgres and a Prefect server ..."
-        )
+        found = ", ".join(sources.names())
+        return f"Loading {found} from their APIs.\n\nStarting Postgres and a Prefect server ..."
     times = "" if scale == 1 else f", {scale} times the orders"
     return (
         f"Loading from the bundled sample API{times}: its data is GENERATED, not real.\n"

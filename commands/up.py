@@ -14,10 +14,9 @@ from pathlib import Path
 from textwrap import indent
 from types import FrameType
 from typing import NoReturn
-from urllib.parse import urljoin
 
 from blocks.channels import named, variable
-from commands.local_warehouse import SAMPLE, add_home_argument
+from commands.local_warehouse import LIVE, SAMPLE, add_home_argument
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -27,7 +26,8 @@ from deployments.local.processes import (
     uninterrupted,
     wait_for,
 )
-from deployments.local.stack import START_SECONDS, Stack, running
+from deployments.local.stack import START_SECONDS, Stack, has_sample_api, running
+from flows import sources
 
 POOL = "elt"
 WATCH_SECONDS = 0.5
@@ -81,11 +81,12 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def _system(home: Path) -> Iterator[Sequence[Service]]:
     """Start the system, print its addresses, and end it afterwards."""
-    say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
+    database, scale = (SAMPLE, 1) if has_sample_api() else (LIVE, None)
+    say(f"Starting Postgres, a Prefect server and other services; data and logs: {home} ...")
     with ExitStack() as opened:
         with uninterrupted():
             receivers = opened.enter_context(receiving(_print_message))
-        stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
+        stack = opened.enter_context(running(home, database, scale))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
         _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)
@@ -142,16 +143,17 @@ def _print_message(message: Message) -> None:
 
 def _format_addresses(stack: Stack) -> str:
     api_url = stack.environment["PREFECT_API_URL"]
+    flow, name = next((("elt", each) for each in sources.names()), ("transform", "transform"))
+    pages = "\n".join(f"  {each.name:<16}{each.page}" for each in stack.services if each.page)
     return f"""Ready.
 
-  Prefect UI    {urljoin(api_url, "/")}
-  sample API    {urljoin(stack.environment["NORTHWIND_BASE_URL"], "/")} (generated data)
-  database      make psql
+{pages}
+  database        make psql
 
-Start a run in the UI (Deployments, northwind, Run), or in another terminal:
+Start a run in the UI (Deployments, {name}, Run), or in another terminal:
 
   export PREFECT_API_URL={api_url}
-  .venv/bin/prefect deployment run elt/northwind --watch
+  .venv/bin/prefect deployment run {flow}/{name} --watch
 
 Mail and webhook messages that the flows send are printed here.
 Ctrl-C ends all of it.

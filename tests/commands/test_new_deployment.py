@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Answer
+from conftest import TREE, Answer
 
 from commands.new_source import files
 from commands.new_source.__main__ import _deployment_step, make_draft
@@ -13,11 +13,11 @@ from commands.new_source.deployment import stanza, with_deployment
 from commands.new_source.draft_files import present_source, write
 from commands.new_source.files import content
 from flows.errors import ConfigurationError
-from tests.commands.new_sources import ROOT, Serve, bare_repository, new_source
+from tests.commands.new_sources import Serve, bare_repository, new_source
 from tests.commands.test_new_source_options import contents, killed_at
 
 ROWS = Answer(json.dumps([{"id": 1}, {"id": 2}]).encode())
-OURS = (ROOT / "prefect.yaml").read_text()
+OURS = (TREE / "prefect.yaml").read_text()
 ANCHORS = """definitions: # ours
   retry: &retry {retries: 1}
   one: &one_at_a_time {limit: 1}
@@ -96,7 +96,7 @@ UNCLEAR = {
     f"deployments:\n{SOURCE}": "undefined alias",
     f"{ANCHORS}deployments:\n- name: shop\n": "has a deployment 'shop' of something else",
     "deployments: [\n": "can't be read",
-    "": "Add it by hand",
+    "": "Change it by hand",
 }
 
 

@@ -15,7 +15,7 @@ from tests.fault_api.wire import Wire
 
 @dataclass
 class Api:
-    """The sample API without a server: the catalogue as it is now, and the app for the rest."""
+    """The API without a server: the catalogue as it is now, and the app for the rest."""
 
     app: ASGIApp
     catalogue: Catalogue
