@@ -8,6 +8,7 @@ TRIAL ?=
 AUDIT ?=
 DROP ?=
 BUILD ?=
+UPGRADE ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -15,12 +16,13 @@ STARTED := $(shell date +%s)
 INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python --compile-bytecode,$(BIN)/python -m pip install --disable-pip-version-check) --quiet --no-deps --require-hashes -r
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade)
 # As they are: neither make nor the shell expands a $$ in an address or a name.
 $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES,$(eval override $(word) := $$(value $(word))))
 export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source remove-example preview deploy deploy-plan up dbt-diff docs reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example preview deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -54,6 +56,9 @@ dbt-diff: install ## compare the changed dbt models with the published ones; pub
 
 docs: install ## serve dbt's docs with the lineage of all models until Ctrl-C; BUILD=7 for those of a build
 	@$(BIN)/python -m commands.docs --api "$(API)" --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+
+site: install-dev ## build the pages of docs/ as a website in .local/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 reset: install ## delete the local rows of SOURCE=shop RESOURCE=orders; the next load reads everything
 	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api "$(API)" --scale $(SCALE)
@@ -108,12 +113,12 @@ install-dev: .venv/.installed-dev ## install what the tests and linters need in 
 	@$(INSTALL) requirements-bench.txt
 	@touch $@
 
-lock: install-dev ## regenerate requirements*.txt from requirements*.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements.in -o requirements.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-worker.in -c requirements.txt -o requirements-worker.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dask.in -o requirements-dask.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-dev.in -o requirements-dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements-bench.in -o requirements-bench.txt
+lock: install-dev ## regenerate requirements*.txt from requirements*.in; UPGRADE=1 takes the newest versions they allow
+	@$(COMPILE) requirements.in -o requirements.txt
+	@$(COMPILE) requirements-worker.in -c requirements.txt -o requirements-worker.txt
+	@$(COMPILE) requirements-dask.in -o requirements-dask.txt
+	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) requirements-bench.in -o requirements-bench.txt
 
 clean: ## remove what the other targets created, including the local database; keeps .venv
 	@rm -rf .local dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

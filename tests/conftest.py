@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -284,14 +285,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Before xdist's own hook, which looks for these marks. Files that start many programs come first:
     a long one that begins last would run alone. What takes long, such as waiting for a schedule, is
-    marked `long` and runs with CHAOS=full.
+    marked `long`, and tests of very many cases are marked `sampled`: CHAOS=full runs all of them.
     """
     items.sort(key=lambda item: item.path.parent.name not in LONG_FOLDERS)
     is_full = os.environ.get("CHAOS") == "full"
+    sampled: set[str] = set()
     for item in items:
         item.add_marker(pytest.mark.xdist_group(str(item.path)))
-        if item.get_closest_marker("long") and not is_full:
+        if not is_full and (item.get_closest_marker("long") or _is_left_out(item, sampled)):
             item.add_marker(pytest.mark.skip(reason="only with CHAOS=full"))
+
+
+def _is_left_out(item: pytest.Item, sampled: set[str]) -> bool:
+    """Whether it is marked `sampled(n)` and not among the cases that run: the first, and 1 in n.
+
+    Which ones those are depends on their names alone, so a new case changes no other's turn.
+    """
+    mark = item.get_closest_marker("sampled")
+    if mark is None:
+        return False
+    test = item.nodeid.partition("[")[0]
+    is_first = test not in sampled
+    sampled.add(test)
+    [one_in] = mark.args
+    return not is_first and zlib.crc32(item.nodeid.encode()) % one_in != 0
 
 
 @pytest.fixture(autouse=True)

@@ -83,9 +83,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     return Laptop(tmp_path_factory.mktemp("laptop") / "local")
 
 
-def test_the_first_run_loads_and_builds_and_the_second_says_that_nothing_is_new(
-    laptop: Laptop,
-) -> None:
+def test_the_first_run_loads_and_builds(laptop: Laptop) -> None:
     code, printed = laptop.run("run_local")
     assert code == 0, printed
     assert "Loading climate, market from their APIs." in printed
@@ -93,6 +91,10 @@ def test_the_first_run_loads_and_builds_and_the_second_says_that_nothing_is_new(
     assert "0 warned, 0 failed, 0 skipped" in printed
     assert all(f"{phase} " in printed for phase in ("install", "services", "load", "dbt"))
     assert laptop.left_running() == []
+
+
+@pytest.mark.long
+def test_the_second_run_says_that_nothing_is_new(laptop: Laptop) -> None:
     code, printed = laptop.run("run_local")
     assert code == 0, printed
     assert "Nothing new: 0 inserted, 0 updated." in printed
@@ -124,8 +126,8 @@ def test_a_reset_empties_a_table(laptop: Laptop) -> None:
 
 
 def test_psql_prints_bare_rows(laptop: Laptop) -> None:
-    statement = "select source, count(*) from elt.loads group by 1 order by 1"
-    assert laptop.run("psql", "--sql", statement) == (0, "climate|2\nmarket|16\n")
+    statement = "select source, 1 from elt.loads group by 1 order by 1"
+    assert laptop.run("psql", "--sql", statement) == (0, "climate|1\nmarket|1\n")
     code, printed = laptop.run("psql", "--sql", "select nothing")
     assert code != 0
     assert 'column "nothing" does not exist' in printed

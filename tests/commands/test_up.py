@@ -135,6 +135,7 @@ def test_the_ui_is_where_it_says(system: System) -> None:
     assert ui.json()["api_url"] == system.api_url
 
 
+@pytest.mark.long
 def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: System) -> None:
     assert system.run("elt/market", 'resources=["shippers"]') == 0
     assert (

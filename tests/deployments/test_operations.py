@@ -213,6 +213,7 @@ def states(ask: Ask) -> list[str]:
     return [state for (state,) in ask("select state from elt.loads order by load_id")]
 
 
+@pytest.mark.long
 def test_the_server_has_what_the_files_declare(
     api: Api, inbox: tuple[Inbox, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +238,7 @@ def test_the_server_has_what_the_files_declare(
     assert said == [deploy.NOTHING]
 
 
+@pytest.mark.long
 def test_retryable_failures_are_retried_and_an_incident_is_reported_once(
     stack: Stack, api: Api, inbox: tuple[Inbox, dict[str, str]], ask: Ask
 ) -> None:

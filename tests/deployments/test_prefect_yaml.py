@@ -57,7 +57,9 @@ def repository(tmp_path: Path) -> Path:
         ("", "", {"prefect.yaml", "flows"}),
         pytest.param("{repository}", "", {"main", "next", ".git"}, marks=pytest.mark.long),
         pytest.param("file://{repository}", "", {"main", ".git"}, marks=pytest.mark.long),
-        ("file://{repository}", "next", {"main", "next", ".git"}),
+        pytest.param(
+            "file://{repository}", "next", {"main", "next", ".git"}, marks=pytest.mark.long
+        ),
     ],
     ids=["this tree", "a folder", "a clone", "a branch"],
 )

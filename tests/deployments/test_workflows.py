@@ -22,7 +22,7 @@ def text(request: pytest.FixtureRequest) -> str:
 
 
 def test_there_are_workflows() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["deploy", "test"]
+    assert [path.stem for path in WORKFLOWS] == ["deploy", "test", "weekly"]
 
 
 def test_every_make_target_and_script_exists(text: str) -> None:
@@ -46,11 +46,22 @@ def test_tokens_can_only_read(text: str) -> None:
     assert not any("permissions" in job for job in workflow["jobs"].values())
 
 
-def test_actions_are_pinned_and_leave_no_token_behind(text: str) -> None:
+def test_each_job_has_a_limit_of_time(text: str) -> None:
+    jobs = yaml.safe_load(text)["jobs"].values()
+    assert all("timeout-minutes" in job or "uses" in job for job in jobs)
+
+
+def test_each_action_says_the_version_of_its_commit(text: str) -> None:
+    used = re.findall(r"uses: [\w-]+/.*", text)
+    assert used
+    assert all(re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line) for line in used)
+
+
+def test_actions_are_pinned_by_commit_and_leave_no_token_behind(text: str) -> None:
     used = [step for step in steps(yaml.safe_load(text)) if "uses" in step]
     assert used
     for step in used:
-        assert re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|[0-9a-f]{40})", step["uses"])
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
         if step["uses"].startswith("actions/checkout@"):
             assert step["with"]["persist-credentials"] is False
 

@@ -77,6 +77,7 @@ class Trial:
         connection: for checks; each load has its own.
         declared: arguments of the resource, besides those of its style.
         settings: of the source.
+        loads_before: the number of the newest load that is not one of these.
     """
 
     url: str
@@ -86,6 +87,7 @@ class Trial:
     style: Style
     declared: dict[str, Any]
     settings: dict[str, Any]
+    loads_before: int
     name: str = field(default_factory=lambda: f"items_{next(_numbers)}")
     planned: list[dict[str, Any]] = field(default_factory=list)
 
@@ -154,7 +156,8 @@ class Trial:
     def entries(self) -> list[Entry]:
         """The ledger's entries of this resource's loads, in order; all must have ended."""
         with self.connection.cursor() as cursor:
-            entries = [entry for entry in ledger.entries(cursor, 0) if entry.resource == self.name]
+            later = ledger.entries(cursor, self.loads_before)
+        entries = [entry for entry in later if entry.resource == self.name]
         assert {entry.state for entry in entries} <= {"succeeded", "failed"}
         return entries
 
@@ -215,7 +218,9 @@ class Lab:
     ) -> Trial:
         """A trial of a style, of which nothing is loaded yet; the API behaves."""
         place = (self.url, self.session, self.database, self.connection)
-        trial = Trial(*place, style, dict(declared or {}), settings)
+        with self.connection.cursor() as cursor:
+            loads_before = ledger.newest(cursor)
+        trial = Trial(*place, style, dict(declared or {}), settings, loads_before)
         trial.lift()
         return trial
 
@@ -251,6 +256,7 @@ def opened(server: URL) -> Iterator[Lab]:
         requests.Session() as session,
         closing(psycopg2.connect(libpq(database))) as connection,
     ):
+        session.trust_env = False  # it would look for proxies at each request
         connection.autocommit = True
         yield Lab(url, session, database, connection)
 

@@ -163,6 +163,7 @@ def test_the_cluster_loads_what_one_process_would(
     assert ask(LOADS)[1:] == [("succeeded", COUNT, 2 * COUNT, 0, 2 * COUNT)]
 
 
+@pytest.mark.long
 def test_a_replace_loads_each_partition_on_the_cluster(
     run: Callable[..., State[Any]], ask: Ask
 ) -> None:
@@ -296,6 +297,7 @@ def test_a_second_run_at_the_same_time_is_refused_and_changes_nothing(
     assert ask(LOADS) == [("succeeded", COUNT, 2 * COUNT, 2 * COUNT, 0)]
 
 
+@pytest.mark.long
 def test_workers_together_keep_the_rate(run: Callable[..., State[Any]], days: Days) -> None:
     resource = replace(DAYS, partitions=PARTITIONS[:100])
     assert run(resource, rate=Rate(30)).is_completed()
@@ -328,6 +330,7 @@ def test_the_scheduler_sees_no_secrets(
     assert not any(b"canary" in each for each in sent)
 
 
+@pytest.mark.long
 def test_workers_share_one_token_of_a_refreshed_login(
     run: Callable[..., State[Any]], serve: Serve, ask: Ask
 ) -> None:
@@ -347,6 +350,7 @@ def test_workers_share_one_token_of_a_refreshed_login(
     assert ask(STORED) == EXPECTED
 
 
+@pytest.mark.long
 def test_workers_log_in_as_the_account_of_each_partition(
     run: Callable[..., State[Any]], days: Days, ask: Ask
 ) -> None:
@@ -372,6 +376,7 @@ def test_workers_log_in_as_the_account_of_each_partition(
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("runner", "address", "kind", "said"),
     [
