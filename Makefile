@@ -1,6 +1,6 @@
 # `make` prints what there is. Variables: API=live, SCALE=100, SQL="select …".
 PYTHON ?= python3
-API ?= sample
+API ?=
 SCALE ?= 1
 SQL ?=
 URL ?=
@@ -25,19 +25,22 @@ $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval
 export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview record prove deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example preview record prove deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 run-local: install ## run the pipeline once here: [SOURCE=shop RESOURCES=orders,lines] [LIMIT=1000] [SINCE=2026-01-31] [API=live]
-	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$$LIMIT" --since="$$SINCE" --api $(API) --scale $(SCALE) --started-at $(STARTED)
+	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$$LIMIT" --since="$$SINCE" --api "$(API)" --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
-	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
+	@$(BIN)/python -m commands.run_local --api "$(API)" --scale $(SCALE) --started-at $(STARTED) --replay
 
 new-source: install ## create a source and load a page, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
 	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES" --load
+
+remove-example: install ## remove the example's sources, models and tests, to begin with your own
+	@$(BIN)/python -m commands.remove_example
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
@@ -58,19 +61,19 @@ deploy-plan: install ## show what `make deploy` would change on the server; chan
 	@$(BIN)/python -m deployments.deploy --plan
 
 dbt-diff: install ## compare the changed dbt models with the published ones; publishes nothing
-	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
+	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api "$(API)" --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
 docs: install ## serve dbt's docs with the lineage of all models until Ctrl-C; BUILD=7 for those of a build
-	@$(BIN)/python -m commands.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+	@$(BIN)/python -m commands.docs --api "$(API)" --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
 
 site: install-dev ## build the pages of docs/ as a website in .local/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-reset: install ## delete the local rows of SOURCE=northwind RESOURCE=orders; the next load reads everything
-	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
+reset: install ## delete the local rows of SOURCE=shop RESOURCE=orders; the next load reads everything
+	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api "$(API)" --scale $(SCALE)
 
 psql: install ## open a prompt on the local database, or print the rows of SQL="select …"
-	@$(BIN)/python -m commands.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
+	@$(BIN)/python -m commands.psql --api "$(API)" --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
 	@$(PYTEST)

@@ -18,6 +18,9 @@ from deployments.local.stack import Stack, running
 from flows import sources
 from flows.errors import ConfigurationError, EltError
 
+NO_SOURCE = """There is no source yet. Write one, from the address of what it returns:
+
+  make new-source NAME=shop URL=https://api.example.com/v2/orders"""
 REPLAY = "Loading rejected records again.\n\nStarting Postgres and a Prefect server ..."
 
 
@@ -33,6 +36,9 @@ def main() -> int:
     parser.add_argument("--started-at", type=float, default=time.time(), help="when make started")
     arguments = parser.parse_args()
     read_environment()
+    if not sources.names():
+        print(NO_SOURCE)
+        return 1
     try:
         parameters = parameters_of(arguments)
     except EltError as error:
@@ -98,10 +104,8 @@ def _describe_run(source: str, scale: int | None) -> str:
     if source:
         return f"Loading {source}.\n\nStarting Postgres and a Prefect server ..."
     if scale is None:
-        return (
-            "Loading from the public services services.odata.org and archive-api.open-meteo.com.\n"
-            "\nStarting Postgres and a Prefect server ..."
-        )
+        found = ", ".join(sources.names())
+        return f"Loading {found} from their APIs.\n\nStarting Postgres and a Prefect server ..."
     times = "" if scale == 1 else f", {scale} times the orders"
     return (
         f"Loading from the bundled sample API{times}: its data is GENERATED, not real.\n"

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg2
 from prefect.client.schemas.objects import State
+from psycopg2.errors import UndefinedTable
 
 from blocks import warehouse
 from commands.load_progress import COUNTED, heading, watch
@@ -29,12 +30,8 @@ from flows.transform import transform
 
 # The output fits a screen; the log has all.
 MODELS_SHOWN = 8
-REPORT = """
-select
-    to_char(sales_month, 'YYYY-MM') as month, orders, quantity, revenue,
-    round(mean_temperature_max_celsius::numeric, 1) as "mean max °C"
-from marts.rpt_sales_vs_weather order by sales_month limit 6
-"""
+# Belongs to the example, which `make remove-example` removes.
+REPORT = Path(__file__).parents[1] / "deployments" / "local" / "sample_api" / "report.sql"
 
 
 def main(
@@ -68,7 +65,7 @@ def main(
         state = transform(return_state=True)
         models.say_rest()
         _note(problems, "dbt", state)
-    if not source:
+    if not source and REPORT.exists():
         _show_report(os.environ[REPORTER_URL_VARIABLE])
     say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
     for problem in problems:
@@ -145,13 +142,15 @@ def _format_totals(totals: Mapping[str, int]) -> str:
 
 
 def _show_report(dsn: str) -> None:
+    """Print the example's report under the comment that it begins with, if it could be built."""
+    statement = REPORT.read_text(encoding="utf-8")
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        cursor.execute("select to_regclass('marts.rpt_sales_vs_weather')")
-        if cursor.fetchone() == (None,):
+        try:
+            cursor.execute(statement)
+        except UndefinedTable:
             return
-        cursor.execute(REPORT)
         names = [column.name for column in cursor.description or ()]
-        say("\nDoes the weather move our sales in London? (marts.rpt_sales_vs_weather)")
+        say("\n" + statement.partition("\n")[0].removeprefix("-- "))
         for row in [names, *cursor.fetchall()]:
             say("  " + "".join(f"{value!s:>14}" for value in row))
 

@@ -16,10 +16,9 @@ from pathlib import Path
 from textwrap import indent
 from types import FrameType
 from typing import NoReturn
-from urllib.parse import urljoin
 
 from blocks.channels import named, variable
-from commands.local_warehouse import SAMPLE, add_home_argument
+from commands.local_warehouse import LIVE, SAMPLE, add_home_argument
 from deployments.env_file import ENV_FILE, read_environment
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
@@ -31,7 +30,8 @@ from deployments.local.processes import (
     wait_for,
 )
 from deployments.local.running_server import announced
-from deployments.local.stack import START_SECONDS, Stack, running
+from deployments.local.stack import START_SECONDS, Stack, has_sample_api, running
+from flows import sources
 
 POOL = "elt"
 WATCH_SECONDS = 0.5
@@ -89,11 +89,12 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]:
     """Start the system, print its addresses, and end it afterwards."""
-    say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
+    database, scale = (SAMPLE, 1) if has_sample_api() else (LIVE, None)
+    say(f"Starting Postgres, a Prefect server and other services; data and logs: {home} ...")
     with ExitStack() as opened:
         with uninterrupted():
             receivers = opened.enter_context(receiving(_print_message))
-        stack = opened.enter_context(running(home, SAMPLE, 1, port))
+        stack = opened.enter_context(running(home, database, scale, port))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
         deploy = partial(_deploy, home / "deploy.log", {**stack.environment, **HERE}, receivers)
@@ -184,16 +185,17 @@ def _print_message(message: Message) -> None:
 
 def _format_addresses(stack: Stack) -> str:
     api_url = stack.environment["PREFECT_API_URL"]
+    flow, name = next((("elt", each) for each in sources.names()), ("transform", "transform"))
+    pages = "\n".join(f"  {each.name:<16}{each.page}" for each in stack.services if each.page)
     return f"""Ready.
 
-  Prefect UI    {urljoin(api_url, "/")}
-  sample API    {urljoin(stack.environment["NORTHWIND_BASE_URL"], "/")} (generated data)
-  database      make psql
+{pages}
+  database        make psql
 
-Start a run in the UI (Deployments, northwind, Run), or in another terminal:
+Start a run in the UI (Deployments, {name}, Run), or in another terminal:
 
   export PREFECT_API_URL={api_url}
-  .venv/bin/prefect deployment run elt/northwind --watch
+  .venv/bin/prefect deployment run {flow}/{name} --watch
 
 What changes in flows/sources, prefect.yaml or .env is deployed at once.
 Mail and webhook messages that the flows send are printed here.

@@ -57,7 +57,7 @@ def elt(
     skips raw tables that did not change.
 
     Args:
-        source: The source to load, e.g. northwind.
+        source: The source to load, e.g. shop.
         resources: The resources to load; empty means all.
         since: First day to load (UTC, or the cursor's `zone`); empty means continue where the last
             load ended.

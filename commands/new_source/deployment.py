@@ -1,13 +1,13 @@
-"""The deployment of a new source: what prefect.yaml gets, beside those of the other sources."""
+"""The deployments of sources in prefect.yaml: adds that of a new one, and takes out others."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from commands.new_source.literals import yaml_text
-from commands.new_source.yaml_lists import inserted
+from commands.new_source.yaml_lists import inserted, without
 from flows.errors import ConfigurationError
 
 PATH = Path("prefect.yaml")
@@ -53,6 +53,12 @@ def with_deployment(text: str, source: str) -> str:
     if _source(_deployments(after)[position]) != source:
         raise ConfigurationError(f"{PATH} would get another deployment. Add it by hand.")
     return after
+
+
+def without_deployments(text: str, sources: Collection[str]) -> str:
+    """The text of prefect.yaml without the deployments that load and build these sources."""
+    gone = [at for at, each in enumerate(_deployments(text)) if _source(each) in sources]
+    return without(text, ("deployments",), gone)
 
 
 def _deployments(text: str) -> list[Mapping[str, Any]]:

@@ -34,11 +34,13 @@ class Service:
 
     Attributes:
         name: used in messages, e.g. "sample API".
+        page: the address of what a person can look at; empty for a service that has no pages.
     """
 
     name: str
     log: Path
     is_running: Callable[[], bool]
+    page: str = ""
 
     def check(self) -> None:
         """Raise if the service has ended.

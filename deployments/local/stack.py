@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urljoin
 
 import psutil
 import psycopg2
@@ -32,6 +35,8 @@ START_SECONDS = 120
 # and after a restart a slot could be lost for ever.
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 REPORTER_URL_VARIABLE = "WAREHOUSE_REPORTER_URL"
+# Belongs to the example, which `make remove-example` removes.
+SAMPLE_API = "deployments.local.sample_api"
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class _Parts:
         process = self.opened.enter_context(
             child(command, log, {**self.environment, **(settings or {})})
         )
-        self.services.append(Service(name, log, lambda: process.poll() is None))
+        page = urljoin(url, "/")
+        self.services.append(Service(name, log, lambda: process.poll() is None, page))
         self.waits.append(partial(wait_for, url, process, log, START_SECONDS))
 
     def wait(self) -> None:
@@ -183,10 +189,14 @@ def _start_prefect(parts: _Parts, database: URL, port: int) -> None:
     parts.environment["PREFECT_API_URL"] = f"{url}/api"
 
 
+def has_sample_api() -> bool:
+    """Whether the example is still here, whose sources a sample API can serve."""
+    return find_spec(SAMPLE_API) is not None
+
+
 def _start_sample_api(parts: _Parts, scale: int) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    module = ["deployments.local.sample_api", "--port", str(port), "--scale", str(scale)]
-    parts.start("sample API", f"{url}/", module)
-    parts.environment["NORTHWIND_BASE_URL"] = f"{url}/V4/Northwind/Northwind.svc/"
-    parts.environment["OPEN_METEO_BASE_URL"] = f"{url}/v1/"
+    parts.start("sample API", f"{url}/", [SAMPLE_API, "--port", str(port), "--scale", str(scale)])
+    for source, path in import_module(SAMPLE_API).BASE_PATHS.items():
+        parts.environment[f"{source.upper()}_BASE_URL"] = f"{url}{path}"

@@ -89,7 +89,7 @@ class Address:
         return sql.Identifier(f"raw_{self.source}", self.resource)
 
     def __str__(self) -> str:
-        """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
+        """`shop.orders`, or `weather.days[London]`."""
         name = f"{self.source}.{self.resource}"
         return f"{name}[{self.partition}]" if self.partition else name
 

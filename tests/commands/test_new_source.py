@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
-from conftest import Answer
+from conftest import TREE, Answer
 from sqlalchemy.engine import URL
 
 from commands.new_source import first_load, inference
@@ -131,7 +131,7 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
         pytest.param({"url": "http://127.0.0.1:9/"}, "must name one resource", id="no resource"),
         pytest.param({"login": "token"}, "must be bearer:SECRET", id="unknown login"),
         pytest.param({"login": "bearer:no-such"}, "set NO_SUCH", id="a secret that is missing"),
-        pytest.param({"name": "northwind"}, "exists already", id="a source there is"),
+        pytest.param({"name": "market"}, "exists already", id="a source there is"),
         pytest.param({"name": "find"}, "'find' is reserved", id="a name of the package's own"),
         pytest.param({"name": "class"}, "'class' is reserved", id="a word of Python's"),
         pytest.param({"name": "shop__audit"}, "Choose another NAME", id="a schema of dbt's"),
@@ -143,6 +143,7 @@ def test_what_is_written_keeps_the_rules(serve: Serve, root: Path) -> None:
 def test_invalid_input_is_refused_and_nothing_is_written(
     serve: Serve, root: Path, options: dict[str, str], said: str
 ) -> None:
+    shutil.copy(TREE / "flows" / "sources" / "market.py", root / "flows" / "sources")
     before = sorted(root.rglob("*"))
     made = new_source(root, **{"url": f"{serve(tracker).url}v1/issues?a=b"} | options)
     assert made.returncode == 1

@@ -16,11 +16,12 @@ from queue import Empty, Queue
 import psutil
 import pytest
 import requests
-from test_run_local import Laptop
+from conftest import TREE
+from test_run_local import Laptop, api
 
 from commands.up import channels
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+__all__ = ["api"]  # of both sources, for the whole module
 READY = "Ctrl-C ends all of it."
 SECONDS = 240
 
@@ -125,23 +126,21 @@ def test_every_channel_that_is_declared_ends_here() -> None:
     }
 
 
-def test_the_ui_and_the_sample_api_are_where_it_says(system: System) -> None:
+def test_the_ui_is_where_it_says(system: System) -> None:
     printed = "\n".join(system.terminal.printed)
-    for name in ("Prefect UI", "sample API"):
-        found = re.search(rf"{name}\s+(http://\S+)", printed)
-        assert found is not None
-        assert requests.get(found.group(1), timeout=10).ok
+    found = re.search(r"Prefect server\s+(http://\S+)", printed)
+    assert found is not None
+    assert requests.get(found.group(1), timeout=10).ok
+    assert "prefect deployment run elt/climate" in printed
     ui = requests.get(system.api_url.replace("/api", "/ui-settings"), timeout=10)
     assert ui.json()["api_url"] == system.api_url
 
 
 @pytest.mark.long
 def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: System) -> None:
-    assert system.run("elt/northwind", 'resources=["shippers"]') == 0
+    assert system.run("elt/market", 'resources=["shippers"]') == 0
     assert (
-        count(
-            laptop, "raw_northwind.shippers join staging.stg_northwind__shippers using (shipper_id)"
-        )
+        count(laptop, "raw_market.shippers join staging.stg_market__shippers using (shipper_id)")
         == 3
     )
 
@@ -149,7 +148,7 @@ def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: 
 @pytest.mark.long
 def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
     """With a link to the run."""
-    assert system.run("elt/northwind", "replay=true", "full_refresh=true") == 1
+    assert system.run("elt/market", "replay=true", "full_refresh=true") == 1
     told = [system.terminal.wait_for(r"^\d\d:\d\d:\d\d  (mail|webhook)").group(1) for _ in "ab"]
     assert sorted(told) == ["mail", "webhook"]
     link = system.api_url.removesuffix("api")
@@ -189,7 +188,7 @@ def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
 
 
 def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> None:
-    assert system.prefect("deployment", "run", "elt/open_meteo") == 0
+    assert system.prefect("deployment", "run", "elt/climate") == 0
     deadline = time.monotonic() + SECONDS
     while not any("prefect.engine" in line for line in laptop.left_running()):
         assert time.monotonic() < deadline, laptop.left_running()
@@ -201,14 +200,14 @@ def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> Non
 @pytest.mark.long
 def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
     again = start(laptop)
-    assert count(laptop, "staging.stg_northwind__shippers") == 3
-    (api,) = [
+    assert count(laptop, "staging.stg_market__shippers") == 3
+    (server,) = [
         process
         for process in psutil.Process(again.terminal.program.pid).children()
-        if "deployments.local.sample_api" in process.cmdline()
+        if {"prefect", "server"} <= set(process.cmdline())
     ]
-    api.kill()
-    again.terminal.wait_for("FAILED: sample API has ended by itself; see .*sample-api.log")
+    server.kill()
+    again.terminal.wait_for("FAILED: Prefect server has ended by itself; see .*prefect-server.log")
     assert again.terminal.program.wait(SECONDS) == 1
     assert laptop.left_running() == []
 
@@ -228,7 +227,7 @@ sys.exit(main())
 
 def test_a_start_that_is_stopped_while_a_receiver_starts_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STOPPED_EARLY, f"--home={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, timeout=20)
+    done = subprocess.run(command, cwd=TREE, timeout=20)
     assert done.returncode == 128 + signal.SIGTERM
 
 

@@ -73,7 +73,7 @@ def open_form(page: Page) -> None:
     page.get_by_role("link", name="Deployments").click()
     page.wait_for_url("**/deployments*")
     deployments = page.locator("a[href*='/deployments/deployment/']")
-    deployments.filter(has_text="northwind").first.click()
+    deployments.filter(has_text="market").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     expect(page.get_by_role("heading", name="Parameters")).to_be_visible()
@@ -124,8 +124,8 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
         expect(page.locator("canvas").first).to_be_visible()
         keep(page, "run")
         page.get_by_role("tab", name="Artifacts").click()
-        expect(page.get_by_text("loads-northwind").first).to_be_visible()
-    assert ask("select count(*), min(order_date) from raw_northwind.orders") == [
+        expect(page.get_by_text("loads-market").first).to_be_visible()
+    assert ask("select count(*), min(order_date) from raw_market.orders") == [
         (830, "1996-07-04T00:00:00Z")
     ]
     assert ask("select count(*) from marts.fct_order_lines") == [(2182,)]

@@ -15,7 +15,7 @@ from tests.fault_api.wire import Wire
 
 @dataclass
 class Api:
-    """The sample API without a server: the catalogue as it is now, and the app for the rest.
+    """The API without a server: the catalogue as it is now, and the app for the rest.
 
     Attributes:
         is_alone: whether the app answers the catalogue's paths, too.
