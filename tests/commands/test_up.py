@@ -162,7 +162,7 @@ def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: Sys
     plain = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     done = subprocess.run(
         command,
-        cwd=REPOSITORY,
+        cwd=TREE,
         env={**plain, "WAREHOUSE_URL": "postgresql://x"},
         capture_output=True,
         text=True,
@@ -175,7 +175,7 @@ def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: Sys
 
 @pytest.mark.long
 def test_what_changes_is_deployed(system: System) -> None:
-    (REPOSITORY / "prefect.yaml").touch()
+    (TREE / "prefect.yaml").touch()
     system.terminal.wait_for("^prefect.yaml changed: deploying")
     system.terminal.wait_for("^Deployed.")
 
