@@ -34,6 +34,7 @@ PARTS = (
     DBT / "tests" / "sales_marts_have_every_raw_row.sql",
     Path("deployments", "local", "sample_api"),
     Path("tests", "example"),
+    *(Path("tests", "sources", name) for name in SOURCES),
 )
 READS = re.compile(r"""\b(?:ref|source)\(\s*['"](\w+)['"]""")
 NEXT = """

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from sqlalchemy.engine import URL
 
-from commands.prove import __main__ as command
 from commands.prove import trials
 from commands.prove.certificate import certificate
 from commands.prove.trials import Case, Lab, under_faults
@@ -86,16 +85,3 @@ def test_a_lost_row_is_seen_and_the_declaration_that_mends_it_is_named(database:
     page = certificate("shop", found, 1)
     assert "**Lost: 6 rows. Doubled: 0 rows.**" in page
     assert "* orders, 503 (3 loads): declare no `Rule` that ignores this status" in page
-
-
-@pytest.mark.long
-def test_the_example_survives_faults_and_kills(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    page = tmp_path / "certificate.md"
-    words = ["--source", "open_meteo", "--home", str(tmp_path), "--certificate", str(page)]
-    monkeypatch.setattr("sys.argv", ["prove", *words])
-    assert command.main() == 0
-    text = page.read_text()
-    assert "**Lost: 0 rows. Doubled: 0 rows.**" in text
-    assert text.count("| killed at ") == len(trials.STEPS) - 1  # it takes no step `flush`

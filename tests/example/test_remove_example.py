@@ -27,7 +27,8 @@ WORDS = ("northwind", "open_meteo")
 def clone(tmp_path: Path) -> Path:
     """What the command changes, committed."""
     root = tmp_path / "clone"
-    for part in (Path("flows"), DBT, Path("deployments"), Path("tests", "example")):
+    tests = (Path("tests", "example"), Path("tests", "sources"))
+    for part in (Path("flows"), DBT, Path("deployments"), *tests):
         ignored = shutil.ignore_patterns("__pycache__", "target", "logs")
         shutil.copytree(REPOSITORY / part, root / part, ignore=ignored)
     shutil.copy(REPOSITORY / "prefect.yaml", root)

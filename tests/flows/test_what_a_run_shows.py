@@ -137,9 +137,9 @@ def test_anomalies_count_as_told_once_their_event_is_sent(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is killed in between leaves them to the next one."""
-    options = {"source": "northwind", "resources": ("shippers",), "transform": False}
+    options = {"source": "market", "resources": ("shippers",), "transform": False}
     elt(**options)
-    ask("alter table raw_northwind.shippers drop column phone")
+    ask("alter table raw_market.shippers drop column phone")
     told: list[list[tuple]] = []
     send = PrefectEventsClient._emit
 

@@ -1,7 +1,9 @@
 """Each source loads its recorded answers (`make record`) into the tables that it did then."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL
@@ -12,6 +14,7 @@ from commands.record.scratch import scratch_database
 from flows import sources
 from flows.errors import EltError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED = recording.recorded_sources()
 
 
@@ -25,7 +28,20 @@ class Replayed:
 
 
 @pytest.fixture(scope="module")
-def replayed(postgres_server: URL) -> Iterator[Replayed]:
+def _owners() -> Iterator[None]:
+    """The sources and models of this repository, instead of those of the tests' project."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "__path__", [str(REPOSITORY / "flows" / "sources")])
+        patch.setattr(tables, "PROJECT", REPOSITORY / "dbt_project")
+        for name in RECORDED:
+            patch.delitem(sys.modules, f"flows.sources.{name}", raising=False)
+        yield
+    for name in RECORDED:
+        sys.modules.pop(f"flows.sources.{name}", None)
+
+
+@pytest.fixture(scope="module")
+def replayed(_owners: None, postgres_server: URL) -> Iterator[Replayed]:
     """All recorded sources with their staging views: dbt takes seconds, so it runs once."""
     with scratch_database(postgres_server) as database:
         found = Replayed(database)
