@@ -49,7 +49,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("flows").setLevel(logging.CRITICAL)
     # The waits before another attempt would take an hour, and prove nothing.
-    extracting.sleep = lambda _: None
+    extracting.sleep = lambda _: None  # type: ignore[attr-defined]
     began_at = time.monotonic()
     due_at = began_at + 60 * arguments.minutes
     print(f"This ends after {arguments.minutes} minutes, or when all is tried.", flush=True)

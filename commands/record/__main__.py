@@ -190,7 +190,7 @@ def _answer(scrubbing: Scrubbing, body: str, request: HttpRequest, response: Res
         name: scrubbing.text(value)
         for name, value in response.headers.read().items()  # type: ignore[attr-defined]
     }
-    fields = {"lines": body.split("\n")} if not _is_json(body) else {"body": msgspec.Raw(body)}
+    is_json = _is_json(body)
     return Answer(
         method=request.method,
         target=scrubbing.target(request.url),
@@ -198,7 +198,8 @@ def _answer(scrubbing: Scrubbing, body: str, request: HttpRequest, response: Res
         posted=scrubbing.value(posted_by(request)),
         status=response.status,
         headers=headers,
-        **fields,
+        body=msgspec.Raw(body) if is_json else msgspec.UNSET,
+        lines=[] if is_json else body.split("\n"),
     )
 
 

@@ -26,7 +26,7 @@ SECRETS = {
     "shop-salt": "salt-of-the-hashes",
 }
 TOKEN = "access-token-of-the-shop"  # noqa: S105 (a test's own)
-PERSONAL = ("ada@example.com", "Ada Lovelace", "+44 20 7946 0000", "12 St James's Square")
+PERSONAL = ("ada@example.com", "Ada Lovelace", "+44 20 7946 0000", "12 St James's Square", "Zq7")
 PLANTED = (*SECRETS.values(), TOKEN, "session-of-the-shop", *PERSONAL)
 LAST_ORDER = 9
 
@@ -37,7 +37,12 @@ def order(number: int) -> dict[str, Any]:
         "id": number,
         "total": 10.50 + number,
         "note": f"by {PERSONAL[0]}, seen with {SECRETS['shop-key']}",
-        "customer": {"email": PERSONAL[0], "name": PERSONAL[1], "phones": [PERSONAL[2]]},
+        "customer": {
+            "nick": PERSONAL[4],
+            "email": PERSONAL[0],
+            "name": PERSONAL[1],
+            "phones": [PERSONAL[2]],
+        },
         "address": {"street": PERSONAL[3]},
     }
 
@@ -70,6 +75,7 @@ def shop(url: str, **declared: Any) -> Source:
         personal={
             "customer.email": hashed("shop-salt"),
             "customer.name": masked(),
+            "customer.nick": masked(),
             "customer.phones": masked(last=2),
             "address": dropped(),
         },
