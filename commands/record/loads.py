@@ -57,7 +57,7 @@ class FewPages:
             partitions,
             partial(self._reader, resource),
             LoadOptions(now=self.now),
-            threads=1,
+            requests_at_once=1,
         )
         if errors:
             raise errors[0]
