@@ -12,6 +12,8 @@ from flows.errors import ConfigurationError
 
 Row: TypeAlias = Mapping[str, object]
 Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
+# A wrong query or a missing grant, values that the query can't take, and a query that writes.
+_REFUSED = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.InternalError)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def read(cursor: Cursor, section: Section) -> list[Row] | None:
         if cursor.fetchall() == [(False,)]:
             return None
         cursor.execute(section.query)
-    except psycopg2.ProgrammingError as error:
+    except _REFUSED as error:
         raise ConfigurationError(
             f"Postgres refuses the query of the section {section.title!r}: "
             f"{' '.join(str(error).split())}. Correct it in commands/report/sections.py, or use a "

@@ -17,9 +17,10 @@ from blocks.warehouse import Warehouse
 from commands.report import sections
 from commands.report.__main__ import write
 from commands.report.page import part_of
-from commands.report.section import read
+from commands.report.section import Section, read
 from commands.report.sections import SECTIONS
 from flows.dbt_build import history
+from flows.errors import ConfigurationError
 from tests.browser import needs_browser, opened
 
 MARTS = Path(__file__).parents[2] / "dbt_project" / "models" / "marts"
@@ -159,6 +160,23 @@ def test_an_empty_database_gives_a_page_that_names_the_next_command(
     page = write(Warehouse(database), tmp_path / "report.html").read_text()
     assert titles(page) == ["There is nothing to show yet"]
     assert "make run-local\nmake report" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("select nmae from pg_class", 'column "nmae" does not exist'),
+        ("select 1 / (relpages - relpages) from pg_class", "division by zero"),
+        ("delete from pg_class", "cannot execute DELETE in a read-only transaction"),
+    ],
+)
+def test_a_section_that_postgres_refuses_is_named(
+    query: str, reason: str, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Section("Mine", reads="pg_class", query=query, note="", empty="")
+    monkeypatch.setattr("commands.report.__main__.SECTIONS", (mine,))
+    with pytest.raises(ConfigurationError, match=rf"the section 'Mine': {reason}"):
+        write(Warehouse(database), tmp_path / "report.html")
 
 
 def test_the_section_in_the_docs_is_read_and_drawn(
