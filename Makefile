@@ -25,7 +25,7 @@ $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval
 export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source remove-example preview record prove deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example preview record prove deploy deploy-plan up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ dbt-diff: install ## compare the changed dbt models with the published ones; pub
 
 docs: install ## serve dbt's docs with the lineage of all models until Ctrl-C; BUILD=7 for those of a build
 	@$(BIN)/python -m commands.docs --api "$(API)" --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+
+report: install-dev ## write .local/report.html: charts of the local database, or of WAREHOUSE_URL's
+	@$(BIN)/python -m commands.report --api $(API) --scale $(SCALE)
 
 site: install-dev ## build the pages of docs/ as a website in .local/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -32,6 +33,19 @@ log = logging.getLogger(__name__)
 
 # `{{ prefect.blocks.… }}` and `{{ prefect.variables.… }}` begin so.
 REFERENCE = "prefect."
+_RESOURCES = """
+select
+    history.source || '.' || history.resource as resource,
+    history.last_state,
+    cast(freshness.hours_since_loaded as double precision) as hours_since_loaded,
+    history.loads,
+    history.failed,
+    history.open_rejects,
+    history.last_error
+from marts.rpt_load_history as history
+left join marts.rpt_resource_freshness as freshness using (source, resource)
+order by resource
+"""
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -74,6 +88,8 @@ def transform(
     summary = attempt(database, options)
     with database.transaction() as cursor:
         history.forget_artifacts(cursor, keep_days)
+    if not only_stale:
+        _show_resources(database)
     return summary
 
 
@@ -92,6 +108,25 @@ def _build(database: Warehouse, options: BuildOptions) -> str:
             show_node=partial(_show_node, mirror),
             show_summary=show_summary,
         )
+    )
+
+
+def _show_resources(database: Warehouse) -> None:
+    """Show how the loads of each resource went; nothing if the project lacks those marts."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "select num_nulls(to_regclass('marts.rpt_load_history'),"
+            " to_regclass('marts.rpt_resource_freshness')) > 0"
+        )
+        if cursor.fetchall() == [(True,)]:
+            return
+        cursor.execute(_RESOURCES)
+        names = [column.name.replace("_", " ") for column in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    create_table_artifact(
+        key="resources",
+        table=rows,
+        description="How the loads of each resource went. `make report` draws charts of them.",
     )
 
 
