@@ -10,6 +10,7 @@ import yaml
 from commands.new_source.deployment import FLOW
 from flows import sources
 from flows.errors import ConfigurationError
+from tests.owner.checkout import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "flows" / "sources"
@@ -68,3 +69,16 @@ def test_every_scheduled_deployment_is_watched() -> None:
             )
     [notify] = [entry for entry in DEPLOYMENTS if entry["name"] == "notify"]
     assert "watched" not in notify["tags"], "or it would tell of itself, without end"
+
+
+READ_FILES = """
+from pathlib import Path
+from deployments.check import prefect_yaml
+found = prefect_yaml.read(Path.cwd())
+print(bool(found.deployments), bool(found.automations))
+"""
+
+
+def test_prefect_yaml_and_the_automations_can_be_deployed() -> None:
+    """In a process of its own, which knows the sources that are here."""
+    assert run(REPOSITORY, "python", "-c", READ_FILES) == "True True\n"
