@@ -318,24 +318,24 @@ class Loader:
         )
 
     def _limited(self, readings: Iterator[ParsedPiece]) -> Iterator[ParsedPiece]:
-        """The pieces up to the end of the page with which the limit is reached.
+        """The pieces up to the resume point with which the limit is reached.
 
-        Whole pages, since the next load can only read on behind a page.
+        Most pages have one; the parts of a job's result have none, so it is read as a whole.
         """
         left = math.inf if self._options.limit is None else self._options.limit
         for piece in readings:
             yield piece
             left -= piece.records
-            if piece.ends_page and left <= 0:
+            if piece.resume is not None and left <= 0:
                 return
 
     def _take(self, piece: ParsedPiece) -> None:
         if piece.is_cut and self._disposition == "replace":
             raise BadPayloadError(
                 f"{self._address}: the API answered without records (status 204, or a rule "
-                "`ignore`) where the page before said that more follow. The list would be "
+                "`ignore`) where the answer before said that more follow. The list would be "
                 "incomplete, so the table is unchanged. Run it again; if the API ends its lists "
-                'like this, declare Rule("end", status=204).'
+                'like this, declare Rule("end", status=…) with that status, e.g. 204.'
             )
         self._rows.take(piece.batch)
         self.tally.take(piece)
