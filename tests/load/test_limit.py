@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import ConfigurationError, EltError
+from flows.errors import ConfigurationError, EltError, NotFoundError
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.options import LoadOptions
@@ -158,6 +158,22 @@ def test_children_share_the_limit_and_the_next_run_reads_all_others(
 def test_parents_without_children_end_a_limited_run_too(load: Load) -> None:
     api = Api(rows=[])
     assert len(load(api, replace(MERGED, cursor=None), LIMITED, parents=6)[0]) == 3
+
+
+def test_parents_that_fail_end_a_limited_run_too(load: Load) -> None:
+    class Gone(Api):
+        def read(self, partition: Partition, *_: Any) -> Iterator[Page]:
+            self.asked.append((partition.values["parent"], 0))
+            raise NotFoundError("no such parent")
+
+    api = Gone()
+    assert len(load(api, MERGED, LIMITED, parents=6)[1]) == 3
+    assert len(api.asked) == 3
+
+
+def test_records_that_a_function_omits_count_for_all_parents(load: Load) -> None:
+    resource = replace(MERGED, cursor=None, map_record=lambda record: None)
+    assert len(load(Api(), resource, LIMITED, parents=6)[0]) == 1
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"limit": 1, "full_refresh": True}])
