@@ -83,9 +83,9 @@ def load(
                 forget_lost_rows(cursor, address)
             if done := _appended_before(cursor, address, resource, options):
                 return done
-            load_id = ledger.begin(
-                cursor, address, options.run_id, options.replays, options.is_backfill
-            )
+            kind = (options.run_id, options.replays, options.is_backfill)
+            is_part = options.limit is not None
+            load_id = ledger.begin(cursor, address, *kind, is_part=is_part)
             expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
@@ -418,11 +418,11 @@ class Loader:
                 self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
+            state, text = ("succeeded", None) if error is None else ("failed", str(error))
+            is_part = unread is not None and self._options.limit is not None
+            ledger.end(cursor, self._load_id, state, text, is_part)
             if error is None:
-                ledger.end(cursor, self._load_id, "succeeded")
                 self._compare(cursor, checkpoint)
-            else:
-                ledger.end(cursor, self._load_id, "failed", str(error))
         self._position.warn_of_future()
         self._warn_of_unread()
         self._rows.warn_of_moved()

@@ -65,6 +65,12 @@ class Api:
         yield self.read
 
 
+class Gone(Api):
+    def read(self, partition: Partition, *_: Any) -> Iterator[Page]:
+        self.asked.append((partition.values["parent"], 0))
+        raise NotFoundError("no such parent")
+
+
 Load = Callable[..., tuple[list[Entry], list[EltError]]]
 
 
@@ -109,6 +115,25 @@ def test_the_next_load_makes_the_table_whole(
     assert api.asked[0] == (0, again)
     assert query(IDS) == wanted()
     assert query(CURSORS) == [(resource.cursor is not None,)]
+
+
+KNOWN = "select load_id, succeeded_by, loaded_by from elt.partitions"
+
+
+def test_a_part_says_nothing_of_a_table_that_was_loaded(load: Load, query: Query) -> None:
+    """Neither that it is fresh nor, after a failure, that it is complete again."""
+    load(Api(), MERGED, LIMITED)
+    assert query(KNOWN) == [(1, 1, None)], "its models are built, and a contract has not begun"
+    load(Api(), MERGED, LoadOptions())
+    loaded = query("select succeeded_at, stored_by from elt.partitions")
+    load(Api(rows=list(range(10, 20))), MERGED, LIMITED)
+    assert query(KNOWN) == [(2, 2, 2)]
+    assert query("select succeeded_at, 2 from elt.partitions where stored_by = 3") == loaded
+    load(Gone(), MERGED, LoadOptions())
+    load(Api(), MERGED, LIMITED)
+    assert query(KNOWN) == [(4, 2, 2)]
+    load(Api(), MERGED, LoadOptions(limit=11))
+    assert query(KNOWN) == [(6, 6, 6)], "it has read everything"
 
 
 def test_rows_that_have_shifted_since_are_not_missed(load: Load, query: Query) -> None:
@@ -161,11 +186,6 @@ def test_parents_without_children_end_a_limited_run_too(load: Load) -> None:
 
 
 def test_parents_that_fail_end_a_limited_run_too(load: Load) -> None:
-    class Gone(Api):
-        def read(self, partition: Partition, *_: Any) -> Iterator[Page]:
-            self.asked.append((partition.values["parent"], 0))
-            raise NotFoundError("no such parent")
-
     api = Gone()
     assert len(load(api, MERGED, LIMITED, parents=6)[1]) == 3
     assert len(api.asked) == 3
