@@ -203,11 +203,12 @@ def _follow_from(
     seen = SeenPages(resource)
     check_count = count_check(resource)
     paging = unguarded(resource.paging)
-    ends = any(rule.then == "end" for rule in resource.rules)
+    ends = {rule.status for rule in resource.rules if rule.then == "end"}
     more_follow = False
     while True:
         page.find, page.check_count = resource.records, check_count
-        page.is_cut = more_follow and page.is_empty and not page.is_last and not ends
+        is_end = page.is_last or not ends.isdisjoint({page.status, None})
+        page.is_cut = more_follow and page.is_empty and not is_end
         following = None if page.is_empty else _next(client, ahead, resource, seen, request, page)
         yield page, following
         if following is None:

@@ -91,12 +91,17 @@ class JobReader:
     def _parts(
         self, first: Page, later: Sequence[HttpRequest]
     ) -> Iterator[tuple[Page, HttpRequest | None]]:
-        """The parts of a result; each is requested when the one before it has been read."""
+        """The parts of a result; each is requested when the one before it has been read.
+
+        Of several, a status 204 is one without records, but one that is ignored is missing.
+        """
         part = first
-        for request in later:
+        for request in (*later, None):
+            is_ignored = part.is_empty and not part.is_last and part.status != 204
+            part.is_cut = is_ignored and bool(later)
             yield part, request
-            part = self._read(self._get(request, self._rules))
-        yield part, None
+            if request is not None:
+                part = self._read(self._get(request, self._rules))
 
     def _submitted(self) -> Page:
         is_repeatable = self._start.method == "GET" or self._resource.is_repeatable
@@ -199,7 +204,10 @@ class JobReader:
 
     def _poll_of(self, answer: Page) -> HttpRequest:
         if self._job.poll:
-            return self._requests(self._job.poll, answer)[0]
+            found = self._requests(self._job.poll, answer)
+            if len(found) != 1:
+                raise self._finds_none(answer, found)
+            return found[0]
         location = answer.headers.get("Location")
         if not location:
             raise BadPayloadError(
@@ -213,7 +221,10 @@ class JobReader:
         """The requests that a function returns, or the one to a place named by fields."""
         if callable(place):
             found = place(answer)
-            several = [found] if isinstance(found, str | HttpRequest) else [*found]
+            several = found if isinstance(found, list | tuple) else [found]
+            for each in several:
+                if not each or not isinstance(each, str | HttpRequest):
+                    raise self._finds_none(answer, each)
             return [self._linked(answer, each) for each in several]
         if found := _FIELD.fullmatch(place):
             return [self._linked(answer, as_text(self._field(answer, found[1])))]
@@ -249,6 +260,14 @@ class JobReader:
         if found is None or isinstance(found, dict | list):
             raise self._lacks(answer, field)
         return found
+
+    def _finds_none(self, answer: Page, found: object) -> BadPayloadError:
+        return BadPayloadError(
+            f"{self._resource.name}: for {answer.url}, a function of the resource's `job` returned "
+            f"{found if found is None else repr(type(found).__name__)}, where `poll` needs a URL "
+            "or an HttpRequest, and `download` may have a list of them. Correct it, or ask the "
+            f"API's owner; the answer begins {_start_of(answer)!r}."
+        )
 
     def _lacks(self, answer: Page, field: str) -> BadPayloadError:
         return BadPayloadError(

@@ -83,9 +83,9 @@ def load(
                 forget_lost_rows(cursor, address)
             if done := _appended_before(cursor, address, resource, options):
                 return done
-            load_id = ledger.begin(
-                cursor, address, options.run_id, options.replays, options.is_backfill
-            )
+            kind = (options.run_id, options.replays, options.is_backfill)
+            is_part = options.limit is not None
+            load_id = ledger.begin(cursor, address, *kind, is_part=is_part)
             expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
@@ -318,24 +318,24 @@ class Loader:
         )
 
     def _limited(self, readings: Iterator[ParsedPiece]) -> Iterator[ParsedPiece]:
-        """The pieces up to the end of the page with which the limit is reached.
+        """The pieces up to the resume point with which the limit is reached.
 
-        Whole pages, since the next load can only read on behind a page.
+        Most pages have one; the parts of a job's result have none, so it is read as a whole.
         """
         left = math.inf if self._options.limit is None else self._options.limit
         for piece in readings:
             yield piece
             left -= piece.records
-            if piece.ends_page and left <= 0:
+            if piece.resume is not None and left <= 0:
                 return
 
     def _take(self, piece: ParsedPiece) -> None:
         if piece.is_cut and self._disposition == "replace":
             raise BadPayloadError(
                 f"{self._address}: the API answered without records (status 204, or a rule "
-                "`ignore`) where the page before said that more follow. The list would be "
+                "`ignore`) where the answer before said that more follow. The list would be "
                 "incomplete, so the table is unchanged. Run it again; if the API ends its lists "
-                'like this, declare Rule("end", status=204).'
+                'like this, declare Rule("end", status=…) with that status, e.g. 204.'
             )
         self._rows.take(piece.batch)
         self.tally.take(piece)
@@ -418,11 +418,11 @@ class Loader:
                 self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
+            state, text = ("succeeded", None) if error is None else ("failed", str(error))
+            is_part = unread is not None and self._options.limit is not None
+            ledger.end(cursor, self._load_id, state, text, is_part)
             if error is None:
-                ledger.end(cursor, self._load_id, "succeeded")
                 self._compare(cursor, checkpoint)
-            else:
-                ledger.end(cursor, self._load_id, "failed", str(error))
         self._position.warn_of_future()
         self._warn_of_unread()
         self._rows.warn_of_moved()

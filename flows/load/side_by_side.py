@@ -100,20 +100,21 @@ def _load_up_to(
 ) -> tuple[list[Entry], list[EltError]]:
     """Load partitions one after the other until the limit is reached by all of them together.
 
-    A partition without records counts as one record: else a small limit could send any number of
-    requests.
+    A partition without records, or one that fails, counts as one record: else a small limit could
+    send any number of requests.
     """
     entries: list[Entry] = []
     errors: list[EltError] = []
     left = options.limit or 0
-    for partition in partitions:
+    for partition in _Run(connect, source, resource, open_reader, options, 1).due(partitions):
         if left <= 0:
             break
         run = _Run(connect, source, resource, open_reader, replace(options, limit=left), threads=1)
         run.load_each([partition])
         entries += run.entries
         errors += run.errors
-        left -= sum(max(1, entry.extracted) for entry in run.entries)
+        left -= len(run.errors)
+        left -= sum(max(1, entry.extracted + entry.filtered) for entry in run.entries)
         if any(isinstance(error, UnavailableError) for error in errors):
             break
     return entries, errors
@@ -212,10 +213,14 @@ class _Run:
 
     def load_each(self, partitions: Sequence[Partition]) -> None:
         """Load each partition that is due by a load of its own."""
-        if not self.options.full_refresh and not self.options.by_hand:
-            address = Address(self._source, self.resource.name, "")
-            partitions = _due(self._connect, address, partitions)
-        self._load_all([PlannedPartition(each)] for each in partitions)
+        self._load_all([PlannedPartition(each)] for each in self.due(partitions))
+
+    def due(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        """The partitions to load: of a full refresh, or of a range by hand, all of them."""
+        if self.options.full_refresh or self.options.by_hand:
+            return partitions
+        address = Address(self._source, self.resource.name, "")
+        return _due(self._connect, address, partitions)
 
     def load_in_groups(
         self, lock: PartitionLock, load_id: int, partitions: Sequence[Partition]

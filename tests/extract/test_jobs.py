@@ -137,6 +137,14 @@ def test_a_function_of_a_job_that_fails_is_named(serve: Serve) -> None:
         read(api(serve, iter(["done"])).url, wrong)
 
 
+@pytest.mark.parametrize("found", [None, "", 5, [], [None]], ids=repr)
+def test_a_function_of_a_job_that_finds_no_request_is_named(serve: Serve, found: Any) -> None:
+    """An empty URL would be that of the answer itself."""
+    job = replace(STATES, poll=lambda page: found)
+    with pytest.raises(BadPayloadError, match=r"orders: .*/jobs, a function of .* returned"):
+        read(api(serve, iter(["done"])).url, exports(job))
+
+
 def test_a_load_goes_on_with_the_job_that_it_submitted(serve: Serve, slept: list[float]) -> None:
     server = api(serve, iter(["running", "done", "done"]))
     mark, _ = read(server.url, exports())

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import ConfigurationError, EltError
+from flows.errors import ConfigurationError, EltError, NotFoundError
 from flows.extract.selectors import records_at
 from flows.load.ledger import Entry
 from flows.load.options import LoadOptions
@@ -65,6 +65,12 @@ class Api:
         yield self.read
 
 
+class Gone(Api):
+    def read(self, partition: Partition, *_: Any) -> Iterator[Page]:
+        self.asked.append((partition.values["parent"], 0))
+        raise NotFoundError("no such parent")
+
+
 Load = Callable[..., tuple[list[Entry], list[EltError]]]
 
 
@@ -109,6 +115,25 @@ def test_the_next_load_makes_the_table_whole(
     assert api.asked[0] == (0, again)
     assert query(IDS) == wanted()
     assert query(CURSORS) == [(resource.cursor is not None,)]
+
+
+KNOWN = "select load_id, succeeded_by, loaded_by from elt.partitions"
+
+
+def test_a_part_says_nothing_of_a_table_that_was_loaded(load: Load, query: Query) -> None:
+    """Neither that it is fresh nor, after a failure, that it is complete again."""
+    load(Api(), MERGED, LIMITED)
+    assert query(KNOWN) == [(1, 1, None)], "its models are built, and a contract has not begun"
+    load(Api(), MERGED, LoadOptions())
+    loaded = query("select succeeded_at, stored_by from elt.partitions")
+    load(Api(rows=list(range(10, 20))), MERGED, LIMITED)
+    assert query(KNOWN) == [(2, 2, 2)]
+    assert query("select succeeded_at, 2 from elt.partitions where stored_by = 3") == loaded
+    load(Gone(), MERGED, LoadOptions())
+    load(Api(), MERGED, LIMITED)
+    assert query(KNOWN) == [(4, 2, 2)]
+    load(Api(), MERGED, LoadOptions(limit=11))
+    assert query(KNOWN) == [(6, 6, 6)], "it has read everything"
 
 
 def test_rows_that_have_shifted_since_are_not_missed(load: Load, query: Query) -> None:
@@ -158,6 +183,17 @@ def test_children_share_the_limit_and_the_next_run_reads_all_others(
 def test_parents_without_children_end_a_limited_run_too(load: Load) -> None:
     api = Api(rows=[])
     assert len(load(api, replace(MERGED, cursor=None), LIMITED, parents=6)[0]) == 3
+
+
+def test_parents_that_fail_end_a_limited_run_too(load: Load) -> None:
+    api = Gone()
+    assert len(load(api, MERGED, LIMITED, parents=6)[1]) == 3
+    assert len(api.asked) == 3
+
+
+def test_records_that_a_function_omits_count_for_all_parents(load: Load) -> None:
+    resource = replace(MERGED, cursor=None, map_record=lambda record: None)
+    assert len(load(Api(), resource, LIMITED, parents=6)[0]) == 1
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"limit": 1, "full_refresh": True}])

@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import ConfigurationError, JobFailedError, UnavailableError
+from flows.errors import BadPayloadError, ConfigurationError, JobFailedError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
@@ -24,7 +24,7 @@ from flows.load.ledger import Entry
 from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
-from flows.source import Cursor, Job, Partition, Resource, Source
+from flows.source import Cursor, Job, Partition, Resource, Rule, Source
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -32,6 +32,8 @@ KEPT = "select resume ->> 'url' from elt.checkpoints"
 JOB = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed",), interval_seconds=0.001)
 # The retry of a run has the same id.
 FULL_REFRESH = LoadOptions(full_refresh=True, run_id="run")
+SEVERAL = {"/jobs": {"id": 1}, "/jobs/1": {"state": "done", "files": ["/a", "/b"]}}
+IN_FILES = replace(JOB, download=lambda page: page.document["files"], expired=(410,))
 IMPATIENT = replace(JOB, interval_seconds=0.5, max_seconds=0.9)
 
 
@@ -319,3 +321,38 @@ def test_many_partitions_commit_their_jobs_first_as_well(
         )
     assert errors == unkept == []
     assert query("select count(*), count(distinct shop) from raw_shop.orders") == [(6, 6)]
+
+
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_limited_load_reads_all_parts_of_a_result(
+    serve: Serve, connection: Connection, query: Query, writes: Any
+) -> None:
+    """Between them there is no place to read on from, so a part would count as the whole."""
+    server = serve(lambda asked: said(SEVERAL.get(asked) or [{"id": ord(asked[1])}]))
+    key = () if writes == "append" else ("id",)
+    resource = exports(job=IN_FILES, disposition=writes, key=key)
+    assert run(connection, server, resource, LoadOptions(limit=1)).extracted == 2
+    assert query("select id from raw_shop.orders order by 1") == [(97,), (98,)]
+
+
+@pytest.mark.parametrize("missing", ["/a", "/b"])
+@pytest.mark.parametrize(("writes", "options"), [("replace", None), ("merge", FULL_REFRESH)])
+def test_a_result_that_lacks_a_file_replaces_no_table(
+    serve: Serve, connection: Connection, query: Query, writes: Any, options: Any, missing: str
+) -> None:
+    """A file of status 204 has no records."""
+    status = 200
+    server = serve(
+        lambda asked: said(
+            SEVERAL.get(asked) or [{"id": ord(asked[1])}], status if asked == missing else 200
+        )
+    )
+    rules = (Rule("ignore", status=404),)
+    resource = exports(job=IN_FILES, disposition=writes, rules=rules)
+    run(connection, server, resource)
+    status = 404
+    with pytest.raises(BadPayloadError, match="The list would be incomplete"):
+        run(connection, server, resource, options)
+    assert query("select id from raw_shop.orders order by 1") == [(97,), (98,)]
+    status = 204
+    assert run(connection, server, resource, options).deleted == 1
