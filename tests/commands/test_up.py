@@ -112,7 +112,9 @@ def count(laptop: Laptop, table: str) -> int:
     return int(printed)
 
 
-def test_every_channel_that_is_declared_ends_here() -> None:
+def test_every_channel_that_is_declared_ends_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does one that only .env names."""
+    monkeypatch.setenv("NOTIFY_PRODUCTION_URL", "https://hooks.example.com")
     declared = """
         blocks: [apprise/email, slack-webhook/slack, apprise/on-call]
         block: custom-webhook/webhook
@@ -122,6 +124,7 @@ def test_every_channel_that_is_declared_ends_here() -> None:
         "NOTIFY_EMAIL_URL": "mailto://here",
         "NOTIFY_SLACK_URL": "json://here/",
         "NOTIFY_ON_CALL_URL": "mailto://here",
+        "NOTIFY_PRODUCTION_URL": "mailto://here",
         "NOTIFY_WEBHOOK_URL": "http://here/",
     }
 
