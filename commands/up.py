@@ -32,6 +32,7 @@ from deployments.local.processes import (
 from deployments.local.running_server import announce, withdraw
 from deployments.local.stack import START_SECONDS, Stack, has_sample_api, running
 from flows import sources
+from flows.extract.auth import variable as secret_variable
 
 POOL = "elt"
 WATCH_SECONDS = 0.5
@@ -134,11 +135,18 @@ def _deploy(home: Path, environment: Mapping[str, str], receivers: Mapping[str, 
         raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
 
 
+def from_blocks() -> dict[str, str]:
+    """Variables for a worker that reads secrets from the blocks, which follow a changed .env."""
+    names = {name for source in sources.usable() for name in source.secret_names}
+    return {secret_variable(name): "" for name in names}
+
+
 @contextmanager
 def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
     port = free_port()
     settings = {
         **environment,
+        **from_blocks(),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "PREFECT_WORKER_WEBSERVER_PORT": str(port),

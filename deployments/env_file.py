@@ -10,7 +10,6 @@ from dotenv import dotenv_values
 
 ENV_FILE = Path(__file__).resolve().parents[1] / ".env"
 
-
 _set: dict[str, str] = {}
 
 
