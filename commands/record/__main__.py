@@ -193,6 +193,8 @@ def _answer(scrubbing: Scrubbing, body: str, request: HttpRequest, response: Res
         name: scrubbing.text(value)
         for name, value in response.headers.read().items()  # type: ignore[attr-defined]
     }
+    if response.location is not None:
+        headers["location"] = scrubbing.text(response.location)
     as_json = is_json(body)
     return Answer(
         method=request.method,

@@ -140,6 +140,26 @@ def test_nothing_secret_or_personal_is_written_and_the_rest_is(
     assert "raw_shop.lines: 3 rows" in expected
 
 
+def test_a_resource_without_rows_is_recorded_too(
+    postgres_server: URL, tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    """As are its children, which then have no request; redirects are followed in the replay."""
+
+    def moved(request: Asked) -> Answer:
+        is_old = urlsplit(request).path == "/orders"
+        return Answer(b"", 302, headers={"Location": "/new"}) if is_old else Answer(b"[]")
+
+    orders = Resource("orders", "orders", records_at(""), key=("id",))
+    parents = RowsOf("orders", {"order_id": "id"})
+    lines = Resource(
+        "lines", "{order_id}", records_at(""), partitions=parents, partition_columns=("order_id",)
+    )
+    source = Source("shop", serve(moved).url, (orders, lines), max_wait_seconds=0)
+    assert "raw_shop.orders: 0 rows, so no table" in kept(postgres_server, source, tmp_path)
+    recordings = recording.read(tmp_path)
+    assert [len(recordings[name].answers) for name in ("orders", "lines")] == [2, 0]
+
+
 def test_what_is_half_written_is_recorded_again(
     postgres_server: URL, api: Server, tmp_path: Path
 ) -> None:
