@@ -17,7 +17,8 @@ from flows.errors import ConfigurationError, EltError
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("northwind", "open_meteo")
 DBT = Path("dbt_project")
-# Files, and folders of nothing else.
+RECORDED = Path("tests", "sources")
+# Files, and folders of nothing else but what the owner has added.
 PARTS = (
     *(Path("flows", "sources", f"{name}.py") for name in SOURCES),
     *(DBT / "models" / "staging" / name for name in SOURCES),
@@ -34,8 +35,21 @@ PARTS = (
     DBT / "tests" / "sales_marts_have_every_raw_row.sql",
     Path("deployments", "local", "sample_api"),
     Path("tests", "example"),
-    *(Path("tests", "sources", name) for name in SOURCES),
+    *(RECORDED / name for name in SOURCES),
 )
+# The files in those folders. A folder of recorded answers holds nothing else.
+FILES = """
+    __init__.py __main__.py _northwind__models.yml _northwind__sources.yml
+    _northwind__unit_tests.yml _open_meteo__models.yml _open_meteo__sources.yml
+    _sales__exposures.yml _sales__models.yml _sales__unit_tests.yml _weather__models.yml
+    _weather__unit_tests.yml app.py dim_customers.sql dim_products.sql fct_daily_weather.sql
+    fct_order_lines.sql northwind.py odata.py open_meteo.py report.sql
+    rpt_sales_vs_weather.sql stg_northwind__categories.sql stg_northwind__customers.sql
+    stg_northwind__employees.sql stg_northwind__order_details.sql stg_northwind__orders.sql
+    stg_northwind__products.sql stg_northwind__shippers.sql stg_northwind__suppliers.sql
+    stg_open_meteo__daily_weather.sql test_example_sources.py test_first_run.py
+    test_incremental.py test_recordings.py test_remove_example.py test_sample_api.py
+"""
 READS = re.compile(r"""\b(?:ref|source)\(\s*['"](\w+)['"]""")
 NEXT = """
 README.md and the examples in docs/ still speak of it: they are yours to change.
@@ -64,13 +78,14 @@ def remove(root: Path) -> list[str]:
     """Remove the example; returns what it removed.
 
     Raises:
-        ConfigurationError: when there is none, something is not committed, or the owner's models
-            read those of the example.
+        ConfigurationError: when there is none, something is not committed, the owner has added a
+            file to a folder of it, or the owner's models read those of the example.
     """
     present = [part for part in PARTS if (root / part).exists()]
     if not present:
         raise ConfigurationError("There is no example here any more. Next: make new-source")
     _check_committed(root)
+    _check_own(root, present)
     _check_unused(root, present)
     file = root / deployment.PATH
     before = file.read_text(encoding="utf-8")
@@ -87,13 +102,33 @@ def remove(root: Path) -> list[str]:
 
 
 def _check_committed(root: Path) -> None:
-    status = ["git", "-C", str(root), "status", "--porcelain"]
-    done = subprocess.run(status, capture_output=True, text=True, check=False)
+    if changes := _git(root, "status", "--porcelain"):
+        raise ConfigurationError(
+            f"Commit these changes first, so that git can bring anything back:\n{changes}"
+        )
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigurationError(f"git could not say what is committed: {done.stderr.strip()}")
-    if done.stdout:
+    return done.stdout
+
+
+def _check_own(root: Path, present: Sequence[Path]) -> None:
+    """Refuse to remove what the owner has put into a folder of the example."""
+    folders = [str(part) for part in present if (root / part).is_dir()]
+    committed = _git(root, "ls-files", "-z", "--", *folders).split("\0") if folders else []
+    own = [
+        name
+        for name in filter(None, committed)
+        if Path(name).name not in FILES.split() and not Path(name).is_relative_to(RECORDED)
+    ]
+    if own:
         raise ConfigurationError(
-            f"Commit these changes first, so that git can bring anything back:\n{done.stdout}"
+            f"{', '.join(own)} is not of the example, but in one of its folders. Move it to "
+            "another folder or delete it, commit, and run this again."
         )
 
 

@@ -17,7 +17,7 @@ from textwrap import indent
 from types import FrameType
 from typing import NoReturn
 
-from blocks.channels import named, variable
+from blocks.channels import addresses, named, variable
 from commands.local_warehouse import LIVE, SAMPLE, add_home_argument
 from deployments.env_file import ENV_FILE, read_environment
 from deployments.local.message_sink import Message, receiving
@@ -29,9 +29,10 @@ from deployments.local.processes import (
     uninterrupted,
     wait_for,
 )
-from deployments.local.running_server import announced
+from deployments.local.running_server import announce, withdraw
 from deployments.local.stack import START_SECONDS, Stack, has_sample_api, running
 from flows import sources
+from flows.extract.auth import variable as secret_variable
 
 POOL = "elt"
 WATCH_SECONDS = 0.5
@@ -39,7 +40,7 @@ LAST_LINES = 20
 MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
 SOURCES = Path("flows/sources")
-Deploy = Callable[[], Mapping[str, str]]
+Deploy = Callable[[], None]
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
@@ -80,10 +81,11 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
-    """A variable for every declared channel, pointing at the local receivers."""
+    """A variable for every channel that is declared or in .env, pointing at the local receivers."""
     webhook, email = receivers[variable("webhook")], receivers[variable("email")]
     urls = {"webhook": webhook, "slack": webhook.replace("http://", "json://")}
-    return {variable(name): urls.get(name, email) for name in named(declared)}
+    names = {*named(declared), *addresses(os.environ)}
+    return {variable(name): urls.get(name, email) for name in names}
 
 
 @contextmanager
@@ -97,9 +99,9 @@ def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]
         stack = opened.enter_context(running(home, database, scale, port))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
-        deploy = partial(_deploy, home / "deploy.log", {**stack.environment, **HERE}, receivers)
-        settings = deploy()
-        opened.enter_context(announced(home, settings))
+        opened.callback(withdraw, home)
+        deploy = partial(_deploy, home, {**stack.environment, **HERE}, receivers)
+        deploy()
         say("Starting a worker ...")
         with _worker(home / "worker.log", stack.environment) as worker:
             say(_format_addresses(stack))
@@ -109,23 +111,34 @@ def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]
                 say("\nEnding all of it ...")
 
 
-def _deploy(
-    log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]
-) -> Mapping[str, str]:
-    """Run `make deploy`, with all messages directed to `receivers`; returns its settings.
+def _deploy(home: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
+    """Run `make deploy` with what .env has now, and all messages directed to `receivers`.
+
+    A `make deploy` by hand finds the same settings.
 
     Raises:
         StartError: when it fails; the message has the end of its output.
     """
+    log = home / "deploy.log"
     log.unlink(missing_ok=True)
-    declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
+    read_environment()
+    try:
+        declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"what is to be deployed can't be read: {error}") from error
     settings = {**environment, **channels(declared, receivers)}
+    announce(home, settings)
     with child([*MODULE, "deployments.deploy"], log, settings) as process:
         code = process.wait()
     if code:
         last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:])
         raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
-    return settings
+
+
+def from_blocks() -> dict[str, str]:
+    """Variables for a worker that reads secrets from the blocks, which follow a changed .env."""
+    names = {name for source in sources.usable() for name in source.secret_names}
+    return {secret_variable(name): "" for name in names}
 
 
 @contextmanager
@@ -133,6 +146,7 @@ def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
     port = free_port()
     settings = {
         **environment,
+        **from_blocks(),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "PREFECT_WORKER_WEBSERVER_PORT": str(port),

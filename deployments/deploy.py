@@ -64,7 +64,9 @@ def use_local_server(home: Path) -> None:
     Prefect has read its settings by now, so they need a new process.
     """
     settings, url = running_server.find(home), get_current_settings().api.url
-    if not settings or url not in (None, settings["PREFECT_API_URL"]):
+    if not settings:
+        return
+    if url and not running_server.is_same(url, settings["PREFECT_API_URL"]):
         return
     if not settings.items() <= os.environ.items():
         print(f"Using the server of `make up`: {settings['PREFECT_API_URL']}", flush=True)

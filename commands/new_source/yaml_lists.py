@@ -84,7 +84,10 @@ def _node_at(text: str, place: Place) -> yaml.SequenceNode:
         if isinstance(step, int):
             node = node.value[step]
         else:
-            [node] = [value for name, value in node.value if name.value == step]
+            found = [value for name, value in node.value if name.value == step]
+            if len(found) != 1:
+                raise ValueError(f"{step} is there {len(found)} times")
+            [node] = found
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
         raise ValueError("its items are not one to a line")
     return node

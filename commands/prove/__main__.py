@@ -27,7 +27,7 @@ from commands.record.scratch import scratch_database
 from commands.record.scrubbing import dummy_secret
 from deployments.local.postgres import libpq, postgres
 from flows import sources
-from flows.errors import EltError
+from flows.errors import ConfigurationError, EltError
 from flows.extract import client as extracting
 from flows.extract.client import Client
 from flows.source import Partition, Source
@@ -71,17 +71,23 @@ def main() -> int:
     path = arguments.certificate or folder / "certificate.md"
     path.write_text(text)
     print(f"\n{text}\nWritten: {path}")
-    return int(not is_whole or any(case.is_bad for case in cases))
+    is_proof = is_whole and any(case.rows for case in cases)
+    return int(not is_proof or any(case.is_bad for case in cases))
 
 
 def prove(server: URL, source: Source, folder: Path, resource: str = "") -> Iterator[Case]:
     """All cases of the recorded resources, or of one of them.
 
     Raises:
+        ConfigurationError: nothing of the resource is recorded.
         EltError: an undisturbed load fails.
     """
     recordings = recording.read(folder)
-    chosen_names = [resource] if resource else ordered(source, recordings)
+    chosen_names = [source.resource(resource).name] if resource else ordered(source, recordings)
+    if missing := [name for name in chosen_names if name not in recordings]:
+        raise ConfigurationError(
+            f"Nothing of {source.name}.{missing[0]} is recorded. {recording.remedy(source.name)}"
+        )
     with scratch_database(server) as whole, scratch_database(server) as database:
         load_all(whole, source, recordings)
         with misbehaving(Replay(source, recordings), is_alone=True) as url:
@@ -108,6 +114,8 @@ def _cases(lab: Lab) -> Iterator[Case]:
     lab.plan()
     lab.load(lab.partitions)
     wanted, usual = lab.rows(), lab.requests()
+    if not usual:
+        return iter([Case(lab.resource.name, "none: it has no request", "", 0, 0, 0, rows=0)])
     return chain(under_faults(lab, wanted, usual), under_kills(lab, wanted, usual))
 
 

@@ -17,11 +17,12 @@ OTHER_REMEDY = "a `key`; if it has one, report it as a fault of the pipeline"
 def certificate(source: str, cases: Sequence[Case], seconds: float, is_whole: bool = True) -> str:
     """The page, in Markdown."""
     lost, doubled = sum(case.lost for case in cases), sum(case.doubled for case in cases)
-    resources = list(dict.fromkeys(case.resource for case in cases))
+    rows = {case.resource: case.rows for case in cases}
+    counted = ", ".join(f"{name} ({count} rows)" for name, count in rows.items())
     lines = [
         f"# Loads of {source} under faults and kills",
         "",
-        f"{len(cases)} disturbed loads of {', '.join(resources)} from recorded answers, in "
+        f"{len(cases)} disturbed loads of {counted} from recorded answers, in "
         f"{seconds:.0f} s. **Lost: {lost} rows. Doubled: {doubled} rows.** "
         f"Requests repeated: {sum(case.repeated for case in cases)}.",
         "",
@@ -32,6 +33,7 @@ def certificate(source: str, cases: Sequence[Case], seconds: float, is_whole: bo
         "A load that was stopped was run again, and then has all rows, as has one that went on.",
         "",
         *_not_survived(cases),
+        *_vacant([name for name, count in rows.items() if not count]),
         *(
             []
             if is_whole
@@ -39,6 +41,14 @@ def certificate(source: str, cases: Sequence[Case], seconds: float, is_whole: bo
         ),
     ]
     return "\n".join(lines)
+
+
+def _vacant(resources: Sequence[str]) -> list[str]:
+    """Of what nothing is proved."""
+    if not resources:
+        return []
+    names = ", ".join(resources)
+    return [f"**Nothing is proved of {names}: the recording has no rows.** Record it again.", ""]
 
 
 def _row(name: str, cases: Sequence[Case]) -> str:

@@ -24,7 +24,7 @@ from commands.record.replay import moved
 from commands.record.scrubbing import dummy_secret
 from deployments.local.postgres import libpq
 from flows import sources
-from flows.errors import EltError
+from flows.errors import EltError, UnavailableError
 from flows.extract.client import Client
 from flows.load import ledger
 from flows.load.column_names import OWN_COLUMNS
@@ -56,6 +56,7 @@ class Case:
         disturbance: the fault's name, or the step at which it was killed.
         error: how the disturbed load ended; empty if it went on.
         repeated: requests that an undisturbed load does not send.
+        rows: of an undisturbed load.
         failure: how the next load ended if it failed as well.
     """
 
@@ -65,6 +66,7 @@ class Case:
     lost: int
     doubled: int
     repeated: int
+    rows: int
     failure: str = ""
 
     @property
@@ -208,7 +210,11 @@ def _settings(fault: Fault, largest: int) -> dict[str, Any]:
 
 
 def under_kills(lab: Lab, wanted: "Counter[bytes]", usual: int) -> Iterator[Case]:
-    """SIGKILL before and after the first few occurrences of each step of a load."""
+    """SIGKILL before and after the first few occurrences of each step of a load.
+
+    Raises:
+        UnavailableError: a load ended otherwise than by its kill.
+    """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     for step in STEPS:
@@ -223,8 +229,13 @@ def under_kills(lab: Lab, wanted: "Counter[bytes]", usual: int) -> Iterator[Case
                 victim.start()
                 victim.join()
                 lab.wait_for_sessions()
-                if victim.exitcode != -signal.SIGKILL:
+                if victim.exitcode == 0:  # it has no such step
                     break
+                if victim.exitcode != -signal.SIGKILL:
+                    raise UnavailableError(
+                        f"A load of {lab.resource.name} that should be killed {death} ended with "
+                        f"code {victim.exitcode} before: nothing is proved. See its error above."
+                    )
                 failure = lab.finish()
                 repeated = lab.requests() - usual
                 yield _case(lab, f"killed at {step}", "SIGKILL", wanted, repeated, failure)
@@ -250,4 +261,5 @@ def _case(
 ) -> Case:
     found = lab.rows()
     lost, doubled = (wanted - found).total(), (found - wanted).total()
-    return Case(lab.resource.name, name, error, lost, doubled, max(0, repeated), failure)
+    repeated = max(0, repeated)
+    return Case(lab.resource.name, name, error, lost, doubled, repeated, wanted.total(), failure)

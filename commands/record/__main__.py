@@ -24,8 +24,9 @@ from commands.record.recorder import Recorder, posted_by
 from commands.record.recording import Answer, Recording
 from commands.record.replay import Replay, moved
 from commands.record.scratch import scratch_database
-from commands.record.scrubbing import OnlyPseudonyms, Scrubbing
+from commands.record.scrubbing import OnlyPseudonyms, Scrubbing, is_json
 from commands.waits import shortened
+from deployments.env_file import read_environment
 from deployments.local.postgres import libpq, postgres
 from flows import sources
 from flows.errors import ConfigurationError, EltError
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=recording.FOLDER, help="where it is kept")
     add_home_argument(parser)
     arguments = parser.parse_args()
+    read_environment()
     # The commands say what matters; the loads' own warnings would come in between.
     logging.getLogger("flows").setLevel(logging.ERROR)
     try:
@@ -106,6 +108,9 @@ def record(
             taken[resource.name] = _Take(source, resource, now)
             taken[resource.name].load(database, noted)
     scrubbing = Scrubbing(source.base_url, used)
+    # Twice: any answer may quote a personal value or a host that only a later one shows to be one.
+    for take in taken.values():
+        take.recording(scrubbing)
     return {name: take.recording(scrubbing) for name, take in taken.items()}
 
 
@@ -150,11 +155,9 @@ class _Take:
         """What was recorded, scrubbed."""
         for request, _ in self._recorder.taken.values():
             scrubbing.add_host(request.url)
-        # Bodies first: they tell which values are personal.
-        bodies = [self._body(scrubbing, *each) for each in self._recorder.taken.values()]
         answers = [
-            _answer(scrubbing, body, *each)
-            for body, each in zip(bodies, self._recorder.taken.values(), strict=True)
+            _answer(scrubbing, self._body(scrubbing, *each), *each)
+            for each in self._recorder.taken.values()
         ]
         return Recording(
             recorded_at=self._now,
@@ -190,7 +193,9 @@ def _answer(scrubbing: Scrubbing, body: str, request: HttpRequest, response: Res
         name: scrubbing.text(value)
         for name, value in response.headers.read().items()  # type: ignore[attr-defined]
     }
-    is_json = _is_json(body)
+    if response.location is not None:
+        headers["location"] = scrubbing.text(response.location)
+    as_json = is_json(body)
     return Answer(
         method=request.method,
         target=scrubbing.target(request.url),
@@ -198,17 +203,9 @@ def _answer(scrubbing: Scrubbing, body: str, request: HttpRequest, response: Res
         posted=scrubbing.value(posted_by(request)),
         status=response.status,
         headers=headers,
-        body=msgspec.Raw(body) if is_json else msgspec.UNSET,
-        lines=[] if is_json else body.split("\n"),
+        body=msgspec.Raw(body) if as_json else msgspec.UNSET,
+        lines=[] if as_json else body.split("\n"),
     )
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False
-    return True
 
 
 def _path(url: str) -> str:
@@ -226,7 +223,7 @@ def keep(
         EltError: it can't be replayed; nothing is written.
     """
     declared = {resource.name for resource in source.resources}
-    present = recording.read(folder) if any(folder.glob("*.json")) else {}
+    present = recording.read(folder, recorded) if any(folder.glob("*.json")) else {}
     whole = {name: each for name, each in (present | dict(recorded)).items() if name in declared}
     expected = _replayed(server, source, whole)
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,8 +232,15 @@ def keep(
     contents = {f"{name}.json": recording.to_json(each) for name, each in recorded.items()}
     contents[recording.EXPECTED] = expected.encode()
     for name, content in contents.items():
-        (folder / name).write_bytes(content)
+        _replace(folder / name, content)
     return [folder / name for name in contents]
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write all of a file or, if the command is killed, none of it."""
+    written = file.with_suffix(".part")
+    written.write_bytes(content)
+    written.replace(file)
 
 
 def _replayed(server: URL, source: Source, recordings: Mapping[str, Recording]) -> str:

@@ -5,7 +5,7 @@ Knows neither how they are recorded nor who replays them.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -112,21 +112,26 @@ def _on_one_line(match: re.Match[str]) -> str:
     return match[1] + " ".join(line.strip() for line in match[2].split("\n")) + match[3]
 
 
-def read(folder: Path) -> dict[str, Recording]:
+def read(folder: Path, without: Container[str] = ()) -> dict[str, Recording]:
     """The recordings of a source's folder, by the names of their resources.
+
+    Those `without`, which are about to be replaced, are not looked at.
 
     Raises:
         ConfigurationError: there is none, or one that can't be read.
     """
     found = {}
-    for file in sorted(folder.glob("*.json")):
+    files = sorted(folder.glob("*.json"))
+    for file in files:
+        if file.stem in without:
+            continue
         try:
             found[file.stem] = msgspec.json.decode(file.read_bytes(), type=Recording)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise ConfigurationError(
                 f"{file} is not a recording: {error}. {remedy(folder.name)}"
             ) from error
-    if not found:
+    if not files:
         raise ConfigurationError(f"Nothing of {folder.name} is recorded. {remedy(folder.name)}")
     return found
 

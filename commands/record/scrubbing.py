@@ -5,10 +5,13 @@ Each value always gets the same replacement, so that what belongs together still
 
 import json
 import re
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from commands.record.recording import HOSTS_PATH, ORIGIN
 from flows.errors import BadPayloadError
@@ -19,6 +22,10 @@ from flows.redaction import SHORTEST_IN_ADDRESSES, Secrets, redact
 
 DUMMY = "recorded-"
 _PSEUDONYM = re.compile(r"personal-[0-9]+")
+_REPLACEMENT = re.compile(rf"{_PSEUDONYM.pattern}|{DUMMY}[\w.-]+|\*+")
+_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*')
+# Signed tokens (RFC 7519): whoever has one can log in somewhere.
+_JWT = re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
 
 
 def dummy_secret(name: str) -> str:
@@ -35,7 +42,9 @@ class Scrubbing:
         self._hosts = {self._base}
         self._replaced = Secrets()
         for name, value in secrets.items():
-            self._replaced.add(value, dummy_secret(name))
+            for form in (value, *_in_base64(value)):
+                self._replaced.add(form, dummy_secret(name))
+        self._tokens: dict[str, str] = {}
         self._pseudonyms: dict[str, str] = {}
 
     def add_host(self, url: str) -> None:
@@ -44,7 +53,7 @@ class Scrubbing:
 
     def text(self, text: str) -> str:
         """The text without secrets, without long personal values, and without addresses."""
-        text = redact(self._replaced.hidden_in(text))
+        text = redact(_JWT.sub(self._token, self._replaced.hidden_in(text)))
         for host in sorted(self._hosts, key=len, reverse=True):
             text = self._moved(text, host)
         return text
@@ -65,7 +74,20 @@ class Scrubbing:
             except ValueError:
                 return self.text(text)
             text = json_text(self._without_personal(document, [*personal], [*personal]))
-        return self.text(text)
+        scrubbed = self.text(text)
+        if is_json(scrubbed) or not is_json(text):
+            return scrubbed
+        # A number is what is replaced, or is part of a longer number by chance.
+        return _STRING_OR_NUMBER.sub(self._scalar, text)
+
+    def _scalar(self, match: re.Match[str]) -> str:
+        scrubbed = self.text(match[0])
+        if match[0].startswith('"') or scrubbed == match[0]:
+            return scrubbed
+        return f'"{scrubbed}"' if _REPLACEMENT.fullmatch(scrubbed) else match[0]
+
+    def _token(self, match: re.Match[str]) -> str:
+        return self._tokens.setdefault(match[0], f"{DUMMY}jwt-{len(self._tokens) + 1}")
 
     def _moved(self, text: str, host: str) -> str:
         """The text with another address in place of this host's; slashes may be escaped in JSON."""
@@ -102,6 +124,26 @@ class Scrubbing:
         if len(text) >= SHORTEST_IN_ADDRESSES:
             self._replaced.add(text, known)
         return known
+
+
+def is_json(text: str) -> bool:
+    """Whether a recording can hold the text as JSON."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """What base64 of any text with the secret in it contains (RFC 4648, both alphabets)."""
+    for before in range(3):
+        text = b64encode(bytes(before) + secret.encode()).decode()
+        # The first and the last letters depend on what is beside the secret.
+        inner = text[(0, 2, 3)[before] : len(text) - (0, 3, 2)[(before + len(secret.encode())) % 3]]
+        if len(inner) >= SHORTEST_IN_ADDRESSES:
+            yield inner
+            yield inner.translate(str.maketrans("+/", "-_"))
 
 
 def _below(name: str, paths: list[str]) -> list[str]:

@@ -31,14 +31,20 @@ where table_schema = 'staging' and starts_with(table_name, %s) order by table_na
 def build_staging(database: URL, recorded: Mapping[str, list[str]]) -> None:
     """Build the staging views of these resources, by their sources, in one run of dbt.
 
+    Resources of which no row was recorded have no table, and no view.
+
     Raises:
         BuildError: with what dbt printed.
     """
-    selected = [
-        f"source:{source}.{resource}+1,path:models/staging"
-        for source, resources in recorded.items()
-        for resource in resources
-    ]
+    with closing(psycopg2.connect(libpq(database))) as connection, connection.cursor() as cursor:
+        selected = [
+            f"source:{source}.{resource}+1,path:models/staging"
+            for source, resources in recorded.items()
+            for resource in resources
+            if _exists(cursor, sql.Identifier(f"raw_{source}", resource))
+        ]
+    if not selected:
+        return
     login = connection_url.from_url(database, "The local Postgres").dbt_environment()
     with tempfile.TemporaryDirectory(prefix="recorded-") as target:
         folders = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
@@ -67,9 +73,16 @@ def described(database: URL, source: str, resources: list[str]) -> str:
 
 def _table(cursor: Cursor, schema: str, name: str) -> str:
     table = sql.Identifier(schema, name)
+    if not _exists(cursor, table):
+        return f"{schema}.{name}: 0 rows, so no table\n"
     cursor.execute(_COLUMNS, [table.as_string(cursor)])
     columns = cursor.fetchall()
     cursor.execute(sql.SQL("select count(*) from {}").format(table))
     (count,) = cursor.fetchone() or (0,)
     lines = [f"{schema}.{name}: {count} rows"]
     return "\n".join([*lines, *(f"  {column:<32} {kind}" for column, kind in columns), ""])
+
+
+def _exists(cursor: Cursor, table: sql.Identifier) -> bool:
+    cursor.execute("select to_regclass(%s) is not null", [table.as_string(cursor)])
+    return cursor.fetchone() == (True,)

@@ -175,12 +175,12 @@ def _have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
     return True
 
 
-def is_alive(number: int) -> bool:
-    """Whether the process of that id runs."""
+def command_of(number: int) -> list[str]:
+    """The command line of the process of that id; empty if none runs, or it is another user's."""
     try:
-        return _is_alive(psutil.Process(number))
-    except psutil.NoSuchProcess:
-        return False
+        return psutil.Process(number).cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def _is_alive(process: psutil.Process) -> bool:

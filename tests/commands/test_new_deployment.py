@@ -91,12 +91,13 @@ def test_a_file_that_ends_without_a_line_break_gets_one() -> None:
 
 
 UNCLEAR = {
-    "deployments: []\n": "not one to a line",
+    "deployments: []\n": "has no &retry",
     f"{ANCHORS}deployments: [{{name: a}}]\n": "not one to a line",
-    f"deployments:\n{SOURCE}": "undefined alias",
+    f"deployments:\n{SOURCE}": "has no &retry, &one_at_a_time, &work_pool: write the values",
+    f"{ANCHORS}other: 1\n": "deployments is there 0 times",
     f"{ANCHORS}deployments:\n- name: shop\n": "has a deployment 'shop' of something else",
     "deployments: [\n": "can't be read",
-    "": "Change it by hand",
+    "": "write the values themselves",
 }
 
 

@@ -1,6 +1,7 @@
 """A recording holds what a replay needs, and nothing that is secret or personal."""
 
 import json
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy.engine import URL
 from commands.record import __main__ as command
 from commands.record import recording, tables
 from commands.record.__main__ import keep, record
+from commands.record.scrubbing import Scrubbing
 from flows.errors import EltError
 from flows.extract.auth import ApiKey, OAuth2
 from flows.extract.paginators import next_url
@@ -32,14 +34,17 @@ LAST_ORDER = 9
 
 
 def order(number: int) -> dict[str, Any]:
-    """An order of a page of one, with all that must not be written."""
+    """An order of a page of one, with all that must not be written.
+
+    The first one's note quotes what only the second one shows to be personal.
+    """
     return {
         "id": number,
         "total": 10.50 + number,
         "note": f"by {PERSONAL[0]}, seen with {SECRETS['shop-key']}",
         "customer": {
             "nick": PERSONAL[4],
-            "email": PERSONAL[0],
+            "email": PERSONAL[0] if number > 1 else "zed@example.com",
             "name": PERSONAL[1],
             "phones": [PERSONAL[2]],
         },
@@ -133,6 +138,71 @@ def test_nothing_secret_or_personal_is_written_and_the_rest_is(
     expected = (tmp_path / recording.EXPECTED).read_text()
     assert f"raw_shop.orders: {command.PAGES} rows" in expected
     assert "raw_shop.lines: 3 rows" in expected
+
+
+def test_a_resource_without_rows_is_recorded_too(
+    postgres_server: URL, tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    """As are its children, which then have no request; redirects are followed in the replay."""
+
+    def moved(request: Asked) -> Answer:
+        is_old = urlsplit(request).path == "/orders"
+        return Answer(b"", 302, headers={"Location": "/new"}) if is_old else Answer(b"[]")
+
+    orders = Resource("orders", "orders", records_at(""), key=("id",))
+    parents = RowsOf("orders", {"order_id": "id"})
+    lines = Resource(
+        "lines", "{order_id}", records_at(""), partitions=parents, partition_columns=("order_id",)
+    )
+    source = Source("shop", serve(moved).url, (orders, lines), max_wait_seconds=0)
+    assert "raw_shop.orders: 0 rows, so no table" in kept(postgres_server, source, tmp_path)
+    recordings = recording.read(tmp_path)
+    assert [len(recordings[name].answers) for name in ("orders", "lines")] == [2, 0]
+
+
+def test_what_is_half_written_is_recorded_again(
+    postgres_server: URL, api: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "orders.json").write_text('{"recorded_at":')
+    assert "personal-1" in kept(postgres_server, shop(api.url), tmp_path)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".txt"}
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab"])
+@pytest.mark.parametrize("after", ["", "a", "ab"])
+def test_secrets_in_base64_are_replaced(before: str, after: str) -> None:
+    """Wherever in the encoded text they are, and in both alphabets."""
+    secret = "key+of/the>>>shop???"  # noqa: S105 (a test's own)
+    scrubbing = Scrubbing("http://shop.invalid/", {"shop-key": secret})
+    for encode in (b64encode, urlsafe_b64encode):
+        text = encode(f"{before}{secret}{after}".encode()).decode()
+        found = scrubbing.text(text)
+        assert "recorded-shop-key" in found
+        assert len(found.replace("recorded-shop-key", "")) <= len("AAA" + "AAA==") + len(after)
+
+
+def test_signed_tokens_are_told_apart() -> None:
+    scrubbing = Scrubbing("http://shop.invalid/", {})
+    one, two = (f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJib2Iif{n}.c2lnbmF0dXJl" for n in "QR")
+    assert scrubbing.text(f"{one} {two} {one}") == "recorded-jwt-1 recorded-jwt-2 recorded-jwt-1"
+
+
+def test_personal_numbers_leave_a_body_that_is_json() -> None:
+    """The same number elsewhere is replaced; one that contains it by chance is another."""
+    scrubbing = Scrubbing("http://shop.invalid/", {})
+    text = '{"phone": 4420794600, "by": [4420794600, 9944207946000.50], "at": "/4420794600"}'
+    for _ in range(2):
+        found = scrubbing.body(text, {"phone": masked()})
+    assert found == (
+        '{"phone": "personal-1", "by": ["personal-1", 9944207946000.50], "at": "/personal-1"}'
+    )
+
+
+def test_secrets_of_the_env_file_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bool] = []
+    monkeypatch.setattr(command, "read_environment", lambda: read.append(True))
+    monkeypatch.setattr("sys.argv", ["record", "--source", "nothing"])
+    assert (command.main(), read) == (1, [True])
 
 
 def test_personal_fields_that_cannot_be_found_are_not_written(

@@ -19,7 +19,11 @@ import requests
 from conftest import TREE
 from test_run_local import Laptop, api
 
-from commands.up import channels
+from commands.up import channels, from_blocks
+from flows import sources
+from flows.extract.auth import Bearer
+from flows.extract.selectors import records_at
+from flows.source import Resource, Source
 
 __all__ = ["api"]  # of both sources, for the whole module
 READY = "Ctrl-C ends all of it."
@@ -112,7 +116,9 @@ def count(laptop: Laptop, table: str) -> int:
     return int(printed)
 
 
-def test_every_channel_that_is_declared_ends_here() -> None:
+def test_every_channel_that_is_declared_ends_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does one that only .env names."""
+    monkeypatch.setenv("NOTIFY_PRODUCTION_URL", "https://hooks.example.com")
     declared = """
         blocks: [apprise/email, slack-webhook/slack, apprise/on-call]
         block: custom-webhook/webhook
@@ -122,8 +128,17 @@ def test_every_channel_that_is_declared_ends_here() -> None:
         "NOTIFY_EMAIL_URL": "mailto://here",
         "NOTIFY_SLACK_URL": "json://here/",
         "NOTIFY_ON_CALL_URL": "mailto://here",
+        "NOTIFY_PRODUCTION_URL": "mailto://here",
         "NOTIFY_WEBHOOK_URL": "http://here/",
     }
+
+
+def test_a_worker_reads_secrets_from_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow a changed .env; the worker's environment does not."""
+    orders = Resource("orders", "orders", records_at(""))
+    shop = Source("shop", "https://api.example.com/", (orders,), login=Bearer("shop-token"))
+    monkeypatch.setattr(sources, "usable", lambda: [shop])
+    assert from_blocks() == {"SHOP_TOKEN": ""}
 
 
 def test_the_ui_is_where_it_says(system: System) -> None:

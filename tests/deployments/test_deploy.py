@@ -281,6 +281,10 @@ def test_the_environment_counts_more_than_the_file(
     assert os.environ["A_SHOP"] == "shell"
     assert os.environ["B_SHOP"] == "p$1{x}"
     assert "C_SHOP" not in os.environ
+    # `make up` reads it again when it changes.
+    file.write_text("A_SHOP=file\nC_SHOP=new\n")
+    read_environment(file)
+    assert [os.environ.get(f"{each}_SHOP") for each in "ABC"] == ["shell", None, "new"]
 
 
 def test_the_template_of_the_environment_names_what_deploys_read() -> None:

@@ -63,6 +63,8 @@ def test_it_says_what_it_removed_and_what_is_next(clone: Path) -> None:
         ("marts/shop/fct_mine.sql", "{{ source('northwind', 'orders') }}", "reads northwind of"),
         ("staging/shop/a.sql", "from {{ ref(\n 'snp_northwind__products') }}", "reads snp_north"),
         ("intermediate/int_mine.sql", "select 1", "Move it and its description"),
+        ("marts/sales/fct_mine.sql", "select 1", "fct_mine.sql is not of the example"),
+        ("staging/northwind/stg_northwind__b.sql", "select 1", "__b.sql is not of the example"),
     ],
 )
 def test_what_the_owners_models_need_is_not_removed(
