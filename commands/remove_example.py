@@ -6,36 +6,20 @@ What the pipeline needs stays: the models of the ledger, the macros, and the tes
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from commands.new_source import deployment
+from commands.repository import Repository
 from flows.errors import ConfigurationError, EltError
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("northwind", "open_meteo")
 DBT = Path("dbt_project")
-# Files, and folders of nothing else.
-PARTS = (
-    *(Path("flows", "sources", f"{name}.py") for name in SOURCES),
-    *(DBT / "models" / "staging" / name for name in SOURCES),
-    DBT / "models" / "intermediate" / "_intermediate__models.yml",
-    DBT / "models" / "intermediate" / "_intermediate__unit_tests.yml",
-    DBT / "models" / "intermediate" / "int_order_lines__priced.sql",
-    DBT / "models" / "marts" / "sales",
-    DBT / "models" / "marts" / "weather",
-    DBT / "snapshots" / "_northwind__snapshots.yml",
-    DBT / "tests" / "fct_daily_weather_has_every_raw_row.sql",
-    DBT / "tests" / "fct_order_lines_has_the_raw_revenue.sql",
-    DBT / "tests" / "revenue_is_gross_less_discount.sql",
-    DBT / "tests" / "rpt_sales_vs_weather_has_every_london_order.sql",
-    DBT / "tests" / "sales_marts_have_every_raw_row.sql",
-    Path("deployments", "local", "sample_api"),
-    Path("tests", "example"),
-    *(Path("tests", "sources", name) for name in SOURCES),
-)
+# Files, and folders of nothing else. `make upgrade` reads the list of other versions as well.
+LIST = Path("commands", "example.txt")
+PARTS = tuple(map(Path, (ROOT / LIST).read_text(encoding="utf-8").split()))
+SOURCES = tuple(part.stem for part in PARTS if part.parent == Path("flows", "sources"))
 READS = re.compile(r"""\b(?:ref|source)\(\s*['"](\w+)['"]""")
 NEXT = """
 README.md and the examples in docs/ still speak of it: they are yours to change.
@@ -70,7 +54,7 @@ def remove(root: Path) -> list[str]:
     present = [part for part in PARTS if (root / part).exists()]
     if not present:
         raise ConfigurationError("There is no example here any more. Next: make new-source")
-    _check_committed(root)
+    Repository(root).check_committed()
     _check_unused(root, present)
     file = root / deployment.PATH
     before = file.read_text(encoding="utf-8")
@@ -84,17 +68,6 @@ def remove(root: Path) -> list[str]:
     file.write_text(after, encoding="utf-8")
     names = [str(part) for part in present]
     return names if after == before else [*names, f"its deployments in {deployment.PATH}"]
-
-
-def _check_committed(root: Path) -> None:
-    status = ["git", "-C", str(root), "status", "--porcelain"]
-    done = subprocess.run(status, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigurationError(f"git could not say what is committed: {done.stderr.strip()}")
-    if done.stdout:
-        raise ConfigurationError(
-            f"Commit these changes first, so that git can bring anything back:\n{done.stdout}"
-        )
 
 
 def _check_unused(root: Path, present: Sequence[Path]) -> None:
