@@ -43,7 +43,7 @@ def upgrade(repository: Repository, given: str, to: str) -> int:
         print("This clone has all of it: there is nothing to upgrade.")
         return 0
     print(between(repository, versions))
-    name = f"{to} ({versions.theirs[:7]})" if to else versions.theirs[:7]
+    name = f"{to} ({versions.theirs[:10]})" if to else versions.theirs[:10]
     return _merge(trees.read(repository, versions), versions, f"Upgrade the pipeline to {name}")
 
 

@@ -76,7 +76,7 @@ def remember(repository: Repository, address: str) -> None:
 
 def between(repository: Repository, versions: Versions) -> str:
     """How much the clone lacks, and how to list it."""
-    commits = f"{versions.base[:7]}..{versions.theirs[:7]}"
+    commits = f"{versions.base[:10]}..{versions.theirs[:10]}"
     count = repository.git("rev-list", "--count", commits).strip()
     since, until = (
         repository.git("log", "-1", "--format=%cs", commit).strip()
