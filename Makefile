@@ -21,11 +21,11 @@ INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade)
 # As they are: neither make nor the shell expands a $$ in an address or a name.
-$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))
-export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES LIMIT SINCE
+$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source remove-example preview record prove deploy deploy-plan up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example upgrade preview record prove deploy deploy-plan up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ new-source: install ## create a source and load a page, or add to one: NAME=shop
 
 remove-example: install ## remove the example's sources, models and tests, to begin with your own
 	@$(BIN)/python -m commands.remove_example
+
+upgrade: install ## merge a later version of the pipeline into this clone: [FROM=https://…] [TO=v2]
+	@$(BIN)/python -m commands.upgrade --from="$$FROM" --to="$$TO"
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
