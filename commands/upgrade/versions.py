@@ -82,7 +82,7 @@ def between(repository: Repository, versions: Versions) -> str:
         repository.git("log", "-1", "--format=%cs", commit).strip()
         for commit in (versions.base, versions.theirs)
     )
-    return f"{count} commits from {since} to {until}: `git log {commits}` lists them."
+    return f"{count} commit(s) from {since} to {until}: `git log {commits}` lists them."
 
 
 def _no_base(repository: Repository, address: str, theirs: str) -> str:

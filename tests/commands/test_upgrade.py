@@ -139,7 +139,7 @@ def test_both_sides_changes_are_merged_and_the_removed_example_stays_removed(
     assert owner.text(own) == "mine\n"
     assert owner.git("status", "--porcelain") == ""
     assert owner.git("rev-parse", "HEAD^2") == pipeline.git("rev-parse", "HEAD")
-    assert "1 commits from " in said
+    assert "1 commit(s) from " in said
     assert "### Added\n- New,\n  of two lines.\n\n" in said
     assert "Old" not in said
     assert "What you removed of the example stays removed." in said
