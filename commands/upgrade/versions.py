@@ -52,12 +52,12 @@ def address(repository: Repository, given: str) -> str:
 
 
 def fetch(repository: Repository, address: str, to: str) -> Versions:
-    """Fetch a tag or branch, by default the main one; sets no ref but FETCH_HEAD.
+    """Fetch a tag or branch, by default the main one; makes no tag or branch here.
 
     Raises:
         ConfigurationError: when it can't be fetched, or shares no commit with the clone.
     """
-    repository.git("fetch", "--quiet", "--no-tags", "--", address, to or "HEAD")
+    repository.git("fetch", "--quiet", "--", address, to or "HEAD")
     theirs = repository.git("rev-parse", "--verify", "FETCH_HEAD^{commit}").strip()
     shared = repository.attempt("merge-base", "HEAD", theirs).stdout.strip()
     if not shared:
@@ -82,7 +82,7 @@ def between(repository: Repository, versions: Versions) -> str:
         repository.git("log", "-1", "--format=%cs", commit).strip()
         for commit in (versions.base, versions.theirs)
     )
-    return f"{count} commits from {since} to {until}: `git log {commits}` lists them."
+    return f"{count} commit(s) from {since} to {until}: `git log {commits}` lists them."
 
 
 def _no_base(repository: Repository, address: str, theirs: str) -> str:

@@ -139,7 +139,7 @@ def test_both_sides_changes_are_merged_and_the_removed_example_stays_removed(
     assert owner.text(own) == "mine\n"
     assert owner.git("status", "--porcelain") == ""
     assert owner.git("rev-parse", "HEAD^2") == pipeline.git("rev-parse", "HEAD")
-    assert "1 commits from " in said
+    assert "1 commit(s) from " in said
     assert "### Added\n- New,\n  of two lines.\n\n" in said
     assert "Old" not in said
     assert "What you removed of the example stays removed." in said
@@ -234,6 +234,9 @@ def test_a_tag_is_chosen_and_the_address_is_kept(
     assert owner.text("flows/other.py") == "two\n"
     assert owner.git("remote", "get-url", "pipeline").strip() == str(pipeline.root)
     assert owner.git("log", "-1", "--format=%s").startswith("Upgrade the pipeline to v2 (")
+    branch = pipeline.git("branch", "--show-current").strip()
+    assert owner.upgrade(capsys, f"--to={branch}")[0] == 0
+    assert owner.text("flows/other.py") == "three\n"
     assert owner.git("tag") == ""
 
 
@@ -250,7 +253,13 @@ def test_whatever_fails_leaves_the_tree_as_it_was(
     code, said = owner.upgrade(capsys)
     assert (code, "FAILED: git commit failed: " in said) == (1, True)
     assert owner.state() == before
-    (owner.root / "notes.txt").touch()
+    owner.git("config", "status.showUntrackedFiles", "no")
+    (owner.root / "new.py").write_text("mine\n")
+    code, said = owner.upgrade(capsys)
+    assert (code, "FAILED: git cherry-pick failed: " in said) == (1, True)
+    assert (owner.state()[0], owner.text("new.py")) == (before[0], "mine\n")
+    assert not (owner.root / ".git" / "MERGE_HEAD").exists()
+    owner.git("config", "--unset", "status.showUntrackedFiles")
     assert "FAILED: Commit these changes first" in owner.upgrade(capsys)[1]
 
 
