@@ -457,8 +457,8 @@ class Loader:
         if self._unread is not None:
             limit = self._options.limit
             log.warning(
-                "%s: %s ended the reading before everything was read. The cursor stays, and the "
-                "next load reads on.",
+                "%s: %s ended the reading before everything was read. The cursor stays, and %s.",
                 self._address,
                 f"limit={limit}" if limit else f"max_pages={self._resource.max_pages}",
+                "a load without a limit reads the rest" if limit else "the next load reads on",
             )
