@@ -109,6 +109,7 @@ class _ShowModels(logging.Handler):
         super().__init__()
         self._left = most
         self._rest = 0
+        self._first = "  … and" if most else " "
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
@@ -123,7 +124,7 @@ class _ShowModels(logging.Handler):
     def say_rest(self) -> None:
         """Print how many models were not printed."""
         if self._rest:
-            say(f"  … and {self._rest} models")
+            say(f"{self._first} {self._rest} models")
 
 
 def _note(problems: list[str], what: str, state: State[Any]) -> None:
@@ -166,6 +167,7 @@ def _next_steps(log: Path, failed: bool, source: str, limit: int | None) -> str:
         "Next:",
         '  make psql SQL="select * from elt.loads"',
         f"  {again:38} again: only what is new is loaded",
+        "  make report                            charts of the loads and the marts, as a page",
         "  make deploy-plan                       what would be deployed: docs/deploy.md",
     )
     return "\n".join(lines)
