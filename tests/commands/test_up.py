@@ -96,8 +96,12 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
 
 def start(laptop: Laptop) -> System:
     terminal = Terminal(laptop.start("up"))
-    api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
-    terminal.wait_for(READY)
+    try:
+        api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
+        terminal.wait_for(READY)
+    except BaseException:
+        terminal.end(signal.SIGTERM)
+        raise
     return System(terminal, api_url)
 
 
