@@ -1,6 +1,6 @@
 # `make` prints what there is. Variables: API=live, SCALE=100, SQL="select …".
 PYTHON ?= python3
-API ?= sample
+API ?=
 SCALE ?= 1
 SQL ?=
 URL ?=
@@ -9,6 +9,9 @@ AUDIT ?=
 DROP ?=
 BUILD ?=
 UPGRADE ?=
+LIMIT ?=
+SINCE ?=
+PORT ?= 0
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -18,29 +21,41 @@ INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade)
 # As they are: neither make nor the shell expands a $$ in an address or a name.
-$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES,$(eval override $(word) := $$(value $(word))))
-export SQL NAME URL RECORDS KEY LOGIN BODY FROM RESOURCES
+$(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))
+export SQL NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source preview deploy deploy-plan up dbt-diff docs site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example upgrade preview record prove deploy deploy-plan up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
-run-local: install ## run the whole pipeline once on this machine (SOURCE=shop, API=live, SCALE=100)
-	@$(BIN)/python -m commands.run_local --source "$(SOURCE)" --api $(API) --scale $(SCALE) --started-at $(STARTED)
+run-local: install ## run the pipeline once here: [SOURCE=shop RESOURCES=orders,lines] [LIMIT=1000] [SINCE=2026-01-31] [API=live]
+	@$(BIN)/python -m commands.run_local --source="$(SOURCE)" --resources="$$RESOURCES" --limit="$$LIMIT" --since="$$SINCE" --api "$(API)" --scale $(SCALE) --started-at $(STARTED)
 
 replay: install ## load rejected records (elt.rejects) again, after a fix
-	@$(BIN)/python -m commands.run_local --api $(API) --scale $(SCALE) --started-at $(STARTED) --replay
+	@$(BIN)/python -m commands.run_local --api "$(API)" --scale $(SCALE) --started-at $(STARTED) --replay
 
-new-source: install ## create a source, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
-	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES"
+new-source: install ## create a source and load a page, or add to one: NAME=shop URL=https://…/orders, or NAME=shop FROM=openapi.json RESOURCES=orders
+	@$(BIN)/python -m commands.new_source --name="$$NAME" --url="$$URL" --records="$$RECORDS" --key="$$KEY" --login="$$LOGIN" --body="$$BODY" --from="$$FROM" --resources="$$RESOURCES" --load
+
+remove-example: install ## remove the example's sources, models and tests, to begin with your own
+	@$(BIN)/python -m commands.remove_example
+
+upgrade: install ## merge a later version of the pipeline into this clone: [FROM=https://…] [TO=v2]
+	@$(BIN)/python -m commands.upgrade --from="$$FROM" --to="$$TO"
 
 preview: install ## show the first records of SOURCE=github [RESOURCE=issues] [PARTITION="id=1"]; writes nothing
 	@$(BIN)/python -m commands.preview --source "$(SOURCE)" --resource "$(RESOURCE)" --partition "$(PARTITION)"
 
-up: install-dev ## run the whole system on this machine until Ctrl-C: UI, schedules, worker
-	@$(BIN)/python -m commands.up
+record: install-dev ## keep real answers of SOURCE=github [RESOURCE=issues] for `make test` to replay
+	@$(BIN)/python -m commands.record --source "$(SOURCE)" --resource "$(RESOURCE)"
+
+prove: install-dev ## load the recorded answers of SOURCE=github under every API fault and kill; writes a certificate
+	@$(BIN)/python -m commands.prove --source "$(SOURCE)" --resource "$(RESOURCE)" $(if $(MINUTES),--minutes $(MINUTES))
+
+up: install-dev ## run the whole system on this machine until Ctrl-C: UI [PORT=4200], schedules, worker
+	@$(BIN)/python -m commands.up --port=$(PORT)
 
 deploy: install ## apply blocks, work pool, deployments and automations to the server
 	@$(BIN)/python -m deployments.deploy
@@ -49,19 +64,22 @@ deploy-plan: install ## show what `make deploy` would change on the server; chan
 	@$(BIN)/python -m deployments.deploy --plan
 
 dbt-diff: install ## compare the changed dbt models with the published ones; publishes nothing
-	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api $(API) --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
+	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api "$(API)" --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)
 
 docs: install ## serve dbt's docs with the lineage of all models until Ctrl-C; BUILD=7 for those of a build
-	@$(BIN)/python -m commands.docs --api $(API) --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+	@$(BIN)/python -m commands.docs --api "$(API)" --scale $(SCALE) $(if $(BUILD),--build $(BUILD))
+
+report: install-dev ## write .local/report.html: charts of the local database, or of WAREHOUSE_URL's
+	@$(BIN)/python -m commands.report --api $(API) --scale $(SCALE)
 
 site: install-dev ## build the pages of docs/ as a website in .local/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-reset: install ## delete the local rows of SOURCE=northwind RESOURCE=orders; the next load reads everything
-	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api $(API) --scale $(SCALE)
+reset: install ## delete the local rows of SOURCE=shop RESOURCE=orders; the next load reads everything
+	@$(BIN)/python -m commands.reset --source "$(SOURCE)" --resource "$(RESOURCE)" --api "$(API)" --scale $(SCALE)
 
 psql: install ## open a prompt on the local database, or print the rows of SQL="select …"
-	@$(BIN)/python -m commands.psql --api $(API) --scale $(SCALE) --sql "$$SQL"
+	@$(BIN)/python -m commands.psql --api "$(API)" --scale $(SCALE) --sql "$$SQL"
 
 test: install-dev ## the test suite, on the embedded Postgres
 	@$(PYTEST)

@@ -35,8 +35,8 @@ def read(name: str) -> str:
         found: Any = Secret.load(block(name))
     except ValueError as error:
         raise RefusedLoginError(
-            f"The secret {name!r} is missing. Set {variable(name)}, or store it in Prefect: set "
-            "the variable and run `python -m blocks.secrets`."
+            f"The secret {name!r} is missing. Set {variable(name)}, or store it in Prefect: "
+            "write the variable to .env, which `make run-local` reads and `make deploy` stores."
         ) from error
     except httpx.HTTPError as error:
         raise UnavailableError(

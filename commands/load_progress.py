@@ -14,6 +14,8 @@ from flows.load.ledger import Entry
 COUNTED = ("extracted", "inserted", "updated", "unchanged", "rejected")
 POLL_SECONDS = 0.25
 PROGRESS_SECONDS = 5.0
+# So many loads that succeeded are shown; all of them are in the ledger.
+MOST_SHOWN = 12
 
 _NAME_WIDTH = 36
 
@@ -53,6 +55,7 @@ def _follow(
     totals: dict[str, int],
 ) -> None:
     seen: set[int] = set()
+    lines = _Lines(tell)
     quiet_since = time.monotonic()
     last = False
     while not last:
@@ -60,7 +63,7 @@ def _follow(
         entries = [entry for entry in ledger.entries(cursor, after) if entry.load_id not in seen]
         ended = [entry for entry in entries if entry.state != "running"]
         for entry in ended:
-            tell(_line(entry))
+            lines.add(entry)
             for name in COUNTED:
                 totals[name] += getattr(entry, name)
         seen.update(entry.load_id for entry in ended)
@@ -70,6 +73,27 @@ def _follow(
                 tell(f"  {entry.title} ... {entry.extracted:,} so far")
         if ended or was_quiet:
             quiet_since = time.monotonic()
+    lines.end()
+
+
+class _Lines:
+    """Tells of the first loads, and of every one that did not succeed."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._left = MOST_SHOWN
+        self._untold = 0
+
+    def add(self, entry: Entry) -> None:
+        if self._left > 0 or entry.state != "succeeded":
+            self._tell(_line(entry))
+            self._left -= 1
+        else:
+            self._untold += 1
+
+    def end(self) -> None:
+        if self._untold:
+            self._tell(f"  … and {self._untold:,} loads, all in elt.loads")
 
 
 def _line(entry: Entry) -> str:

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.local.postgres import ensure_database, postgres
+from deployments.local.running_server import HOME
+from deployments.local.stack import has_sample_api
 from flows.postgres import connection_url
 
 if TYPE_CHECKING:
     from blocks.warehouse import Warehouse
 
-HOME = Path(__file__).resolve().parents[1] / ".local"
 SAMPLE = "sample"
 LIVE = "live"
 
 
 def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select the local database (see `database_name`)."""
-    parser.add_argument("--api", choices=[SAMPLE, LIVE], default=SAMPLE)
+    apis = [SAMPLE, LIVE] if has_sample_api() else [LIVE]
+    parser.add_argument("--api", type=lambda name: name or apis[0], choices=apis, default=apis[0])
     parser.add_argument("--scale", type=int, default=1, help="times 830 sample orders")
     add_home_argument(parser)
 

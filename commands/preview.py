@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from commands.waits import shortened
+from deployments.env_file import read_environment
 from flows import sources
 from flows.errors import ConfigurationError, EltError
 from flows.extract.client import Client
@@ -38,12 +39,14 @@ def main() -> int:
     parser.add_argument("--resource", default="", help="by default the first one")
     parser.add_argument("--partition", default="", help='values for a child, e.g. "order_id=1"')
     arguments = parser.parse_args()
+    read_environment()
     try:
         source = sources.find(arguments.source)
         name = arguments.resource or source.resources[0].name
         resource = source.resource(name)
-        page = first_page(source, resource, _partition(resource, arguments.partition))
-        print(described(source, resource, page))
+        partition = _partition(resource, arguments.partition)
+        page = first_page(source, resource, partition)
+        print(described(source, resource, page, partition))
     except EltError as error:
         print(f"FAILED: {error}")
         return 1
@@ -58,7 +61,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
         EltError: as `Client.get` does.
     """
     source = shortened(source)
-    with Client(source, share_token=_refresh_tokens(source)) as client:
+    with Client(source, share_token=refresh_tokens(source)) as client:
         pages = read_pages(client, source, resource, partition, _window(resource))
         page = next((page for page in pages if not page.is_mark), None)
     if page is None:
@@ -66,7 +69,7 @@ def first_page(source: Source, resource: Resource, partition: Partition) -> Page
     return page
 
 
-def _refresh_tokens(source: Source) -> ShareToken | None:
+def refresh_tokens(source: Source) -> ShareToken | None:
     """Keeps refresh tokens in the warehouse, as loads do; None without its address."""
     has_one = any(getattr(login, "refresh_token", "") for login in source.logins)
     if not has_one or not os.environ.get("WAREHOUSE_URL"):
@@ -104,8 +107,8 @@ def _partition(resource: Resource, text: str) -> Partition:
     return resource.partitions[0]
 
 
-def described(source: Source, resource: Resource, page: Page) -> str:
-    """A readable summary of a first page."""
+def described(source: Source, resource: Resource, page: Page, partition: Partition) -> str:
+    """A readable summary of a partition's first page."""
     resource = with_guards(resource)
     found = [] if page.is_empty else finder(page, resource)(page)
     records = _map(resource, found)
@@ -119,6 +122,8 @@ def described(source: Source, resource: Resource, page: Page) -> str:
     lines += [f"  map_record omits {omitted} of them"] if omitted else []
     good = [record for record in records if isinstance(record, dict) and record]
     if good:
+        own = {name: partition.values[name] for name in resource.partition_columns}
+        good = [{**own, **record} for record in good]
         natural = RecordBatch(good).natural
         names = column_names(natural, resource.names)
         lines += ["", f"raw_{source.name}.{resource.name} would have"]

@@ -4,6 +4,7 @@ A separate process, so that Prefect sends everything before the server stops. It
 contains the addresses of Postgres, the Prefect server and the APIs.
 """
 
+import json
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import psycopg2
 from prefect.client.schemas.objects import State
+from psycopg2.errors import UndefinedTable
 
 from blocks import warehouse
 from commands.load_progress import COUNTED, heading, watch
@@ -26,16 +28,14 @@ from flows.elt import elt
 from flows.sources import names
 from flows.transform import transform
 
-REPORT = """
-select
-    to_char(sales_month, 'YYYY-MM') as month, orders, quantity, revenue,
-    round(mean_temperature_max_celsius::numeric, 1) as "mean max °C"
-from marts.rpt_sales_vs_weather order by sales_month limit 6
-"""
+# The output fits a screen; the log has all.
+MODELS_SHOWN = 8
+# Belongs to the example, which `make remove-example` removes.
+REPORT = Path(__file__).parents[1] / "deployments" / "local" / "sample_api" / "report.sql"
 
 
 def main(
-    begun_at: float, install_seconds: float, log: Path, source: str = "", replay: bool = False
+    begun_at: float, install_seconds: float, log: Path, source: str, parameters: Mapping[str, Any]
 ) -> int:
     """Wait for a line on stdin, sent when the services are up, then run the flows; 0 on success.
 
@@ -44,35 +44,39 @@ def main(
         install_seconds: the duration of the installation before that.
         log: the file for the logs of Prefect and the flows.
         source: the only source to load; all of them if it is empty.
-        replay: load rejected records instead of requesting the APIs.
+        parameters: of the flow `elt`, beside the source.
     """
     if not sys.stdin.readline():
         return 1
     seconds = {"install": install_seconds, "services": time.time() - begun_at}
-    _log_to(log)
+    models = _ShowModels(MODELS_SHOWN if source else 0)
+    _log_to(log, models)
     warehouse.save()
     dsn = os.environ[warehouse.URL_VARIABLE]
     problems: list[str] = []
     say("\n" + heading())
     with _timed(seconds, "load"), watch(dsn, say) as totals, ThreadPoolExecutor() as pool:
-        load, chosen = partial(_load, replay=replay), [source] if source else names()
+        load, chosen = partial(_load, parameters), [source] if source else names()
         for name, state in zip(chosen, pool.map(load, chosen), strict=True):
             _note(problems, name, state)
     say(_format_totals(totals))
     say("\nBuilding and testing with dbt ...")
     with _timed(seconds, "dbt"):
-        _note(problems, "dbt", transform(return_state=True))
-    if not source:
+        state = transform(return_state=True)
+        models.say_rest()
+        _note(problems, "dbt", state)
+    if not source and REPORT.exists():
         _show_report(os.environ[REPORTER_URL_VARIABLE])
     say("\nSeconds: " + ", ".join(f"{phase} {spent:.1f}" for phase, spent in seconds.items()))
     for problem in problems:
         say(f"\nFAILED: {problem}")
-    say(_next_steps(log, bool(problems)))
+    limit = parameters.get("limit")
+    say(_next_steps(log, bool(problems), source, limit))
     return 1 if problems else 0
 
 
-def _load(source: str, replay: bool) -> State[Any]:
-    return elt(source=source, replay=replay, transform=False, return_state=True)
+def _load(parameters: Mapping[str, Any], source: str) -> State[Any]:
+    return elt(source=source, transform=False, return_state=True, **parameters)
 
 
 def say(text: str) -> None:
@@ -87,25 +91,40 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = time.monotonic() - started
 
 
-def _log_to(path: Path) -> None:
-    """Log Prefect and the flows to a file, with tracebacks; print dbt's models as they end."""
+def _log_to(path: Path, models: logging.Handler) -> None:
+    """Log Prefect and the flows to a file, with tracebacks; hand dbt's nodes to `models`."""
     everything = logging.FileHandler(path)
     everything.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("prefect", "flows"):
         logging.getLogger(name).addHandler(everything)
     nodes = logging.getLogger("flows.transform")
     nodes.setLevel(logging.DEBUG)
-    nodes.addHandler(_ShowModels())
+    nodes.addHandler(models)
 
 
 class _ShowModels(logging.Handler):
-    """Prints each built model and every node that fails or warns; passed tests are not printed."""
+    """Prints the first models that are built, and every node that fails or warns."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+        self._rest = 0
+        self._first = "  … and" if most else " "
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         _, _, status = message.rpartition(": ")
-        if message.startswith("model ") or outcome_of(status) != PASSED:
+        is_model = message.startswith("model ")
+        if outcome_of(status) != PASSED or (is_model and self._left > 0):
             say(f"  {message}")
+            self._left -= is_model
+        else:
+            self._rest += is_model
+
+    def say_rest(self) -> None:
+        """Print how many models were not printed."""
+        if self._rest:
+            say(f"{self._first} {self._rest} models")
 
 
 def _note(problems: list[str], what: str, state: State[Any]) -> None:
@@ -124,29 +143,37 @@ def _format_totals(totals: Mapping[str, int]) -> str:
 
 
 def _show_report(dsn: str) -> None:
+    """Print the example's report under the comment that it begins with, if it could be built."""
+    statement = REPORT.read_text(encoding="utf-8")
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        cursor.execute("select to_regclass('marts.rpt_sales_vs_weather')")
-        if cursor.fetchone() == (None,):
+        try:
+            cursor.execute(statement)
+        except UndefinedTable:
             return
-        cursor.execute(REPORT)
         names = [column.name for column in cursor.description or ()]
-        say("\nDoes the weather move our sales in London? (marts.rpt_sales_vs_weather)")
+        say("\n" + statement.partition("\n")[0].removeprefix("-- "))
         for row in [names, *cursor.fetchall()]:
             say("  " + "".join(f"{value!s:>14}" for value in row))
 
 
-def _next_steps(log: Path, failed: bool) -> str:
+def _next_steps(log: Path, failed: bool, source: str, limit: int | None) -> str:
     if failed:
         return f"\nCommitted rows are kept. The full log, with tracebacks: {log}"
-    return (
-        "\nNext:"
-        "\n  make psql                the database; try: select * from elt.loads"
-        "\n  make run-local           again: only what is new is loaded"
-        "\n  flows/sources/           one file per API: add yours"
-        "\n  README.md                schedules, deployment, and how it works"
+    again = f"make run-local SOURCE={source}" if source else "make run-local"
+    if limit:
+        return f"\nThe full log: {log}\nOnly the first records were read; {again!r} reads all."
+    lines = (
+        f"\nThe full log: {log}",
+        "Next:",
+        '  make psql SQL="select * from elt.loads"',
+        f"  {again:38} again: only what is new is loaded",
+        "  make report                            charts of the loads and the marts, as a page",
+        "  make deploy-plan                       what would be deployed: docs/deploy.md",
     )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    begun, installed, log_file, chosen_source, *again = sys.argv[1:]
-    sys.exit(main(float(begun), float(installed), Path(log_file), chosen_source, bool(again)))
+    begun, installed, log_file, chosen_source, given = sys.argv[1:]
+    times = (float(begun), float(installed))
+    sys.exit(main(*times, Path(log_file), chosen_source, json.loads(given)))

@@ -4,20 +4,22 @@ Must not import Prefect: the processes it starts read their settings from the en
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 from types import FrameType
 from typing import NoReturn
-from urllib.parse import urljoin
 
-from blocks.channels import named, variable
-from commands.local_warehouse import SAMPLE, add_home_argument
+from blocks.channels import addresses, named, variable
+from commands.local_warehouse import LIVE, SAMPLE, add_home_argument
+from deployments.env_file import ENV_FILE, read_environment
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -27,13 +29,18 @@ from deployments.local.processes import (
     uninterrupted,
     wait_for,
 )
-from deployments.local.stack import START_SECONDS, Stack, running
+from deployments.local.running_server import announce, withdraw
+from deployments.local.stack import START_SECONDS, Stack, has_sample_api, running
+from flows import sources
+from flows.extract.auth import variable as secret_variable
 
 POOL = "elt"
 WATCH_SECONDS = 0.5
 LAST_LINES = 20
 MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
+SOURCES = Path("flows/sources")
+Deploy = Callable[[], None]
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
@@ -48,12 +55,14 @@ def main() -> int:
     """Run until a signal (0 for Ctrl-C) or until a part ends by itself (1)."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     add_home_argument(parser)
-    home = parser.parse_args().home
+    parser.add_argument("--port", type=int, default=0, help="of Prefect; any free one if not given")
+    arguments = parser.parse_args()
+    read_environment()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _system(home) as services:
-            _watch(services)
+        with _system(arguments.home, arguments.port) as (services, deploy):
+            _watch(services, deploy)
     except StartError as error:
         say(f"\nFAILED: {error}")
     return 1
@@ -72,37 +81,53 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
-    """A variable for every declared channel, pointing at the local receivers."""
+    """A variable for every channel that is declared or in .env, pointing at the local receivers."""
     webhook, email = receivers[variable("webhook")], receivers[variable("email")]
     urls = {"webhook": webhook, "slack": webhook.replace("http://", "json://")}
-    return {variable(name): urls.get(name, email) for name in named(declared)}
+    names = {*named(declared), *addresses(os.environ)}
+    return {variable(name): urls.get(name, email) for name in names}
 
 
 @contextmanager
-def _system(home: Path) -> Iterator[Sequence[Service]]:
+def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]:
     """Start the system, print its addresses, and end it afterwards."""
-    say(f"Starting Postgres, a Prefect server and the sample API; data and logs are in {home} ...")
+    database, scale = (SAMPLE, 1) if has_sample_api() else (LIVE, None)
+    say(f"Starting Postgres, a Prefect server and other services; data and logs: {home} ...")
     with ExitStack() as opened:
         with uninterrupted():
             receivers = opened.enter_context(receiving(_print_message))
-        stack = opened.enter_context(running(home, SAMPLE, sample_scale=1))
+        stack = opened.enter_context(running(home, database, scale, port))
         stack.wait()
         say("Deploying what prefect.yaml declares ...")
-        _deploy(home / "deploy.log", {**stack.environment, **HERE}, receivers)
+        opened.callback(withdraw, home)
+        deploy = partial(_deploy, home, {**stack.environment, **HERE}, receivers)
+        deploy()
         say("Starting a worker ...")
         with _worker(home / "worker.log", stack.environment) as worker:
             say(_format_addresses(stack))
             try:
-                yield (*stack.services, worker)
+                yield (*stack.services, worker), deploy
             finally:
                 say("\nEnding all of it ...")
 
 
-def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
-    """Run `make deploy`, with all messages directed to `receivers`."""
+def _deploy(home: Path, environment: Mapping[str, str], receivers: Mapping[str, str]) -> None:
+    """Run `make deploy` with what .env has now, and all messages directed to `receivers`.
+
+    A `make deploy` by hand finds the same settings.
+
+    Raises:
+        StartError: when it fails; the message has the end of its output.
+    """
+    log = home / "deploy.log"
     log.unlink(missing_ok=True)
-    declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
+    read_environment()
+    try:
+        declared = "".join(path.read_text(encoding="utf-8") for path in DECLARATIONS)
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"what is to be deployed can't be read: {error}") from error
     settings = {**environment, **channels(declared, receivers)}
+    announce(home, settings)
     with child([*MODULE, "deployments.deploy"], log, settings) as process:
         code = process.wait()
     if code:
@@ -110,11 +135,18 @@ def _deploy(log: Path, environment: Mapping[str, str], receivers: Mapping[str, s
         raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
 
 
+def from_blocks() -> dict[str, str]:
+    """Variables for a worker that reads secrets from the blocks, which follow a changed .env."""
+    names = {name for source in sources.usable() for name in source.secret_names}
+    return {secret_variable(name): "" for name in names}
+
+
 @contextmanager
 def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
     port = free_port()
     settings = {
         **environment,
+        **from_blocks(),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "PREFECT_WORKER_WEBSERVER_PORT": str(port),
@@ -125,12 +157,37 @@ def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
         yield Service("worker", log, lambda: process.poll() is None)
 
 
-def _watch(services: Sequence[Service]) -> NoReturn:
-    """Wait for a signal, or raise when a part ends by itself."""
+def _watch(services: Sequence[Service], deploy: Deploy) -> NoReturn:
+    """Deploy again what changes, until a signal comes; or raise when a part ends by itself."""
+    deployed = before = _versions()
     while True:
         for service in services:
             service.check()
         time.sleep(WATCH_SECONDS)
+        found = _versions()
+        if found != deployed and found == before:  # an editor has written all of it
+            _deploy_again(sorted({path for path, _ in found ^ deployed}), deploy)
+            deployed = found
+        before = found
+
+
+def _versions() -> set[tuple[str, int]]:
+    """The files that decide what is deployed, and when they were changed."""
+    files = [*DECLARATIONS, *SOURCES.glob("*.py"), ENV_FILE]
+    found = set()
+    for file in files:
+        with suppress(FileNotFoundError):
+            found.add((os.path.relpath(file), file.stat().st_mtime_ns))
+    return found
+
+
+def _deploy_again(changed: Sequence[str], deploy: Deploy) -> None:
+    say(f"{', '.join(changed)} changed: deploying ...")
+    try:
+        deploy()
+        say("Deployed.")
+    except StartError as error:
+        say(f"FAILED: {error}\nThe deployments are as before. Correct the file: it is tried again.")
 
 
 def _print_message(message: Message) -> None:
@@ -142,17 +199,19 @@ def _print_message(message: Message) -> None:
 
 def _format_addresses(stack: Stack) -> str:
     api_url = stack.environment["PREFECT_API_URL"]
+    flow, name = next((("elt", each) for each in sources.names()), ("transform", "transform"))
+    pages = "\n".join(f"  {each.name:<16}{each.page}" for each in stack.services if each.page)
     return f"""Ready.
 
-  Prefect UI    {urljoin(api_url, "/")}
-  sample API    {urljoin(stack.environment["NORTHWIND_BASE_URL"], "/")} (generated data)
-  database      make psql
+{pages}
+  database        make psql
 
-Start a run in the UI (Deployments, northwind, Run), or in another terminal:
+Start a run in the UI (Deployments, {name}, Run), or in another terminal:
 
   export PREFECT_API_URL={api_url}
-  .venv/bin/prefect deployment run elt/northwind --watch
+  .venv/bin/prefect deployment run {flow}/{name} --watch
 
+What changes in flows/sources, prefect.yaml or .env is deployed at once.
 Mail and webhook messages that the flows send are printed here.
 Ctrl-C ends all of it.
 """

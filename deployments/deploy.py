@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from dotenv import dotenv_values
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.client.schemas.objects import WorkerStatus
@@ -25,6 +24,8 @@ from blocks.channels import variable
 from deployments import actual
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
+from deployments.env_file import read_environment
+from deployments.local import running_server
 from deployments.plan import Change, Plan, compare
 from flows.errors import (
     ConfigurationError,
@@ -43,8 +44,10 @@ def main() -> int:
     """Deploy, or only plan; 0 on success."""
     parser = argparse.ArgumentParser(prog="make deploy", description=__doc__)
     parser.add_argument("--plan", action="store_true", help="only print what would change")
+    parser.add_argument("--home", type=Path, default=running_server.HOME, help="of `make up`")
     arguments = parser.parse_args()
-    read_environment(ROOT / ".env")
+    read_environment()
+    use_local_server(arguments.home)
     try:
         with connected() as client, inside(ROOT):
             (plan if arguments.plan else deploy)(client, ROOT, print)
@@ -54,11 +57,21 @@ def main() -> int:
     return 0
 
 
-def read_environment(file: Path) -> None:
-    """Set the file's variables that the environment lacks; empty values count as absent."""
-    for name, value in dotenv_values(file, interpolate=False).items():
-        if value and name not in os.environ:
-            os.environ[name] = value
+def use_local_server(home: Path) -> None:
+    """Start this command again with the settings of `make up`, if it runs and no other is named.
+
+    Those include its warehouse and its messages' receivers: .env may name those of production.
+    Prefect has read its settings by now, so they need a new process.
+    """
+    settings, url = running_server.find(home), get_current_settings().api.url
+    if not settings:
+        return
+    if url and not running_server.is_same(url, settings["PREFECT_API_URL"]):
+        return
+    if not settings.items() <= os.environ.items():
+        print(f"Using the server of `make up`: {settings['PREFECT_API_URL']}", flush=True)
+        command = [sys.executable, "-m", "deployments.deploy", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **settings})  # noqa: S606 (this command)
 
 
 @contextmanager
@@ -73,7 +86,8 @@ def connected() -> Iterator[SyncPrefectClient]:
     url = get_current_settings().api.url
     if not url:
         raise ConfigurationError(
-            "PREFECT_API_URL is not set: name your server in .env, or run `prefect cloud login`."
+            "PREFECT_API_URL is not set, and no `make up` is running: start it, name your server "
+            "in .env, or run `prefect cloud login`."
         )
     try:
         with get_client(sync_client=True) as client:

@@ -48,7 +48,7 @@ class Change:
     body: Any = None
 
     def __str__(self) -> str:
-        """`update schedule daily of elt/northwind: cron '0 5 * * *' -> '0 6 * * *'`."""
+        """`update schedule daily of elt/shop: cron '0 5 * * *' -> '0 6 * * *'`."""
         what = f"{self.slug} of {self.name}" if self.slug else self.name
         details = f": {'; '.join(self.details)}" if self.details else ""
         return f"{self.verb} {self.kind} {what}{details}"

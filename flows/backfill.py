@@ -59,7 +59,7 @@ def backfill(
     resume it. Regular loads still continue where they ended.
 
     Args:
-        source: The source to load, e.g. open_meteo.
+        source: The source to load, e.g. shop.
         since: First day to load (UTC, or the cursor's `zone`).
         until: Day to stop before (likewise); this day is not loaded.
         resources: The resources to load; empty means all that can be read by date.

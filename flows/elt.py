@@ -42,6 +42,7 @@ def elt(
     resources: tuple[ResourceName, ...] = (),
     since: date | None = None,
     until: date | None = None,
+    limit: int | None = None,
     full_refresh: bool = False,
     accept_shrinkage: bool = False,
     reset: bool = False,
@@ -56,11 +57,13 @@ def elt(
     skips raw tables that did not change.
 
     Args:
-        source: The source to load, e.g. northwind.
+        source: The source to load, e.g. shop.
         resources: The resources to load; empty means all.
         since: First day to load (UTC, or the cursor's `zone`); empty means continue where the last
             load ended.
         until: Day to stop before (likewise); this day is not loaded. Empty means up to now.
+        limit: Stop reading each resource after the page with which so many records are read, and
+            leave the cursor where it is, to try a source. Empty means all.
         full_refresh: Read everything again and delete rows that the API no longer sends.
         accept_shrinkage: Let this run remove more rows from a table than `max_shrinkage` allows.
         reset: First delete all rows of the resources, which you must name; then read everything
@@ -80,17 +83,18 @@ def elt(
         waits=wait,
         run_id=flow_run.id,
         accepts_shrinkage=accept_shrinkage,
+        limit=limit,
     )
-    if replay and (full_refresh or reset or options.by_hand):
+    if replay and (full_refresh or reset or limit or options.by_hand):
         raise ConfigurationError(
-            "replay does not read the API: leave full_refresh, reset, since and until empty."
+            "replay does not read the API: leave full_refresh, reset, limit, since and until empty."
         )
     if reset and not resources:
         raise ConfigurationError("reset deletes rows: name the resources to reset.")
     database = warehouse.load()
     if reset:
         reset_resources(database, api, chosen)
-    cluster = Cluster.wanted()
+    cluster = None if limit else Cluster.wanted()
     load = cluster.load_partitions if cluster else load_partitions
     errors: list[Exception] = []
     loads = 0

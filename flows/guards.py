@@ -61,6 +61,13 @@ def _with_guards(key: _Same) -> Resource:
         for name, value in declared.items()
         if callable(value)
     }
+    if resource.job is not None:
+        functions["job"] = copy.copy(resource.job)
+        vars(functions["job"]).update(
+            (name, _guarded(resource.name, f"job.{name}", value, bool(resource.personal)))
+            for name, value in vars(resource.job).items()
+            if callable(value)
+        )
     # `replace` would check all partitions of the declaration again, for each page that is read.
     guarded = copy.copy(resource)
     vars(guarded).update(functions)

@@ -1,11 +1,13 @@
 """A job of an API that makes a resource's records: submitted, asked for its status, downloaded."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flows.errors import ConfigurationError
 from flows.limits import check_expired, check_hosts, check_positive
+from flows.page import HttpRequest, Page
 
 
 @dataclass(frozen=True)
@@ -13,13 +15,15 @@ class Job:
     """The resource's request submits a job, whose result is its records.
 
     In `poll` and `download`, `{…}` is a field of the answer before it; dots name a nested field. A
-    text that is nothing but such a field is an address that the API sent.
+    text that is nothing but such a field is an address that the API sent. Either may also be a
+    function of that answer that returns the next request, or only its URL.
 
     Attributes:
         poll: where the job's status is: a path such as `exports/{id}`, or `{links.self}`. By
             default, the address in the header `Location` of the answer to the submission.
         download: where the result is, by fields of the job's status: `exports/{id}/result` or
-            `{result_url}`. By default, the answer that says that the job is done is the result.
+            `{result_url}`. By default, the answer that says that the job is done is the result. A
+            function may return a list, of which all are read in their order.
         status: the field of the job's status; by default, status 202 says that it is at work.
         done: the values of `status` of a job that has a result, as text: `("true",)`.
         failed: those of a job that will have none. With any other value, the job is at work.
@@ -31,8 +35,8 @@ class Job:
         max_seconds: how long one load waits for the job; the next one goes on waiting for it.
     """
 
-    poll: str = ""
-    download: str = ""
+    poll: str | Callable[[Page], HttpRequest | str] = ""
+    download: str | Callable[[Page], HttpRequest | str | Sequence[HttpRequest | str]] = ""
     status: str = ""
     done: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()

@@ -83,7 +83,7 @@ def submit_loads(
     load: "LoadPartitions",
 ) -> list[PrefectFuture[list[Entry]]]:
     """Submit a task per declared partition if they are few, otherwise one task for all of them."""
-    by_task = _partitions_by_task(database, source, resource)
+    by_task = _partitions_by_task(database, source, resource, options.limit is not None)
     progress.expect(resource, sum(map(len, by_task.values())))
     return [
         as_task(load, source, resource, retry, name).submit(
@@ -106,11 +106,12 @@ def submit_replays(
 
 
 def _partitions_by_task(
-    database: Warehouse, source: Source, resource: Resource
+    database: Warehouse, source: Source, resource: Resource, is_limited: bool = False
 ) -> Mapping[str, Sequence[Partition]]:
-    """Partitions by the name of the task that loads them."""
+    """Partitions by the name of the task that loads them; one task shares out a limit."""
     declared = resource.partitions
-    if not isinstance(declared, RowsOf) and len(declared) <= FEW_PARTITIONS:
+    most = 1 if is_limited else FEW_PARTITIONS
+    if not isinstance(declared, RowsOf) and len(declared) <= most:
         return {
             str(Address(source.name, resource.name, partition.name)): (partition,)
             for partition in declared

@@ -111,6 +111,8 @@ class Page:
         find: the resource's `records`.
         check_count: raises if that number of records is not all that the API sent.
         is_empty: by the source's rules or status 204, the page has no records, whatever its body.
+        is_cut: it has no records where the page before it said that more follow, and no rule `end`
+            says that the API ends its lists so.
         is_last: by the source's rules, nothing follows this response.
         is_accepted: by the source's rules, its records are valid even if it reports errors.
         token: of a TokenCursor, on the page that ends a load; empty if it should have one.
@@ -130,6 +132,7 @@ class Page:
     find: Callable[["Page"], list[Any]] | None = None
     check_count: Callable[["Page", int], None] | None = None
     is_empty: bool = False
+    is_cut: bool = False
     is_last: bool = False
     is_accepted: bool = False
     token: str | None = None

@@ -43,12 +43,12 @@ class Secrets:
         # Never changed in place: threads read it while another one adds a secret.
         self._longest_first: tuple[_Secret, ...] = ()
 
-    def add(self, text: str) -> None:
-        """Redact this secret from now on, unless it is too short."""
+    def add(self, text: str, shown: str = HIDDEN) -> None:
+        """Replace this secret by `shown` from now on, unless it is too short."""
         if len(text) < SHORTEST_SECRET or self._holds(text):
             return
         with self._lock:
-            self._added.setdefault(text, _Secret(text))
+            self._added.setdefault(text, _Secret(text, shown))
             if self._most is not None and len(self._added) > self._most:
                 self._added.pop(next(iter(self._added)))
             self._longest_first = tuple(sorted(self._added.values(), key=_length, reverse=True))
@@ -78,8 +78,9 @@ class Secrets:
 
 
 class _Secret:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shown: str) -> None:
         self.text = text
+        self.shown = shown
         # No encoding changes it, so a text without it contains no form of the secret.
         self._anchor = max(_UNCHANGED.findall(text), key=len, default="").lower()
 
@@ -92,7 +93,7 @@ class _Secret:
 
     def hidden_in(self, text: str, lowered: str) -> str:
         if self._anchor in lowered:
-            text = self._pattern.sub(HIDDEN, text)
+            text = self._pattern.sub(lambda _: self.shown, text)
         return self._cut_off_hidden_in(text)
 
     def _cut_off_hidden_in(self, text: str) -> str:
@@ -101,8 +102,8 @@ class _Secret:
         while at >= 0:
             end = at + _common_prefix_length(text[at:], self.text)
             if text.startswith(CUT_OFF, end):
-                text = text[:at] + HIDDEN + text[end:]
-            at = text.find(start, at + len(HIDDEN))
+                text = text[:at] + self.shown + text[end:]
+            at = text.find(start, at + len(self.shown))
         return text
 
 

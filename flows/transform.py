@@ -7,12 +7,13 @@ Prefect what it did.
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -29,6 +30,22 @@ from flows.dbt_task_runs import TaskRunMirror, node_of, show_summary
 from flows.retries import Retry, is_retryable
 
 log = logging.getLogger(__name__)
+
+# `{{ prefect.blocks.… }}` and `{{ prefect.variables.… }}` begin so.
+REFERENCE = "prefect."
+_RESOURCES = """
+select
+    history.source || '.' || history.resource as resource,
+    history.last_state,
+    cast(freshness.hours_since_loaded as double precision) as hours_since_loaded,
+    history.loads,
+    history.failed,
+    history.open_rejects,
+    history.last_error
+from marts.rpt_load_history as history
+left join marts.rpt_resource_freshness as freshness using (source, resource)
+order by resource
+"""
 
 
 @flow(name="transform", flow_run_name="dbt build")
@@ -71,6 +88,8 @@ def transform(
     summary = attempt(database, options)
     with database.transaction() as cursor:
         history.forget_artifacts(cursor, keep_days)
+    if not only_stale:
+        _show_resources(database)
     return summary
 
 
@@ -92,17 +111,38 @@ def _build(database: Warehouse, options: BuildOptions) -> str:
     )
 
 
+def _show_resources(database: Warehouse) -> None:
+    """Show how the loads of each resource went; nothing if the project lacks those marts."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "select num_nulls(to_regclass('marts.rpt_load_history'),"
+            " to_regclass('marts.rpt_resource_freshness')) > 0"
+        )
+        if cursor.fetchall() == [(True,)]:
+            return
+        cursor.execute(_RESOURCES)
+        names = [column.name.replace("_", " ") for column in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    create_table_artifact(
+        key="resources",
+        table=rows,
+        description="How the loads of each resource went. `make report` draws charts of them.",
+    )
+
+
 def _project() -> DbtProject:
     folder = dbt_project.PROJECT
     target = os.environ.get("DBT_TARGET_PATH", "target")
-    return DbtProject(folder, folder / target, partial(_resolve_profiles, folder))
+    return DbtProject(folder, folder / target, partial(resolve_profiles, folder))
 
 
-def _resolve_profiles(folder: Path) -> AbstractContextManager[str]:
+def resolve_profiles(folder: Path) -> AbstractContextManager[str]:
     """The folder of a profiles.yml with the values of Prefect's blocks and variables in it.
 
-    Imported here because it imports all of dbt, seconds that a run without a build does not need.
+    Ours names none, and prefect-dbt imports all of dbt: seconds, and dbt has a process of its own.
     """
+    if REFERENCE not in (folder / "profiles.yml").read_text(encoding="utf-8"):
+        return nullcontext(str(folder))
     from prefect_dbt import PrefectDbtSettings
 
     settings = PrefectDbtSettings(project_dir=folder, profiles_dir=folder)

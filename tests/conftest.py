@@ -1,4 +1,7 @@
-"""Real services for the tests: Postgres, HTTP servers on loopback, the whole local stack."""
+"""Real services for the tests: Postgres, HTTP servers on loopback, the whole local stack.
+
+The tests run a project of their own (`tests/project`), whatever sources and models are here.
+"""
 
 import contextlib
 import logging
@@ -8,10 +11,11 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from ssl import SSLContext
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="elt-tests-prefect-")
@@ -25,8 +29,14 @@ from sqlalchemy.engine import URL, make_url
 
 from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
-from flows import redaction
+from flows import redaction, sources
+from flows.dbt_build import dbt_project
 from tests.databases import Databases
+from tests.project.tree import SOURCES, make_tree
+
+TREE = make_tree(Path(os.environ["PREFECT_HOME"], "project"))
+sources.__path__ = [str(TREE / "flows" / "sources")]
+dbt_project.PROJECT = TREE / "dbt_project"
 
 LONG_FOLDERS = ("deployments", "flows")
 
@@ -89,7 +99,7 @@ def query(database: URL) -> Callable[..., list[tuple]]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Postgres, a Prefect server and the sample API; this process talks to them.
+    """Postgres, a Prefect server and the API of the tests' project; this process talks to them.
 
     Its own flow runs send no heartbeats: each would wait up to a second for their thread.
     """
@@ -102,7 +112,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     )
 
     with (
-        running(tmp_path_factory.mktemp("stack"), "warehouse", sample_scale=1) as started,
+        running_with_api(tmp_path_factory.mktemp("stack")) as started,
         pytest.MonkeyPatch.context() as patch,
     ):
         _without_fsync(started.warehouse)
@@ -114,6 +124,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             yield started
             APILogWorker.drain_all()
             EventsWorker.drain_all()
+
+
+@contextlib.contextmanager
+def running_with_api(home: Path) -> Iterator[Stack]:
+    """The local stack, whose environment has the address of the tests' API for each source."""
+    from tests.project.api import answer
+
+    with running(home, "warehouse") as started, serving() as serve:
+        url = serve(answer).url
+        addresses = {f"{name.upper()}_BASE_URL": url for name in SOURCES}
+        yield replace(started, environment={**started.environment, **addresses})
 
 
 @pytest.fixture

@@ -7,28 +7,34 @@ Swagger, or an Airbyte manifest. A person must review the key, the casts and the
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from commands.new_source import api_url, deployment, files, inference, login_option
+from commands.new_source import api_url, deployment, files, first_load, inference, login_option
 from commands.new_source.api_document import drafts_of, listing
 from commands.new_source.api_url import ApiUrl
+from commands.new_source.column_lists import column_lists
 from commands.new_source.draft import Draft
 from commands.new_source.draft_files import present_source, with_free_models, write
 from commands.new_source.literals import Call
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
+from commands.new_source.parent import with_parent
 from commands.new_source.templates import next_steps
+from commands.preview import refresh_tokens
 from commands.waits import shortened
+from deployments.env_file import read_environment
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
+from flows.extract.auth import variable
 from flows.extract.charsets import to_utf8
 from flows.extract.client import Client
 from flows.extract.csv_records import DELIMITERS, Csv
 from flows.extract.first_request import first_request
-from flows.extract.selectors import csv_rows, ndjson, record_at, records_at
+from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, records_at
 from flows.load.column_names import column_name
 from flows.page import Page
 from flows.redaction import shows_secret
@@ -38,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TAB = r"\t"
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Write all files, or print the reason and write none."""
     parser = argparse.ArgumentParser(prog="make new-source", description=__doc__)
     parser.add_argument("--name", default="", help="of the source, e.g. github")
@@ -50,20 +56,44 @@ def main() -> int:
     parser.add_argument("--from", default="", dest="document", help="an API's description")
     parser.add_argument("--resources", default="", help="of the description: orders,customers")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
-    arguments = parser.parse_args()
+    parser.add_argument("--load", action="store_true", help="load a page and build the models")
+    arguments = parser.parse_args(words)
+    read_environment(arguments.root / ".env")
     try:
-        print(_printable(_done(arguments)))
+        if arguments.document and not arguments.resources:
+            _say(listing(arguments.document, arguments.name))
+            return 0
+        return _written_and_loaded(arguments)
     except EltError as error:
-        print(_printable(f"FAILED: {error}"))
+        _say(f"FAILED: {error}")
         return 1
-    return 0
 
 
-def _done(arguments: argparse.Namespace) -> str:
-    """Do what the arguments say, and return what to print."""
+def _written_and_loaded(arguments: argparse.Namespace) -> int:
+    """Write the files, load a page if the arguments say so, and print what happened."""
+    root, is_new = arguments.root, not (arguments.root / files.module_path(arguments.name)).exists()
+    drafts = _drafts(arguments)
+    written = write(drafts, root)
+    paths = "\n".join(f"  {path.relative_to(root)}" for path in written)
+    _say(f"Written:\n{paths}")
+    code = first_load.load(root, drafts, _secrets(arguments), _say) if arguments.load else 0
+    deploy = _deployment_step(root, arguments.name) if is_new else "make format"
+    _say(next_steps(drafts, deploy))
+    return code
+
+
+def _secrets(arguments: argparse.Namespace) -> dict[str, str]:
+    """The secret in the URL by its variable, for the first load; it is written nowhere."""
+    if arguments.document:
+        return {}
+    given = api_url.parsed(arguments.url, arguments.name)
+    login, read_secret = login_option.chosen(parsed_login(arguments.login), given.login)
+    return {variable(login.secret): read_secret(login.secret)} if login and given.login else {}
+
+
+def _drafts(arguments: argparse.Namespace) -> list[Draft]:
+    """What the arguments ask for."""
     document, resources = arguments.document, arguments.resources
-    if document and not resources:
-        return listing(document, arguments.name)
     sources.check_name(arguments.name)
     present = present_source(arguments.root, arguments.name)
     if document:
@@ -82,11 +112,7 @@ def _done(arguments: argparse.Namespace) -> str:
                 present,
             )
         ]
-    drafts = with_free_models(arguments.root, drafts)
-    written = write(drafts, arguments.root)
-    paths = "\n".join(f"  {path.relative_to(arguments.root)}" for path in written)
-    deploy = "make format" if present else _deployment_step(arguments.root, arguments.name)
-    return f"Written:\n{paths}\n{next_steps(drafts, deploy)}"
+    return with_free_models(arguments.root, drafts)
 
 
 def _deployment_step(root: Path, name: str) -> str:
@@ -103,12 +129,13 @@ def _deployment_step(root: Path, name: str) -> str:
     return f"add to {deployment.PATH}, under deployments{reason}:\n\n{shown}"
 
 
-def _printable(text: str) -> str:
-    """The text with its control characters escaped, which would affect the terminal."""
-    return "".join(
+def _say(text: str) -> None:
+    """Print the text with its control characters escaped, which would affect the terminal."""
+    shown = (
         character if character.isprintable() or character == "\n" else repr(character)[1:-1]
         for character in text
     )
+    print("".join(shown), flush=True)
 
 
 def make_draft(
@@ -143,7 +170,7 @@ def make_draft(
         source = _below(present, given, resource, credentials)
         [resource] = source.resources
     source = shortened(source)
-    with Client(source, read_secret) as client:
+    with Client(source, read_secret, share_token=refresh_tokens(source)) as client:
         page = client.get(first_request(source, resource, Partition(), Window()))
     page.rewrite(to_utf8(page, resource))
     found, rows = _records(page, records)
@@ -151,7 +178,7 @@ def make_draft(
     _check_fields(rows)
     keys = _key(key, rows, resource.name)
     columns = inference.columns(rows, keys)
-    return Draft(
+    draft = Draft(
         name,
         source.base_url,
         resource.name,
@@ -167,6 +194,7 @@ def make_draft(
         method=resource.method,
         body=resource.body,
     )
+    return with_parent(draft, present)
 
 
 def _body(text: str) -> Any:
@@ -243,6 +271,8 @@ def _records(page: Page, wanted: str) -> tuple[Call, list[Record]]:
         return _csv(page, delimiter)
     if "ndjson" in kind or "jsonl" in kind:
         return Call("ndjson"), ndjson()(page)
+    if not wanted and (path := column_lists(_document(page))) is not None:
+        return Call("columns_at", (path,)), columns_at(path)(page)
     path = wanted or inference.records_path(_document(page))
     if path is None or path == inference.WHOLE:
         return Call("record_at"), record_at()(page)

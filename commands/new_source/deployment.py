@@ -1,17 +1,19 @@
-"""The deployment of a new source: what prefect.yaml gets, beside those of the other sources."""
+"""The deployments of sources in prefect.yaml: adds that of a new one, and takes out others."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from commands.new_source.literals import yaml_text
-from commands.new_source.yaml_lists import inserted
+from commands.new_source.yaml_lists import inserted, without
 from flows.errors import ConfigurationError
 
 PATH = Path("prefect.yaml")
 FLOW = "flows/elt.py:elt"
+_ALIAS = re.compile(r": \*(\w+)")
 
 
 def stanza(source: str) -> str:
@@ -47,12 +49,30 @@ def with_deployment(text: str, source: str) -> str:
     found = _deployments(text)
     if any(each.get("name") == source for each in found):
         raise ConfigurationError(f"{PATH} has a deployment {source!r} of something else.")
+    missing = [f"&{name}" for name in _ALIAS.findall(stanza(source)) if not _anchor(text, name)]
+    if missing:
+        raise ConfigurationError(
+            f"{PATH} has no {', '.join(missing)}: write the values themselves, as in your other "
+            "deployments."
+        )
     behind = [at for at, each in enumerate(found) if _source(each) is not None]
     position = behind[-1] + 1 if behind else 0
     after = inserted(text, ("deployments",), position, stanza(source))
     if _source(_deployments(after)[position]) != source:
         raise ConfigurationError(f"{PATH} would get another deployment. Add it by hand.")
     return after
+
+
+def without_deployments(text: str, sources: Collection[str]) -> str:
+    """The text of prefect.yaml without the deployments that load and build these sources."""
+    gone = [at for at, each in enumerate(_deployments(text)) if _source(each) in sources]
+    return without(text, ("deployments",), gone)
+
+
+def _anchor(text: str, name: str) -> bool:
+    return any(
+        isinstance(token, yaml.AnchorToken) and token.value == name for token in yaml.scan(text)
+    )
 
 
 def _deployments(text: str) -> list[Mapping[str, Any]]:

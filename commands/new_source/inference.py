@@ -107,8 +107,8 @@ def _check_is_record(document: dict[str, Any]) -> None:
     if named := _places({"": document}, _is_object_of_objects):
         place = repr(named[0].strip(".")) if named[0] else "the response"
         raise ConfigurationError(
-            f"There are objects by name under {place}. If they are the records, write a `records` "
-            f"function by hand: see docs/sources.md. {remedy}"
+            f"There are objects by name under {place}. If they are the records, declare the "
+            f"resource by hand with keyed_at({place}): see docs/sources.md, Bodies. {remedy}"
         )
     _check_usual_places(document, remedy)
 
@@ -123,7 +123,8 @@ def _check_usual_places(document: dict[str, Any], remedy: str) -> None:
     if others := _usual_places(document, lambda value: isinstance(value, list)):
         raise ConfigurationError(
             f"Not everything in the list {others[0]!r} of the response has fields. If it holds the "
-            f"records, write a `records` function by hand: see docs/sources.md. {remedy}"
+            f"records, declare the resource by hand with rows_at({others[0]!r}) or a `records` "
+            f"function of your own: see docs/sources.md, Bodies. {remedy}"
         )
 
 

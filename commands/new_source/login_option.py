@@ -18,9 +18,11 @@ from flows.extract.auth import (
 from flows.source import Login
 
 FORMS = (
-    "bearer:SECRET, header:HEADER:SECRET, param:PARAMETER:SECRET, basic:USER:SECRET or "
-    "oauth2:CLIENT:SECRET:TOKEN_URL"
+    "bearer:SECRET, header:HEADER:SECRET, param:PARAMETER:SECRET, basic:USER:SECRET, "
+    "oauth2:CLIENT:SECRET:TOKEN_URL or refresh:CLIENT:SECRET:REFRESH_TOKEN:TOKEN_URL"
 )
+# A URL, which ends these, has colons itself.
+_COLONS = {"oauth2": 2, "refresh": 3}
 
 
 def parsed_login(text: str) -> Login | None:
@@ -32,7 +34,7 @@ def parsed_login(text: str) -> Login | None:
     if not text:
         return None
     kind, _, rest = text.partition(":")
-    words = rest.split(":", 2 if kind == "oauth2" else -1)
+    words = rest.split(":", _COLONS.get(kind, -1))
     if all(words):
         match kind, words:
             case "bearer", [secret]:
@@ -43,11 +45,16 @@ def parsed_login(text: str) -> Login | None:
                 return ApiKey(secret, param=param)
             case "basic", [user, secret]:
                 return Basic(user, secret)
-            case "oauth2", [client, secret, url] if url.startswith(("http://", "https://")):
-                return OAuth2(url, client, secret)
+            case "oauth2" | "refresh", [client, secret, *token, url] if _is_whole(kind, words):
+                return OAuth2(url, client, secret, refresh_token="".join(token))
     raise ConfigurationError(
         f"LOGIN={text} must be {FORMS}; SECRET is the name of the stored secret, e.g. github-token."
     )
+
+
+def _is_whole(kind: str, words: list[str]) -> bool:
+    """Whether all words are there, and the last one is a URL."""
+    return len(words) == _COLONS[kind] + 1 and words[-1].startswith(("http://", "https://"))
 
 
 def chosen(login: Login | None, found: UrlLogin | None) -> tuple[Login | None, ReadSecret]:

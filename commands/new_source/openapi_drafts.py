@@ -67,7 +67,7 @@ def _draft(endpoint: Endpoint, known: Mapping[str, Endpoint], parents: Sequence[
     pages = Paging(None)
     columns = json_schema.columns(endpoint.record, key, filled)
     if endpoint.records is not None:
-        pages = paging(endpoint.params, endpoint.has_link, endpoint.body, endpoint.records)
+        pages = paging(endpoint.params, endpoint.has_link, endpoint.body, endpoint.records, own)
     return Draft(
         "",
         "",
@@ -90,6 +90,7 @@ def _draft(endpoint: Endpoint, known: Mapping[str, Endpoint], parents: Sequence[
             *pages.to_check,
             *unclear,
             *_open(endpoint, {**pages.params, **params}, own, cursor),
+            *_told_by_entity(endpoint, known, own),
         ),
     )
 
@@ -206,10 +207,23 @@ def _key(endpoint: Endpoint, known: Mapping[str, Endpoint]) -> tuple[str, ...]:
             name = rest[:-1]
             entity = plain(singular(endpoint.name.rpartition("_")[2]))
             wanted = {plain(name), plain(name).removeprefix(entity)} - {""}
+            # Of `/tax_rates/{tax_rate}` and `/payment_intents/{intent}`, the id is the field `id`.
+            if plain(name) in (entity, plain(singular(endpoint.name))):
+                wanted.add("id")
             fields = [each for each in endpoint.record.fields if plain(each) in wanted]
             exact = [each for each in fields if plain(each) == plain(name)]
             return tuple((exact or fields)[:1])
     return ()
+
+
+def _told_by_entity(
+    endpoint: Endpoint, known: Mapping[str, Endpoint], key: Sequence[str]
+) -> Iterator[str]:
+    """A doubt where the path for one record names the entity, and not the field."""
+    paths = [each.path.rpartition("/{")[::2] for each in known.values()]
+    names = [plain(name) for path, name in paths if path == endpoint.path.rstrip("/")]
+    if key and names and plain(key[0]) not in names and not names[0].endswith(plain(key[0])):
+        yield f"the key: {key[0]} is what {{{names[0]}}} of the path stands for, by its name"
 
 
 def _cursor(

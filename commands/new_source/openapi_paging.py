@@ -4,7 +4,7 @@ Names tell it; what they leave open is said, to be checked.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,12 @@ OFFSETS = frozenset({"offset", "skip", "pageoffset", "start", "startindex", "sta
 PAGES = frozenset({"page", "pagenumber", "pageno", "pagenum", "currentpage"})
 TOKENS = frozenset({
     "cursor", "pagetoken", "nexttoken", "nextpagetoken", "nextcursor", "continuationtoken",
-    "continuation", "marker", "after", "startingafter", "startcursor", "pagecursor", "pageafter",
+    "continuation", "continue", "marker", "after", "startingafter", "startcursor", "pagecursor",
+    "pageafter",
 })  # fmt: skip
 NEXT_TOKENS = frozenset({
     "nextcursor", "nextpagetoken", "nexttoken", "continuationtoken", "endcursor", "nextmarker",
-    "nextpagecursor", "nextstartingafter", "cursor", "continuation",
+    "nextpagecursor", "nextstartingafter", "cursor", "continuation", "continue",
 })  # fmt: skip
 NEXT_URLS = frozenset({
     "nexturl", "nextlink", "odatanextlink", "nextpageurl", "nextpagelink", "nexthref", "nexturi",
@@ -49,16 +50,20 @@ def plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-def paging(params: Mapping[str, Schema], has_link: bool, body: Schema, records: str) -> Paging:
-    """The paging of an operation; `records` is the path of its list."""
+def paging(
+    params: Mapping[str, Schema], has_link: bool, body: Schema, records: str, key: Sequence[str]
+) -> Paging:
+    """The paging of an operation; `records` is the path of its list, `key` that of its records."""
     size = _named(params, SIZES)
     first = {size: _size(params[size])} if size and _size(params[size]) else {}
     fields = {path: each for path, each in leaves(body) if path != records}
-    found = _paging(params, has_link, fields)
+    found = _paging(params, has_link, fields, key)
     return Paging(found.call, first | found.params, found.to_check)
 
 
-def _paging(params: Mapping[str, Schema], has_link: bool, fields: Mapping[str, Schema]) -> Paging:
+def _paging(
+    params: Mapping[str, Schema], has_link: bool, fields: Mapping[str, Schema], key: Sequence[str]
+) -> Paging:
     token, url = _named(params, TOKENS), _next_url(fields)
     more = _more(fields)
     if url and not (token and not _is_url(url, fields[url])):
@@ -66,7 +71,7 @@ def _paging(params: Mapping[str, Schema], has_link: bool, fields: Mapping[str, S
     if has_link:
         return Paging(Call("next_link"))
     if token:
-        return _by_token(token, fields, more)
+        return _by_token(token, fields, more, key)
     if (at := _named(params, OFFSETS)) is not None:
         return _by_offset(at, params[at], fields, more)
     if (number := _named(params, PAGES)) is not None and params[number].type in (
@@ -77,9 +82,14 @@ def _paging(params: Mapping[str, Schema], has_link: bool, fields: Mapping[str, S
     return Paging(None, to_check=("the document names no paging: is one response everything?",))
 
 
-def _by_token(param: str, fields: Mapping[str, Schema], more: dict[str, Any]) -> Paging:
+def _by_token(
+    param: str, fields: Mapping[str, Schema], more: dict[str, Any], key: Sequence[str]
+) -> Paging:
     tokens = [path for path in fields if plain(path.rpartition(".")[2]) in NEXT_TOKENS]
     tokens = tokens or [path for path in fields if plain(path).endswith("next")]
+    if not tokens and more and len(key) == 1:
+        note = f"the paging: does {param} take the {key[0]} of the last record?"
+        return Paging(Call("keyset", (key[0],), {"param": param, **more}), to_check=(note,))
     if len(tokens) != 1:
         named = ", ".join(tokens) or "none"
         return Paging(

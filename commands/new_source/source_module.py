@@ -10,8 +10,15 @@ from commands.new_source.literals import LINE, Call, python
 HOMES = {
     "datetime": {"datetime", "timedelta"},
     "flows.extract.auth": {"ApiKey", "Basic", "Bearer", "OAuth2"},
-    "flows.extract.paginators": {"next_link", "next_token", "next_url", "offset", "page_number"},
-    "flows.extract.selectors": {"csv_rows", "ndjson", "record_at", "records_at"},
+    "flows.extract.paginators": {
+        "next_link",
+        "next_token",
+        "keyset",
+        "next_url",
+        "offset",
+        "page_number",
+    },
+    "flows.extract.selectors": {"columns_at", "csv_rows", "ndjson", "record_at", "records_at"},
     "flows.source": {"Cursor", "Partition", "Resource", "RowsOf", "Source", "Tombstones"},
 }
 Names = dict[str, set[str]]

@@ -1,6 +1,6 @@
-"""Adds to a list in a YAML file, and leaves all other text of it as it is."""
+"""Adds to a list in a YAML file, or takes out of it, and leaves all other text as it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from textwrap import indent
 from typing import Any
@@ -21,7 +21,7 @@ def appended(text: str, place: Place, items: list[Any]) -> str:
         ConfigurationError: when there is no such list of one item a line.
     """
     added = yaml_text(items)
-    with _refused(place):
+    with _refused(place, "can't be added to"):
         node = _node_at(text, place)
         found = _behind(text, node, len(node.value) - 1, added)
         _check(text, found, place, slice(len(node.value), None), items)
@@ -35,7 +35,7 @@ def inserted(text: str, place: Place, position: int, item: str) -> str:
         ConfigurationError: when there is no such list of one item a line, or the item has aliases
             that the text doesn't know.
     """
-    with _refused(place):
+    with _refused(place, "can't be added to"):
         node = _node_at(text, place)
         if position:
             found = _behind(text, node, position - 1, f"\n{item}")
@@ -45,14 +45,34 @@ def inserted(text: str, place: Place, position: int, item: str) -> str:
     return found
 
 
+def without(text: str, place: Place, positions: Collection[int]) -> str:
+    """The text without the items at these positions of the list, and the comments above them.
+
+    Raises:
+        ConfigurationError: when there is no such list of one item a line, or others use an anchor
+            in one of the items.
+    """
+    found = text
+    with _refused(place, "can't be shortened"):
+        for position in sorted(positions, reverse=True):
+            node = _node_at(found, place)
+            begin = _above(found, node, position)
+            last = position == len(node.value) - 1
+            end = _last(found, node.end_mark.index) if last else _above(found, node, position + 1)
+            end = _next_line(found, end, node.start_mark.column) if last else end
+            found = found[:begin] + found[end:]
+        _check(found, text, place, positions)
+    return found
+
+
 @contextmanager
-def _refused(place: Place) -> Iterator[None]:
+def _refused(place: Place, what: str) -> Iterator[None]:
     try:
         yield
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
         shown = ".".join(map(str, place))
         raise ConfigurationError(
-            f"Nothing can be added to the list {shown} of the YAML: {error}. Add it by hand."
+            f"The list {shown} of the YAML {what}: {error}. Change it by hand."
         ) from error
 
 
@@ -64,7 +84,10 @@ def _node_at(text: str, place: Place) -> yaml.SequenceNode:
         if isinstance(step, int):
             node = node.value[step]
         else:
-            [node] = [value for name, value in node.value if name.value == step]
+            found = [value for name, value in node.value if name.value == step]
+            if len(found) != 1:
+                raise ValueError(f"{step} is there {len(found)} times")
+            [node] = found
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
         raise ValueError("its items are not one to a line")
     return node
@@ -81,11 +104,16 @@ def _behind(text: str, node: yaml.SequenceNode, position: int, item: str) -> str
 
 def _before(text: str, node: yaml.SequenceNode, item: str) -> str:
     """The text with an item before the first one and the comments above that."""
-    lines = text[: node.start_mark.index].split("\n")[:-1]
+    at = _above(text, node, 0)
+    return text[:at] + _indented(item, node) + text[at:]
+
+
+def _above(text: str, node: yaml.SequenceNode, position: int) -> int:
+    """Where an item begins, with the comments above it."""
+    lines = text[: node.value[position].start_mark.index].split("\n")[:-1]
     while lines and lines[-1].lstrip().startswith("#"):
         lines.pop()
-    at = sum(len(line) + 1 for line in lines)
-    return text[:at] + _indented(item, node) + text[at:]
+    return sum(len(line) + 1 for line in lines)
 
 
 def _indented(item: str, node: yaml.SequenceNode) -> str:
@@ -110,15 +138,20 @@ def _next_line(text: str, end: int, column: int) -> int:
 
 
 def _check(
-    before: str, after: str, place: Place, added: slice, items: list[Any] | None = None
+    before: str,
+    after: str,
+    place: Place,
+    added: slice | Collection[int],
+    items: list[Any] | None = None,
 ) -> None:
     """Refuse a text that reads otherwise than before, apart from what is added to the list."""
     found: Any = yaml.safe_load(after)
     listed: Any = found
     for step in place:
         listed = listed[step]
-    new = listed[added]
-    del listed[added]
+    positions = range(len(listed))[added] if isinstance(added, slice) else added
+    new = [listed[position] for position in positions]
+    listed[:] = [each for at, each in enumerate(listed) if at not in positions]
     if found != yaml.safe_load(before) or items not in (None, new):
         raise ValueError("it would read differently")
 

@@ -34,11 +34,13 @@ class Service:
 
     Attributes:
         name: used in messages, e.g. "sample API".
+        page: the address of what a person can look at; empty for a service that has no pages.
     """
 
     name: str
     log: Path
     is_running: Callable[[], bool]
+    page: str = ""
 
     def check(self) -> None:
         """Raise if the service has ended.
@@ -50,10 +52,21 @@ class Service:
             raise StartError(f"{self.name} has ended by itself; see {self.log}.")
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
+def free_port(wanted: int = 0) -> int:
+    """The wanted TCP port on loopback, or any, if nobody listens on it.
+
+    Raises:
+        StartError: when the wanted port is taken.
+    """
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise StartError(
+                f"Port {wanted} can't be used: {error.strerror}. Choose another PORT, or end what "
+                "listens on it."
+            ) from error
         port: int = listener.getsockname()[1]
         return port
 
@@ -160,6 +173,14 @@ def _have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def command_of(number: int) -> list[str]:
+    """The command line of the process of that id; empty if none runs, or it is another user's."""
+    try:
+        return psutil.Process(number).cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def _is_alive(process: psutil.Process) -> bool:

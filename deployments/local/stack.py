@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urljoin
 
 import psutil
 import psycopg2
@@ -32,6 +35,8 @@ START_SECONDS = 120
 # and after a restart a slot could be lost for ever.
 LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
 REPORTER_URL_VARIABLE = "WAREHOUSE_REPORTER_URL"
+# Belongs to the example, which `make remove-example` removes.
+SAMPLE_API = "deployments.local.sample_api"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class Stack:
 
 
 @contextmanager
-def running(home: Path, database: str, sample_scale: int | None = None) -> Iterator[Stack]:
+def running(
+    home: Path, database: str, sample_scale: int | None = None, port: int = 0
+) -> Iterator[Stack]:
     """Start the stack with its data below `home`, and end it afterwards.
 
     Services start in the background; call `wait` before you use them.
@@ -61,19 +68,21 @@ def running(home: Path, database: str, sample_scale: int | None = None) -> Itera
         home: the folder for data and logs.
         database: the warehouse's database on the embedded Postgres.
         sample_scale: serve this many times 830 sample orders; None for the real services.
+        port: of the Prefect server; 0 for any that is free.
 
     Raises:
-        StartError: when another stack runs on the same folder.
+        StartError: when another stack runs on the same folder, or the port is taken.
     """
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
         opened.enter_context(_lock(home))
+        port = free_port(port)
         with uninterrupted():
             server = opened.enter_context(postgres(home / "postgres"))
         warehouse = ensure_database(server, database)
         parts = _Parts(opened, home, {**_logins(warehouse), **_quiet(home)})
         parts.services.append(_postgres_service(home / "postgres"))
-        _start_prefect(parts, ensure_database(server, "prefect"))
+        _start_prefect(parts, ensure_database(server, "prefect"), port)
         if sample_scale is not None:
             _start_sample_api(parts, sample_scale)
         yield Stack(parts.environment, warehouse, tuple(parts.services), parts.wait)
@@ -98,7 +107,8 @@ class _Parts:
         process = self.opened.enter_context(
             child(command, log, {**self.environment, **(settings or {})})
         )
-        self.services.append(Service(name, log, lambda: process.poll() is None))
+        page = urljoin(url, "/")
+        self.services.append(Service(name, log, lambda: process.poll() is None, page))
         self.waits.append(partial(wait_for, url, process, log, START_SECONDS))
 
     def wait(self) -> None:
@@ -162,8 +172,7 @@ def _postgres_service(data: Path) -> Service:
     return Service("Postgres", data / "log", is_running)
 
 
-def _start_prefect(parts: _Parts, database: URL) -> None:
-    port = free_port()
+def _start_prefect(parts: _Parts, database: URL, port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     address = libpq(database.set(drivername="postgresql+asyncpg"))
     parts.start(
@@ -180,10 +189,14 @@ def _start_prefect(parts: _Parts, database: URL) -> None:
     parts.environment["PREFECT_API_URL"] = f"{url}/api"
 
 
+def has_sample_api() -> bool:
+    """Whether the example is still here, whose sources a sample API can serve."""
+    return find_spec(SAMPLE_API) is not None
+
+
 def _start_sample_api(parts: _Parts, scale: int) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    module = ["deployments.local.sample_api", "--port", str(port), "--scale", str(scale)]
-    parts.start("sample API", f"{url}/", module)
-    parts.environment["NORTHWIND_BASE_URL"] = f"{url}/V4/Northwind/Northwind.svc/"
-    parts.environment["OPEN_METEO_BASE_URL"] = f"{url}/v1/"
+    parts.start("sample API", f"{url}/", [SAMPLE_API, "--port", str(port), "--scale", str(scale)])
+    for source, path in import_module(SAMPLE_API).BASE_PATHS.items():
+        parts.environment[f"{source.upper()}_BASE_URL"] = f"{url}{path}"

@@ -5,15 +5,9 @@ Secret `zendesk-token`: an API token of the agent. Replace `example` by your sub
 """
 
 from flows.extract.auth import Basic
-from flows.extract.paginators import next_url, value_at
+from flows.extract.paginators import next_url, unless
 from flows.extract.selectors import records_at
-from flows.page import Page
 from flows.source import Resource, RowsOf, Rule, Source, TokenCursor
-
-
-def until_the_end(page: Page) -> str | None:
-    """The last page has an `after_url` too: the next load begins there."""
-    return None if value_at(page, "end_of_stream") else value_at(page, "after_url")
 
 
 def export(name: str) -> Resource:
@@ -23,7 +17,8 @@ def export(name: str) -> Resource:
         path=f"incremental/{name}/cursor.json",
         params={"start_time": 1, "per_page": 1000},
         records=records_at(name),
-        paging=until_the_end,
+        # The last page has an `after_url` too: the next load begins there.
+        paging=next_url("after_url", more=unless("end_of_stream")),
         key=("id",),
         cursor=TokenCursor("after_url", is_link=True),
     )

@@ -51,11 +51,11 @@ def _check_body(resource: "Resource") -> None:
 
 
 def _check_job(resource: "Resource") -> None:
-    """Refuse to page through the result of a job: a load could not go on between its pages."""
-    if resource.job is not None and (resource.paging or resource.max_pages):
+    """Refuse to read a part of a job's result: a load could not go on between its pages."""
+    if resource.job is not None and resource.max_pages:
         raise ConfigurationError(
-            f"{resource.name}: the result of a job is a single body, so it has neither paging nor "
-            "max_pages. Remove them; for several files, read them with `zipped`."
+            f"{resource.name}: the result of a job is stored as a whole, so it has no max_pages. "
+            "Remove it."
         )
 
 

@@ -124,9 +124,13 @@ def _check_full_list(resource: "Resource", owner: str) -> None:
 
 
 def _ends_midway(resource: "Resource") -> bool:
-    """Whether an error may end the reading where it does not say that there is no such page."""
+    """Whether an error may end the reading where it does not say that there is no such page.
+
+    A 204 is none: it says that there are no records.
+    """
     is_counted = hasattr(resource.paging, "beyond")  # `offset` and `page_number`
-    return not is_counted and any(rule.then == "end" for rule in resource.rules)
+    ends = [rule for rule in resource.rules if rule.then == "end" and rule.status != 204]
+    return not is_counted and bool(ends)
 
 
 def _check_fields(resource: str, argument: str, names: Sequence[str]) -> None:

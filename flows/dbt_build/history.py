@@ -121,7 +121,7 @@ class RawTable:
     is_reshaped: bool = True
 
     def __str__(self) -> str:
-        """`northwind.orders`."""
+        """`shop.orders`."""
         return f"{self.source}.{self.resource}"
 
 

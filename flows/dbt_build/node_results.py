@@ -68,7 +68,7 @@ def name_of(unique_id: str) -> str:
 
 
 def table_of(unique_id: str) -> str:
-    """`northwind.orders` of `source.warehouse.northwind.orders`."""
+    """`shop.orders` of `source.warehouse.shop.orders`."""
     return unique_id.split(".", 2)[2]
 
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 from flows.extract.client import Client
 from flows.page import HttpRequest, Page
-from flows.source import FullList, Resource
+from flows.source import Resource
 
 # No request is sent ahead while the bodies of more than this wait to be read.
 WAITING_BYTES = 32 << 20
@@ -207,10 +207,10 @@ class _Fetch:
 def _get(client: Client, resource: Resource, request: HttpRequest, is_start: bool = False) -> Page:
     """One page; the first one of a slice is not the end after its last one.
 
-    Of a complete list, a later page can't be ignored: the rest would seem to be deleted.
+    Where a load replaces the rows, a later page can't be ignored: the rest would be deleted.
     """
-    is_known_repeatable = resource.method == "GET" or resource.is_repeatable
-    is_later_of_list = isinstance(resource.deletes, FullList) and not is_start
-    void = {"end"} if is_start else {"ignore"} if is_later_of_list else set()
+    is_known_repeatable = "GET" in (request.method, resource.method) or resource.is_repeatable
+    is_rest_of_list = resource.writes == "replace" and not is_start
+    void = {"end"} if is_start else {"ignore"} if is_rest_of_list else set()
     rules = [rule for rule in resource.rules if rule.then not in void]
     return client.get(request, rules, is_known_repeatable)

@@ -42,7 +42,7 @@ def secret_from_environment(name: str) -> str:
     """
     value = os.environ.get(variable(name), "")
     if not value:
-        raise RefusedLoginError(f"The secret {name!r} is missing: set {variable(name)}.")
+        raise RefusedLoginError(f"The secret {name!r} is missing: set {variable(name)}, in .env.")
     return value
 
 

@@ -31,7 +31,7 @@ from flows.extract.credentials import Credentials
 from flows.extract.rate_limit import Pause, rate_limiter_of, slots_of
 from flows.extract.response import Response
 from flows.extract.tokens import ShareToken
-from flows.extract.transport import Connection, NoResponseError
+from flows.extract.transport import Connection, NoResponseError, Watch
 from flows.page import HttpRequest, Page
 from flows.personal_data import PersonalData
 from flows.redaction import remember_signatures, without_queries
@@ -71,15 +71,18 @@ class Client:
         read_secret: ReadSecret = secret_from_environment,
         turn: Callable[[], None] = lambda: None,
         share_token: ShareToken | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """`turn` is called before each request, in addition to the source's own rate limit.
 
-        `share_token` renews refresh tokens; without it, logins that have one are refused.
+        `share_token` renews refresh tokens; without it, logins that have one are refused. `watch`
+        sees each response (`flows.extract.transport`).
         """
         self._read_secret = read_secret
         self._personal: dict[str, PersonalData] = {}
         self._source = source
-        self._connection = Connection(source)
+        self._watch = watch
+        self._connection = Connection(source, watch)
         self._public: Connection | None = None
         its = () if source.accounts else source.logins
         self._credentials = Credentials(its, read_secret, self._connection, share_token)
@@ -134,7 +137,7 @@ class Client:
         """
         other = copy.copy(self)
         other.meter = Meter()
-        other._connection = Connection(self._source)
+        other._connection = Connection(self._source, self._watch)
         other._public = None
         other._of_accounts = {}
         other._is_sibling = True
@@ -289,7 +292,7 @@ class Client:
             return self._connection.send(hop, self._sign, left_seconds)
         url_policy.check_any(hop.url, has_login=True)
         remember_signatures(hop.url)
-        self._public = self._public or Connection(self._source)
+        self._public = self._public or Connection(self._source, self._watch)
         return self._public.send(replace(hop, headers={}), lambda unsigned: unsigned, left_seconds)
 
     def _wait_for_turn(self) -> None:

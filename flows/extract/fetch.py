@@ -17,16 +17,17 @@ from flows.extract.ahead import Ahead
 from flows.extract.client import Client
 from flows.extract.first_request import first_request
 from flows.extract.job_pages import JobReader
-from flows.extract.paginators import COUNTED, Foreseeing, value_at
+from flows.extract.paginators import COUNTED, Foreseeing, says_more, value_at
 from flows.extract.readable import make_readable
 from flows.extract.record_count import count_check
 from flows.extract.seen_pages import SeenPages, loop_error
 from flows.extract.selectors import check_errors, records_at
 from flows.guards import unguarded, with_guards
 from flows.local_time import later
-from flows.page import HttpRequest, Page, Resume
+from flows.page import HttpRequest, Method, Page, Resume
 from flows.source import Partition, Resource, Source, TokenCursor, Window
 
+PageAndNext = tuple[Page, HttpRequest | None]
 # Finds the records in a page whose personal data is protected.
 RECORDS = records_at()
 
@@ -124,7 +125,7 @@ def _read_slices(
         inside = resume if resume is not None and part.since == resume.since else None
         if resource.job is not None:
             job = JobReader(client, base_url, resource, resource.job, request)
-            pages = job.pages((inside.url if inside else "") or "")
+            pages = _paged(client, ahead, resource, job.pages(_kept(inside)))
         else:
             start = request
             if inside is not None and inside.url is not None:
@@ -137,17 +138,17 @@ def _read_slices(
                 return
             page.resume = after
             if following is not None:
-                page.resume = Resume(
-                    first,
-                    following.url,
-                    part.since,
-                    following.headers,
-                    following.body,
-                    is_first=page.is_mark and _named(resource, request) == first,
-                )
+                is_first = page.is_mark and _named(resource, request) == first
+                at = Resume(first, following.url, part.since, following.headers, following.body)
+                page.resume = _resume_at(resource, page, replace(at, is_first=is_first))
             elif after is None and resource.token_cursor and not page.is_empty:
                 page.token = _token_of(client, page, request, resource.token_cursor)
             yield page
+
+
+def _resume_at(resource: Resource, page: Page, at: Resume) -> Resume | None:
+    """Not within a job's result, which is stored as a whole: it may be sent in another order."""
+    return at if resource.job is None or page.is_mark else None
 
 
 def _token_of(client: Client, page: Page, request: HttpRequest, cursor: TokenCursor) -> str:
@@ -165,22 +166,54 @@ def _is_before(part: Window, resume: Resume) -> bool:
     return part.since is not None and resume.since is not None and part.since < resume.since
 
 
+def _kept(inside: Resume | None) -> HttpRequest | None:
+    """The request for the status of the job that an earlier load submitted."""
+    if inside is None or not inside.url:
+        return None
+    method: Method = "GET" if inside.body is None else "POST"
+    return HttpRequest(inside.url, method, inside.headers, inside.body)
+
+
+def _paged(
+    client: Client, ahead: Ahead, resource: Resource, pages: Iterator[PageAndNext]
+) -> Iterator[PageAndNext]:
+    """The pages of a job, where each part of its result may have pages of its own."""
+    for part, following in pages:
+        if part.is_mark or part.is_empty or part.request is None or resource.paging is None:
+            yield part, following
+            continue
+        for page, inside in _follow_from(client, ahead, resource, part.request, part):
+            yield page, inside or following
+
+
 def _follow(
     client: Client, ahead: Ahead, resource: Resource, request: HttpRequest, is_start: bool
-) -> Iterator[tuple[Page, HttpRequest | None]]:
+) -> Iterator[PageAndNext]:
     """Each page of a slice with the request for the next one."""
-    seen = SeenPages(resource)
-    check_count = count_check(resource)
     paging = unguarded(resource.paging)
     if is_start and isinstance(paging, COUNTED):
         paging.check_start(request)
-    page = ahead.first(request, is_start)
+    yield from _follow_from(client, ahead, resource, request, ahead.first(request, is_start))
+
+
+def _follow_from(
+    client: Client, ahead: Ahead, resource: Resource, request: HttpRequest, page: Page
+) -> Iterator[PageAndNext]:
+    """A page and those after it, each with the request for the next one."""
+    seen = SeenPages(resource)
+    check_count = count_check(resource)
+    paging = unguarded(resource.paging)
+    ends = {rule.status for rule in resource.rules if rule.then == "end"}
+    more_follow = False
     while True:
         page.find, page.check_count = resource.records, check_count
+        is_end = page.is_last or not ends.isdisjoint({page.status, None})
+        page.is_cut = more_follow and page.is_empty and not is_end
         following = None if page.is_empty else _next(client, ahead, resource, seen, request, page)
         yield page, following
         if following is None:
             return
+        more_follow = paging is not None and says_more(paging, page)
         foreseen = _foreseen(client, resource, request, page)
         request = following
         page = ahead.following(request, foreseen)

@@ -1,4 +1,4 @@
-"""The pages of a job: a mark that it was submitted, and its result.
+"""The pages of a job: a mark that it was submitted, and the parts of its result.
 
 The mark has the address of the job's status as its resume point, and is committed before anything
 else is requested. So a load that is killed goes on with the job that it submitted.
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 from flows.errors import (
@@ -38,6 +39,7 @@ AT_WORK = 202
 _SAYING_LITTLE = (AT_WORK, 204)
 # Rules for requests for a status: without records, a job would be done before it has begun.
 _OF_STATUS = ("retry", "fail", "accept")
+_Result = tuple[Page, Sequence[HttpRequest]]
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -56,11 +58,11 @@ class JobReader:
         self._rules = [rule for rule in resource.rules if rule.then != "end"]
         self._status_rules = [rule for rule in self._rules if rule.then in _OF_STATUS]
 
-    def pages(self, kept_url: str) -> Iterator[tuple[Page, HttpRequest | None]]:
-        """The mark of a job with the request for its status; then the result.
+    def pages(self, kept: HttpRequest | None) -> Iterator[tuple[Page, HttpRequest | None]]:
+        """The mark of a job, then the parts of its result, each with the request that follows.
 
-        `kept_url` is the status of the job that an earlier load submitted, or empty. If the API
-        refuses that job, another one is submitted; and one more if this one expires.
+        `kept` requests the status of the job that an earlier load submitted. If the API refuses
+        that job, another one is submitted; and one more if this one expires.
 
         Raises:
             JobFailedError: this load's own job has failed.
@@ -68,10 +70,10 @@ class JobReader:
             UnavailableError: the job was not done in time; the next load goes on waiting for it.
             EltError: as `Client.get` does.
         """
-        if kept_url:
-            result = self._kept(kept_url)
+        if kept is not None:
+            result = self._kept(kept)
             if result is not None:
-                yield result, None
+                yield from self._parts(*result)
                 return
         for is_last in (False, True):
             answer = self._submitted()
@@ -83,27 +85,42 @@ class JobReader:
             yield mark, poll
             result = self._awaited(poll, self._wait_after(answer), is_last)
             if result is not None:
-                yield result, None
+                yield from self._parts(*result)
                 return
+
+    def _parts(
+        self, first: Page, later: Sequence[HttpRequest]
+    ) -> Iterator[tuple[Page, HttpRequest | None]]:
+        """The parts of a result; each is requested when the one before it has been read.
+
+        Of several, a status 204 is one without records, but one that is ignored is missing.
+        """
+        part = first
+        for request in (*later, None):
+            is_ignored = part.is_empty and not part.is_last and part.status != 204
+            part.is_cut = is_ignored and bool(later)
+            yield part, request
+            if request is not None:
+                part = self._read(self._get(request, self._rules))
 
     def _submitted(self) -> Page:
         is_repeatable = self._start.method == "GET" or self._resource.is_repeatable
         return self._client.get(self._start, self._rules, is_repeatable)
 
-    def _kept(self, url: str) -> Page | None:
+    def _kept(self, poll: HttpRequest) -> _Result | None:
         """The result of an earlier load's job; None if the API refuses it, whatever the reason.
 
         Nothing of that job is stored, so another one stores nothing twice.
         """
         try:
-            return self._result(self._done(self._admitted(url), 0))
+            return self._result(self._done(self._admitted(poll), 0))
         except EltError as error:
             if isinstance(error, UnavailableError) and not self._has_expired(error):
                 raise
             self._warn(error)
             return None
 
-    def _awaited(self, poll: HttpRequest, seconds: float, is_last: bool) -> Page | None:
+    def _awaited(self, poll: HttpRequest, seconds: float, is_last: bool) -> _Result | None:
         """The result of a job; None if it has expired and another one may be submitted."""
         try:
             return self._result(self._done(poll, seconds))
@@ -168,20 +185,29 @@ class JobReader:
         asked = requested_wait(answer.headers, is_limited=False)
         return (asked.seconds if asked else 0) or self._job.interval_seconds
 
-    def _result(self, answer: Page) -> Page:
-        """The page with the records."""
-        if self._job.download and not answer.is_empty:
-            request = self._request(self._job.download, answer)
-            answer = self._get(request, self._rules)
-        answer.find = self._resource.records
-        if not answer.is_empty:
-            make_readable(answer, self._resource, self._resource.records)
-            check_errors(answer)
-        return answer
+    def _result(self, answer: Page) -> _Result:
+        """The first part of the result, and the requests for the others."""
+        if not self._job.download or answer.is_empty:
+            return self._read(answer), ()
+        requests = self._requests(self._job.download, answer)
+        if not requests:
+            return Page(b"", answer.url, request=answer.request, is_empty=True), ()
+        return self._read(self._get(requests[0], self._rules)), requests[1:]
+
+    def _read(self, part: Page) -> Page:
+        """A part with its records; its paging, if it has one, makes it readable itself."""
+        part.find = self._resource.records
+        if not part.is_empty and self._resource.paging is None:
+            make_readable(part, self._resource, self._resource.records)
+            check_errors(part)
+        return part
 
     def _poll_of(self, answer: Page) -> HttpRequest:
         if self._job.poll:
-            return self._request(self._job.poll, answer)
+            found = self._requests(self._job.poll, answer)
+            if len(found) != 1:
+                raise self._finds_none(answer, found)
+            return found[0]
         location = answer.headers.get("Location")
         if not location:
             raise BadPayloadError(
@@ -189,20 +215,39 @@ class JobReader:
                 "is unknown. Declare where it is, e.g. Job(poll='exports/{id}'), or ask the API's "
                 "owner."
             )
-        return self._admitted(url_policy.resolve_link(answer.url, url_policy.from_header(location)))
+        return self._linked(answer, url_policy.from_header(location))
 
-    def _request(self, place: str, answer: Page) -> HttpRequest:
-        """The request to a place that is declared by fields of an answer."""
+    def _requests(self, place: Any, answer: Page) -> list[HttpRequest]:
+        """The requests that a function returns, or the one to a place named by fields."""
+        if callable(place):
+            found = place(answer)
+            several = found if isinstance(found, list | tuple) else [found]
+            for each in several:
+                if not each or not isinstance(each, str | HttpRequest):
+                    raise self._finds_none(answer, each)
+            return [self._linked(answer, each) for each in several]
         if found := _FIELD.fullmatch(place):
-            link = as_text(self._field(answer, found[1]))
-            return self._admitted(url_policy.resolve_link(answer.url, link))
+            return [self._linked(answer, as_text(self._field(answer, found[1])))]
         path = _FIELD.sub(lambda found: self._segment(answer, found[1]), place)
-        return self._admitted(below(self._base_url, path))
+        return [self._admitted(HttpRequest(below(self._base_url, path)))]
 
-    def _admitted(self, url: str) -> HttpRequest:
-        job, start = self._job, self._start
-        request = HttpRequest(url, headers=start.headers, hides_answer=start.hides_answer)
-        return self._client.admit(replace(request, public_hosts=job.hosts))
+    def _linked(self, answer: Page, found: HttpRequest | str) -> HttpRequest:
+        request = HttpRequest(found) if isinstance(found, str) else found
+        return self._admitted(
+            replace(request, url=url_policy.resolve_link(answer.url, request.url))
+        )
+
+    def _admitted(self, request: HttpRequest) -> HttpRequest:
+        start = self._start
+        return self._client.admit(
+            replace(
+                request,
+                headers=request.headers or start.headers,
+                sends=start.sends,
+                hides_answer=start.hides_answer,
+                public_hosts=self._job.hosts,
+            )
+        )
 
     def _segment(self, answer: Page, field: str) -> str:
         text = as_text(self._field(answer, field))
@@ -215,6 +260,14 @@ class JobReader:
         if found is None or isinstance(found, dict | list):
             raise self._lacks(answer, field)
         return found
+
+    def _finds_none(self, answer: Page, found: object) -> BadPayloadError:
+        return BadPayloadError(
+            f"{self._resource.name}: for {answer.url}, a function of the resource's `job` returned "
+            f"{found if found is None else repr(type(found).__name__)}, where `poll` needs a URL "
+            "or an HttpRequest, and `download` may have a list of them. Correct it, or ask the "
+            f"API's owner; the answer begins {_start_of(answer)!r}."
+        )
 
     def _lacks(self, answer: Page, field: str) -> BadPayloadError:
         return BadPayloadError(

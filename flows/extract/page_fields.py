@@ -38,14 +38,40 @@ def response_header(name: str) -> ResponseHeader:
     return ResponseHeader(name)
 
 
-Field = str | ResponseHeader
+@dataclass(frozen=True)
+class Unless:
+    """A flag that is true on the last page, read as one that says whether more follows."""
+
+    field: str | ResponseHeader
+
+    def __repr__(self) -> str:
+        """As it is declared."""
+        return f"unless({self.field!r})"
+
+    def more(self, flag: Any) -> Any:
+        """Whether more follows by this value of the flag; None if it says neither."""
+        text = str(flag).lower()
+        return text in NOTHING_MORE if text in NOTHING_MORE | SOMETHING_MORE else None
+
+
+def unless(field: str | ResponseHeader) -> Unless:
+    """The opposite of a flag, wherever paging takes `more`.
+
+    For APIs that say when it is over: `offset("startAt", more=unless("isLast"))`.
+    """
+    return Unless(field)
+
+
+Field = str | ResponseHeader | Unless
 
 
 def value_at(page: Page, field: Field) -> Any:
     """The value of `field` in the body's object, where dots name nested fields; None if missing.
 
-    For a `response_header`, its text.
+    For a `response_header`, its text; for `unless`, whether more follows.
     """
+    if isinstance(field, Unless):
+        return field.more(value_at(page, field.field))
     if isinstance(field, ResponseHeader):
         return page.headers.get(field.name)
     names = tuple(field.split("."))

@@ -26,6 +26,7 @@ from flows.extract.page_fields import (
     response_header,
     sent_records,
     total_of,
+    unless,
     value_at,
     with_param,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "offset",
     "page_number",
     "response_header",
+    "unless",
     "value_at",
     "with_param",
 ]
@@ -344,6 +346,14 @@ COUNTED = (_Offset, _PageNumber)
 
 # The number of records on a page decides where the next one begins.
 BY_COUNT = (_Offset,)
+
+
+def says_more(paging: Paging, page: Page) -> bool:
+    """Whether a page says that more records follow; otherwise its next one may be the empty end."""
+    if not isinstance(paging, (*COUNTED, _Keyset)):
+        return True
+    is_foreseen = isinstance(paging, COUNTED) and next(paging.forecast(page), None) is not None
+    return bool(has_more(page, paging.more)) or is_foreseen
 
 
 def _request(page: Page) -> HttpRequest:

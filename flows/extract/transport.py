@@ -43,6 +43,8 @@ HEADERS = {
 }
 
 Sign = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+# Gets each request, without its login, with its response; what it returns is used instead.
+Watch = Callable[[HttpRequest, Response], Response]
 
 _NON_RETRYABLE = (
     requests.exceptions.InvalidURL,
@@ -110,7 +112,8 @@ class _Session(requests.Session):
 class Connection:
     """The connections of one thread to a source's hosts, kept open between requests."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, watch: Watch | None = None) -> None:
+        self._watch = watch
         self._timeouts = (source.connect_timeout_seconds, source.read_timeout_seconds)
         self._max_body_bytes = source.max_body_bytes
         self._session = _Session()
@@ -163,7 +166,8 @@ class Connection:
                     )
                 ) as response,
             ):
-                return self._read(request.url, response)
+                found = self._read(request.url, response)
+                return found if self._watch is None else self._watch(request, found)
         except (OSError, urllib3.exceptions.HTTPError, UnicodeError, TruncatedError) as error:
             problem = _translate(request.url, error, shown=self._adapter.tls is not None)
         # Raised out here, it has no context: errors of requests quote the whole address.

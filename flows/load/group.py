@@ -94,6 +94,7 @@ def may_group(resource: Resource, partitions: int, options: LoadOptions) -> bool
         and resource.writes == "merge"
         and not options.full_refresh
         and not options.by_hand
+        and options.limit is None
     )
 
 
@@ -153,7 +154,7 @@ class Group:
         Leaves out partitions that are not due (`is_due`), and those that a group of this run has
         committed already, before the run was killed or retried.
         """
-        now = datetime.now(UTC)
+        now = self._options.now or datetime.now(UTC)
         with self._lock.transaction() as cursor:
             forget_lost_rows(cursor, self._address)
             names = [partition.name for partition in partitions]

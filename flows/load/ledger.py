@@ -89,7 +89,7 @@ class Address:
         return sql.Identifier(f"raw_{self.source}", self.resource)
 
     def __str__(self) -> str:
-        """`northwind.orders`, or `open_meteo.daily_weather[London]`."""
+        """`shop.orders`, or `weather.days[London]`."""
         name = f"{self.source}.{self.resource}"
         return f"{name}[{self.partition}]" if self.partition else name
 
@@ -236,10 +236,12 @@ def begin(
     replays: int | None = None,
     is_backfill: bool = False,
     is_group: bool = False,
+    is_part: bool = False,
 ) -> int:
     """Open a ledger entry and mark running ones as abandoned: the caller holds the lock.
 
-    With `is_group`, the entry stands for many partitions of the resource, at first for none.
+    With `is_group`, the entry stands for many partitions of the resource, at first for none. With
+    `is_part`, a limit may end the load.
 
     Raises:
         ConfigurationError: when the partition's name contains a secret.
@@ -253,8 +255,9 @@ def begin(
     )
     cursor.execute(
         "insert into elt.loads"
-        " (source, resource, partition, run_id, replays, is_backfill, is_group, partitions, state)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, 'running') returning load_id",
+        " (source, resource, partition, run_id, replays, is_backfill, is_group, is_part,"
+        " partitions, state) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'running')"
+        " returning load_id",
         [
             address.source,
             address.resource,
@@ -263,6 +266,7 @@ def begin(
             replays,
             is_backfill,
             is_group,
+            is_part,
             0 if is_group else 1,
         ],
     )
@@ -338,12 +342,14 @@ def add_schema_changes(
     )
 
 
-def end(cursor: Cursor, load_id: int, state: str, error: str | None = None) -> None:
+def end(
+    cursor: Cursor, load_id: int, state: str, error: str | None = None, is_part: bool = False
+) -> None:
     """Close the entry of a load that stored all of its pages, in its last transaction."""
     cursor.execute(
-        "update elt.loads set state = %s, error = %s, is_complete = true,"
+        "update elt.loads set state = %s, error = %s, is_complete = true, is_part = %s,"
         " ended_at = clock_timestamp() where load_id = %s",
-        [state, error and redact(error), load_id],
+        [state, error and redact(error), is_part, load_id],
     )
 
 

@@ -38,6 +38,11 @@ comment on column elt.loads.is_regular is
 
 alter table elt.loads add column if not exists is_complete boolean not null default false;
 
+alter table elt.loads add column if not exists is_part boolean not null default false;
+
+comment on column elt.loads.is_part is
+'Whether its run''s limit ended it before everything was read, or may do so while it runs.';
+
 comment on column elt.loads.is_complete is
 'Whether all of its pages are stored, although it may have failed because of its rejects.';
 
@@ -208,7 +213,7 @@ comment on table elt.partitions is
 'The newest loads of each kind, so that nobody looks for them in elt.loads; one row per resource partition.';
 
 comment on column elt.partitions.load_id is
-'The newest regular load; null if there were only replays, or if it is a window of a backfill.';
+'The newest regular load, but no part after a success; null if only replayed or backfilled.';
 
 comment on column elt.partitions.succeeded_by is
 'The newest regular load that succeeded; the same as load_id if the partition is complete.';
@@ -220,7 +225,7 @@ comment on column elt.partitions.backfilled_by is
 'The newest load that succeeded as a window of a backfill.';
 
 comment on column elt.partitions.loaded_by is
-'The newest load that succeeded with records that were not rejected.';
+'The newest load that succeeded with records that were not rejected, and was no part.';
 
 comment on column elt.partitions.stored_by is
 'The newest load that inserted or updated rows.';
@@ -231,6 +236,13 @@ comment on column elt.partitions.deleted_by is
 -- Within the transaction that writes the load, whoever writes it: an older version, or a person.
 create or replace function elt.note_newest_load() returns trigger
 language plpgsql as $$
+declare
+    -- Once a load has succeeded, a part says nothing of the whole.
+    counts constant boolean := new.is_regular and not (new.is_part and exists (
+        select from elt.partitions
+        where (source, resource, partition) = (new.source, new.resource, new.partition)
+            and succeeded_by <> new.load_id
+    ));
 begin
     insert into elt.partitions as known (
         source, resource, partition, load_id, succeeded_by, succeeded_at, grouped_by,
@@ -240,12 +252,15 @@ begin
         new.source,
         new.resource,
         new.partition,
-        case when new.is_regular then new.load_id end,
-        case when new.is_regular and has_succeeded then new.load_id end,
-        case when new.is_regular and has_succeeded then new.ended_at end,
+        case when counts then new.load_id end,
+        case when counts and has_succeeded then new.load_id end,
+        case when counts and has_succeeded then new.ended_at end,
         case when new.is_group and has_succeeded then new.load_id end,
         case when new.is_backfill and has_succeeded then new.load_id end,
-        case when new.extracted > new.rejected and has_succeeded then new.load_id end,
+        case
+            when new.extracted > new.rejected and has_succeeded and not new.is_part
+                then new.load_id
+        end,
         case when new.inserted + new.updated > 0 then new.load_id end,
         case when new.deleted > 0 then new.load_id end
     from (select new.state = 'succeeded' as has_succeeded) as outcome

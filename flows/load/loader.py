@@ -4,6 +4,7 @@ The caller provides the pages, and opens and closes the connection.
 """
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
@@ -82,9 +83,9 @@ def load(
                 forget_lost_rows(cursor, address)
             if done := _appended_before(cursor, address, resource, options):
                 return done
-            load_id = ledger.begin(
-                cursor, address, options.run_id, options.replays, options.is_backfill
-            )
+            kind = (options.run_id, options.replays, options.is_backfill)
+            is_part = options.limit is not None
+            load_id = ledger.begin(cursor, address, *kind, is_part=is_part)
             expires = checkpoints.may_expire(resource)
             checkpoint = checkpoints.read(cursor, address, expires)
         lock.load_id = load_id
@@ -156,9 +157,10 @@ class Loader:
         at_once = self._disposition == "replace"
         if at_once:
             is_kept = checkpoint.resume is not None and checkpoint.resume.is_first
+            is_kept = is_kept and (not self._options.full_refresh or self._is_of_run(checkpoint))
             only_cursor = Checkpoint(checkpoint.cursor, field=checkpoint.field)
             checkpoint = replace(checkpoint, seen=None) if is_kept else only_cursor
-        now = datetime.now(UTC)
+        now = self._options.now or datetime.now(UTC)
         checkpoint = usable(checkpoint, self._resource, now)
         self._position.resume(checkpoint)
         self._begun_by = checkpoint.begun_by if checkpoint.resume else self._load_id
@@ -168,7 +170,17 @@ class Loader:
         checkpoint, window = self._read_anyhow(pages, checkpoint, window)
         self._position.end(window)
         self._check_full_refresh()
+        self._check_limit()
         self._finish(checkpoint, window)
+
+    def _is_of_run(self, checkpoint: Checkpoint) -> bool:
+        """Whether this run, before a retry, submitted the job at work: an older one is not asked.
+
+        A person who asks for everything anew would get an export from before.
+        """
+        with self._lock.transaction() as cursor:
+            loads = ledger.entries_of_run(cursor, self._options.run_id)
+        return checkpoint.begun_by in {entry.load_id for entry in loads}
 
     def _read_anyhow(
         self, pages: Pages, checkpoint: Checkpoint, window: Window
@@ -300,12 +312,31 @@ class Loader:
         Fetching and parsing share a thread: in two, they contend for Python's global lock and take
         a tenth longer.
         """
-        readings = chain.from_iterable(map(self._reader.readings, pages))
+        readings = self._limited(chain.from_iterable(map(self._reader.readings, pages)))
         return prefetch(
             readings, lambda piece: piece.memory_bytes, MEMORY_BYTES, lambda piece: piece.is_mark
         )
 
+    def _limited(self, readings: Iterator[ParsedPiece]) -> Iterator[ParsedPiece]:
+        """The pieces up to the resume point with which the limit is reached.
+
+        Most pages have one; the parts of a job's result have none, so it is read as a whole.
+        """
+        left = math.inf if self._options.limit is None else self._options.limit
+        for piece in readings:
+            yield piece
+            left -= piece.records
+            if piece.resume is not None and left <= 0:
+                return
+
     def _take(self, piece: ParsedPiece) -> None:
+        if piece.is_cut and self._disposition == "replace":
+            raise BadPayloadError(
+                f"{self._address}: the API answered without records (status 204, or a rule "
+                "`ignore`) where the answer before said that more follow. The list would be "
+                "incomplete, so the table is unchanged. Run it again; if the API ends its lists "
+                'like this, declare Rule("end", status=…) with that status, e.g. 204.'
+            )
         self._rows.take(piece.batch)
         self.tally.take(piece)
         self._position.take(piece)
@@ -338,9 +369,23 @@ class Loader:
 
     @property
     def _unread(self) -> Resume | None:
-        """Where the next load reads on, if `max_pages` has ended this one before everything."""
-        reads_on = self._options.replays is None and self._resource.writes != "replace"
-        return self._rest if reads_on else None
+        """Where the next load reads on, if `max_pages` or the limit has ended this one."""
+        reads_on = self._options.limit is not None or self._resource.writes != "replace"
+        return self._rest if reads_on and self._options.replays is None else None
+
+    def _check_limit(self) -> None:
+        """Refuse to replace a table by a part.
+
+        Raises:
+            ConfigurationError: load it without the limit, or not at all.
+        """
+        limit = self._options.limit
+        if limit is not None and self._unread is not None and self._resource.writes == "replace":
+            raise ConfigurationError(
+                f"{self._address}: it replaces its table, and limit={limit} ended the reading "
+                "before everything was read. The table is unchanged. Load it without the limit, "
+                "or name the other resources."
+            )
 
     def _check_full_refresh(self) -> None:
         """Refuse to delete the rows that `max_pages` kept from being read.
@@ -366,14 +411,18 @@ class Loader:
             is_whole = unread is None and not self._rows.left_unmarked
             is_up_to_date = error is None and is_whole and not self._options.by_hand
             parent_load_id = self._partition.version if is_up_to_date else None
-            self._remember(cursor, value, unread, window.until, parent_load_id)
+            if unread and self._options.limit and self._disposition == "merge":
+                # A merge may read rows again; from there, it misses none that have shifted since.
+                checkpoints.save(cursor, self._address, self._load_id, checkpoint)
+            else:
+                self._remember(cursor, value, unread, window.until, parent_load_id)
             if self._disposition == "replace":
                 reject_log.supersede(cursor, self._address, self._load_id)
+            state, text = ("succeeded", None) if error is None else ("failed", str(error))
+            is_part = unread is not None and self._options.limit is not None
+            ledger.end(cursor, self._load_id, state, text, is_part)
             if error is None:
-                ledger.end(cursor, self._load_id, "succeeded")
                 self._compare(cursor, checkpoint)
-            else:
-                ledger.end(cursor, self._load_id, "failed", str(error))
         self._position.warn_of_future()
         self._warn_of_unread()
         self._rows.warn_of_moved()
@@ -396,7 +445,8 @@ class Loader:
 
     def _window_error(self) -> BadPayloadError | None:
         """The error if `max_pages` ended the reading of a range that a person named."""
-        if self._unread is None or not self._options.by_hand:
+        is_limited = self._options.limit is not None
+        if self._unread is None or is_limited or not self._options.by_hand:
             return None
         return BadPayloadError(
             f"{self._address}: max_pages={self._resource.max_pages} ended the reading before all "
@@ -405,9 +455,10 @@ class Loader:
 
     def _warn_of_unread(self) -> None:
         if self._unread is not None:
+            limit = self._options.limit
             log.warning(
-                "%s: max_pages=%d ended the reading before everything was read. The cursor stays, "
-                "and the next load reads on.",
+                "%s: %s ended the reading before everything was read. The cursor stays, and %s.",
                 self._address,
-                self._resource.max_pages,
+                f"limit={limit}" if limit else f"max_pages={self._resource.max_pages}",
+                "a load without a limit reads the rest" if limit else "the next load reads on",
             )

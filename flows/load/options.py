@@ -24,9 +24,13 @@ class LoadOptions:
         run_id: the run that loads; its retries have the same one. A run appends a partition once:
             a retry sees in the ledger that it is done, even if the reply to the last commit was
             lost. With None, loads are independent, and a retry may append rows twice.
+        now: what cursors and windows take for the present; by default the clock's time.
         accepts_shrinkage: let this load remove more rows from its table than the resource allows.
         is_backfill: the partition is a window of a backfill; its success does not mean that the
             table is complete.
+        limit: reading ends after the page with which so many records are read. If that was not the
+            last page, the cursor stays and the next load without a limit reads everything; a
+            `replace` fails, since a part can't replace a table.
     """
 
     window: Window = ANY_TIME
@@ -36,6 +40,8 @@ class LoadOptions:
     run_id: str | None = None
     is_backfill: bool = False
     accepts_shrinkage: bool = False
+    limit: int | None = None
+    now: datetime | None = None
 
     @property
     def by_hand(self) -> bool:
@@ -45,7 +51,7 @@ class LoadOptions:
     @property
     def is_regular(self) -> bool:
         """Whether it reads what each scheduled load reads."""
-        is_other = self.full_refresh or self.by_hand or self.is_backfill
+        is_other = self.full_refresh or self.by_hand or self.is_backfill or self.limit
         return not is_other and self.replays is None
 
     def disposition_of(self, resource: Resource) -> Disposition:
@@ -54,6 +60,12 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         """Refuse windows that are empty, or that would delete rows outside of them."""
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit={self.limit} reads nothing: give it 1 or more.")
+        if self.limit is not None and self.full_refresh:
+            raise ConfigurationError(
+                "full_refresh reads everything: leave limit empty, or full_refresh off."
+            )
         since, until = self.window.since, self.window.until
         if since and until and since >= until:
             raise ConfigurationError(
@@ -107,12 +119,14 @@ def window_to_read(
 
 def _check_range(resource: Resource, options: LoadOptions) -> None:
     """Refuse to append a part of a range: once another load was between, it would start again."""
-    if options.by_hand and resource.writes == "append" and resource.max_pages is not None:
-        raise ConfigurationError(
-            f"{resource.name}: max_pages={resource.max_pages} may end an append before all of the "
-            "range is read, and loading the range again could store rows twice. Remove max_pages, "
-            "or load without since and until."
-        )
+    limits = {"max_pages": resource.max_pages, "limit": options.limit}
+    for name, limit in limits.items():
+        if options.by_hand and resource.writes == "append" and limit is not None:
+            raise ConfigurationError(
+                f"{resource.name}: {name}={limit} may end an append before all of the range is "
+                f"read, and loading the range again could store rows twice. Remove {name}, or "
+                "load without since and until."
+            )
 
 
 def _start(resource: Resource, cursor: Cursor, at: datetime) -> datetime:

@@ -40,7 +40,8 @@ _COUNT = sql.SQL("select count(*) from {} as child where true{}")
 def may_delete(resource: Resource, options: LoadOptions) -> bool:
     """Whether such loads delete orphans: those of a parent's rows that replace all of them."""
     replaces = options.full_refresh or resource.writes == "replace"
-    return isinstance(resource.partitions, RowsOf) and replaces and not options.by_hand
+    is_part = options.by_hand or options.limit is not None
+    return isinstance(resource.partitions, RowsOf) and replaces and not is_part
 
 
 @without_secrets

@@ -51,6 +51,7 @@ class ParsedPiece:
         ends_page: whether it is the last piece of its page.
         token: of its page (`Page.token`).
         is_mark: its resume point is committed at once (`Page.is_mark`).
+        is_cut: of its page (`Page.is_cut`).
         traffic: of its page (`Page.traffic`), on its last piece.
         filtered: the number of records that the resource's `map_record` skipped.
     """
@@ -65,7 +66,13 @@ class ParsedPiece:
     ends_page: bool = True
     token: str | None = None
     is_mark: bool = False
+    is_cut: bool = False
     traffic: Traffic = NO_TRAFFIC
+
+    @property
+    def records(self) -> int:
+        """The number of records that were read, stored or not."""
+        return (self.batch.count if self.batch else 0) + len(self.rejects) + self.filtered
 
     @property
     def filled(self) -> set[str]:
@@ -117,6 +124,7 @@ class PageParser:
                 token=token,
                 traffic=traffic,
                 is_mark=page.is_mark,
+                is_cut=page.is_cut,
             )
 
     def read(self, page: Page) -> ParsedPiece:

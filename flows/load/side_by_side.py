@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from itertools import islice
 from time import monotonic
 
@@ -59,20 +60,24 @@ def load_side_by_side(
     partitions: Sequence[Partition],
     open_reader: OpenReader,
     options: LoadOptions,
-    threads: int,
+    requests_at_once: int,
 ) -> tuple[list[Entry], list[EltError]]:
     """Load partitions; returns their ledger entries and errors.
 
     If one fails, the others are still loaded, unless the API or Postgres is away. Each thread calls
-    `open_reader` once; what it returns reads the pages of any partition.
+    `open_reader` once; what it returns reads the pages of any partition, and sees to it that no
+    more than `requests_at_once` are under way.
 
     Raises:
         EltError: no partition could be loaded: another run loads the resource, its raw table is
             not ours, or Postgres is away.
     """
-    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
     if not partitions:
         return [], []
+    if options.limit is not None:
+        return _load_up_to(connect, source, resource, partitions, open_reader, options)
+    threads = _threads(requests_at_once, partitions)
+    run = _Run(connect, source, resource, open_reader, options, threads)
     if not may_group(resource, len(partitions), options):
         run.load_each(partitions)
         return run.entries, run.errors
@@ -85,6 +90,36 @@ def load_side_by_side(
     return run.entries, run.errors
 
 
+def _load_up_to(
+    connect: Connect,
+    source: str,
+    resource: Resource,
+    partitions: Sequence[Partition],
+    open_reader: OpenReader,
+    options: LoadOptions,
+) -> tuple[list[Entry], list[EltError]]:
+    """Load partitions one after the other until the limit is reached by all of them together.
+
+    A partition without records, or one that fails, counts as one record: else a small limit could
+    send any number of requests.
+    """
+    entries: list[Entry] = []
+    errors: list[EltError] = []
+    left = options.limit or 0
+    for partition in _Run(connect, source, resource, open_reader, options, 1).due(partitions):
+        if left <= 0:
+            break
+        run = _Run(connect, source, resource, open_reader, replace(options, limit=left), threads=1)
+        run.load_each([partition])
+        entries += run.entries
+        errors += run.errors
+        left -= len(run.errors)
+        left -= sum(max(1, entry.extracted + entry.filtered) for entry in run.entries)
+        if any(isinstance(error, UnavailableError) for error in errors):
+            break
+    return entries, errors
+
+
 @without_secrets
 def load_batch(
     connect: Connect,
@@ -93,7 +128,7 @@ def load_batch(
     partitions: Sequence[Partition],
     open_reader: OpenReader,
     options: LoadOptions,
-    threads: int,
+    requests_at_once: int,
     load_id: int,
 ) -> tuple[list[Entry], list[EltError]]:
     """Load some of the partitions for which another process has opened the group `load_id`.
@@ -101,7 +136,8 @@ def load_batch(
     Leaves out those that were committed for this group before, so a batch may be repeated. The rest
     is as in `load_side_by_side`.
     """
-    run = _Run(connect, source, resource, open_reader, options, min(threads, len(partitions)))
+    threads = _threads(requests_at_once, partitions)
+    run = _Run(connect, source, resource, open_reader, options, threads)
     address = Address(source, resource.name, "")
     with (
         closing(connect()) as connection,
@@ -110,6 +146,12 @@ def load_batch(
     ):
         run.load_in_groups(lock, load_id, partitions)
     return run.entries, run.errors
+
+
+def _threads(requests_at_once: int, partitions: Sequence[Partition]) -> int:
+    """One more than requests, if there are several: it parses while the others wait for the API."""
+    more = 1 if requests_at_once > 1 else 0
+    return min(requests_at_once + more, len(partitions))
 
 
 def _due(
@@ -171,10 +213,14 @@ class _Run:
 
     def load_each(self, partitions: Sequence[Partition]) -> None:
         """Load each partition that is due by a load of its own."""
-        if not self.options.full_refresh and not self.options.by_hand:
-            address = Address(self._source, self.resource.name, "")
-            partitions = _due(self._connect, address, partitions)
-        self._load_all([PlannedPartition(each)] for each in partitions)
+        self._load_all([PlannedPartition(each)] for each in self.due(partitions))
+
+    def due(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        """The partitions to load: of a full refresh, or of a range by hand, all of them."""
+        if self.options.full_refresh or self.options.by_hand:
+            return partitions
+        address = Address(self._source, self.resource.name, "")
+        return _due(self._connect, address, partitions)
 
     def load_in_groups(
         self, lock: PartitionLock, load_id: int, partitions: Sequence[Partition]

@@ -22,7 +22,7 @@ KEEPALIVES = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-# Settings that our SQL depends on; `alter role … set` or `alter database … set` may change them.
+# Settings that our SQL or its speed depends on; roles and databases may have others.
 # Omitted: search_path, because our statements use qualified names and a pinned column may have a
 # type of any schema; default_transaction_read_only, because Postgres names it in its error.
 SETTINGS = {
@@ -34,6 +34,7 @@ SETTINGS = {
     "bytea_output": "hex",
     "extra_float_digits": "1",  # doubles become text that reads back as the same double
     "default_transaction_isolation": "read committed",  # a statement sees what was committed before
+    "jit": "off",  # compiling a merge's plan, which is used once, may take a second
     **KEEPALIVES,
 }
 # Timeouts of sessions and statements that a role or a database may set for interactive users. A

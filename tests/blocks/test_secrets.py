@@ -100,7 +100,7 @@ def test_a_missing_secret_is_a_refused_login_that_names_both_remedies(name: str)
         secrets.read(name)
     said = str(failure.value)
     assert f"The secret {name!r} is missing. Set MISSING_TOKEN, or store it in Prefect" in said
-    assert "`python -m blocks.secrets`" in said
+    assert "write the variable to .env, which `make run-local` reads" in said
 
 
 def test_a_prefect_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A run of many partitions, eight at a time, that ends by SIGKILL at a step of its own."""
+"""A run of two accounts or of many partitions that ends by SIGKILL at a step of its own."""
 
 import json
 import os
@@ -42,6 +42,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "flush": (StagingTable, "flush"),
     "account": (ledger, "add_counts"),
     "remember": (checkpoints, "save_many"),
+    "remember one": (checkpoints, "save"),
     "alone": (Loader, "run"),
     "end": (ledger, "end"),
     "commit": (Session, "__exit__"),
@@ -62,9 +63,11 @@ ORDERS = Resource(
     "orders",
     "orders",
     records_at("rows"),
+    paging=next_url("next"),
     key=("account", "id"),
     partitions=ACCOUNTS.partitions,
     partition_columns=("account",),
+    checkpoint_rows=1,
 )
 
 
@@ -76,7 +79,7 @@ def account_of(order: int) -> str:
 def run(dsn: str, api_url: str, version: int) -> list[Any]:
     """Load every partition that is due; `version` is the load that last changed the parents.
 
-    Returns the errors.
+    Without a version, load the parents themselves, one account after the other. Returns the errors.
     """
     side_by_side.GROUP_PARTITIONS = 6
     partition_reader.SMALL_BYTES = 5000
@@ -87,16 +90,18 @@ def run(dsn: str, api_url: str, version: int) -> list[Any]:
         Partition(str(n), {"account": account_of(n), "order": n}, parent_load_id=version)
         for n in range(PARTITIONS)
     )
+    loaded, threads = (LINES, THREADS) if version else (ORDERS, 1)
+    partitions = given if version else ACCOUNTS.partitions
     connect = partial(psycopg2.connect, dsn, connection_factory=Session, application_name=NAME)
     with Client(source, TOKENS.__getitem__) as client:
 
         @contextmanager
         def reader() -> Iterator[ReadPages]:
             with client.sibling() as own:
-                yield partial(read_pages, own, source, LINES)
+                yield partial(read_pages, own, source, loaded)
 
         _, errors = load_side_by_side(
-            connect, "shop", LINES, given, reader, DEFAULT_OPTIONS, THREADS
+            connect, "shop", loaded, partitions, reader, DEFAULT_OPTIONS, threads
         )
         return errors
 

@@ -28,6 +28,7 @@ _CHANGES = (
     "select table_name, column_name, old_type, new_type"
     " from elt.schema_changes order by schema_change_id"
 )
+_UNTOLD = "select kind, description from elt.anomalies where told_at is null order by anomaly_id"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Outcome:
     Attributes:
         rows: COPY text of all columns except the load's own, ordered by all of them; of the time of
             a deletion, whether there is one.
+        untold: the anomalies that the next run tells.
     """
 
     columns: list[tuple[str, str]]
     rows: list[bytes]
     changes: list[tuple[str, ...]]
+    untold: list[tuple[str, ...]]
     checkpoint: list[tuple[datetime | None, ...]]
 
 
@@ -52,9 +55,12 @@ def outcome(database: URL) -> Outcome:
         columns = [(name, kind) for name, kind in types.items() if name not in OWN_COLUMNS]
         cursor.execute(_CHANGES)
         changes = cursor.fetchall()
+        cursor.execute(_UNTOLD)
+        untold = cursor.fetchall()
         cursor.execute(_CURSOR)
         checkpoint = cursor.fetchall()
-        return Outcome(columns, _rows(cursor, [name for name, _ in columns]), changes, checkpoint)
+        found = _rows(cursor, [name for name, _ in columns])
+        return Outcome(columns, found, changes, untold, checkpoint)
 
 
 def _rows(cursor: Cursor, columns: Sequence[str]) -> list[bytes]:

@@ -5,8 +5,8 @@ to fractions, one that comes late, objects, and a key that is sent twice.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -18,8 +18,9 @@ from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url, page_number
 from flows.extract.selectors import records_at
-from flows.load import loader as loading
 from flows.load.ledger import Entry
+from flows.load.loader import load
+from flows.load.options import LoadOptions
 from flows.page import Page, Resume
 from flows.source import (
     Cursor,
@@ -158,21 +159,9 @@ class Scenario:
                     asked.append(page.url.removeprefix(api_url.rstrip("/")))
                 yield page
 
-        with Client(source) as client, _Noon():
-            return loading.load(connection, source.name, self.resource, Partition(), pages)
-
-
-@dataclass
-class _Noon:
-    """Stops the load's clock: the last step of a window would move with it."""
-
-    real: Callable[..., Window] = field(default=loading.window_to_read)
-
-    def __enter__(self) -> None:
-        loading.window_to_read = lambda *arguments: self.real(*arguments[:-1], NOW)
-
-    def __exit__(self, *_: object) -> None:
-        loading.window_to_read = self.real
+        with Client(source) as client:
+            address = (source.name, self.resource, Partition())
+            return load(connection, *address, pages, LoadOptions(now=NOW))
 
 
 def _day(_: Partition, window: Window) -> Params:

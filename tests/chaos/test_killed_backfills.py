@@ -36,7 +36,7 @@ Ask = Callable[..., list[tuple]]
 
 # Eight windows in two chunks.
 PARAMETERS = {
-    "source": "open_meteo",
+    "source": "climate",
     "since": "2020-01-01",
     "until": "2020-03-21",
     "window_days": 10,
@@ -47,14 +47,14 @@ PARAMETERS = {
 ONCE = [(8, 8, 80)]
 LOADED = (
     "select count(*) filter (where state = 'succeeded'), count(distinct partition),"
-    " (select count(*) from raw_open_meteo.daily_weather) from elt.loads"
+    " (select count(*) from raw_climate.daily_weather) from elt.loads"
 )
 
 pytestmark = pytest.mark.long
 
 
 class Api:
-    """The sample weather, whose answers can be held back."""
+    """The weather, whose answers can be held back."""
 
     def __init__(self, base: str) -> None:
         self._base = base
@@ -78,14 +78,14 @@ def messages() -> Iterator[tuple[list[Message], dict[str, str]]]:
 @pytest.fixture(scope="module")
 def worker_api(stack: Stack, messages: tuple[list[Message], dict[str, str]]) -> Iterator[Api]:
     """The API of a worker that runs what `make deploy` deployed."""
-    api = Api(stack.environment["OPEN_METEO_BASE_URL"])
+    api = Api(stack.environment["CLIMATE_BASE_URL"])
     run_module(stack, "deployments.deploy", environment=messages[1])
     log = Path(os.environ["PREFECT_HOME"]) / "worker.log"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "elt"]
     with serving() as serve:
         settings = {
             **stack.environment,
-            "OPEN_METEO_BASE_URL": serve(api.answer).url,
+            "CLIMATE_BASE_URL": serve(api.answer).url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
         with child(command, log, settings):

@@ -51,6 +51,8 @@ def lines_of(order: int) -> list[int]:
 
 def answer(asked: Asked) -> Answer:
     path, _, page = asked.partition("?page=")
+    if path == "/orders":
+        return answer_orders(asked.headers["Authorization"], int(page or 0))
     order, number = int(path.split("/")[2]), int(page or 0)
     if asked.headers["Authorization"] != f"Bearer {TOKENS[account_of(order)]}":
         return Answer(status=401)
@@ -62,6 +64,14 @@ def answer(asked: Asked) -> Answer:
     ]
     more = f"lines?page={number + 1}" if number + 1 < len(counts) else None
     return Answer(json.dumps({"rows": lines, "next": more}).encode())
+
+
+def answer_orders(login: str, page: int) -> Answer:
+    """Three pages of one order each, by whoever asks; both accounts have the same ids."""
+    found = [account for account, token in TOKENS.items() if login == f"Bearer {token}"]
+    more = f"orders?page={page + 1}" if page < 2 else None
+    row = {"id": page, "of": found[0] if found else None}
+    return Answer(json.dumps({"rows": [row], "next": more}).encode())
 
 
 WANTED = [
@@ -76,13 +86,18 @@ def server(serve: Callable[..., Server]) -> Server:
     return serve(answer)
 
 
+def kill(death: Death, database: URL, api_url: str, version: int) -> bool:
+    """Run in a process of its own until this death; False when it ended before."""
+    argument = order(libpq(database), api_url, version, death)
+    command = [sys.executable, "-m", "tests.chaos.group_victim", argument]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    return was_killed(process, database, DEADLINE_SECONDS)
+
+
 def dies(death: Death, database: URL, api_url: str) -> bool:
     """Kill a run and check that the next one completes it; False when it ended before."""
     rows(database, "drop schema if exists elt, raw_shop cascade")
-    argument = order(libpq(database), api_url, 1, death)
-    command = [sys.executable, "-m", "tests.chaos.group_victim", argument]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
-    killed = was_killed(process, database, DEADLINE_SECONDS)
+    killed = kill(death, database, api_url, 1)
     assert run(libpq(database), api_url, 1) == []
     assert rows(database, TABLE) == WANTED, death
     assert rows(database, CHECKPOINTS) == [(n, 1, True) for n in range(PARTITIONS)], death
@@ -117,3 +132,23 @@ def test_a_changed_parent_makes_its_children_due_again(database: URL, server: Se
     assert len(server.asked) == before
     assert run(libpq(database), server.url, 2) == []
     assert len(server.asked) == 2 * before
+
+
+@pytest.mark.parametrize(
+    ("death", "pages_kept"),
+    [(Death("before", "remember one", 5), 1), (Death("before", "remember one", 6), 2)],
+    ids=str,
+)
+def test_a_run_killed_within_its_second_account_goes_on_there_as_that_account(
+    death: Death, pages_kept: int, database: URL, server: Server
+) -> None:
+    """The first account, which was complete, is read once more; no row is of the other one."""
+    assert kill(death, database, server.url, 0)
+    server.asked.clear()
+    assert run(libpq(database), server.url, 0) == []
+    asked = [(each.headers["Authorization"], int(each[-1])) for each in server.asked[1:]]
+    even, odd = (f"Bearer {token}" for token in TOKENS.values())
+    first_of_odd = [(odd, page) for page in range(pages_kept, 3)]
+    assert asked == [(even, 1), (even, 2), *first_of_odd]
+    found = rows(database, "select account, id::int, of from raw_shop.orders order by 1, 2")
+    assert found == [(account, page, account) for account in TOKENS for page in range(3)]

@@ -234,6 +234,8 @@ def shop(
         prepare(scenario, server.url, other)
         entry, asked = load_whole(scenario, server.url, other)
         assert asked == list(scenario.site())
+        has_new_column = scenario.loaded_before and scenario.pages > 1
+        assert len(outcome(other).untold) == has_new_column
         references[scenario] = entry, outcome(other)
     return Shop(scenario, server, database, *references[scenario])
 

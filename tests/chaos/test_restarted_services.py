@@ -19,12 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from conftest import Answer, Serve, rows
+from conftest import TREE, Answer, Serve, rows, running_with_api
 
 from deployments.local.processes import child
-from deployments.local.stack import Stack, running
+from deployments.local.stack import Stack
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 180
 SOON = {"collision_strategy": "CANCEL_NEW", "grace_period_seconds": 60}
 
@@ -45,7 +44,7 @@ class System:
         """Run Prefect's command line against the server; returns what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            cwd=REPOSITORY,
+            cwd=TREE,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -59,13 +58,13 @@ class System:
         self.is_held.clear()
         self.go_on.clear()
         parameters = ['--param=resources=["shippers"]', "--param=transform=false"]
-        said = self.prefect("deployment", "run", "elt/northwind", *parameters)
+        said = self.prefect("deployment", "run", "elt/market", *parameters)
         assert self.is_held.wait(DEADLINE_SECONDS)
         return next(line.split()[-1] for line in said.splitlines() if "UUID" in line)
 
     def take(self) -> dict[str, Any]:
         """Begin a run, and take it as a worker does that dies then; returns the run."""
-        found = requests.get(f"{self.api}/deployments/name/elt/northwind", timeout=10).json()
+        found = requests.get(f"{self.api}/deployments/name/elt/market", timeout=10).json()
         path = f"{self.api}/deployments/{found['id']}"
         requests.patch(path, json={"concurrency_options": SOON}, timeout=10).raise_for_status()
         run = requests.post(f"{path}/create_flow_run", json={}, timeout=10).json()
@@ -112,8 +111,8 @@ class System:
 @pytest.fixture
 def system(tmp_path: Path, serve: Serve) -> Iterator[System]:
     is_held, go_on = threading.Event(), threading.Event()
-    with running(tmp_path / "home", "warehouse", sample_scale=1) as stack:
-        base = stack.environment["NORTHWIND_BASE_URL"]
+    with running_with_api(tmp_path / "home") as stack:
+        base = stack.environment["MARKET_BASE_URL"]
 
         def answer(path: str) -> Answer:
             is_held.set()
@@ -124,15 +123,15 @@ def system(tmp_path: Path, serve: Serve) -> Iterator[System]:
         environment = {
             **os.environ,
             **stack.environment,
-            "NORTHWIND_BASE_URL": serve(answer).url,
+            "MARKET_BASE_URL": serve(answer).url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PWD": str(REPOSITORY),
+            "PWD": str(TREE),
         }
         found = System(stack, environment, tmp_path, is_held, go_on)
         found.prefect("work-pool", "create", "elt", "--type", "process", "--overwrite")
         subprocess.run(
             [sys.executable, "-m", "blocks"],
-            cwd=REPOSITORY,
+            cwd=TREE,
             env=environment,
             check=True,
             stdout=subprocess.DEVNULL,
@@ -156,7 +155,7 @@ def shippers(system: System) -> list[tuple[Any, ...]]:
     return rows(
         system.stack.warehouse,
         "select (select string_agg(state, ' ' order by load_id) from elt.loads), count(*)"
-        " from raw_northwind.shippers",
+        " from raw_market.shippers",
     )
 
 

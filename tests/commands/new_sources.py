@@ -1,17 +1,22 @@
 """Runs `make new-source`, and what it writes, in a copy of the repository."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from conftest import Answer, Server
 from sqlalchemy.engine import URL
 
+from commands.new_source import __main__ as command
+from commands.new_source.draft_files import present_source
 from deployments.local.postgres import libpq
+from flows.source import Source
 from tests.deployments.command_line import run_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,19 +70,40 @@ def copy_repository(to: Path) -> None:
         shutil.copytree(ROOT / name, to / name, ignore=ignored)
 
 
-def new_source(
-    root: Path, url: str, command: Iterable[str] = ("-m", "commands.new_source"), **options: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command, for a source called `tracker` by default; it may fail."""
-    arguments = {"name": "tracker", "url": url, "root": str(root)} | options
+def new_source(root: Path, url: str, **options: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command, for a source called `tracker` by default; it may fail.
+
+    In this process: Python takes a second to import what the command needs.
+    """
+    printed, words = io.StringIO(), _words(root, url, options)
+    with redirect_stdout(printed):
+        code = command.main(words)
+    return subprocess.CompletedProcess(words, code, printed.getvalue())
+
+
+def new_source_in(
+    root: Path, url: str, program: str, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program that runs the command, in a process of its own."""
     return subprocess.run(
-        [sys.executable, *command]
-        + [word for name, value in arguments.items() for word in (f"--{name}", value)],
+        [sys.executable, "-c", program, *arguments, *_words(root, url, {})],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _words(root: Path, url: str, options: dict[str, str]) -> Sequence[str]:
+    arguments = {"name": "tracker", "url": url, "root": str(root)} | options
+    return [f"--{name}={value}" for name, value in arguments.items()]
+
+
+def written_source(root: Path, name: str = "tracker") -> Source:
+    """What a source's module declares."""
+    found = present_source(root, name)
+    assert found is not None
+    return found
 
 
 def declared(root: Path, *names: str) -> Any:

@@ -36,10 +36,10 @@ where nspname !~ '^(pg_|information_schema)' order by 1
 """
 LOADED = """
 insert into elt.loads (source, resource, partition, state)
-values ('northwind', 'customers', '', 'succeeded')
+values ('market', 'customers', '', 'succeeded')
 """
 CUSTOMERS = """
-create table raw_northwind.customers as
+create table raw_market.customers as
 select
     customer_id, 'Company ' || customer_id as company_name, ''::text as contact_name,
     ''::text as contact_title, ''::text as address, ''::text as city, ''::text as region,
@@ -80,7 +80,7 @@ def published(
 ) -> None:
     """Customers, loaded, built and published."""
     with connection, connection.cursor() as cursor:
-        ledger.prepare(cursor, "raw_northwind")
+        ledger.prepare(cursor, "raw_market")
         cursor.execute(CUSTOMERS)
         cursor.execute(LOADED)
         history.prepare(cursor)
@@ -119,7 +119,7 @@ def test_a_changed_mart_is_built_separately_compared_and_dropped(
     assert "~ customer_id BERGS: company_name Company BERGS → COMPANY BERGS" in printed
     assert "staging." not in printed, "it is read where it is published"
     assert "Excluded: dependants of" in printed
-    assert "northwind.orders" in printed
+    assert "market.orders" in printed
     assert "nodes succeeded in *__pr_7." in printed
     assert query(OURS) == before
     assert query("select to_regnamespace('marts__pr_7')") == [(None,)]
@@ -223,7 +223,7 @@ def test_where_nothing_is_published_there_is_nothing_to_compare_with(
         assert main(["--name", "pr_7"]) == 1
         assert "FAILED: Nothing is published here yet" in capsys.readouterr().out
         with connection, connection.cursor() as cursor:
-            ledger.prepare(cursor, "raw_northwind")
+            ledger.prepare(cursor, "raw_market")
     assert main(["--audit"]) == 1
     assert "FAILED: The audit schemas are empty" in capsys.readouterr().out
 

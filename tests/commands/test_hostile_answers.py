@@ -20,7 +20,14 @@ from commands.new_source.draft_files import write
 from commands.new_source.literals import Call, jinja, python, read_python, rendered, yaml_text
 from flows.errors import ConfigurationError
 from flows.extract.auth import variable
-from tests.commands.new_sources import Serve, copy_repository, dbt_build, declared, load
+from tests.commands.new_sources import (
+    Serve,
+    bare_repository,
+    copy_repository,
+    dbt_build,
+    declared,
+    load,
+)
 
 CODE = "__import__('pathlib').Path('executed').touch()"
 TEXTS = [
@@ -165,7 +172,8 @@ def test_a_text_reads_back_from_each_language(text: str) -> None:
         pytest.param({"resource": "a') }}{{ 7 * 7 }}{{ source('a', 'a"}, id="Jinja in SQL"),
     ],
 )
-def test_what_reads_back_otherwise_is_not_kept(root: Path, wrong: dict[str, Any]) -> None:
+def test_what_reads_back_otherwise_is_not_kept(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    root = bare_repository(tmp_path)
     before = sorted(root.rglob("*"))
     columns = inference.columns([{"id": 1}], ["id"])
     draft = Draft(

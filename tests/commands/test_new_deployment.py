@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Answer
+from conftest import TREE, Answer
 
 from commands.new_source import files
 from commands.new_source.__main__ import _deployment_step, make_draft
-from commands.new_source.deployment import stanza, with_deployment
+from commands.new_source.deployment import stanza, with_deployment, without_deployments
 from commands.new_source.draft_files import present_source, write
 from commands.new_source.files import content
 from flows.errors import ConfigurationError
-from tests.commands.new_sources import ROOT, Serve, bare_repository, new_source
+from tests.commands.new_sources import Serve, bare_repository, new_source
 from tests.commands.test_new_source_options import contents, killed_at
 
 ROWS = Answer(json.dumps([{"id": 1}, {"id": 2}]).encode())
-OURS = (ROOT / "prefect.yaml").read_text()
+OURS = (TREE / "prefect.yaml").read_text()
 ANCHORS = """definitions: # ours
   retry: &retry {retries: 1}
   one: &one_at_a_time {limit: 1}
@@ -91,12 +91,13 @@ def test_a_file_that_ends_without_a_line_break_gets_one() -> None:
 
 
 UNCLEAR = {
-    "deployments: []\n": "not one to a line",
+    "deployments: []\n": "has no &retry",
     f"{ANCHORS}deployments: [{{name: a}}]\n": "not one to a line",
-    f"deployments:\n{SOURCE}": "undefined alias",
+    f"deployments:\n{SOURCE}": "has no &retry, &one_at_a_time, &work_pool: write the values",
+    f"{ANCHORS}other: 1\n": "deployments is there 0 times",
     f"{ANCHORS}deployments:\n- name: shop\n": "has a deployment 'shop' of something else",
     "deployments: [\n": "can't be read",
-    "": "Add it by hand",
+    "": "write the values themselves",
 }
 
 
@@ -129,3 +130,24 @@ def test_a_killed_run_leaves_none(serve: Serve, root: Path, step: int) -> None:
     assert (content(root / "prefect.yaml") != OURS.encode()) == (step == 6)
     files.write(root, [])
     assert contents(root) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"deployments:\n# of orders\n{SOURCE}\n# of other\n{OTHER}", "# of other\n" + OTHER),
+        (f"deployments:\n# of other\n{OTHER}\n# of orders\n{SOURCE}", f"# of other\n{OTHER}\n"),
+        (f"deployments:\n{SOURCE}{OTHER}other: 1\n", f"{OTHER}other: 1\n"),
+    ],
+    ids=["the first", "the last", "without blank lines"],
+)
+def test_a_deployment_is_taken_out_with_its_comment(text: str, left: str) -> None:
+    assert without_deployments(text, ["orders"]) == f"deployments:\n{left}"
+    assert without_deployments(text, ["shop"]) == text
+
+
+def test_a_deployment_whose_anchor_others_use_is_not_taken_out() -> None:
+    anchored = SOURCE.replace("schedules: []", "schedules: &none []")
+    text = f"deployments:\n{anchored}{OTHER}  schedules: *none\n"
+    with pytest.raises(ConfigurationError, match=r"(?s)can't be shortened.*by hand"):
+        without_deployments(text, ["orders"])

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Answer
+from conftest import Answer, rows
+from sqlalchemy.engine import URL
 
 from commands.new_source import files
 from commands.new_source.__main__ import make_draft
 from commands.new_source.draft_files import present_source, write
+from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
-from flows.source import Source
+from flows.source import RowsOf, Source
 from tests.commands.new_sources import Serve, bare_repository
 
 ROWS = Answer(json.dumps({"items": [{"id": 1}, {"id": 2}]}).encode())
@@ -59,7 +61,46 @@ def test_a_client_is_declared_and_used(serve: Serve, root: Path) -> None:
     assert server.asked[-1].headers["Authorization"] == "Bearer of-the-client"
 
 
-@pytest.mark.parametrize("login", ["basic:ada", "basic::x", "oauth2:me:x:token", "oauth2:me:x"])
+@pytest.mark.parametrize(
+    ("line", "name"), [({"id": 1}, "order_id"), ({"id": 1, "order_id": 17}, "parent_order_id")]
+)
+def test_the_children_of_one_row_are_requested_for_all(
+    serve: Serve, root: Path, line: dict[str, int], name: str
+) -> None:
+    """Line 1 of one order is not line 1 of the next: the order is part of the key."""
+    lines = Answer(json.dumps([line, {**line, "id": 2}]).encode())
+    server = serve(lambda path: lines if path.endswith("lines") else ROWS)
+    added(root, f"{server.url}v1/orders", key="id")
+    source = added(root, f"{server.url}v1/orders/17/lines", key="id")
+    children = source.resource("lines")
+    assert children.path == f"orders/{{{name}}}/lines"
+    assert children.partitions == RowsOf("orders", {name: "id"})
+    assert (children.key, children.partition_columns) == ((name, "id"), (name,))
+    assert added(root, f"{server.url}v1/orders/open").resource("open").path == "orders/open"
+
+
+def test_a_refresh_token_is_declared_used_and_its_next_one_stored(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch, database: URL
+) -> None:
+    token = b'{"access_token": "of-the-user", "refresh_token": "next", "expires_in": 60}'
+    server = serve(lambda path: Answer(token) if path.startswith("/token") else ROWS)
+    login = f"refresh:me:shop-secret:shop-refresh:{server.url}token"
+    monkeypatch.setenv("SHOP_REFRESH", "first")
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
+    with pytest.raises(ConfigurationError, match="set WAREHOUSE_URL"):
+        added(root, f"{server.url}v1/orders", login)
+    assert server.asked == []
+    monkeypatch.setenv("WAREHOUSE_URL", libpq(database))
+    source = added(root, f"{server.url}v1/orders", login)
+    assert source.secret_names == ("shop-secret", "shop-refresh")
+    assert server.asked[-1].headers["Authorization"] == "Bearer of-the-user"
+    assert rows(database, "select count(*) from elt.refresh_tokens") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["refresh:me:x:http://a.test/t", "basic:ada", "basic::x", "oauth2:me:x:token", "oauth2:me:x"],
+)
 def test_another_form_of_a_login_is_refused(root: Path, login: str) -> None:
     with pytest.raises(ConfigurationError, match="must be bearer:SECRET"):
         added(root, "http://127.0.0.1:9/v1/orders", login)

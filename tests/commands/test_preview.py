@@ -21,7 +21,7 @@ MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 def preview(records: Callable[[Page], Any]) -> str:
     resource = Resource("orders", "orders", records, key=("id",))
     page = Page(json.dumps([{"id": 1}, {"id": 2}]).encode(), "http://127.0.0.1/orders")
-    return described(Source("shop", "http://127.0.0.1/", (resource,)), resource, page)
+    return described(Source("shop", "http://127.0.0.1/", (resource,)), resource, page, Partition())
 
 
 def test_records_of_a_generator_are_shown() -> None:
@@ -63,3 +63,19 @@ def test_a_preview_requests_the_first_window(
     server = serve(lambda path: Answer(b"[]"))
     first_page(Source("shop", server.url, (orders,)), orders, Partition())
     assert server.asked == [f"/orders?{query}".rstrip("?")]
+
+
+def test_the_columns_of_the_partition_are_shown() -> None:
+    resource = Resource(
+        "days",
+        "days",
+        records_at(),
+        key=("city", "id"),
+        partitions=(Partition("Rome", {"city": "Rome", "zone": 1}),),
+        partition_columns=("city",),
+    )
+    page = Page(b'[{"id": 1}]', "http://127.0.0.1/days")
+    shop = Source("shop", "http://127.0.0.1/", (resource,))
+    shown = described(shop, resource, page, resource.partitions[0])  # type: ignore[index]
+    assert f'  {"city":<32}{"text":<20}"Rome"' in shown
+    assert "zone" not in shown

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,11 +16,16 @@ from queue import Empty, Queue
 import psutil
 import pytest
 import requests
-from test_run_local import Laptop
+from conftest import TREE
+from test_run_local import Laptop, api
 
-from commands.up import channels
+from commands.up import channels, from_blocks
+from flows import sources
+from flows.extract.auth import Bearer
+from flows.extract.selectors import records_at
+from flows.source import Resource, Source
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+__all__ = ["api"]  # of both sources, for the whole module
 READY = "Ctrl-C ends all of it."
 SECONDS = 240
 
@@ -90,8 +96,12 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
 
 def start(laptop: Laptop) -> System:
     terminal = Terminal(laptop.start("up"))
-    api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
-    terminal.wait_for(READY)
+    try:
+        api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
+        terminal.wait_for(READY)
+    except BaseException:
+        terminal.end(signal.SIGTERM)
+        raise
     return System(terminal, api_url)
 
 
@@ -110,7 +120,9 @@ def count(laptop: Laptop, table: str) -> int:
     return int(printed)
 
 
-def test_every_channel_that_is_declared_ends_here() -> None:
+def test_every_channel_that_is_declared_ends_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does one that only .env names."""
+    monkeypatch.setenv("NOTIFY_PRODUCTION_URL", "https://hooks.example.com")
     declared = """
         blocks: [apprise/email, slack-webhook/slack, apprise/on-call]
         block: custom-webhook/webhook
@@ -120,27 +132,34 @@ def test_every_channel_that_is_declared_ends_here() -> None:
         "NOTIFY_EMAIL_URL": "mailto://here",
         "NOTIFY_SLACK_URL": "json://here/",
         "NOTIFY_ON_CALL_URL": "mailto://here",
+        "NOTIFY_PRODUCTION_URL": "mailto://here",
         "NOTIFY_WEBHOOK_URL": "http://here/",
     }
 
 
-def test_the_ui_and_the_sample_api_are_where_it_says(system: System) -> None:
+def test_a_worker_reads_secrets_from_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow a changed .env; the worker's environment does not."""
+    orders = Resource("orders", "orders", records_at(""))
+    shop = Source("shop", "https://api.example.com/", (orders,), login=Bearer("shop-token"))
+    monkeypatch.setattr(sources, "usable", lambda: [shop])
+    assert from_blocks() == {"SHOP_TOKEN": ""}
+
+
+def test_the_ui_is_where_it_says(system: System) -> None:
     printed = "\n".join(system.terminal.printed)
-    for name in ("Prefect UI", "sample API"):
-        found = re.search(rf"{name}\s+(http://\S+)", printed)
-        assert found is not None
-        assert requests.get(found.group(1), timeout=10).ok
+    found = re.search(r"Prefect server\s+(http://\S+)", printed)
+    assert found is not None
+    assert requests.get(found.group(1), timeout=10).ok
+    assert "prefect deployment run elt/climate" in printed
     ui = requests.get(system.api_url.replace("/api", "/ui-settings"), timeout=10)
     assert ui.json()["api_url"] == system.api_url
 
 
 @pytest.mark.long
 def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: System) -> None:
-    assert system.run("elt/northwind", 'resources=["shippers"]') == 0
+    assert system.run("elt/market", 'resources=["shippers"]') == 0
     assert (
-        count(
-            laptop, "raw_northwind.shippers join staging.stg_northwind__shippers using (shipper_id)"
-        )
+        count(laptop, "raw_market.shippers join staging.stg_market__shippers using (shipper_id)")
         == 3
     )
 
@@ -148,11 +167,36 @@ def test_a_run_that_is_started_by_hand_loads_and_builds(laptop: Laptop, system: 
 @pytest.mark.long
 def test_a_run_that_fails_is_told_by_mail_and_webhook(system: System) -> None:
     """With a link to the run."""
-    assert system.run("elt/northwind", "replay=true", "full_refresh=true") == 1
+    assert system.run("elt/market", "replay=true", "full_refresh=true") == 1
     told = [system.terminal.wait_for(r"^\d\d:\d\d:\d\d  (mail|webhook)").group(1) for _ in "ab"]
     assert sorted(told) == ["mail", "webhook"]
     link = system.api_url.removesuffix("api")
     assert any(link in line for line in system.terminal.printed if line.startswith("   "))
+
+
+@pytest.mark.long
+def test_a_deploy_finds_this_server_and_its_settings(laptop: Laptop, system: System) -> None:
+    """Not the warehouse of .env."""
+    command = [sys.executable, "-m", "deployments.deploy", "--plan", f"--home={laptop.home}"]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    done = subprocess.run(
+        command,
+        cwd=TREE,
+        env={**plain, "WAREHOUSE_URL": "postgresql://x"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Using the server of `make up`: {system.api_url}" in done.stdout
+    assert "Nothing to change." in done.stdout
+
+
+@pytest.mark.long
+def test_what_changes_is_deployed(system: System) -> None:
+    (TREE / "prefect.yaml").touch()
+    system.terminal.wait_for("^prefect.yaml changed: deploying")
+    system.terminal.wait_for("^Deployed.")
 
 
 def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
@@ -163,7 +207,7 @@ def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
 
 
 def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> None:
-    assert system.prefect("deployment", "run", "elt/open_meteo") == 0
+    assert system.prefect("deployment", "run", "elt/climate") == 0
     deadline = time.monotonic() + SECONDS
     while not any("prefect.engine" in line for line in laptop.left_running()):
         assert time.monotonic() < deadline, laptop.left_running()
@@ -175,14 +219,14 @@ def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> Non
 @pytest.mark.long
 def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
     again = start(laptop)
-    assert count(laptop, "staging.stg_northwind__shippers") == 3
-    (api,) = [
+    assert count(laptop, "staging.stg_market__shippers") == 3
+    (server,) = [
         process
         for process in psutil.Process(again.terminal.program.pid).children()
-        if "deployments.local.sample_api" in process.cmdline()
+        if {"prefect", "server"} <= set(process.cmdline())
     ]
-    api.kill()
-    again.terminal.wait_for("FAILED: sample API has ended by itself; see .*sample-api.log")
+    server.kill()
+    again.terminal.wait_for("FAILED: Prefect server has ended by itself; see .*prefect-server.log")
     assert again.terminal.program.wait(SECONDS) == 1
     assert laptop.left_running() == []
 
@@ -202,7 +246,7 @@ sys.exit(main())
 
 def test_a_start_that_is_stopped_while_a_receiver_starts_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STOPPED_EARLY, f"--home={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, timeout=20)
+    done = subprocess.run(command, cwd=TREE, timeout=20)
     assert done.returncode == 128 + signal.SIGTERM
 
 
@@ -212,3 +256,11 @@ def test_a_start_that_is_stopped_half_way_leaves_no_process(tmp_path: Path) -> N
     terminal.wait_for("Starting Postgres")
     assert terminal.end(signal.SIGTERM) == 128 + signal.SIGTERM
     assert laptop.left_running() == []
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, printed = Laptop(tmp_path / "local").run("up", f"--port={port}")
+    assert code == 1
+    assert f"FAILED: Port {port} can't be used: Address already in use." in printed

@@ -28,4 +28,4 @@ def test_tables_that_a_broken_source_loaded_are_still_known(
         loaded = history.raw_tables(cursor)
     tables = {str(table): table for table in declared_tables(loaded, sources.resources_by_source())}
     assert tables["tracker.issues"].is_complete
-    assert not tables["northwind.orders"].is_complete
+    assert not tables["market.orders"].is_complete

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import sources
-from flows.dbt_build import dbt_runner
-from flows.dbt_build.dbt_project import PROJECT
+from flows.dbt_build import dbt_project, dbt_runner
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, loads_of, select
 
@@ -24,10 +23,10 @@ LEDGER = {
     "rpt_load_history",
     "rpt_resource_freshness",
 }
-SALES = {"int_order_lines__priced", "fct_order_lines", "rpt_sales_vs_weather"}
-ORDERS = {"stg_northwind__orders", *SALES}
-WEATHER = {"stg_open_meteo__daily_weather", "fct_daily_weather", "rpt_sales_vs_weather"}
-PRODUCTS = {"stg_northwind__products", "snp_northwind__products", "dim_products"}
+SALES = {"fct_order_lines", "rpt_sales_vs_weather"}
+ORDERS = {"stg_market__orders", *SALES}
+WEATHER = {"stg_climate__daily_weather", "fct_daily_weather", "rpt_sales_vs_weather"}
+PRODUCTS = {"stg_market__products", "snp_market__products", "dim_products"}
 ENVIRONMENT = {"WAREHOUSE_HOST": "nobody", "WAREHOUSE_USER": "x", "WAREHOUSE_DATABASE": "x"}
 
 BUILT = [
@@ -50,27 +49,27 @@ def after(*stale: str, missing: Sequence[str] = (), code: str = "same") -> Selec
 
 
 CASES: dict[str, tuple[Selection, set[str]]] = {
-    "a table nobody joins": (after("northwind.shippers"), {"stg_northwind__shippers"}),
-    "orders": (after("northwind.orders"), ORDERS),
+    "a table nobody joins": (after("market.shippers"), {"stg_market__shippers"}),
+    "orders": (after("market.orders"), ORDERS),
     "order lines": (
-        after("northwind.order_details"),
-        {"stg_northwind__order_details", *SALES},
+        after("market.order_details"),
+        {"stg_market__order_details", *SALES},
     ),
-    "a table with history": (after("northwind.products"), PRODUCTS),
+    "a table with history": (after("market.products"), PRODUCTS),
     "a table of names": (
-        after("northwind.categories"),
-        {"stg_northwind__categories", "dim_products"},
+        after("market.categories"),
+        {"stg_market__categories", "dim_products"},
     ),
-    "another source": (after("open_meteo.daily_weather"), WEATHER),
-    "two sources": (after("northwind.orders", "open_meteo.daily_weather"), ORDERS | WEATHER),
+    "another source": (after("climate.daily_weather"), WEATHER),
+    "two sources": (after("market.orders", "climate.daily_weather"), ORDERS | WEATHER),
     "orders, while the weather is not there in full": (
-        after("northwind.orders", missing=["open_meteo.daily_weather"]),
+        after("market.orders", missing=["climate.daily_weather"]),
         ORDERS - {"rpt_sales_vs_weather"},
     ),
     "a model": (after(code="new"), {"dim_customers"}),
     "a model and a table": (
-        after("northwind.shippers", code="new"),
-        {"dim_customers", "stg_northwind__shippers"},
+        after("market.shippers", code="new"),
+        {"dim_customers", "stg_market__shippers"},
     ),
 }
 
@@ -80,7 +79,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What dbt would build in each case; one model differs from the state manifest."""
     folder = tmp_path_factory.mktemp("dbt")
     project, state = folder / "dbt_project", folder / "state"
-    shutil.copytree(PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
+    shutil.copytree(dbt_project.PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
     listed_in(project, state, [[]])
     model = project / "models/marts/sales/dim_customers.sql"
     model.write_text(f"{model.read_text()}\n-- changed\n")

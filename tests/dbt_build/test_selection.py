@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.dbt_build.dbt_project import PROJECT
+from flows.dbt_build import dbt_project
 from flows.dbt_build.history import Build, RawTable
 from flows.dbt_build.selection import Selection, checksum, loads_of, select
 
-ORDERS = RawTable("northwind", "orders", 7, True, is_stale=False, is_reshaped=False)
-NEW_ORDERS = RawTable("northwind", "orders", 8, True, is_stale=True, is_reshaped=False)
-FEWER_ORDERS = RawTable("northwind", "orders", 8, True, is_stale=True, is_reshaped=True)
-SHIPPERS = RawTable("northwind", "shippers", 3, True, is_stale=False, is_reshaped=False)
-WEATHER = RawTable("open_meteo", "daily_weather")
+ORDERS = RawTable("market", "orders", 7, True, is_stale=False, is_reshaped=False)
+NEW_ORDERS = RawTable("market", "orders", 8, True, is_stale=True, is_reshaped=False)
+FEWER_ORDERS = RawTable("market", "orders", 8, True, is_stale=True, is_reshaped=True)
+SHIPPERS = RawTable("market", "shippers", 3, True, is_stale=False, is_reshaped=False)
+WEATHER = RawTable("climate", "daily_weather")
 TABLES = [ORDERS, SHIPPERS]
 LEFT = [
     {"unique_id": "model.warehouse.stg_orders", "status": "success"},
@@ -38,14 +38,14 @@ def failed(
         ([WEATHER], "same", None, None, None, ""),
         (TABLES, "same", None, None, [], "nothing is published yet"),
         ([NEW_ORDERS, SHIPPERS], "same", published(), None,
-         ["--select", "source:elt+", "source:northwind.orders+"], "northwind.orders."),
+         ["--select", "source:elt+", "source:market.orders+"], "market.orders."),
         ([FEWER_ORDERS, SHIPPERS], "same", published(), None,
-         ["--select", "source:elt+", "source:northwind.orders+", "--full-refresh"], "lost rows"),
+         ["--select", "source:elt+", "source:market.orders+", "--full-refresh"], "lost rows"),
         (TABLES, "new", published(), None,
          ["--select", "source:elt+", "state:modified+", "--full-refresh"], "the dbt project"),
         ([NEW_ORDERS, WEATHER], "same", published(), None,
-         ["--select", "source:elt+", "source:northwind.orders+",
-          "--exclude", "source:open_meteo.daily_weather+"], "northwind.orders"),
+         ["--select", "source:elt+", "source:market.orders+",
+          "--exclude", "source:climate.daily_weather+"], "market.orders"),
         (TABLES, "same", published(), failed(),
          ["--select", "fct_orders", "unique_fct_orders_id"], "Build 2 failed"),
         (TABLES, "same", published(), failed(anew=True),
@@ -53,7 +53,7 @@ def failed(
         (TABLES, "same", None, failed(nodes=[]), [], "nothing is published yet"),
         (TABLES, "same", published(), failed(nodes=[]), None, ""),
         ([NEW_ORDERS, SHIPPERS], "same", published(), failed(),
-         ["--select", "source:elt+", "source:northwind.orders+"], "northwind.orders"),
+         ["--select", "source:elt+", "source:market.orders+"], "market.orders"),
         (TABLES, "new.x", published(), None, ["--full-refresh"], "dbt_project.yml has changed"),
         (TABLES, "new", published(), failed(),
          ["--select", "source:elt+", "state:modified+", "--full-refresh"], "the dbt project"),
@@ -87,7 +87,7 @@ def test_all_is_built_when_asked_for() -> None:
 
 
 def test_the_checksum_is_of_the_code_and_not_of_what_dbt_wrote(tmp_path: Path) -> None:
-    assert checksum(PROJECT) == checksum(PROJECT)
+    assert checksum(dbt_project.PROJECT) == checksum(dbt_project.PROJECT)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.sql").write_text("select 1")
     before = checksum(tmp_path)

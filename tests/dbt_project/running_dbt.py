@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conftest import TREE
 from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
 
-PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
+PROJECT = TREE / "dbt_project"
 SECONDS = 300
 
 

@@ -23,7 +23,7 @@ def test_each_table_is_as_fresh_as_its_last_load(
     database: URL, connection: Connection, query: Query, tmp_path: Path
 ) -> None:
     with connection, connection.cursor() as cursor:
-        ledger.prepare(cursor, "raw_northwind")
+        ledger.prepare(cursor, "raw_market")
 
     def ended(
         table: str,
@@ -37,20 +37,20 @@ def test_each_table_is_as_fresh_as_its_last_load(
         ((load_id,),) = query(ENDED, *name, partition, state, hours_ago, replays, is_backfill)
         return int(load_id)
 
-    ended("northwind.orders", 100)
-    ended("northwind.orders", 1)
-    ended("northwind.customers", 31)
-    ended("northwind.products", 55)
-    ended("northwind.products", 1, state="failed")
-    ended("northwind.categories", 1, state="failed")
-    ended("northwind.employees", 31)
-    ended("northwind.employees", 1, replays=ended("northwind.employees", 31))
-    ended("northwind.suppliers", 1)
-    ended("northwind.suppliers", 55, partition="1996", is_backfill=True)
-    ended("northwind.order_details", 1, partition="shop 1")
-    ended("northwind.order_details", 1, partition="shop 2", state="failed")
-    ended("open_meteo.daily_weather", 1, partition="London")
-    ended("open_meteo.daily_weather", 55, partition="Paris")
+    ended("market.orders", 100)
+    ended("market.orders", 1)
+    ended("market.customers", 31)
+    ended("market.products", 55)
+    ended("market.products", 1, state="failed")
+    ended("market.categories", 1, state="failed")
+    ended("market.employees", 31)
+    ended("market.employees", 1, replays=ended("market.employees", 31))
+    ended("market.suppliers", 1)
+    ended("market.suppliers", 55, partition="1996", is_backfill=True)
+    ended("market.order_details", 1, partition="shop 1")
+    ended("market.order_details", 1, partition="shop 2", state="failed")
+    ended("climate.daily_weather", 1, partition="London")
+    ended("climate.daily_weather", 55, partition="Paris")
 
     dbt = Dbt(database, tmp_path)
     code, printed = dbt.run("source", "freshness")
@@ -60,13 +60,13 @@ def test_each_table_is_as_fresh_as_its_last_load(
         result["unique_id"].removeprefix("source.warehouse."): result["status"]
         for result in dbt.artifact("sources")["results"]
     } == {
-        "northwind.orders": "pass",
-        "northwind.customers": "warn",  # one load is missed
-        "northwind.products": "error",  # two are; the failed one does not count
-        "northwind.categories": "error",  # none has succeeded
-        "northwind.shippers": "error",  # never loaded
-        "northwind.employees": "warn",  # a replay did not ask the API
-        "northwind.suppliers": "pass",  # a backfill's window is loaded once
-        "northwind.order_details": "error",  # a partition was never loaded
-        "open_meteo.daily_weather": "error",  # a city is no longer loaded
+        "market.orders": "pass",
+        "market.customers": "warn",  # one load is missed
+        "market.products": "error",  # two are; the failed one does not count
+        "market.categories": "error",  # none has succeeded
+        "market.shippers": "error",  # never loaded
+        "market.employees": "warn",  # a replay did not ask the API
+        "market.suppliers": "pass",  # a backfill's window is loaded once
+        "market.order_details": "error",  # a partition was never loaded
+        "climate.daily_weather": "error",  # a city is no longer loaded
     }

@@ -1,4 +1,4 @@
-"""Runs commands in the checkout, as a person does, against the tests' Prefect server."""
+"""Runs commands as a person does, in the tests' project, against the tests' Prefect server."""
 
 import os
 import subprocess
@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from conftest import TREE
+
 from deployments.local.stack import Stack
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 120
 
 
@@ -21,8 +22,8 @@ def run_module(stack: Stack, *arguments: str, environment: Mapping[str, str] | N
     """Run a module, and return its output if it succeeds."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **stack.environment, **(environment or {}), "PWD": str(REPOSITORY)},
+        cwd=TREE,
+        env={**os.environ, **stack.environment, **(environment or {}), "PWD": str(TREE)},
         capture_output=True,
         text=True,
         timeout=SECONDS,

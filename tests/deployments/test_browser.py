@@ -1,36 +1,22 @@
 """Prefect's UI in a real browser, as a person uses it: fill in a run's form, watch the run."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from deployments.local.message_sink import receiving
 from deployments.local.processes import child
 from deployments.local.stack import Stack
 from flows import sources
+from tests.browser import needs_browser, opened
 from tests.deployments.command_line import run_module
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-FLAGS = [
-    "--no-sandbox",  # root needs it
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-SECONDS = 120
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is there")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +31,6 @@ def ui(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield urljoin(stack.environment["PREFECT_API_URL"], "/")
 
 
-@contextmanager
-def opened(url: str, profile: Path) -> Iterator[Page]:
-    """A page in a browser with a profile of its own.
-
-    Prefect's own client can't be used meanwhile: it would find this thread's event loop running.
-    """
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            profile, executable_path=BROWSER, args=FLAGS, viewport={"width": 1200, "height": 1400}
-        )
-        try:
-            page = browser.pages[0]
-            page.set_default_timeout(SECONDS * 1000)
-            expect.set_options(timeout=SECONDS * 1000)
-            page.goto(url)
-            yield page
-        finally:
-            browser.close()
-
-
 def open_form(page: Page) -> None:
     """From the first page to the form of a run, as one clicks there.
 
@@ -73,7 +39,7 @@ def open_form(page: Page) -> None:
     page.get_by_role("link", name="Deployments").click()
     page.wait_for_url("**/deployments*")
     deployments = page.locator("a[href*='/deployments/deployment/']")
-    deployments.filter(has_text="northwind").first.click()
+    deployments.filter(has_text="market").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     expect(page.get_by_role("heading", name="Parameters")).to_be_visible()
@@ -124,8 +90,8 @@ def test_a_person_fills_in_the_form_and_watches_the_run(
         expect(page.locator("canvas").first).to_be_visible()
         keep(page, "run")
         page.get_by_role("tab", name="Artifacts").click()
-        expect(page.get_by_text("loads-northwind").first).to_be_visible()
-    assert ask("select count(*), min(order_date) from raw_northwind.orders") == [
+        expect(page.get_by_text("loads-market").first).to_be_visible()
+    assert ask("select count(*), min(order_date) from raw_market.orders") == [
         (830, "1996-07-04T00:00:00Z")
     ]
     assert ask("select count(*) from marts.fct_order_lines") == [(2182,)]

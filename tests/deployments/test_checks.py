@@ -380,13 +380,6 @@ def test_automations_are_checked_as_strictly(
     assert any(what in each and remedy in each for each in said), check(HEAD, text)
 
 
-def test_the_project_s_own_files_have_no_problem() -> None:
-    with inside(REPOSITORY):
-        found = prefect_yaml.read(REPOSITORY)
-    assert found.deployments
-    assert found.automations
-
-
 def test_right_files_have_no_problem(check: Check) -> None:
     schedule = [
         '  - {slug: a, cron: "0 5 * * 1-5", timezone: Europe/London, parameters: {days: 2}}'

@@ -9,7 +9,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from deployments import actual
-from deployments.deploy import NOTHING, ROOT, connected, read_environment
+from deployments.deploy import NOTHING, ROOT, connected
+from deployments.env_file import read_environment
 from deployments.local.processes import free_port
 from flows.errors import ConfigurationError, UnavailableError
 from tests.deployments.project import Project
@@ -280,6 +281,10 @@ def test_the_environment_counts_more_than_the_file(
     assert os.environ["A_SHOP"] == "shell"
     assert os.environ["B_SHOP"] == "p$1{x}"
     assert "C_SHOP" not in os.environ
+    # `make up` reads it again when it changes.
+    file.write_text("A_SHOP=file\nC_SHOP=new\n")
+    read_environment(file)
+    assert [os.environ.get(f"{each}_SHOP") for each in "ABC"] == ["shell", None, "new"]
 
 
 def test_the_template_of_the_environment_names_what_deploys_read() -> None:

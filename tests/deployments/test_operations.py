@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import Answer, serving
+from conftest import TREE, Answer, serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
@@ -58,14 +58,14 @@ Record = dict[str, Any]
 
 
 class Inbox:
-    """The messages of `notify` about northwind so far, without those of the server."""
+    """The messages of `notify` about market so far, without those of the server."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.messages: list[Message] = []
 
     def tell(self, message: Message) -> None:
-        if "deployment: northwind" not in message.text:
+        if "deployment: market" not in message.text:
             return
         with self._changed:
             self.messages.append(message)
@@ -80,7 +80,7 @@ class Inbox:
 
 
 class Api:
-    """The sample Northwind, which can first return other responses; and its worker."""
+    """The market API, which can first return other responses; and its worker."""
 
     settings: dict[str, str]
     worker: "subprocess.Popen[bytes]"
@@ -126,12 +126,12 @@ def inbox() -> Iterator[tuple[Inbox, dict[str, str]]]:
 @pytest.fixture(scope="module")
 def api(stack: Stack, inbox: tuple[Inbox, dict[str, str]]) -> Iterator[Api]:
     """The API of a worker that runs what `make deploy` deployed."""
-    said = Api(stack.environment["NORTHWIND_BASE_URL"])
+    said = Api(stack.environment["MARKET_BASE_URL"])
     run_module(stack, "deployments.deploy", environment=secret(inbox[1]))
     with serving() as serve:
         said.settings = {
             **stack.environment,
-            "NORTHWIND_BASE_URL": serve(said.answer).url,
+            "MARKET_BASE_URL": serve(said.answer).url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
         with working(said) as said.worker:
@@ -156,8 +156,8 @@ def secret(channels: dict[str, str]) -> dict[str, str]:
 
 
 def start(server: SyncPrefectClient, **parameters: Any) -> FlowRun:
-    """Start a run of elt/northwind, which by default loads only its shippers."""
-    deployment = server.read_deployment_by_name("elt/northwind")
+    """Start a run of elt/market, which by default loads only its shippers."""
+    deployment = server.read_deployment_by_name("elt/market")
     defaults = {"resources": ["shippers"], "transform": False}
     return server.create_flow_run_from_deployment(
         deployment.id,
@@ -221,10 +221,10 @@ def test_the_server_has_what_the_files_declare(
     for name, value in secret(inbox[1]).items():
         monkeypatch.setenv(name, value)
     said: list[str] = []
-    declared = yaml.safe_load((deploy.ROOT / "prefect.yaml").read_text())["deployments"]
+    declared = yaml.safe_load((TREE / "prefect.yaml").read_text())["deployments"]
     assert any(entry.get("schedules") for entry in declared)
-    with get_client(sync_client=True) as server, deploy.inside(deploy.ROOT):
-        deploy.plan(server, deploy.ROOT, said.append)
+    with get_client(sync_client=True) as server, deploy.inside(TREE):
+        deploy.plan(server, TREE, said.append)
         for entry in declared:
             flow = entry["entrypoint"].rpartition(":")[2]
             found = server.read_deployment_by_name(f"{flow}/{entry['name']}")
@@ -252,10 +252,10 @@ def test_retryable_failures_are_retried_and_an_incident_is_reported_once(
         assert {message.channel for message in messages} == {"mail", "webhook"}
         for message in messages:
             told = f"{message.subject}\n{message.text}"
-            assert "northwind failed" in told
+            assert "market failed" in told
             assert f"/runs/flow-run/{first.id}" in told
             assert "401" in told
-            assert "northwind.shippers failed: 0 extracted" in told
+            assert "market.shippers failed: 0 extracted" in told
         assert f"/deployments/deployment/{first.deployment_id}?tab=Runs)" in loads_of(server, first)
 
         lasting = server.create_flow_run_from_deployment(first.deployment_id, state=Running())
@@ -270,7 +270,7 @@ def test_retryable_failures_are_retried_and_an_incident_is_reported_once(
         assert all(run.state.is_completed() for run in runs), [run.state for run in runs]
         assert sum(run.state.message == "nothing to report" for run in runs) == 1
         assert len(arrived.messages) == 4
-        assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages[2:])
+        assert all("market works again" in f"{m.subject}{m.text}" for m in messages[2:])
 
 
 @pytest.mark.long
@@ -288,13 +288,13 @@ def test_a_killed_run_is_reported_and_restarted_and_loads_everything(
             assert wait_until(lambda: heartbeats(server, run), bool)
             process.send_signal(signal.SIGKILL)
             messages = arrived.wait_for(before + 2)[before:]
-        assert all("northwind crashed" in f"{m.subject}{m.text}" for m in messages)
+        assert all("market crashed" in f"{m.subject}{m.text}" for m in messages)
         done = wait_until(lambda: server.read_flow_run(run.id), is_completed)
         assert done.run_count == 2
-        assert ask("select count(*) from raw_northwind.order_details") == [(2182,)]
+        assert ask("select count(*) from raw_market.order_details") == [(2182,)]
         assert states(ask) == ["abandoned", "succeeded"]
         messages = arrived.wait_for(before + 4)[before + 2 :]
-        assert all("northwind works again" in f"{m.subject}{m.text}" for m in messages)
+        assert all("market works again" in f"{m.subject}{m.text}" for m in messages)
         notify_runs(server, told_before + 2)
         assert len(arrived.messages) == before + 4, "a crash that is reported twice is told once"
 
@@ -344,7 +344,7 @@ def test_two_schedules_start_runs_and_one_due_too_early_is_cancelled(
     stack: Stack, api: Api, ask: Ask
 ) -> None:
     with get_client(sync_client=True) as server:
-        deployment = server.read_deployment_by_name("elt/northwind")
+        deployment = server.read_deployment_by_name("elt/market")
 
         def scheduled(state: StateType) -> list[FlowRun]:
             return server.read_flow_runs(
@@ -397,10 +397,10 @@ def test_rejects_and_failed_dbt_tests_are_reported_and_no_secret_leaks(
         run = start(server, resources=["suppliers", "categories", "products"], transform=True)
         assert ended(server, run).state.is_failed()
         for message in arrived.wait_for(before + 2)[before:]:
-            assert "northwind.suppliers: 2 records could not be stored" in message.text
-            assert "northwind.suppliers failed: 29 extracted" in message.text
+            assert "market.suppliers: 2 records could not be stored" in message.text
+            assert "market.suppliers failed: 29 extracted" in message.text
             assert "2 rejected in" in message.text
-            assert "test relationships_stg_northwind__products_category_id" in message.text
+            assert "test relationships_stg_market__products_category_id" in message.text
         api.changed = {}
         notify_runs(server, 1)
         since = FlowRunFilterExpectedStartTime(after_=begun_at)

@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ PROMISING = [
 HEAD = "| promise | proof |"
 # `file.py`, `file.py::test`, or `::test` in the file that the cell named last.
 TEST = re.compile(r"((?:[\w/]+/)?test_\w+\.py)?(?:::(test_\w+))?")
+TEST_FILES = list((REPOSITORY / "tests").rglob("test_*.py"))
 FOLDERS = ("flows/", "blocks/", "dbt_project/", "deployments/", "commands/", "tests/", "docs/")
 
 
@@ -67,10 +69,15 @@ def is_collected(path: str, test: str) -> bool:
         return any((REPOSITORY / path).rglob("test_*.py"))
     if not path:
         return False
-    files = [file for file in (REPOSITORY / "tests").rglob("test_*.py") if file.match(path)]
-    nodes = [node for file in files for node in ast.parse(file.read_text()).body]
-    tests = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    return len(files) == 1 and (not test or test in tests)
+    files = [file for file in TEST_FILES if file.match(path)]
+    return len(files) == 1 and (not test or test in names_in(files[0]))
+
+
+@cache
+def names_in(file: Path) -> set[str]:
+    """The names of the tests in a file."""
+    nodes = ast.parse(file.read_text()).body
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)

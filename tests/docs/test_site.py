@@ -25,5 +25,5 @@ def test_every_page_is_on_the_site_and_no_link_is_broken(tmp_path: Path) -> None
     pages = {page.stem for page in DOCS.glob("*.md")}
     assert len(pages) > 5
     assert pages <= {page.stem for page in tmp_path.glob("*.html")}
-    menu = re.findall(r'href="(\w+)\.html" class="md-nav', (tmp_path / "index.html").read_text())
+    menu = re.findall(r'href="([\w-]+)\.html" class="md-nav', (tmp_path / "index.html").read_text())
     assert set(menu) == pages

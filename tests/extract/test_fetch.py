@@ -381,3 +381,14 @@ def test_a_rule_ends_a_slice_or_everything(serve: Serve, then: Any, left: int) -
     assert (pages[0].is_empty, pages[0].rows) == (True, [])
     assert (pages[0].resume is None) == (left == 0)
     assert rows(pages[1:]) == sorted(server.asked[1:]) == ALL_STEPS[2 : 2 + left]
+
+
+@pytest.mark.parametrize(("status", "is_cut"), [(204, True), (410, False)])
+def test_a_rule_says_that_lists_end_so_for_its_own_status_only(status: int, is_cut: bool) -> None:
+    def api(path: Asked) -> Answer:
+        body = json.dumps({"value": [1], "next": "?page=2"}).encode()
+        return Answer(status=status) if "page=2" in path else Answer(body)
+
+    linked_pages = resource(rules=(Rule("end", status=410),))
+    pages = reading.read("http://api/", linked_pages, api)
+    assert [page.is_cut for page in pages] == [False, is_cut]

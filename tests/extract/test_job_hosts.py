@@ -124,7 +124,9 @@ def test_a_preview_shows_no_signature(serve: Serve) -> None:
     storage = serve(lambda _: said({"items": ROWS}))
     shop, resource = downloading(serve, storage, f"signature={SIGNATURE}-preview")
     source = Source("shop", shop.url, (resource,))
-    shown = preview.described(source, resource, preview.first_page(source, resource, Partition()))
+    shown = preview.described(
+        source, resource, preview.first_page(source, resource, Partition()), Partition()
+    )
     assert "/orders?signature=***" in shown
 
 

@@ -16,8 +16,9 @@ from flows.errors import (
     UnavailableError,
 )
 from flows.extract.client import Client, StoppedError
-from flows.extract.paginators import offset
+from flows.extract.paginators import next_url
 from flows.extract.selectors import csv_rows, records_at
+from flows.page import HttpRequest
 from flows.personal_data import dropped
 from flows.source import Job, Resource, Rule, Source
 from tests.extract.reading import read, rows
@@ -39,6 +40,29 @@ def exports(job: Job = STATES, **declared: Any) -> Resource:
     return Resource("orders", "jobs", **{**given, **declared})
 
 
+SEVERAL = exports(
+    Job(
+        lambda page: HttpRequest("/status", "POST", body={"job": page.document["id"]}),
+        lambda page: page.document["files"],
+        "state",
+        ("done",),
+    ),
+    paging=next_url("next"),
+)
+
+
+def paged_api(serve: Serve) -> Server:
+    """Asks for the status by a POST; the first of two files has two pages."""
+    pages = {
+        "/jobs": {"id": 7},
+        "/status": {"state": "done", "files": ["/a", "/b"]},
+        "/a": {"items": [{"id": 1}, {"id": 2}], "next": "?page=2"},
+        "/a?page=2": {"items": [{"id": 3}]},
+        "/b": {"items": [{"id": 4}]},
+    }
+    return serve(lambda asked: said(pages[asked]))
+
+
 def api(serve: Serve, states: Iterator[Any], result: Answer | None = None) -> Server:
     """Submits job after job; says one status after the other, of whichever job."""
     jobs = iter(range(7, 20))
@@ -57,7 +81,13 @@ def api(serve: Serve, states: Iterator[Any], result: Answer | None = None) -> Se
 
 
 def asked(server: Server) -> list[str]:
-    return [f"{request.method} {request}" for request in server.asked]
+    bodies = (
+        f" {request.body.decode()}" if request == "/status" else "" for request in server.asked
+    )
+    return [
+        f"{request.method} {request}{body}"
+        for request, body in zip(server.asked, bodies, strict=True)
+    ]
 
 
 def test_a_job_is_submitted_waited_for_and_downloaded(serve: Serve, slept: list[float]) -> None:
@@ -78,6 +108,41 @@ def test_a_job_may_stand_in_a_location_and_its_status_be_the_result(serve: Serve
         return next(polls) if asked == "/status" else said({}, 202, Location="/status")
 
     assert rows(read(serve(answer).url, exports(Job()))) == ROWS
+
+
+def test_a_result_may_have_several_parts_and_pages(serve: Serve) -> None:
+    """They are stored together: no checkpoint lies between them, but for the mark."""
+    server = paged_api(serve)
+    mark, *pages = read(server.url, SEVERAL)
+    assert rows(pages) == [{"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}]
+    assert [page.resume for page in pages] == [None] * 3
+    assert asked(server) == [
+        "POST /jobs", 'POST /status {"job": 7}', "GET /a", "GET /a?page=2", "GET /b",
+    ]  # fmt: skip
+    server.asked.clear()
+    assert rows(read(server.url, SEVERAL, resume=mark.resume)) == rows(pages)
+    assert asked(server)[0] == 'POST /status {"job": 7}'
+    assert [request.method for request in server.asked].count("GET") == 3
+
+
+def test_a_result_without_a_file_has_no_records(serve: Serve) -> None:
+    none = exports(Job("jobs/{id}", lambda _: [], "state", ("done",)))
+    [_, result] = read(api(serve, iter(["done"])).url, none)
+    assert (result.is_empty, rows([result])) == (True, [])
+
+
+def test_a_function_of_a_job_that_fails_is_named(serve: Serve) -> None:
+    wrong = exports(Job("jobs/{id}", lambda page: page.document["files"], "state", ("done",)))
+    with pytest.raises(ConfigurationError, match=r"orders: its `job\.download` function failed"):
+        read(api(serve, iter(["done"])).url, wrong)
+
+
+@pytest.mark.parametrize("found", [None, "", 5, [], [None]], ids=repr)
+def test_a_function_of_a_job_that_finds_no_request_is_named(serve: Serve, found: Any) -> None:
+    """An empty URL would be that of the answer itself."""
+    job = replace(STATES, poll=lambda page: found)
+    with pytest.raises(BadPayloadError, match=r"orders: .*/jobs, a function of .* returned"):
+        read(api(serve, iter(["done"])).url, exports(job))
 
 
 def test_a_load_goes_on_with_the_job_that_it_submitted(serve: Serve, slept: list[float]) -> None:
@@ -296,8 +361,7 @@ def test_a_kept_job_that_the_api_refuses_is_submitted_again(serve: Serve, status
         (lambda: Job(max_seconds=0), "max_seconds"),
         (lambda: Job(status="code", done=(200,)), r"200 is no text.*'200'"),  # type: ignore[arg-type]
         (lambda: Job(status="ok", done=(True,)), r"True is no text.*'true'"),  # type: ignore[arg-type]
-        (lambda: exports(paging=offset()), "neither paging nor max_pages"),
-        (lambda: exports(max_pages=1), "neither paging nor max_pages"),
+        (lambda: exports(max_pages=1), "has no max_pages"),
     ],
 )
 def test_jobs_that_would_not_end_are_refused(declared: Callable[[], Any], message: str) -> None:

@@ -19,6 +19,7 @@ from flows.extract.paginators import (
     offset,
     page_number,
     response_header,
+    unless,
     value_at,
 )
 from flows.extract.selectors import records_at
@@ -378,6 +379,36 @@ def test_the_status_of_the_end_is_an_error_on_the_first_page() -> None:
     resource = orders(page_number(), rules=(Rule("end", status=400),))
     with pytest.raises(BadRequestError, match="answered 400"):
         read(URL, resource, lambda _: Answer(b"{}", status=400))
+
+
+@pytest.mark.parametrize(
+    ("flags", "numbers"),
+    [
+        ({"isLast": [False, True]}, [0, 1]),
+        ({"isLast": ["false", "true"]}, [0, 1]),
+        ({"isLast": [None, None]}, [0, 1, 2]),
+        ({}, [0, 1, 2]),
+    ],
+    ids=str,
+)
+def test_a_flag_may_say_that_it_is_over(flags: dict[str, list[Any]], numbers: list[int]) -> None:
+    """Without a value it says nothing, and an empty page ends the reading."""
+
+    def answer(path: Asked) -> Answer:
+        number = int(path.partition("page=")[2] or 0)
+        rows = [{"id": number}] if number < 2 else []
+        flag = {name: (*values, True)[number] for name, values in flags.items()}
+        return Answer(json.dumps({"items": rows, **flag}).encode())
+
+    resource = orders(page_number("page", first=0, more=unless("isLast")))
+    pages = read(URL, resource, answer)
+    assert [int(page.url.partition("page=")[2] or 0) for page in pages] == numbers
+
+
+def test_an_empty_page_that_is_not_the_last_by_its_flag_is_an_error() -> None:
+    resource = orders(offset(more=unless("isLast")))
+    with pytest.raises(BadPayloadError, match=r"no records, but its unless\('isLast'\) is True"):
+        read(URL, resource, lambda _: Answer(b'{"items": [], "isLast": false}'))
 
 
 def test_only_the_first_page_of_a_full_list_may_be_ignored() -> None:

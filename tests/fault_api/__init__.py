@@ -1,1 +1,1 @@
-"""A server for tests: the sample API and a catalogue, with faults planned request by request."""
+"""A server for tests: an API and a catalogue, with faults planned request by request."""

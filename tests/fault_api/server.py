@@ -1,4 +1,4 @@
-"""The server that can misbehave: the sample API on a socket of which every byte can be spoiled.
+"""The server that can misbehave: an API on a socket of which every byte can be spoiled.
 
 Faults are planned over HTTP, at /_faults and /_requests, by whoever can reach loopback.
 """
@@ -13,9 +13,8 @@ from socketserver import ThreadingTCPServer
 from threading import Event, Thread
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.local.sample_api.app import create_app
 from tests.fault_api import wrong_answers, wrong_lists, wrong_wires
 from tests.fault_api.catalogue.items import ITEM_COUNT, items
 from tests.fault_api.catalogue.listing import Listing
@@ -24,6 +23,7 @@ from tests.fault_api.exchange import Answer, Ask, AskError, as_json, refusal
 from tests.fault_api.plan import Plan
 from tests.fault_api.turn import Api, Turn
 from tests.fault_api.wire import Wire
+from tests.project.api import answer
 
 HOST = "127.0.0.1"
 FAULTS = {**wrong_answers.FAULTS, **wrong_lists.FAULTS, **wrong_wires.FAULTS}
@@ -35,8 +35,8 @@ class Server(ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, app: ASGIApp, port: int, item_count: int) -> None:
-        self.api = Api(app, Catalogue(Listing(items(item_count))))
+    def __init__(self, app: ASGIApp, port: int, item_count: int, is_alone: bool = False) -> None:
+        self.api = Api(app, Catalogue(Listing(items(item_count))), is_alone)
         self.plan = Plan(FAULTS)
         self.stopped = Event()
         self._connections: set[socket.socket] = set()
@@ -138,18 +138,30 @@ def _parsed(body: bytes) -> object:
     return parsed
 
 
+async def project_api(scope: Scope, receive: Receive, send: Send) -> None:
+    """The API of the tests' project, as an ASGI app."""
+    said = answer(f"{scope['path']}?{scope['query_string'].decode()}")
+    headers = [(name.lower().encode(), value.encode()) for name, value in said.headers.items()]
+    await send({"type": "http.response.start", "status": said.status, "headers": headers})
+    await send({"type": "http.response.body", "body": said.body})
+
+
 @contextmanager
 def misbehaving(
-    app: ASGIApp | None = None, item_count: int = ITEM_COUNT, port: int = 0
+    app: ASGIApp | None = None,
+    item_count: int = ITEM_COUNT,
+    port: int = 0,
+    is_alone: bool = False,
 ) -> Iterator[str]:
     """Serve in threads of this process; yields the URL, without a slash at its end.
 
     Args:
-        app: answers what is not in the catalogue; the sample API unless given.
+        app: answers what is not in the catalogue; the API of the tests' project unless given.
         item_count: how many rows the catalogue has.
         port: of loopback; 0 is a free one.
+        is_alone: the app answers the catalogue's paths as well.
     """
-    with Server(app or create_app(), port, item_count) as server:
+    with Server(app or project_api, port, item_count, is_alone) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

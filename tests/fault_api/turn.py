@@ -15,10 +15,15 @@ from tests.fault_api.wire import Wire
 
 @dataclass
 class Api:
-    """The sample API without a server: the catalogue as it is now, and the app for the rest."""
+    """The API without a server: the catalogue as it is now, and the app for the rest.
+
+    Attributes:
+        is_alone: whether the app answers the catalogue's paths, too.
+    """
 
     app: ASGIApp
     catalogue: Catalogue
+    is_alone: bool = False
     untouched: Catalogue = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +45,7 @@ class Turn:
 
     def answer(self, catalogue: Catalogue | None = None) -> Answer:
         """What the API says when all goes well; or what it says with another catalogue."""
-        if resources.has(self.ask.path):
+        if not self.api.is_alone and resources.has(self.ask.path):
             return (catalogue or self.api.catalogue).answer(self.ask)
         return asyncio.run(call(self.api.app, self.ask))
 

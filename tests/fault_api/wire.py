@@ -7,7 +7,6 @@ from email.utils import formatdate
 from http import HTTPStatus
 from threading import Event
 
-from deployments.local.sample_api.app import NOTICE
 from tests.fault_api.exchange import Answer
 
 BODILESS = {204, 304}
@@ -65,7 +64,7 @@ class Wire:
 
 def head(answer: Answer, length: int | None = None) -> bytes:
     """Status line and headers; `length` to announce another length than the body's."""
-    headers = {**answer.headers, "Date": formatdate(usegmt=True), "X-Sample-Data": NOTICE}
+    headers = {**answer.headers, "Date": formatdate(usegmt=True)}
     if answer.status not in BODILESS and "Transfer-Encoding" not in headers:
         headers["Content-Length"] = str(len(answer.body) if length is None else length)
     lines = [f"HTTP/1.1 {answer.status} {_phrase(answer.status)}"]

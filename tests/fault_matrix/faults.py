@@ -120,7 +120,7 @@ REFUSED: Mapping[int, Ends] = {
     403: Ends(RefusedLoginError, "answered 403 .*Correct the credentials of source 'sample'"),
     404: Ends(NotFoundError, "answered 404 .*Correct the base URL or path of source 'sample'"),
     410: Ends(NotFoundError, "answered 410 .*Correct the base URL or path of source 'sample'"),
-    413: Ends(BadRequestError, "answered 413 .*Make source 'sample' request less at a time"),
+    413: Ends(BadRequestError, "answered 413 .*Make source 'sample'.* request less at a time"),
     422: Ends(BadRequestError, "answered 422 .*Correct the request that source 'sample'"),
 }
 RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
@@ -236,7 +236,7 @@ BODIES = (
         but={**dict.fromkeys(NEITHER_JSON, OTHER_TYPE), "ndjson": None},
     ),
 )  # fmt: skip
-LINKED = ("next_url", "next_path", "link_header")
+LINKED = ("next_url", "next_path", "link_header", "accounts")
 WAYS = (
     Fault(
         "redirect", "redirect", Goes(), but=dict.fromkeys(("graphql", "form"), NO_REDIRECTED_POST)

@@ -7,9 +7,8 @@ import pytest
 from sqlalchemy.engine import URL
 
 from flows.extract import client as extracting
-from flows.load import loader as loading
 from tests.fault_matrix.lab import Lab, Nap, opened, within_budget
-from tests.fault_matrix.styles import NOW, SECRETS
+from tests.fault_matrix.styles import SECRETS
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +22,9 @@ def open_lab(postgres_server: URL) -> Iterator[Lab]:
 def lab(open_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """The module's lab, with a budget of time for this test."""
     open_lab.naps.clear()
-    real = loading.window_to_read
     monkeypatch.setattr(
         extracting, "sleep", lambda seconds: open_lab.naps.append(Nap(time.time(), seconds))
     )
-    monkeypatch.setattr(loading, "window_to_read", lambda *asked: real(*asked[:-1], NOW))
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     with within_budget():

@@ -33,7 +33,7 @@ from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.load.table_schema import column_types
 from flows.source import Source
 from tests.fault_api.server import misbehaving
-from tests.fault_matrix.styles import Row, Style, login_of
+from tests.fault_matrix.styles import NOW, Row, Style, login_of
 
 BUDGET_SECONDS = 10
 # The times of a lasting fault: a number, so the remainder shows how often it struck.
@@ -131,7 +131,8 @@ class Trial:
         ]
 
     def load(self, request: LoadOptions = DEFAULT_OPTIONS) -> Entry:
-        """Load the style's rows once more."""
+        """Load the style's rows once more, at its time."""
+        request = replace(request, now=NOW)
         partition = self.style.partition
         resource = self.style.resource(self.name, **self.declared)
         login = login_of(self.style, self.url)

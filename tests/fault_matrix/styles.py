@@ -15,6 +15,7 @@ from flows.extract.paginators import (
     offset,
     page_number,
     response_header,
+    unless,
 )
 from flows.extract.selectors import (
     columns_at,
@@ -28,6 +29,7 @@ from flows.extract.selectors import (
     zipped,
 )
 from flows.source import (
+    Accounts,
     Cursor,
     IntegerCursor,
     Job,
@@ -72,6 +74,7 @@ SECRETS = {
     "TOKEN_OF_LAB": logins.BEARER_TOKEN,
     "PASSWORD_OF_LAB": logins.PASSWORD,
     "CLIENT_OF_LAB": logins.CLIENT_SECRET,
+    "OTHER_TOKEN_OF_LAB": "other-bearer-token",
 }
 
 
@@ -128,8 +131,13 @@ class Style:
         return Resource(name, self.path, **{**common, **self.declared, **changes})
 
 
-def login_of(style: Style, url: str) -> Login | None:
+ACCOUNTS = Accounts({"eu": Bearer("other-token-of-lab"), "us": Bearer("token-of-lab")})
+
+
+def login_of(style: Style, url: str) -> Login | Accounts | None:
     """The login that a style needs at an API."""
+    if style is OF_ACCOUNTS:
+        return ACCOUNTS
     known = {
         "login/header_key": ApiKey("key-of-lab", header=logins.KEY_HEADER),
         "login/query_key": ApiKey("key-of-lab", param=logins.KEY_PARAM),
@@ -164,6 +172,10 @@ PAGED = (
     Style(
         "flagged_url", "styles/flagged_url", 3, "position",
         _at("items", paging=next_url("next", more="more")),
+    ),
+    Style(
+        "flagged_end", "styles/flagged_url", 3, "position",
+        _at("items", paging=next_url("next", more=unless("is_last"))),
     ),
     Style("link_header", "styles/link_header", 3, "position", _at("", paging=next_link())),
     Style(
@@ -324,11 +336,27 @@ TOMBSTONES = Style(
     _at("items", paging=next_url("next"), deletes=Tombstones("name", values=(GONE,))),
     [{**row, DELETED_AT: row["name"] == GONE} for row in ROWS],
 )
+# The API refuses the token of the other account.
+OF_ACCOUNTS = Style(
+    "accounts",
+    "login/bearer",
+    3,
+    "position",
+    _at(
+        "items",
+        paging=next_url("next"),
+        key=("account", "id"),
+        partitions=ACCOUNTS.partitions,
+        partition_columns=("account",),
+    ),
+    [{"account": "us", **row} for row in ROWS],
+    ACCOUNTS.partitions[1],
+)
 LOGGED_IN = tuple(
     Style(name, f"login/{name}", 3, "position", _at("items", paging=next_url("next")))
     for name in ("header_key", "query_key", "bearer", "basic", "oauth2")
 )
-TABLE = (*LISTS, XML, ZIP, CHILDREN_OF_ONE, TOMBSTONES, *AHEAD, *BY_CURSOR)
+TABLE = (*LISTS, XML, ZIP, CHILDREN_OF_ONE, TOMBSTONES, OF_ACCOUNTS, *AHEAD, *BY_CURSOR)
 ALL = (*TABLE, *OTHER_FORMATS, *LOGGED_IN)
 
 

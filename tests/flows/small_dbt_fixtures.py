@@ -40,7 +40,7 @@ def shop(ask: Ask, write: Write) -> None:
     """A raw table with a visit a day, and something else that is loaded, so that builds begin."""
     write("models/sources.yml", SOURCE)
     assert elt(
-        source="northwind", resources=("shippers",), transform=False, return_state=True
+        source="market", resources=("shippers",), transform=False, return_state=True
     ).is_completed()
     ask("create schema raw_shop")
     ask("create table raw_shop.visits (id int, loaded_at timestamptz)")

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State
 
 from flows import sources
+from flows.backfill import backfill
 from flows.elt import elt
 from flows.errors import RefusedLoginError
 from flows.extract.auth import Bearer
@@ -123,3 +125,17 @@ def test_an_account_that_is_refused_lets_the_other_load(
     assert "account 'us'" in str(error)
     assert "token-of" not in str(error)
     assert ask("select account, count(*) from raw_shop.orders group by 1") == [("eu", 6)]
+
+
+def test_a_backfill_of_an_account_that_was_refused_loads_what_is_missing(
+    run: Callable[..., State[Any]], ask: Ask
+) -> None:
+    days = {"since": date(2026, 1, 1), "until": date(2026, 2, 1)}
+    options = {"source": "shop", "transform": False, "resources": ("orders",), **days}
+    Secret(value="token-of-nobody").save("shop-us-token", overwrite=True)
+    error = backfill(**options, return_state=True).result(raise_on_failure=False)
+    assert isinstance(error, RefusedLoginError)
+    Secret(value="token-of-us").save("shop-us-token", overwrite=True)
+    assert backfill(**options, return_state=True).is_completed()
+    loads = ask("select left(partition, 2), state from elt.loads order by load_id")
+    assert sorted(loads) == [("eu", "succeeded"), ("us", "failed"), ("us", "succeeded")]

@@ -24,7 +24,7 @@ Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]
 
 AWAY = Answer(status=503, headers={"Retry-After": "999999"})
-RANGE = {"source": "open_meteo", "since": date(2020, 1, 1), "until": date(2020, 4, 1)}
+RANGE = {"source": "climate", "since": date(2020, 1, 1), "until": date(2020, 4, 1)}
 WINDOWS = [
     "London 2020-01-01..2020-02-01",
     "London 2020-02-01..2020-03-03",
@@ -46,7 +46,7 @@ def loaded(ask: Ask) -> list[tuple]:
 def test_every_day_of_the_range_is_loaded_and_the_regular_cursor_stays(ask: Ask) -> None:
     assert run().is_completed()
     assert loaded(ask) == [(window, "succeeded", True) for window in WINDOWS]
-    assert ask("select count(*), min(time), max(time) from raw_open_meteo.daily_weather") == [
+    assert ask("select count(*), min(time), max(time) from raw_climate.daily_weather") == [
         (91, "2020-01-01", "2020-03-31")
     ]
     assert ask("select count(*) from elt.checkpoints where cursor_at is not null") == [(0,)]
@@ -67,7 +67,7 @@ def test_after_a_failure_only_what_is_missing_is_loaded(
         (WINDOWS[1], "succeeded", True),
         (WINDOWS[2], "succeeded", True),
     ]
-    assert ask("select count(*) from raw_open_meteo.daily_weather") == [(91,)]
+    assert ask("select count(*) from raw_climate.daily_weather") == [(91,)]
     assert run(again=True).is_completed()
     assert ask("select count(*), sum(unchanged) from elt.loads where load_id > 4") == [(3, 91)]
 
@@ -95,7 +95,7 @@ def test_a_window_that_fails_takes_no_table_out_of_the_builds(
 ) -> None:
     weather["2020-02-01"] = lambda: AWAY
     days = {"since": date(2021, 1, 1), "until": date(2021, 1, 3)}
-    assert elt(source="open_meteo", transform=False, **days, return_state=True).is_completed()
+    assert elt(source="climate", transform=False, **days, return_state=True).is_completed()
     assert run().is_failed()
     with warehouse.load().transaction() as cursor:
         history.prepare(cursor)
@@ -133,8 +133,8 @@ def test_only_resources_with_a_cursor_of_times_are_read_by_date() -> None:
     ("parameters", "words"),
     [
         ({"until": date(2020, 1, 1)}, ["2020-01-01", "before"]),
-        ({"source": "northwind", "resources": ("shippers",)}, ["shippers", "cursor", "elt"]),
-        ({"source": "nortwind"}, ["'nortwind'", "northwind"]),
+        ({"source": "market", "resources": ("shippers",)}, ["shippers", "cursor", "elt"]),
+        ({"source": "markte"}, ["'markte'", "market"]),
         ({"at_once": 0}, ["at_once", "greater than or equal to 1"]),
     ],
 )

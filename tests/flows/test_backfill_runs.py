@@ -45,7 +45,7 @@ Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]
 
 # Ten windows: three chunks.
-DAYS = {"source": "open_meteo", "since": "2020-01-01", "until": "2020-04-10", "window_days": 10}
+DAYS = {"source": "climate", "since": "2020-01-01", "until": "2020-04-10", "window_days": 10}
 REFUSED = Answer(status=401)
 SUCCEEDED = "select count(*) from elt.loads where state = 'succeeded'"
 
@@ -140,7 +140,7 @@ def test_several_runs_load_what_one_would_and_never_more_than_that_many_at_a_tim
     system: System, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     updates = counted(monkeypatch)
-    rows = "select time, temperature_2m_max from raw_open_meteo.daily_weather order by time"
+    rows = "select time, temperature_2m_max from raw_climate.daily_weather order by time"
     with system.worker():
         run = system.start()
         state = system.run(run)
@@ -156,7 +156,7 @@ def test_several_runs_load_what_one_would_and_never_more_than_that_many_at_a_tim
     assert begun[1] < ended[0], "two are at work at a time"
     assert begun[2] > ended[0], "the third waits for the first to end"
     assert ask(SUCCEEDED) == [(10,)]
-    ask("drop schema raw_open_meteo cascade")
+    ask("drop schema raw_climate cascade")
     ask("drop schema elt cascade")
     assert system.run(system.start(runs_at_once=1)).is_completed()
     assert len(several) == 100
@@ -185,7 +185,7 @@ def assert_page(system: System, run: FlowRun, children: list[FlowRun]) -> None:
     found = artifacts(system, run)
     assert float(str(found["progress"].data)) == 100
     page = str(found["markdown"].data)
-    assert "**10 of 10 windows of open_meteo are loaded (100.0 %).**" in page
+    assert "**10 of 10 windows of climate are loaded (100.0 %).**" in page
     assert "3 runs: 3 completed." in page
     rows = [line for line in page.splitlines() if line.startswith("| 2020")]
     assert [row.split(" | ")[:3] for row in rows] == [
@@ -224,7 +224,7 @@ def test_a_run_that_fails_is_named_and_the_next_attempt_loads_what_is_missing(
         artifacts(system, run)["markdown"].data
     )
     assert again.is_completed()
-    assert ask("select count(*) from raw_open_meteo.daily_weather") == [(100,)]
+    assert ask("select count(*) from raw_climate.daily_weather") == [(100,)]
     assert ask(SUCCEEDED) == [(10,)]
     [added] = [child for child in system.children() if child.id not in {run.id for run in first}]
     assert days([added]) == [("2020-02-20", "2020-03-01")]
@@ -258,7 +258,7 @@ def test_an_attempt_adopts_the_unfinished_runs_of_the_one_before(
         assert system.run(last).is_completed()
     assert days(system.children()) == CHUNKS
     assert ask("select count(*) from elt.loads") == [(10,)]
-    assert ask("select count(*) from raw_open_meteo.daily_weather") == [(100,)]
+    assert ask("select count(*) from raw_climate.daily_weather") == [(100,)]
 
 
 @pytest.mark.long
@@ -365,7 +365,7 @@ def test_no_more_runs_are_started_than_the_work_pool_has_slots(
 
 def test_without_a_deployment_the_error_says_how_to_start_one(ask: Ask) -> None:
     state = backfill(
-        source="open_meteo",
+        source="climate",
         since=date(2020, 1, 1),
         until=date(2020, 2, 1),
         runs_at_once=2,

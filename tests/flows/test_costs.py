@@ -63,11 +63,11 @@ def events_since(server: SyncPrefectClient, begun_at: DateTime) -> int:
 @pytest.mark.parametrize(
     "name",
     [
-        "northwind",
+        "market",
         *(
             pytest.param(name, marks=pytest.mark.long)
             for name in [*sources.names(), "transform"]
-            if name != "northwind"
+            if name != "market"
         ),
     ],
 )

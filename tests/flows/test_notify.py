@@ -41,7 +41,7 @@ def loaded(stack: Stack) -> UUID:
     url = ensure_database(stack.warehouse, "told")
     warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
     state: State[Any] = elt(
-        source="northwind", resources=("shippers",), transform=False, return_state=True
+        source="market", resources=("shippers",), transform=False, return_state=True
     )
     run_id = state.state_details.flow_run_id
     assert run_id is not None
@@ -74,9 +74,9 @@ def test_a_message_names_the_run_its_final_message_and_its_loads(
     notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
     assert told(run, FAILED, WEBHOOK).is_completed()
     [asked] = hook.asked
-    for words in ("northwind failed", "flow: elt", str(run.id), "it broke"):
+    for words in ("market failed", "flow: elt", str(run.id), "it broke"):
         assert words.encode() in asked.body
-    assert b"northwind.shippers succeeded: 3 extracted, 3 inserted, 0 updated" in asked.body
+    assert b"market.shippers succeeded: 3 extracted, 3 inserted, 0 updated" in asked.body
 
 
 def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: Serve) -> None:
@@ -87,11 +87,11 @@ def test_one_incident_is_one_message_until_a_run_goes_well(run: FlowRun, serve: 
     messages = [told(run, event, WEBHOOK).message for event in events]
     assert messages == [
         "nothing to report",
-        "northwind failed",
+        "market failed",
         "nothing to report",
-        "northwind works again",
+        "market works again",
         "nothing to report",
-        "northwind timed out",
+        "market timed out",
     ]
     assert len(hook.asked) == 3
 
@@ -105,9 +105,9 @@ def test_unusual_loads_are_told_beside_an_incident(
     notifications.save({"NOTIFY_WEBHOOK_URL": hook.url})
     events = [ANOMALIES, FAILED, ANOMALIES, FAILED]
     assert [told(run, event, WEBHOOK).message for event in events] == [
-        "northwind has unusual loads",
-        "northwind failed",
-        "northwind has unusual loads",
+        "market has unusual loads",
+        "market failed",
+        "market has unusual loads",
         "nothing to report",
     ]
     assert b"it broke" in hook.asked[0].body

@@ -332,7 +332,7 @@ def test_preview_shows_what_would_be_stored(serve: Serve) -> None:
     shop = Source("shop", served(serve, {"items": [ADA]}), (customers(),))
     with Client(shop, secret) as client:
         page = next(read_pages(client, shop, customers(), Partition(), Window()))
-    text = described(shop, customers(), page)
+    text = described(shop, customers(), page, Partition())
     assert hash_of("ada@example.com") in text
     assert "ada@" not in text
     assert "Square" not in text

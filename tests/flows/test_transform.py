@@ -15,8 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from conftest import rows
 from prefect.client.schemas.objects import State
+from prefect.variables import Variable
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
@@ -26,14 +28,14 @@ from flows.dbt_build.build import NOTHING
 from flows.elt import elt
 from flows.errors import BuildError
 from flows.retries import Retry
-from flows.transform import transform
+from flows.transform import resolve_profiles, transform
 
 Ask = Callable[..., list[tuple]]
 
 SALES = "select count(*), sum(quantity), sum(revenue) from marts.fct_order_lines"
-BAD_QUANTITY = "update raw_northwind.order_details set quantity = -1 where order_id = 10248"
-BAD_DATE = "update raw_northwind.orders set order_date = 'soon' where order_id = 10248"
-GOOD_DATE = "update raw_northwind.orders set order_date = '1996-07-04' where order_id = 10248"
+BAD_QUANTITY = "update raw_market.order_details set quantity = -1 where order_id = 10248"
+BAD_DATE = "update raw_market.orders set order_date = 'soon' where order_id = 10248"
+GOOD_DATE = "update raw_market.orders set order_date = '1996-07-04' where order_id = 10248"
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(*resources: str) -> None:
     assert elt(
-        source="northwind", resources=resources, transform=False, return_state=True
+        source="market", resources=resources, transform=False, return_state=True
     ).is_completed()
 
 
@@ -103,7 +105,7 @@ def test_readers_see_what_passed_its_tests_and_a_failed_build_is_gone_on_with(
     assert len(seen) > 10
     assert all(answer == before for answer in seen)
 
-    ask("update raw_northwind.order_details set quantity = 12 where order_id = 10248")
+    ask("update raw_market.order_details set quantity = 12 where order_id = 10248")
     ask(BAD_DATE)
     said = error_of(transform(check_freshness=True, return_state=True))
     assert 'invalid input syntax for type date: "soon"' in said
@@ -114,7 +116,7 @@ def test_readers_see_what_passed_its_tests_and_a_failed_build_is_gone_on_with(
         assert ", 0 failed, 0 skipped" in transform(only_stale=True)
     again = built_now()
     assert "model.warehouse.fct_order_lines" in again
-    assert "model.warehouse.stg_northwind__orders" not in again
+    assert "model.warehouse.stg_market__orders" not in again
     assert len(again) < len(everything) / 2
     after = ask(SALES)
     assert after != before
@@ -137,12 +139,12 @@ def test_changed_code_alone_is_built_and_read_beside_what_is_published(
 ) -> None:
     load("shippers", "suppliers")
     transform()
-    model = project / "models/staging/northwind/stg_northwind__shippers.sql"
+    model = project / "models/staging/market/stg_market__shippers.sql"
     model.write_text(model.read_text().replace("        phone,", "        upper(phone) as phone,"))
     transform(only_stale=True)
     built = built_now()
-    assert "model.warehouse.stg_northwind__shippers" in built
-    assert "model.warehouse.stg_northwind__suppliers" not in built
+    assert "model.warehouse.stg_market__shippers" in built
+    assert "model.warehouse.stg_market__suppliers" not in built
     assert ask("select reason like 'Changed: the dbt project%' from dbt.builds") == [
         (False,),
         (True,),
@@ -155,6 +157,7 @@ def test_a_relation_that_left_the_project_is_reported_until_dropped(
     project: Path, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra = project / "models/intermediate/extra.sql"
+    extra.parent.mkdir()
     extra.write_text("select 1 as one")
     load("shippers")
     transform()
@@ -178,23 +181,23 @@ def test_an_incremental_model_stays_right_through_its_publications(ask: Ask) -> 
     """Each build adds to a copy of what is published."""
     raw = (
         "select city, time::date, temperature_2m_max, _loaded_at"
-        " from raw_open_meteo.daily_weather order by 1, 2"
+        " from raw_climate.daily_weather order by 1, 2"
     )
     mart = (
         "select city, weather_date, temperature_max_celsius, loaded_at"
         " from marts.fct_daily_weather order by 1, 2"
     )
     days = {"since": date(1997, 1, 1), "until": date(1997, 2, 1), "transform": False}
-    assert elt(source="open_meteo", **days, return_state=True).is_completed()
-    ask("delete from raw_open_meteo.daily_weather where time > '1997-01-20'")
+    assert elt(source="climate", **days, return_state=True).is_completed()
+    ask("delete from raw_climate.daily_weather where time > '1997-01-20'")
     changes = [
         "select 1",
-        "update raw_open_meteo.daily_weather set temperature_2m_max = 7, _loaded_at = now()"
+        "update raw_climate.daily_weather set temperature_2m_max = 7, _loaded_at = now()"
         " where time = '1997-01-03'",
-        "insert into raw_open_meteo.daily_weather"
+        "insert into raw_climate.daily_weather"
         ' select (jsonb_populate_record(w, \'{"time": "1997-01-25"}\')).*'
-        " from raw_open_meteo.daily_weather as w where time = '1997-01-04'",
-        "update raw_open_meteo.daily_weather set temperature_2m_max = 8, _loaded_at = now()"
+        " from raw_climate.daily_weather as w where time = '1997-01-04'",
+        "update raw_climate.daily_weather set temperature_2m_max = 8, _loaded_at = now()"
         " where time = '1997-01-05'",
     ]
     for change in changes:
@@ -214,23 +217,23 @@ def test_a_stale_source_is_reported_after_publishing(ask: Ask) -> None:
     )
     said = error_of(transform(check_freshness=True, return_state=True))
     assert said.startswith("Published everything that could be built, but raw tables are stale: ")
-    assert "northwind.suppliers, last loaded in full 60 h ago" in said
-    assert "northwind.orders, never loaded in full" in said
-    assert "northwind.shippers" not in said
+    assert "market.suppliers, last loaded in full 60 h ago" in said
+    assert "market.orders, never loaded in full" in said
+    assert "market.shippers" not in said
     assert ask("select state, error from dbt.builds") == [("published", None)]
-    assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
+    assert ask("select count(*) > 0 from staging.stg_market__suppliers") == [(True,)]
 
 
 def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> None:
     assert transform() == NOTHING
     said = error_of(transform(check_freshness=True, return_state=True))
-    assert "before it checked the age of northwind.orders, northwind.order_details" in said
+    assert "before it checked the age of climate.daily_weather, market.orders, " in said
     assert 'relation "elt.partitions" does not exist' in said
     load("shippers")
     ask("update elt.loads set state = 'failed', error = 'by hand'")
     ask("update elt.partitions set succeeded_by = null, succeeded_at = null")
     said = error_of(transform(only_stale=True, check_freshness=True, return_state=True))
-    assert "northwind.shippers, never loaded in full" in said
+    assert "market.shippers, never loaded in full" in said
     assert ask("select count(*) from dbt.builds") == [(0,)]
 
 
@@ -241,7 +244,7 @@ def test_a_build_keeps_its_documentation_as_it_was_published(ask: Ask) -> None:
     with warehouse.load(warehouse.TRANSFORMER_BLOCK).transaction() as cursor:
         page = history.docs_of(cursor, 1)
         assert page is not None
-        assert b"model.warehouse.stg_northwind__shippers" in page
+        assert b"model.warehouse.stg_market__shippers" in page
         assert b"staging__audit" not in page
         history.forget_artifacts(cursor, 1)
         assert history.docs_of(cursor, 1) == page
@@ -272,7 +275,7 @@ def test_a_session_lost_while_publishing_changes_nothing_and_is_retried(
     assert lost == [[(True,)]]
     assert ask("select state from dbt.builds order by build_id") == [("failed",), ("published",)]
     assert ask("select error like 'Postgres went away%' from dbt.builds limit 1") == [(True,)]
-    assert ask("select count(*) > 0 from staging.stg_northwind__shippers") == [(True,)]
+    assert ask("select count(*) > 0 from staging.stg_market__shippers") == [(True,)]
 
 
 @pytest.mark.long
@@ -299,7 +302,7 @@ def test_a_build_that_is_killed_while_it_publishes_has_published_nothing(ask: As
         ("abandoned",),
         ("published",),
     ]
-    assert ask("select count(*) > 0 from staging.stg_northwind__suppliers") == [(True,)]
+    assert ask("select count(*) > 0 from staging.stg_market__suppliers") == [(True,)]
 
 
 @pytest.mark.long
@@ -348,3 +351,17 @@ def test_a_build_that_is_killed_leaves_no_dbt_and_nothing_half_done(ask: Ask) ->
     assert ask("select to_regnamespace('marts')") == [(None,)]
     assert ", 0 failed, 0 skipped" in transform(only_stale=True)
     assert ask("select state from dbt.builds order by build_id") == [("abandoned",), ("published",)]
+
+
+def test_a_profile_is_rewritten_only_if_it_names_blocks_or_variables(
+    warehouse_url: URL, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profiles.yml"
+    profile.write_text("warehouse: {target: prod}")
+    with resolve_profiles(tmp_path) as found:
+        assert found == str(tmp_path)
+    Variable.set("dbt_target", "dev", overwrite=True)
+    profile.write_text('warehouse: {target: "{{ prefect.variables.dbt_target }}"}')
+    with resolve_profiles(tmp_path) as found:
+        resolved = (Path(found) / "profiles.yml").read_text()
+    assert yaml.safe_load(resolved) == {"warehouse": {"target": "dev"}}

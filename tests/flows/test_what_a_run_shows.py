@@ -20,12 +20,15 @@ from prefect.client.schemas.filters import (
     TaskRunFilterTags,
 )
 from prefect.client.schemas.objects import Artifact, State, TaskRun
+from prefect.events import Event
+from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.types._datetime import DateTime, now, parse_datetime
 
 from deployments.local.stack import Stack
 from flows import progress
+from flows.anomaly_events import ANOMALIES
 from flows.backfill import backfill
 from flows.elt import elt
 from flows.transform import transform
@@ -72,23 +75,23 @@ def events(name: str, since: DateTime) -> list[dict[str, Any]]:
 
 def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> None:
     state = elt(
-        source="northwind",
+        source="market",
         resources=("shippers", "suppliers"),
         transform=False,
         return_state=True,
     )
     assert state.message == "2 loads: 32 extracted, 32 inserted"
     [table] = artifacts(state)
-    assert (table.type, table.key) == ("table", "loads-northwind")
+    assert (table.type, table.key) == ("table", "loads-market")
     rows = {row["load"]: row for row in json.loads(str(table.data))}
-    assert set(rows) == {"northwind.shippers", "northwind.suppliers"}
-    assert rows["northwind.shippers"]["inserted"] == 3
-    assert rows["northwind.shippers"]["schema changes"] == ""
-    assert (rows["northwind.shippers"]["requests"], rows["northwind.shippers"]["retries"]) == (1, 0)
-    assert rows["northwind.shippers"]["received_bytes"] > 100
+    assert set(rows) == {"market.shippers", "market.suppliers"}
+    assert rows["market.shippers"]["inserted"] == 3
+    assert rows["market.shippers"]["schema changes"] == ""
+    assert (rows["market.shippers"]["requests"], rows["market.shippers"]["retries"]) == (1, 0)
+    assert rows["market.shippers"]["received_bytes"] > 100
 
-    ask("alter table raw_northwind.shippers drop column phone")
-    state = elt(source="northwind", resources=("shippers",), transform=False, return_state=True)
+    ask("alter table raw_market.shippers drop column phone")
+    state = elt(source="market", resources=("shippers",), transform=False, return_state=True)
     [row] = json.loads(str(artifacts(state)[0].data))
     assert (row["updated"], row["schema changes"]) == (3, "phone: text")
     assert row["anomalies"] == "new column phone: text"
@@ -96,7 +99,7 @@ def test_the_run_reports_its_totals_and_a_table_shows_each_load(ask: Ask) -> Non
 
 def test_what_is_unusual_is_in_the_message_the_table_and_one_event(ask: Ask) -> None:
     """The event names its run, from which `notify` makes the message; the next load is alike."""
-    options = {"source": "northwind", "resources": ("suppliers",), "transform": False}
+    options = {"source": "market", "resources": ("suppliers",), "transform": False}
     begun_at = now("UTC")
     states = [elt(**options, return_state=True)]
     ask("update elt.loads set is_comparable = true, extracted = 500, inserted = 500")
@@ -123,39 +126,66 @@ def test_what_is_unusual_is_in_the_message_the_table_and_one_event(ask: Ask) -> 
         if related["prefect.resource.role"] == "flow-run"
     ]
     assert runs == [str(states[1].state_details.flow_run_id)]
-    assert event["resource"]["prefect.resource.name"] == "northwind"
-    assert event["payload"] == {"anomalies": f"northwind.suppliers: {row['anomalies']}"}
+    assert event["resource"]["prefect.resource.name"] == "market"
+    assert event["payload"] == {"anomalies": f"market.suppliers: {row['anomalies']}"}
+
+
+TOLD = "select count(told_at) from elt.anomalies"
+
+
+def test_anomalies_count_as_told_once_their_event_is_sent(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed in between leaves them to the next one."""
+    options = {"source": "market", "resources": ("shippers",), "transform": False}
+    elt(**options)
+    ask("alter table raw_market.shippers drop column phone")
+    told: list[list[tuple]] = []
+    send = PrefectEventsClient._emit
+
+    async def send_slowly(client: PrefectEventsClient, event: Event) -> None:
+        deadline = monotonic() + 0.5
+        while event.event == ANOMALIES and monotonic() < deadline:
+            told.append(ask(TOLD))
+        await send(client, event)
+
+    monkeypatch.setattr(PrefectEventsClient, "_emit", send_slowly)
+    elt(**options)
+    EventsWorker.drain_all()
+    assert ask(TOLD) == [(1,)]
+    assert told
+    assert all(found == [(0,)] for found in told)
 
 
 def test_a_load_that_failed_is_in_the_table_with_its_error(
     stack: Stack, serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = stack.environment["NORTHWIND_BASE_URL"]
+    base = stack.environment["MARKET_BASE_URL"]
 
     def answer(path: Asked) -> Answer:
         if path.startswith("/Suppliers"):
             return Answer(status=401)
         return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
 
-    monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
+    monkeypatch.setenv("MARKET_BASE_URL", serve(answer).url)
     state = elt(
-        source="northwind",
+        source="market",
         resources=("shippers", "suppliers"),
         transform=False,
         return_state=True,
     )
     assert state.is_failed()
     rows = {row["load"]: row for row in json.loads(str(artifacts(state)[0].data))}
-    assert rows["northwind.shippers"]["state"] == "succeeded"
-    assert rows["northwind.suppliers"]["state"] == "failed"
-    assert "401" in rows["northwind.suppliers"]["error"]
+    assert rows["market.shippers"]["state"] == "succeeded"
+    assert rows["market.suppliers"]["state"] == "failed"
+    assert "401" in rows["market.suppliers"]["error"]
 
 
 @pytest.mark.long
 def test_a_build_has_a_lineage_and_a_summary_with_what_failed(ask: Ask) -> None:
     begun_at = now("UTC")
-    assert elt(source="northwind", transform=False, return_state=True).is_completed()
-    ask("update raw_northwind.orders set order_date = 'soon' where order_id = 10248")
+    assert elt(source="market", transform=False, return_state=True).is_completed()
+    ask("update raw_market.orders set order_date = 'soon' where order_id = 10248")
     state = transform(return_state=True)
     assert state.is_failed()
     [summary] = [artifact for artifact in artifacts(state) if artifact.key == "dbt-build"]
@@ -163,14 +193,14 @@ def test_a_build_has_a_lineage_and_a_summary_with_what_failed(ask: Ask) -> None:
     assert "**failed** model" in str(summary.data)
     assert 'invalid input syntax for type date: "soon"' in str(summary.data)
     made = lineage(begun_at)
-    assert made["raw_northwind/shippers"] == set()
-    assert made["staging/stg_northwind__shippers"] == {"raw_northwind/shippers"}
+    assert made["raw_market/shippers"] == set()
+    assert made["staging/stg_market__shippers"] == {"raw_market/shippers"}
 
 
 @pytest.mark.long
 def test_each_dbt_node_is_a_task_run_with_its_status_and_times(ask: Ask) -> None:
     assert elt(
-        source="northwind", resources=("shippers",), transform=False, return_state=True
+        source="market", resources=("shippers",), transform=False, return_state=True
     ).is_completed()
     state = transform(return_state=True)
     assert state.is_completed()
@@ -190,6 +220,27 @@ def test_each_dbt_node_is_a_task_run_with_its_status_and_times(ask: Ask) -> None
         assert run.end_time >= parse_datetime(timing["completed_at"])
 
 
+@pytest.mark.long
+def test_a_build_of_everything_shows_how_each_resource_was_loaded(ask: Ask) -> None:
+    for _ in range(2):
+        assert elt(
+            source="northwind", resources=("shippers",), transform=False, return_state=True
+        ).is_completed()
+    shown = {found.key: found for found in artifacts(transform(return_state=True))}
+    assert shown.keys() == {"dbt-build", "resources"}
+    [row] = json.loads(str(shown["resources"].data))
+    assert row.pop("hours since loaded") < 1
+    assert row == {
+        "resource": "northwind.shippers",
+        "last state": "succeeded",
+        "loads": 2,
+        "failed": 0,
+        "open rejects": 0,
+        "last error": None,
+    }
+    assert artifacts(transform(only_stale=True, return_state=True)) == []
+
+
 def dbt_runs(state: State[Any], count: int) -> list[TaskRun]:
     """The task runs of dbt's nodes, once the server has made them of their events."""
     run_id = state.state_details.flow_run_id
@@ -206,7 +257,7 @@ def dbt_runs(state: State[Any], count: int) -> list[TaskRun]:
 
 def test_a_backfill_shows_how_far_it_is(ask: Ask) -> None:
     state = backfill(
-        source="open_meteo",
+        source="climate",
         since=date(2020, 1, 1),
         until=date(2020, 3, 1),
         transform=False,
@@ -228,7 +279,7 @@ def test_a_load_that_takes_long_shows_how_far_it_is(
     stack: Stack, serve: Serve, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All answers but the first wait until there is something to see."""
-    base = stack.environment["NORTHWIND_BASE_URL"]
+    base = stack.environment["MARKET_BASE_URL"]
     before = progress_artifacts(stack)
     asked: list[Asked] = []
     seen: dict[str, float] = {}
@@ -243,9 +294,9 @@ def test_a_load_that_takes_long_shows_how_far_it_is(
 
     assert progress.SHOWN_EVERY_SECONDS >= 10, "Prefect counts what it is asked"
     monkeypatch.setattr(progress, "SHOWN_EVERY_SECONDS", 0.2)
-    monkeypatch.setenv("NORTHWIND_BASE_URL", serve(answer).url)
+    monkeypatch.setenv("MARKET_BASE_URL", serve(answer).url)
     loaded = ("order_details", "shippers")
-    state = elt(source="northwind", resources=loaded, transform=False, return_state=True)
+    state = elt(source="market", resources=loaded, transform=False, return_state=True)
     assert state.is_completed()
     [end] = [artifact for artifact in artifacts(state) if artifact.type == "progress"]
     assert set(seen) == {str(end.id)}
@@ -258,9 +309,7 @@ def test_a_load_that_takes_long_shows_how_far_it_is(
 
 def test_a_load_logs_no_line_a_page(ask: Ask) -> None:
     """29 pages of order lines, and as few lines as one page has."""
-    state = elt(
-        source="northwind", resources=("order_details",), transform=False, return_state=True
-    )
+    state = elt(source="market", resources=("order_details",), transform=False, return_state=True)
     APILogWorker.drain_all()
     run_id = state.state_details.flow_run_id
     assert run_id is not None

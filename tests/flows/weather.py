@@ -1,4 +1,4 @@
-"""The sample weather behind a proxy, for tests that let the API answer otherwise."""
+"""The weather behind a proxy, for tests that let the API answer otherwise."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,8 @@ from deployments.local.stack import Stack
 def weather(
     stack: Stack, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Callable[[], Answer | None]]:
-    """The sample weather behind a proxy; handlers put in here by first day take precedence."""
-    base = stack.environment["OPEN_METEO_BASE_URL"]
+    """The weather behind a proxy; handlers put in here by first day take precedence."""
+    base = stack.environment["CLIMATE_BASE_URL"]
     first: dict[str, Callable[[], Answer | None]] = {}
 
     def answer(path: Asked) -> Answer:
@@ -23,5 +23,5 @@ def weather(
                 return said
         return Answer(requests.get(base + path.lstrip("/"), timeout=10).content)
 
-    monkeypatch.setenv("OPEN_METEO_BASE_URL", serve(answer).url)
+    monkeypatch.setenv("CLIMATE_BASE_URL", serve(answer).url)
     return first

@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
-from flows.errors import ConfigurationError, JobFailedError, UnavailableError
+from flows.errors import BadPayloadError, ConfigurationError, JobFailedError, UnavailableError
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.extract.paginators import next_url
@@ -24,12 +24,16 @@ from flows.load.ledger import Entry
 from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
-from flows.source import Cursor, Job, Partition, Resource, Source
+from flows.source import Cursor, Job, Partition, Resource, Rule, Source
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
 KEPT = "select resume ->> 'url' from elt.checkpoints"
 JOB = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed",), interval_seconds=0.001)
+# The retry of a run has the same id.
+FULL_REFRESH = LoadOptions(full_refresh=True, run_id="run")
+SEVERAL = {"/jobs": {"id": 1}, "/jobs/1": {"state": "done", "files": ["/a", "/b"]}}
+IN_FILES = replace(JOB, download=lambda page: page.document["files"], expired=(410,))
 IMPATIENT = replace(JOB, interval_seconds=0.5, max_seconds=0.9)
 
 
@@ -64,7 +68,7 @@ def exports(**declared: Any) -> Resource:
 def run(
     connection: Connection, server: Server, resource: Resource, options: LoadOptions | None = None
 ) -> Entry:
-    source = Source("shop", server.url, (resource,))
+    source = Source("shop", server.url, (resource,), max_wait_seconds=0)
     with Client(source) as client:
         pages = partial(read_pages, client, source, resource, Partition())
         return load(connection, "shop", resource, Partition(), pages, options or LoadOptions())
@@ -84,7 +88,7 @@ def test_a_job_is_committed_before_its_status_is_requested(
     assert query(KEPT) == [(None,)]
 
 
-@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+@pytest.mark.parametrize("options", [LoadOptions(), FULL_REFRESH], ids=str)
 @pytest.mark.parametrize("writes", ["merge", "append", "replace"])
 def test_a_load_goes_on_with_the_job_of_the_one_before(
     serve: Serve, connection: Connection, query: Query, writes: Any, options: LoadOptions
@@ -97,6 +101,21 @@ def test_a_load_goes_on_with_the_job_of_the_one_before(
         run(connection, server, resource, options)
     assert run(connection, server, resource, options).inserted == 1
     assert len(api.jobs) == 1
+
+
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_full_refresh_leaves_the_job_of_an_earlier_run(
+    serve: Serve, connection: Connection, writes: Any
+) -> None:
+    """Its result may lack what the refresh is for."""
+    api = Api(iter(["running", "done"]))
+    server = serve(api)
+    key = () if writes == "append" else ("id",)
+    resource = exports(disposition=writes, key=key, job=IMPATIENT)
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource, LoadOptions(run_id="earlier run"))
+    assert run(connection, server, resource, FULL_REFRESH).inserted == 1
+    assert len(api.jobs) == 2
 
 
 @pytest.mark.usefixtures("slept")
@@ -146,6 +165,32 @@ def test_an_append_leaves_a_job_that_never_ends(
     assert len(api.jobs) == 2
 
 
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_result_that_fails_on_a_later_page_is_stored_once(
+    serve: Serve, connection: Connection, query: Query, writes: Any
+) -> None:
+    """The next load goes on with the job, and reads its result from the first page."""
+    api, is_down = Api(), True
+
+    def answer(asked: Asked) -> Answer:
+        if asked.endswith("?page=2"):
+            return said({"items": [{"id": 2}]}, 500 if is_down else 200)
+        return said({"items": [{"id": 1}], "next": "?page=2"}) if "result" in asked else api(asked)
+
+    server = serve(answer)
+    key = () if writes == "append" else ("id",)
+    resource = exports(
+        disposition=writes, key=key, records=records_at("items"), paging=next_url("next"),
+        checkpoint_rows=1,
+    )  # fmt: skip
+    with pytest.raises(UnavailableError):
+        run(connection, server, resource)
+    is_down = False
+    assert run(connection, server, resource).inserted == 2
+    assert query("select id from raw_shop.orders order by id") == [(1,), (2,)]
+    assert len(api.jobs) == 1
+
+
 def test_an_append_whose_first_rows_are_stored_never_leaves_them(
     serve: Serve, connection: Connection, query: Query
 ) -> None:
@@ -176,7 +221,7 @@ def test_an_append_leaves_the_job_of_another_request(serve: Serve, connection: C
     assert [job.get("since") for job in api.jobs] == [None, 2]
 
 
-@pytest.mark.parametrize("options", [LoadOptions(), LoadOptions(full_refresh=True)], ids=str)
+@pytest.mark.parametrize("options", [LoadOptions(), FULL_REFRESH], ids=str)
 def test_a_job_up_to_a_time_keeps_its_end(
     serve: Serve, connection: Connection, monkeypatch: pytest.MonkeyPatch, options: LoadOptions
 ) -> None:
@@ -276,3 +321,38 @@ def test_many_partitions_commit_their_jobs_first_as_well(
         )
     assert errors == unkept == []
     assert query("select count(*), count(distinct shop) from raw_shop.orders") == [(6, 6)]
+
+
+@pytest.mark.parametrize("writes", ["merge", "append", "replace"])
+def test_a_limited_load_reads_all_parts_of_a_result(
+    serve: Serve, connection: Connection, query: Query, writes: Any
+) -> None:
+    """Between them there is no place to read on from, so a part would count as the whole."""
+    server = serve(lambda asked: said(SEVERAL.get(asked) or [{"id": ord(asked[1])}]))
+    key = () if writes == "append" else ("id",)
+    resource = exports(job=IN_FILES, disposition=writes, key=key)
+    assert run(connection, server, resource, LoadOptions(limit=1)).extracted == 2
+    assert query("select id from raw_shop.orders order by 1") == [(97,), (98,)]
+
+
+@pytest.mark.parametrize("missing", ["/a", "/b"])
+@pytest.mark.parametrize(("writes", "options"), [("replace", None), ("merge", FULL_REFRESH)])
+def test_a_result_that_lacks_a_file_replaces_no_table(
+    serve: Serve, connection: Connection, query: Query, writes: Any, options: Any, missing: str
+) -> None:
+    """A file of status 204 has no records."""
+    status = 200
+    server = serve(
+        lambda asked: said(
+            SEVERAL.get(asked) or [{"id": ord(asked[1])}], status if asked == missing else 200
+        )
+    )
+    rules = (Rule("ignore", status=404),)
+    resource = exports(job=IN_FILES, disposition=writes, rules=rules)
+    run(connection, server, resource)
+    status = 404
+    with pytest.raises(BadPayloadError, match="The list would be incomplete"):
+        run(connection, server, resource, options)
+    assert query("select id from raw_shop.orders order by 1") == [(97,), (98,)]
+    status = 204
+    assert run(connection, server, resource, options).deleted == 1

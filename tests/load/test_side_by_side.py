@@ -110,10 +110,12 @@ def load_lines(
     resource: Resource = LINES,
     partitions: tuple[Partition, ...] | None = None,
     options: LoadOptions = LoadOptions(),  # noqa: B008 (never changed)
-    threads: int = 3,
+    requests_at_once: int = 3,
 ) -> tuple[list[Entry], list[EltError]]:
     given = orders() if partitions is None else partitions
-    return load_side_by_side(connect, "shop", resource, given, api.reader, options, threads)
+    return load_side_by_side(
+        connect, "shop", resource, given, api.reader, options, requests_at_once
+    )
 
 
 def meet(count: int) -> Callable[[Any], None]:
@@ -324,7 +326,7 @@ def test_an_api_that_is_down_ends_the_run_and_keeps_what_was_read(
     connect: Connect, query: Query
 ) -> None:
     api = Lines(errors={5: UnavailableError("down")})
-    _, errors = load_lines(connect, api, partitions=orders(100), threads=1)
+    _, errors = load_lines(connect, api, partitions=orders(100), requests_at_once=1)
     assert [str(error) for error in errors] == ["down"]
     assert [order for order, _ in api.asked] == list(range(6))
     assert query(STORED) == wanted(5)
@@ -392,7 +394,7 @@ def test_rows_that_another_load_has_stored_meanwhile_are_not_replaced_by_older_o
         yield from read_first(partition, window, resume)
 
     current.read = read  # type: ignore[method-assign]
-    assert load_lines(connect, current, threads=1)[1] == []
+    assert load_lines(connect, current, requests_at_once=1)[1] == []
     assert query('select amount from raw_shop.lines where "order" = 1 order by line') == [
         (10,),
         (20,),
@@ -428,7 +430,7 @@ def test_pages_that_were_read_before_another_load_are_read_again(
             yield from pages
 
     monkeypatch.setattr(api, "read", read_late)
-    assert load_lines(connect, api, threads=1)[1] == []
+    assert load_lines(connect, api, requests_at_once=1)[1] == []
     assert query('select amount from raw_shop.lines where "order" = 1 order by line') == [
         (10,),
         (20,),
@@ -480,7 +482,7 @@ def test_a_value_of_a_partition_that_its_column_would_change_is_rejected_in_a_gr
     times += ["2026-04-05T10:00:00", "2026-04-05T11:00:00"]
     partitions = tuple(Partition(at, {"order": at}) for at in times)
     lines = replace(LINES, partitions=partitions, columns={"order": "date"}, max_rejects=2)
-    assert load_lines(connect, Lines(), lines, partitions, threads=1)[1] == []
+    assert load_lines(connect, Lines(), lines, partitions, requests_at_once=1)[1] == []
     assert query('select "order"::text, count(*) from raw_shop.lines group by 1 order by 1') == [
         (at, 2) for at in times[:4]
     ]
@@ -507,9 +509,9 @@ def test_what_is_not_merged_is_loaded_side_by_side_with_an_entry_each(
 
 
 def test_partitions_are_read_at_the_same_time(connect: Connect, query: Query) -> None:
-    """Each waits for two others."""
-    met = Lines(before=meet(3))
-    assert load_lines(connect, met, threads=3)[1] == []
+    """Each waits for three others: one thread more than requests at once, to parse meanwhile."""
+    met = Lines(before=meet(4))
+    assert load_lines(connect, met, requests_at_once=3)[1] == []
     assert query(STORED) == wanted()
 
 

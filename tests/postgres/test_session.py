@@ -36,6 +36,7 @@ INHERITED = {
     "bytea_output": "escape",
     "extra_float_digits": "-5",
     "default_transaction_isolation": "serializable",
+    "jit": "on",
 }
 
 
@@ -66,6 +67,7 @@ def test_settings_of_roles_and_databases_do_not_reach_a_load(contrary: URL) -> N
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "default_transaction_isolation": "read committed",
+        "jit": "off",
     }
     assert {name.lower() for name in session.SETTINGS} - {*session.KEEPALIVES} <= INHERITED.keys()
 

@@ -5,25 +5,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from conftest import TREE
 
 from flows import sources
 from flows.errors import ConfigurationError
-from flows.source import Partition, Window
-from flows.sources.northwind import orders_by_date
-from flows.sources.open_meteo import CITIES, archive_days
-
-ROOT = Path(__file__).resolve().parents[2]
-JULY_4 = datetime(1996, 7, 4, tzinfo=UTC)
-JULY_11 = datetime(1996, 7, 11, tzinfo=UTC)
-
-
-def test_every_module_is_a_source_of_its_name() -> None:
-    assert {"northwind", "open_meteo"} <= set(sources.names())
-    assert [sources.find(name).name for name in sources.names()] == sources.names()
 
 
 def test_an_unknown_source_is_an_error_that_lists_the_known_ones() -> None:
@@ -35,44 +23,14 @@ def test_an_unknown_source_is_an_error_that_lists_the_known_ones() -> None:
 
 def test_an_unknown_resource_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match=r"'order'\. It has: orders, order_details, "):
-        sources.find("northwind").resource("order")
+        sources.find("market").resource("order")
 
 
 def test_the_environment_moves_a_source_to_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPEN_METEO_BASE_URL", "http://127.0.0.1:1/v1/")
-    monkeypatch.delenv("NORTHWIND_BASE_URL", raising=False)
-    assert sources.find("open_meteo").base_url == "http://127.0.0.1:1/v1/"
-    assert sources.find("northwind").base_url.startswith("https://services.odata.org/")
-
-
-@pytest.mark.parametrize(
-    ("window", "wanted"),
-    [
-        (Window(), None),
-        (Window(since=JULY_4), "OrderDate ge 1996-07-04T00:00:00Z"),
-        (Window(until=JULY_11), "OrderDate lt 1996-07-11T00:00:00Z"),
-        (
-            Window(JULY_4, JULY_11),
-            "OrderDate ge 1996-07-04T00:00:00Z and OrderDate lt 1996-07-11T00:00:00Z",
-        ),
-    ],
-)
-def test_northwind_orders_are_asked_for_by_date(window: Window, wanted: str | None) -> None:
-    asked = orders_by_date(Partition(), window)
-    assert asked["$orderby"] == "OrderDate,OrderID"
-    assert asked.get("$filter") == wanted
-
-
-def test_open_meteo_requests_end_with_the_last_day_of_a_window() -> None:
-    asked = archive_days(CITIES[0], Window(JULY_4, JULY_11))
-    assert (asked["start_date"], asked["end_date"]) == ("1996-07-04", "1996-07-10")
-    assert (asked["latitude"], asked["timezone"]) == ("51.5085", "Europe/London")
-
-
-@pytest.mark.parametrize("window", [Window(), Window(since=JULY_4), Window(until=JULY_11)])
-def test_open_meteo_is_not_asked_for_an_open_window(window: Window) -> None:
-    with pytest.raises(ValueError, match="both ends"):
-        archive_days(CITIES[0], window)
+    monkeypatch.setenv("CLIMATE_BASE_URL", "http://127.0.0.1:1/v1/")
+    monkeypatch.delenv("MARKET_BASE_URL", raising=False)
+    assert sources.find("climate").base_url == "http://127.0.0.1:1/v1/"
+    assert sources.find("market").base_url.startswith("https://market.example.com/")
 
 
 @pytest.fixture
@@ -105,7 +63,7 @@ def test_a_broken_module_is_named_and_leaves_the_others_alone(
     assert "tracker" in sources.names()
     assert sources.resource_names() == whole
     assert "flows/sources/tracker.py" in caplog.text
-    assert {"northwind", "open_meteo"} <= {source.name for source in sources.usable()}
+    assert {"market", "climate"} <= {source.name for source in sources.usable()}
     with pytest.raises(ConfigurationError, match=r"flows/sources/tracker\.py"):
         sources.find("tracker")
 
@@ -114,7 +72,7 @@ def test_a_broken_module_is_named_and_leaves_the_others_alone(
 def test_a_broken_module_leaves_the_other_deployments_alone(tmp_path: Path, code: str) -> None:
     """Every flow run imports flows.elt, whose form lists the sources and their resources."""
     for folder in ("flows", "blocks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
+        shutil.copytree(TREE / folder, tmp_path / folder)
     (tmp_path / "flows" / "sources" / "tracker.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-c", "from flows import elt, sources; print(*sources.names())"],
@@ -125,7 +83,7 @@ def test_a_broken_module_leaves_the_other_deployments_alone(tmp_path: Path, code
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {"northwind", "tracker"} <= set(done.stdout.split())
+    assert {"market", "tracker"} <= set(done.stdout.split())
     assert "The source tracker can't be used: flows/sources/tracker.py" in done.stderr
 
 

@@ -27,6 +27,8 @@ class Jobs:
         match path:
             case []:
                 return self.submit(ask)
+            case ["status"]:
+                return self.status(ask, str(ask.arguments.get("id")))
             case [job]:
                 return self.status(ask, job)
             case [job, "result"]:

@@ -63,12 +63,13 @@ def _linked(ask: Ask, listing: Listing, base: str) -> Answer:
 
 
 def flagged_url(ask: Ask, listing: Listing) -> Answer:
-    """There is always a URL of a next page; `more` says whether there is such a page."""
+    """There is always a URL of a next page; `more` and `is_last` say whether there is one."""
     start, size = ask.whole("position", 0), _size(ask)
     part = listing.part(start, size)
     following = start + size if part.next_start is None else part.next_start
     link = ask.base + ask.link(position=following)
-    return as_json({"items": part.rows, "next": link, "more": part.next_start is not None})
+    is_last = part.next_start is None
+    return as_json({"items": part.rows, "next": link, "more": not is_last, "is_last": is_last})
 
 
 def link_header(ask: Ask, listing: Listing) -> Answer:

@@ -10,6 +10,7 @@ from tests.dbt_project.running_dbt import Dbt
 
 Query = Callable[..., list[tuple]]
 
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
 MART = "fct_daily_weather"
 RUN = ("run", "--select", f"+{MART}")
 RAW_TABLE = """
@@ -35,7 +36,7 @@ def dbt(database: URL, query: Query, tmp_path: Path) -> Dbt:
     query(RAW_TABLE)
     for day in range(1, 5):
         query(LOADED, "London", f"1996-07-0{day}", 20 + day, "2026-02-01 06:00+00")
-    built = Dbt(database, tmp_path)
+    built = Dbt(database, tmp_path, PROJECT)
     built.succeed(*RUN)
     return built
 

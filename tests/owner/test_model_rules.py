@@ -1,4 +1,4 @@
-"""The rules every dbt model keeps, read from the project's files; needs no dbt and no Postgres."""
+"""The rules every dbt model keeps, whoever wrote it; needs no dbt and no Postgres."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,8 @@ SNAPSHOTS_FOLDER = PROJECT_FOLDER / "snapshots"
 SQL_FILES = sorted(MODELS_FOLDER.rglob("*.sql"))
 
 ENDS_WITH_GRAIN = re.compile(r"\bone row per [^.]+\.$")
+READS_MODEL = re.compile(r"""\bref\(\s*['"](\w+)['"]""")
+READS_SOURCE = re.compile(r"""\bsource\(\s*['"](\w+)['"]\s*,\s*['"](\w+)['"]""")
 CALLS_SOURCE = re.compile(r"\bsource\s*\(")
 LISTS_ITS_COLUMNS = re.compile(r"final as \(\s+select\s+\w")
 NAME_BY_LAYER = {
@@ -52,52 +54,77 @@ def has_tested_key(model: dict[str, Any]) -> bool:
 PROPERTIES = read_properties(MODELS_FOLDER, "models")
 SNAPSHOTS = read_properties(SNAPSHOTS_FOLDER, "snapshots")
 EXPOSURES = read_properties(MODELS_FOLDER, "exposures")
+SOURCES = read_properties(MODELS_FOLDER, "sources")
+TABLES = {f"{name}.{table['name']}" for name, each in SOURCES.items() for table in each["tables"]}
+SEEDS = {file.stem for file in (PROJECT_FOLDER / "seeds").rglob("*.csv")}
+NODES = {*(file.stem for file in SQL_FILES), *SNAPSHOTS, *SEEDS}
 MARTS = [file for file in SQL_FILES if layer(file) == "marts"]
 
 every_model = pytest.mark.parametrize("sql_file", SQL_FILES, ids=lambda file: file.stem)
 every_mart = pytest.mark.parametrize("sql_file", MARTS, ids=lambda file: file.stem)
 
 
-def test_there_are_models_in_every_layer() -> None:
+def test_there_are_models_and_all_of_them_are_in_a_layer() -> None:
     """Without this, the rules below would hold for an empty folder."""
-    assert {layer(file) for file in SQL_FILES} == set(NAME_BY_LAYER)
+    layers = {layer(file) for file in SQL_FILES}
+    assert layers >= {"staging", "marts"}, "models/staging/elt and marts/operations belong here"
+    assert layers <= set(NAME_BY_LAYER), f"move the models of {layers - set(NAME_BY_LAYER)}"
 
 
 def test_the_models_and_their_properties_are_the_same() -> None:
-    assert PROPERTIES.keys() == {file.stem for file in SQL_FILES}
+    models = {file.stem for file in SQL_FILES}
+    assert models - PROPERTIES.keys() == set(), "describe them in a _<folder>__models.yml"
+    assert PROPERTIES.keys() - models == set(), "described, but there is no such model"
 
 
 @every_model
 def test_its_name_tells_its_layer(sql_file: Path) -> None:
     pattern = NAME_BY_LAYER[layer(sql_file)].format(folder=sql_file.parent.name)
-    assert re.fullmatch(pattern, sql_file.stem)
+    assert re.fullmatch(pattern, sql_file.stem), f"rename it to match {pattern}"
 
 
 @every_model
 def test_its_description_ends_with_the_grain(sql_file: Path) -> None:
     description = PROPERTIES[sql_file.stem].get("description", "")
-    assert ENDS_WITH_GRAIN.search(description.strip())
+    assert ENDS_WITH_GRAIN.search(description.strip()), (
+        f"{sql_file.stem}: end its description with what a row is: '..., one row per order.'"
+    )
 
 
 @every_model
 def test_its_key_is_tested(sql_file: Path) -> None:
-    assert has_tested_key(PROPERTIES[sql_file.stem])
+    assert has_tested_key(PROPERTIES[sql_file.stem]), (
+        f"{sql_file.stem}: give its key `data_tests: [not_null, unique]`, or the model "
+        "`unique_combination` with the columns of the key"
+    )
 
 
 @every_model
 def test_it_calls_source_only_in_staging(sql_file: Path) -> None:
     calls_source = CALLS_SOURCE.search(sql_file.read_text()) is not None
-    assert calls_source == (layer(sql_file) == "staging")
+    assert calls_source == (layer(sql_file) == "staging"), (
+        f"{sql_file.stem}: a staging model reads source(), the others ref()"
+    )
+
+
+@every_model
+def test_what_it_reads_is_there(sql_file: Path) -> None:
+    text = sql_file.read_text()
+    unknown = set(READS_MODEL.findall(text)) - NODES
+    assert not unknown, f"{sql_file.stem}: there is no model {unknown}: write it, or read another"
+    missing = {f"{source}.{table}" for source, table in READS_SOURCE.findall(text)} - TABLES
+    assert not missing, f"{sql_file.stem}: declare {missing} in a __sources.yml"
 
 
 @every_model
 def test_it_selects_everything_from_final_last(sql_file: Path) -> None:
-    assert sql_file.read_text().endswith("\n\nselect * from final\n")
+    assert sql_file.read_text().endswith("\n\nselect * from final\n"), (
+        f"{sql_file.stem}: its last line reads all of `final`, after a blank line"
+    )
 
 
-def test_there_are_snapshots_and_all_of_them_are_declared() -> None:
-    assert SNAPSHOTS
-    assert list(SNAPSHOTS_FOLDER.rglob("*.sql")) == []
+def test_all_snapshots_are_declared_in_yaml() -> None:
+    assert list(SNAPSHOTS_FOLDER.rglob("*.sql")) == [], "declare them in a .yml beside it"
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
@@ -126,9 +153,13 @@ def test_it_does_not_opt_out_of_the_contract(sql_file: Path) -> None:
 @every_mart
 def test_it_lists_its_columns(sql_file: Path) -> None:
     columns = PROPERTIES[sql_file.stem].get("columns")
-    assert columns
-    assert all(column.keys() >= {"name", "data_type", "description"} for column in columns)
-    assert LISTS_ITS_COLUMNS.search(sql_file.read_text())
+    assert columns, f"{sql_file.stem}: list its columns"
+    for column in columns:
+        missing = {"name", "data_type", "description"} - column.keys()
+        assert not missing, f"{sql_file.stem}.{column.get('name')}: write its {missing}"
+    assert LISTS_ITS_COLUMNS.search(sql_file.read_text()), (
+        f"{sql_file.stem}: list its columns in `final as (select ...)`, no star"
+    )
 
 
 def test_every_report_has_a_reader_and_readers_read_marts_alone() -> None:
@@ -140,6 +171,7 @@ def test_every_report_has_a_reader_and_readers_read_marts_alone() -> None:
         for reference in exposure["depends_on"]
         for name in re.findall(r"ref\('(\w+)'\)", reference)
     }
-    assert read <= marts
-    assert {name for name in marts if name.startswith("rpt_")} <= read
+    assert read <= marts, f"an exposure depends on {read - marts}, which is no mart"
+    reports = {name for name in marts if name.startswith("rpt_")}
+    assert reports <= read, f"say who reads {reports - read}: add an exposure"
     assert all(exposure["description"] for exposure in EXPOSURES.values())

@@ -1,0 +1,1 @@
+"""`make record`: real answers of an API, kept small and without secrets, for the tests."""

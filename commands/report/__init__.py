@@ -1,0 +1,1 @@
+"""Draws the charts and tables of a warehouse on one HTML page that needs no server."""

@@ -1,0 +1,1 @@
+"""`make upgrade`: merge a later version of the pipeline into a clone."""
