@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Answer, serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -31,6 +30,7 @@ from deployments.local.stack import Stack
 from flows.tags import CHUNK
 from tests.deployments.command_line import run_module
 from tests.deployments.test_operations import is_over, processes_of, wait_until
+from tests.http_servers import Answer, serving
 
 Ask = Callable[..., list[tuple]]
 

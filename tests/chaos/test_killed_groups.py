@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import Answer, Asked, Server, rows
+from conftest import rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
 from tests.chaos.group_victim import LARGE, PARTITIONS, STEPS, TOKENS, account_of, order, run
 from tests.chaos.processes import was_killed
 from tests.chaos.victim import Death, Moment
+from tests.http_servers import Answer, Asked, Server
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 30

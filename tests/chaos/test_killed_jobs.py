@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve, Server, rows
+from conftest import rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -23,6 +23,7 @@ from tests.chaos.outcomes import entries
 from tests.chaos.processes import was_killed
 from tests.chaos.test_killed_loads import DEADLINE_SECONDS, IS_FULL, ROOT
 from tests.chaos.victim import STEPS, Death, Moment
+from tests.http_servers import Answer, Asked, Serve, Server
 
 WANTED = [(number, f"name {number}") for number in range(40)]
 RECORDS = [{"id": number, "name": name} for number, name in WANTED]

@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 import psycopg2
 import pytest
-from conftest import Answer, Server, rows
+from conftest import rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
@@ -29,6 +29,7 @@ from tests.chaos.outcomes import Outcome, assert_adds_up, entries, outcome
 from tests.chaos.processes import was_killed
 from tests.chaos.scenarios import Scenario
 from tests.chaos.victim import STEPS, Death, Moment, order
+from tests.http_servers import Answer, Server
 
 ROOT = Path(__file__).parents[2]
 IS_FULL = os.environ.get("CHAOS") == "full"

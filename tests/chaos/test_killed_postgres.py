@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import psycopg2
 import pytest
-from conftest import Answer, rows
+from conftest import rows
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -25,6 +25,7 @@ from flows.load.ledger import Entry
 from tests.chaos.outcomes import assert_adds_up, entries, outcome
 from tests.chaos.scenarios import Scenario
 from tests.chaos.victim import Death, Session, interrupt
+from tests.http_servers import Answer
 
 IS_FULL = os.environ.get("CHAOS") == "full"
 DEADLINE_SECONDS = 30

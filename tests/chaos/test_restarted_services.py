@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from conftest import TREE, Answer, Serve, rows, running_with_api
+from conftest import TREE, rows, running_with_api
 
 from deployments.local.processes import child
 from deployments.local.stack import Stack
+from tests.http_servers import Answer, Serve
 
 DEADLINE_SECONDS = 180
 SOON = {"collision_strategy": "CANCEL_NEW", "grace_period_seconds": 60}

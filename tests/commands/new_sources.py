@@ -10,7 +10,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from conftest import Answer, Server
 from sqlalchemy.engine import URL
 
 from commands.new_source import __main__ as command
@@ -18,6 +17,7 @@ from commands.new_source.draft_files import present_source
 from deployments.local.postgres import libpq
 from flows.source import Source
 from tests.deployments.command_line import run_in
+from tests.http_servers import Answer, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 Serve = Callable[[Callable[[str], Answer]], Server]

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from conftest import Answer
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
@@ -28,6 +27,7 @@ from tests.commands.new_sources import (
     declared,
     load,
 )
+from tests.http_servers import Answer
 
 CODE = "__import__('pathlib').Path('executed').touch()"
 TEXTS = [

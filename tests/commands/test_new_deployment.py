@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TREE, Answer
+from conftest import TREE
 
 from commands.new_source import files
 from commands.new_source.__main__ import _deployment_step, make_draft
@@ -15,6 +15,7 @@ from commands.new_source.files import content
 from flows.errors import ConfigurationError
 from tests.commands.new_sources import Serve, bare_repository, new_source
 from tests.commands.test_new_source_options import contents, killed_at
+from tests.http_servers import Answer
 
 ROWS = Answer(json.dumps([{"id": 1}, {"id": 2}]).encode())
 OURS = (TREE / "prefect.yaml").read_text()

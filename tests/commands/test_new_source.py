@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
-from conftest import TREE, Answer
+from conftest import TREE
 from sqlalchemy.engine import URL
 
 from commands.new_source import first_load, inference
@@ -33,6 +33,7 @@ from tests.commands.new_sources import (
     written_source,
 )
 from tests.deployments.command_line import run_in
+from tests.http_servers import Answer
 
 # Names that a staging model gives to other columns, and one that SQL reserves.
 CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Answer, rows
+from conftest import rows
 from sqlalchemy.engine import URL
 
 from commands.new_source import files
@@ -15,6 +15,7 @@ from deployments.local.postgres import libpq
 from flows.errors import ConfigurationError
 from flows.source import RowsOf, Source
 from tests.commands.new_sources import Serve, bare_repository
+from tests.http_servers import Answer
 
 ROWS = Answer(json.dumps({"items": [{"id": 1}, {"id": 2}]}).encode())
 

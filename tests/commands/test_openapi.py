@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg2
 import pytest
 import yaml
-from conftest import Answer
 from sqlalchemy.engine import URL
 
 from commands.new_source import documents
@@ -34,6 +33,7 @@ from tests.commands.new_sources import (
 )
 from tests.commands.test_hostile_answers import NUMBERS, TEXTS
 from tests.deployments.command_line import run_in
+from tests.http_servers import Answer
 
 SHOP = ROOT / "docs" / "examples" / "shop.openapi.yaml"
 ORDERS = [

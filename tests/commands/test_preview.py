@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import Answer
 
 from commands.preview import described, first_page
 from flows.errors import ConfigurationError
 from flows.extract.selectors import records_at
 from flows.page import Page
 from flows.source import Cursor, IntegerCursor, Partition, Resource, Source
+from tests.http_servers import Answer
 
 MARCH = datetime(2024, 3, 1, tzinfo=UTC)
 

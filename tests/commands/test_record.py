@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from conftest import Answer, Asked, Server, serving
 from sqlalchemy.engine import URL
 
 from commands.record import __main__ as command
@@ -21,6 +20,7 @@ from flows.extract.paginators import next_url
 from flows.extract.selectors import csv_rows, records_at
 from flows.personal_data import dropped, hashed, masked
 from flows.source import Resource, RowsOf, Source
+from tests.http_servers import Answer, Asked, Server, serving
 
 SECRETS = {
     "shop-key": "key+of/the shop",

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TREE, serving
+from conftest import TREE
 
 from commands.run_local import parameters_of
 from flows.errors import ConfigurationError
+from tests.http_servers import serving
 from tests.project.api import answer
 from tests.project.tree import SOURCES
 

@@ -17,8 +17,8 @@ from prefect.events.worker import EventsWorker
 
 from blocks import notifications
 from deployments.check import scheduled
-from tests.conftest import Answer, Server, serving
 from tests.deployments.project import Project
+from tests.http_servers import Answer, Server, serving
 
 pytest_plugins = ["tests.deployments.project_fixtures"]
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 import yaml
-from conftest import TREE, Answer, serving
+from conftest import TREE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
@@ -47,6 +47,7 @@ from deployments.local.postgres import libpq
 from deployments.local.processes import child
 from deployments.local.stack import Stack
 from tests.deployments.command_line import run_module
+from tests.http_servers import Answer, serving
 
 CANARY = "canary-4f1d"
 DEADLINE_SECONDS = 120

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conftest import Answer, Server
 from psycopg2.extensions import connection as Connection
 
 from flows.extract.client import Client
 from flows.extract.fetch import read_pages
 from flows.load.loader import load
 from flows.source import Source
+from tests.http_servers import Answer, Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()

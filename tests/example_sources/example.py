@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-from conftest import Answer, Asked, Server
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -19,6 +18,7 @@ from tests.chaos.processes import was_killed
 from tests.chaos.victim import Death
 from tests.example_sources.loading import load_all, order
 from tests.foreign_servers.loading import changed, stored
+from tests.http_servers import Answer, Asked, Server
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60

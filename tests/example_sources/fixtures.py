@@ -4,11 +4,11 @@ from collections.abc import Callable
 from importlib import import_module
 
 import pytest
-from conftest import Answer, Asked, Serve
 from sqlalchemy.engine import URL
 
 from tests.example_sources.example import Example, Query
 from tests.example_sources.loading import moved
+from tests.http_servers import Answer, Asked, Serve
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from conftest import Answer, Asked
+from tests.http_servers import Answer, Asked
 
 TOKEN = "github_pat_11AAAA0a"  # noqa: S105 (made up)
 REPOSITORIES = {"octocat/hello-world": 1296269, "octocat/spoon-knife": 1300192}

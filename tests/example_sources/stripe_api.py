@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from conftest import Answer, Asked
+from tests.http_servers import Answer, Asked
 
 KEY = "rk_live_51AAAAaaaa"
 FIRST = 1_767_225_600  # 2026-01-01

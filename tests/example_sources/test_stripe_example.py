@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from conftest import Asked
 
 from flows.errors import RefusedLoginError
 from tests.chaos.victim import Death
 from tests.example_sources.example import Example, by_id, once
 from tests.example_sources.stripe_api import KEY, Stripe, limited
+from tests.http_servers import Asked
 
 pytest_plugins = ["tests.example_sources.fixtures"]
 

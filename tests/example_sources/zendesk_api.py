@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from conftest import Answer, Asked
+from tests.http_servers import Answer, Asked
 
 TOKEN = "6wiIBWbGkBMo1mRDMuVwkw1EPsNkeUj95PIz2akv"  # noqa: S105 (made up)
 LOGIN = "Basic " + b64encode(f"agent@example.com/token:{TOKEN}".encode()).decode()

@@ -6,7 +6,6 @@ from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from conftest import Answer, Asked
 from requests.structures import CaseInsensitiveDict
 
 from flows.extract.client import Client
@@ -15,6 +14,7 @@ from flows.extract.response import Response
 from flows.load import checkpoints
 from flows.page import HttpRequest, Page, Resume
 from flows.source import Partition, Resource, Source, Window
+from tests.http_servers import Answer, Asked
 
 Api = Callable[[Asked], Answer]
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conftest import Answer, Asked
-
 from flows.extract import url_policy
 from flows.extract.paginators import (
     Paging,
@@ -23,6 +21,7 @@ from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page
 from flows.source import Resource
 from tests.extract.reading import Api, asked_params
+from tests.http_servers import Answer, Asked
 
 Record = dict[str, Any]
 

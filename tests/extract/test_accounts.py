@@ -9,7 +9,6 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Answer, Asked, Serve, Server
 
 from flows.errors import ConfigurationError, RefusedLoginError
 from flows.extract.auth import ApiKey, Bearer, OAuth2, SessionCookie
@@ -18,6 +17,7 @@ from flows.extract.fetch import read_pages
 from flows.extract.paginators import page_number
 from flows.extract.selectors import records_at
 from flows.source import Accounts, Partition, Resource, RowsOf, Source, Window, product
+from tests.http_servers import Answer, Asked, Serve, Server
 
 ACCOUNTS = Accounts({"eu": Bearer("shop-eu-token"), "us": Bearer("shop-us-token")})
 SECRETS = {"shop-eu-token": "token-of-eu", "shop-us-token": "token-of-us"}

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 
 from flows.errors import BadPayloadError, ConfigurationError, NotFoundError, UnavailableError
 from flows.extract import ahead
@@ -23,6 +22,7 @@ from flows.extract.selectors import records_at
 from flows.page import HttpRequest, Page, Resume
 from flows.source import Cursor, Params, Partition, Resource, Source, Window
 from tests.extract.reading import ANY_TIME, asked_params, rows
+from tests.http_servers import Answer, Asked, Serve, Server
 
 SIZE = 5
 CONCURRENCY = 3

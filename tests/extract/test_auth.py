@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from requests import PreparedRequest
 
 from flows.errors import (
@@ -32,6 +31,7 @@ from flows.extract.client import Client
 from flows.page import HttpRequest, Page
 from flows.redaction import redact
 from flows.source import Source
+from tests.http_servers import Answer, Asked, Serve, Server
 
 GOOD = Answer(b'[{"id": 1}]')
 SECRET = "p\xe4ss w:rd&+/=%\u20ac"  # noqa: S105 (made up)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import Answer, Serve
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
@@ -17,6 +16,7 @@ from flows.load.loader import load
 from flows.page import Page
 from flows.source import Partition, Resource, Source
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Serve
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

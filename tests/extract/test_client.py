@@ -13,7 +13,6 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import (
     BadPayloadError,
@@ -28,6 +27,7 @@ from flows.errors import (
 from flows.extract.client import Client
 from flows.page import HttpRequest, Page
 from flows.source import Rule, Source
+from tests.http_servers import Answer, Asked, Serve
 
 GOOD = Answer(b'[{"id": 1}]')
 CUT = Answer(b'[{"id": 1}', declared_length=500)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Serve, Server
 from cryptography.hazmat.primitives import serialization
 
 from flows.errors import RefusedLoginError, UnavailableError
@@ -14,6 +13,7 @@ from flows.extract.auth import Bearer, ClientCertificate, OAuth2
 from flows.extract.client import Client
 from flows.source import Source
 from tests import certificates
+from tests.http_servers import Answer, Serve, Server
 
 GOOD = Answer(b'[{"id": 1}]')
 

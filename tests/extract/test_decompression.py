@@ -5,13 +5,13 @@ import zlib
 from typing import Any
 
 import pytest
-from conftest import Answer, Serve
 
 from flows.errors import UnavailableError
 from flows.extract import decompression
 from flows.extract.client import Client
 from flows.extract.decompression import SLICE_BYTES, decompressed
 from flows.source import Source
+from tests.http_servers import Answer, Serve
 
 EMPTY_MEMBER = gzip.compress(b"")
 LIMIT_BYTES = 1 << 20

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from flows.page import HttpRequest, Page, Resume
 from flows.source import Cursor, IntegerCursor, Params, Partition, Resource, Rule, Source, Window
 from tests.extract import reading
 from tests.extract.reading import ANY_TIME, rows, stored
+from tests.http_servers import Answer, Asked, Serve, Server
 
 JANUARY_1 = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 import pytest
-from conftest import Answer, Serve
 
 from flows.errors import ConfigurationError, UnavailableError
 from flows.extract.paginators import next_token
 from flows.extract.selectors import records_at
 from flows.source import Cursor, Resource, Window
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Serve
 
 PAGES = ({"items": [{"id": 1}], "next": "b"}, {"items": [{"id": 2}]})
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 
 from commands import preview
 from flows.errors import (
@@ -20,6 +19,7 @@ from flows.redaction import redact_record, shows_secret
 from flows.source import Job, Partition, Resource, Source
 from tests.extract.reading import read, rows
 from tests.extract.test_jobs import ROWS, STATES, api, exports, said
+from tests.http_servers import Answer, Asked, Serve, Server
 
 pytestmark = pytest.mark.usefixtures("slept")
 

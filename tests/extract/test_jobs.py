@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 
 from flows.errors import (
     BadPayloadError,
@@ -22,6 +21,7 @@ from flows.page import HttpRequest
 from flows.personal_data import dropped
 from flows.source import Job, Resource, Rule, Source
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Asked, Serve, Server
 
 STATES = Job("jobs/{id}", "jobs/{id}/result", "state", ("done",), ("failed", "cancelled"))
 ROWS = [{"id": 1}, {"id": 2}]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from flows.page import HttpRequest, Page
 from flows.source import Cursor, FullList, Resource, Rule
 from tests.extract.reading import asked_params, read, rows, stored
 from tests.extract.styles import STYLES, Record
+from tests.http_servers import Answer, Asked, Serve
 
 URL = "http://127.0.0.1/"
 

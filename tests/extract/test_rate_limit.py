@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Answer, Asked, Serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from flows.extract import rate_limit
 from flows.extract.client import Client
 from flows.extract.rate_limit import RateLimiter, rate_limiter_of
 from flows.source import Rate, Source
+from tests.http_servers import Answer, Asked, Serve
 
 
 class Clock:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
@@ -17,6 +16,7 @@ from flows.load.loader import load
 from flows.page import Page
 from flows.source import Partition, Resource, Source
 from tests.extract.reading import MemoryClient, asked_params, read, rows
+from tests.http_servers import Answer, Asked
 
 URL = "http://127.0.0.1/"
 SIZE = 2

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import BadPayloadError, EltError, UnavailableError
 from flows.extract.auth import ApiKey, Basic, Bearer, OAuth2
@@ -25,6 +24,7 @@ from flows.load import checkpoints
 from flows.page import Page
 from flows.redaction import redact, remember
 from flows.source import Partition, Resource, Source, Window
+from tests.http_servers import Answer, Asked, Serve
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

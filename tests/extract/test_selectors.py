@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Answer, Serve
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from flows.load.typed_batch import TypedParser
 from flows.page import Page
 from flows.source import Resource, Rule
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Serve
 
 Records = Callable[[Page], list[Any]]
 

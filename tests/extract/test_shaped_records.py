@@ -6,7 +6,6 @@ import zipfile
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract.paginators import keyset, next_link, offset, page_number
@@ -15,6 +14,7 @@ from flows.extract.selectors import keyed_at, records_at, rows_at, xml_at, zippe
 from flows.page import Page
 from flows.source import Resource
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Asked, Serve
 
 LINES = {
     "currency": "EUR",

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import ConfigurationError
 from flows.extract import client as clients
 from flows.extract.auth import OAuth2
 from flows.extract.client import Client
 from flows.source import Source
+from tests.http_servers import Answer, Asked, Serve
 
 GOOD = Answer(b"[]")
 THREADS = 6

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -25,6 +24,7 @@ from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
 from flows.source import Partition, Rate, Resource, Source
 from flows.traffic import Traffic
+from tests.http_servers import Answer, Asked, Serve, Server
 
 Query = Callable[..., list[tuple[Any, ...]]]
 COUNTED = (

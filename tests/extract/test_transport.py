@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import (
     BadPayloadError,
@@ -26,6 +25,7 @@ from flows.extract.deadline import _Incoming, deadline
 from flows.page import Page
 from flows.source import Source
 from tests import certificates
+from tests.http_servers import Answer, Asked, Serve
 
 BODY = b'[{"id": 1}]'
 JSON = "Content-Type: application/json\r\n"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve
 
 from flows.errors import ConfigurationError, EltError
 from flows.extract import url_policy
@@ -17,6 +16,7 @@ from flows.extract.selectors import records_at
 from flows.page import HttpRequest
 from flows.source import Partition, Resource, Source, Window
 from tests.extract.reading import rows
+from tests.http_servers import Answer, Asked, Serve
 
 BODY = b'[{"id": 1}]'
 SECRET = "s3cret-k3y/+&"  # noqa: S105 (made up)

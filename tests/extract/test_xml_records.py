@@ -3,7 +3,6 @@
 import tracemalloc
 
 import pytest
-from conftest import Answer, Serve
 
 from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract.paginators import next_url
@@ -11,6 +10,7 @@ from flows.extract.selectors import xml_at
 from flows.page import Page
 from flows.source import Resource, Source
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Serve
 
 ITEM = xml_at("shop.items.item")
 TYPE = "application/xml"

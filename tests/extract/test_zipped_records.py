@@ -6,13 +6,13 @@ import zipfile
 from collections.abc import Mapping
 
 import pytest
-from conftest import Answer, Serve
 
 from flows.errors import BadPayloadError, ConfigurationError, PayloadTooLargeError
 from flows.extract import zipped_records
 from flows.extract.selectors import csv_rows, ndjson, records_at, xml_at, zipped
 from flows.source import Resource, Source
 from tests.extract.reading import read, rows
+from tests.http_servers import Answer, Serve
 
 CSV = {"a.csv": b"id,n\n1,x\n2,y\n", "README": b"no rows", "b.csv": b"id,n\n3,z\n"}
 KIND = "application/zip"

@@ -7,7 +7,6 @@ from datetime import date
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State
 
@@ -19,6 +18,7 @@ from flows.extract.auth import Bearer
 from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.source import Accounts, Cursor, Resource, RowsOf, Source
+from tests.http_servers import Answer, Asked, Serve, Server
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 

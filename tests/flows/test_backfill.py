@@ -6,7 +6,6 @@ from datetime import date
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Server
 from prefect.client.schemas.objects import State
 
 from blocks import warehouse
@@ -17,6 +16,7 @@ from flows.elt import elt
 from flows.errors import ConfigurationError, UnavailableError
 from flows.extract.selectors import records_at
 from flows.source import Cursor, IntegerCursor, Resource, Source
+from tests.http_servers import Answer, Asked, Server
 
 pytest_plugins = ["tests.flows.weather"]
 

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from conftest import Answer, Asked, Server
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
@@ -38,6 +37,7 @@ from flows.backfill_windows import Slice, split
 from flows.errors import ConfigurationError, UnavailableError
 from flows.source import Partition, Resource
 from flows.tags import CHUNK
+from tests.http_servers import Answer, Asked, Server
 
 pytest_plugins = ["tests.flows.weather"]
 

@@ -18,7 +18,6 @@ import cloudpickle
 import dask
 import distributed
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from distributed import LocalCluster
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
@@ -39,6 +38,7 @@ from flows.extract.selectors import records_at
 from flows.retries import Retry
 from flows.shared_rate import slots_for
 from flows.source import Accounts, Partition, Rate, Resource, RowsOf, Source, product
+from tests.http_servers import Answer, Asked, Serve, Server
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 

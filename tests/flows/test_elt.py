@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Answer, Server, rows
+from conftest import rows
 from prefect.client.schemas.objects import State
 from sqlalchemy.engine import URL
 
@@ -26,6 +26,7 @@ from flows.errors import (
 )
 from flows.extract import client
 from flows.transform import transform
+from tests.http_servers import Answer, Server
 
 Ask = Callable[..., list[tuple]]
 

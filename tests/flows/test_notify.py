@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from conftest import Answer, Asked, Server
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
@@ -19,6 +18,7 @@ from flows.elt import elt
 from flows.errors import ConfigurationError
 from flows.notify import RECOVERED, incident, notify
 from flows.tags import REPORTED_BY_PARENT
+from tests.http_servers import Answer, Asked, Server
 
 FAILED = "prefect.flow-run.Failed"
 WEBHOOK = "custom-webhook/webhook"

@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -44,6 +43,7 @@ from flows.personal_data import Protection, dropped, hashed, masked
 from flows.source import Cursor, Partition, Resource, RowsOf, Source, Window
 from tests.flows.test_secrets_in_loads import ECHOES, leaks, ledger_of, said_by
 from tests.flows.test_secrets_in_loads import SECRET as CANARY
+from tests.http_servers import Answer, Asked, Serve
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

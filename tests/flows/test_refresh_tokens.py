@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve, rows
+from conftest import rows
 from sqlalchemy.engine import URL
 
 from commands.preview import first_page
@@ -38,6 +38,7 @@ from flows.extract.selectors import records_at
 from flows.load import ledger
 from flows.source import Partition, Resource
 from tests.flows.refreshing import Order, client, source
+from tests.http_servers import Answer, Asked, Serve
 
 REPOSITORY = Path(__file__).parents[2]
 WORD = "cAn4ry"

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Answer
 from prefect.client.schemas.objects import State
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
@@ -22,6 +21,7 @@ from flows.extract.selectors import records_at
 from flows.load import ledger
 from flows.load.ledger import Address
 from flows.source import Resource, Source
+from tests.http_servers import Answer
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Declare = Callable[..., None]

@@ -20,7 +20,6 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
@@ -45,6 +44,7 @@ from flows.extract.selectors import columns_at, csv_rows, ndjson, record_at, rec
 from flows.load.loader import load
 from flows.page import Page
 from flows.source import Cursor, Partition, Resource, Source
+from tests.http_servers import Answer, Asked, Serve
 
 WORD = "cAn4ryW0rd"
 SECRET = f"{WORD} &+/=%?#\"'<>\\~{{}}\u00e9{WORD}"

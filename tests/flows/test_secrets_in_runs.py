@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from conftest import Answer, Asked, Server
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -25,6 +24,7 @@ from flows.extract.auth import Bearer, OAuth2
 from flows.extract.selectors import records_at
 from flows.page import Page
 from flows.source import Login, Resource, Source
+from tests.http_servers import Answer, Asked, Server
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 WORD = "cAn4ryW0rd"

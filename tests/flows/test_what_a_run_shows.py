@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Answer, Asked, Server
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -32,6 +31,7 @@ from flows.anomaly_events import ANOMALIES
 from flows.backfill import backfill
 from flows.elt import elt
 from flows.transform import transform
+from tests.http_servers import Answer, Asked, Server
 
 Ask = Callable[..., list[tuple]]
 Serve = Callable[[Callable[[Asked], Answer]], Server]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from conftest import Answer, Asked, Serve
 
 from deployments.local.stack import Stack
+from tests.http_servers import Answer, Asked, Serve
 
 
 @pytest.fixture

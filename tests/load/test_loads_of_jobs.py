@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve, Server
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -25,6 +24,7 @@ from flows.load.loader import load
 from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
 from flows.source import Cursor, Job, Partition, Resource, Rule, Source
+from tests.http_servers import Answer, Asked, Serve, Server
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Answer, Asked, Serve
 from psycopg2.extensions import connection as Connection
 
 from flows.errors import BadPayloadError, ConfigurationError
@@ -22,6 +21,7 @@ from flows.load.options import DEFAULT_OPTIONS, LoadOptions
 from flows.page import Page, Resume
 from flows.source import Cursor, Params, Partition, Resource, Source, Window
 from tests.extract.reading import asked_params
+from tests.http_servers import Answer, Asked, Serve
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

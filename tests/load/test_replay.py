@@ -392,10 +392,10 @@ def test_what_a_killed_replay_set_aside_again_is_not_lost(
     load_pages(connection, [{"id": 0}, "never", {"id": 1, "v": "soon"}], **BAD)
     real = ledger.end
 
-    def dying(cursor: Any, load_id: int, state: str, error: str | None = None) -> None:
+    def dying(cursor: Any, load_id: int, state: str, *rest: Any) -> None:
         if state == "succeeded":
             raise psycopg2.OperationalError("the server closed the connection")
-        real(cursor, load_id, state, error)
+        real(cursor, load_id, state, *rest)
 
     monkeypatch.setattr(ledger, "end", dying)
     with pytest.raises(UnavailableError):

@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Answer, Asked, Serve
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -28,6 +27,7 @@ from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_side_by_side
 from flows.source import Partition, Resource, Rule, Source, TokenCursor, Window
 from tests.extract.reading import asked_params
+from tests.http_servers import Answer, Asked, Serve
 
 Query = Callable[..., list[tuple[Any, ...]]]
 

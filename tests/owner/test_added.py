@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Serve
 
 from commands.new_source.__main__ import make_draft
 from commands.new_source.draft_files import write
+from tests.http_servers import Answer, Serve
 from tests.owner.checkout import (
     LINTERS,
     LOOKING,
@@ -19,6 +19,7 @@ from tests.owner.checkout import (
     run_tests,
 )
 
+FOLDERS = ("blocks", "commands", "deployments", "flows")
 GENERATED = shutil.ignore_patterns("__pycache__", "target", "logs")
 RULES = ("tests/owner/test_every_source.py", "tests/owner/test_model_rules.py")
 
@@ -30,7 +31,7 @@ ROWS = [
 
 def test_a_new_source_keeps_the_owners_rules_and_is_deployed(serve: Serve, tmp_path: Path) -> None:
     """Its module, models and deployment are as the checks of the owner's things want them."""
-    for name in ("commands", "dbt_project", "flows", "tests/owner"):
+    for name in (*FOLDERS, "dbt_project", "tests/owner"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=GENERATED)
     for name in ("prefect.yaml", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from conftest import Answer
+from tests.http_servers import Answer
 
 FIRST_DAY = date(1996, 7, 4)
 ORDERS = 830
