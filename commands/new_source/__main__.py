@@ -19,7 +19,7 @@ from commands.new_source.api_url import ApiUrl
 from commands.new_source.column_lists import column_lists
 from commands.new_source.draft import Draft
 from commands.new_source.draft_files import present_source, with_free_models, write
-from commands.new_source.literals import Call
+from commands.new_source.literals import Call, python
 from commands.new_source.login_option import login_call, parsed_login
 from commands.new_source.nested import lists_in
 from commands.new_source.parent import with_parent
@@ -178,6 +178,8 @@ def make_draft(
     _check_fields(rows)
     keys = _key(key, rows, resource.name)
     columns = inference.columns(rows, keys)
+    paging = None if body else inference.paging(page)
+    token = None if paging else inference.next_token(page)
     draft = Draft(
         name,
         source.base_url,
@@ -185,7 +187,7 @@ def make_draft(
         resource.path,
         given.params,
         found,
-        None if body else inference.paging(page),
+        paging,
         keys,
         login_call(credentials),
         columns,
@@ -193,8 +195,15 @@ def make_draft(
         tuple(lists_in(rows, columns)) if keys else (),
         method=resource.method,
         body=resource.body,
+        to_check=(_token_paging(token),) if token else (),
     )
     return with_parent(draft, present)
+
+
+def _token_paging(token: str) -> str:
+    """What is known of it: no response tells the parameter that sends the token."""
+    call = python(Call("next_token", (token,), {"param": "…"}))
+    return f"the paging: the response has a token, so declare paging={call} with its parameter"
 
 
 def _body(text: str) -> Any:

@@ -73,6 +73,17 @@ class Draft:
         return [by_field[field] for field in self.key]
 
     @property
+    def personal(self) -> list[str]:
+        """The fields that look like data about a person."""
+        return [each.field for each in self.columns if inference.is_personal(each)]
+
+    @property
+    def change_time(self) -> str | None:
+        """The field that a cursor could read, if there is a key and no cursor yet."""
+        times = [each.field for each in self.columns if inference.is_change_time(each)]
+        return times[0] if times and self.key and self.cursor is None else None
+
+    @property
     def tombstone(self) -> Call | None:
         """How deleted records say so, if a field is named accordingly."""
         found = [

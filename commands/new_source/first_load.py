@@ -46,6 +46,12 @@ def _reason_not_to(root: Path, drafts: Sequence[Draft], known: Mapping[str, str]
     again = f"make run-local SOURCE={name} LIMIT=1"
     if missing:
         return f"write {', '.join(f'{each}=…' for each in missing)} to .env, then {again}"
+    if personal := [f"{each.resource}.{field}" for each in drafts for field in each.personal]:
+        return (
+            f"{', '.join(personal)} may be personal. Declare in flows/sources/{name}.py what is "
+            'stored of them, e.g. personal={"email": masked()} (docs/sources.md, Personal data), '
+            f"or leave them as they are; then {again}"
+        )
     if running_server.find(root / ".local"):
         return f"`make up` is running. It deploys {name} by itself: start a run in its UI."
     if not any(map(_is_by_page, drafts)):

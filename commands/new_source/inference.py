@@ -30,6 +30,19 @@ _USUAL = re.compile(
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?")
 _MONEY = re.compile(r"(^|_)(price|amount|total|cost|fee|freight|revenue|balance)(_|$)")
+# Usual names of fields about a person; the last word of `customer_email` or `billingPhone` counts.
+_PERSONAL = re.compile(
+    "(.*_)?(e?mail|e_mail|email_address|phone|phone_number|mobile|mobile_number|first_name|"
+    "last_name|full_name|given_name|family_name|surname|birthday|birth_date|date_of_birth|dob|"
+    "ssn|iban|ip_address|passport_number|tax_id)"
+)
+# Of a plain name: the time of a record's last change.
+CHANGED = re.compile(r"(?:last)?(updated|modified|changed)(?:at|date|time|on)?")
+# Plain names of the token that asks for the next page.
+NEXT_TOKENS = frozenset({
+    "nextcursor", "nextpagetoken", "nexttoken", "continuationtoken", "endcursor", "nextmarker",
+    "nextpagecursor", "nextstartingafter", "cursor", "continuation", "continue",
+})  # fmt: skip
 # https://www.postgresql.org/docs/current/sql-keywords-appendix.html, those that need quotes.
 _KEYWORDS = frozenset(Path(__file__).with_name("sql_keywords.txt").read_text().split())
 
@@ -185,6 +198,30 @@ def paging(page: Page) -> Call | None:
         if isinstance(value_at(page, field), str):
             return Call("next_url", (field,))
     return Call("next_link") if next_link()(page) else None
+
+
+def next_token(page: Page) -> str | None:
+    """The path of what looks like the next page's token; its parameter is in no response."""
+    if not page.members:
+        return None
+    found = _places(page.document, lambda value: isinstance(value, str) and bool(value))
+    tokens = [path for path in found if plain(path.rpartition(".")[2]) in NEXT_TOKENS]
+    return tokens[0] if tokens else None
+
+
+def plain(name: str) -> str:
+    """A name without case and punctuation."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def is_personal(column: Column) -> bool:
+    """Whether a column is named like data about a person, and may hold it."""
+    return column.cast != "timestamptz" and _PERSONAL.fullmatch(column.name) is not None
+
+
+def is_change_time(column: Column) -> bool:
+    """Whether a column is named like the time of a record's last change, and is a time."""
+    return column.group == "time" and CHANGED.fullmatch(plain(column.name)) is not None
 
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:

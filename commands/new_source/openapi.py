@@ -9,9 +9,8 @@ from urllib.parse import urljoin, urlsplit
 
 from commands.new_source import json_schema
 from commands.new_source.documents import Document, Node, items, mappings, text_of
-from commands.new_source.inference import is_usual, singular
+from commands.new_source.inference import is_usual, plain, singular
 from commands.new_source.json_schema import Schema, schema
-from commands.new_source.openapi_paging import plain
 from flows.errors import ConfigurationError
 from flows.load.column_names import column_name
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from commands.new_source import json_schema, openapi_login
 from commands.new_source.documents import Document, check_chosen
 from commands.new_source.draft import Draft
-from commands.new_source.inference import Column, singular
+from commands.new_source.inference import CHANGED, Column, plain, singular
 from commands.new_source.literals import Call
 from commands.new_source.openapi import PARAM, Endpoint, base_url, endpoints
-from commands.new_source.openapi_paging import Paging, paging, plain
+from commands.new_source.openapi_paging import Paging, paging
 from flows.errors import ConfigurationError
 from flows.load.column_names import column_name
 
@@ -22,7 +22,6 @@ _SINCE = re.compile(
     r"(?:(?:last)?(updated|modified|changed))(?:at|date|time|on)?(since|after|from|gte|gt|min)"
     r"|(since|after|from|gte|gt|min)(?:last)?(updated|modified|changed)(?:at|date|time|on)?"
 )
-_CHANGED = re.compile(r"(?:last)?(updated|modified|changed)(?:at|date|time|on)?")
 _LEAVES_OUT = ("after", "gt")
 
 
@@ -242,7 +241,7 @@ def _cursor(
     fields = [
         path
         for path, each in json_schema.leaves(endpoint.record)
-        if (found := _CHANGED.fullmatch(plain(path.rpartition(".")[2])))
+        if (found := CHANGED.fullmatch(plain(path.rpartition(".")[2])))
         and found[1] == word
         and each.format == "date-time"
     ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from commands.new_source.inference import NEXT_TOKENS, plain
 from commands.new_source.json_schema import Schema, leaves
 from commands.new_source.literals import Call
 
@@ -24,10 +25,6 @@ TOKENS = frozenset({
     "continuation", "continue", "marker", "after", "startingafter", "startcursor", "pagecursor",
     "pageafter",
 })  # fmt: skip
-NEXT_TOKENS = frozenset({
-    "nextcursor", "nextpagetoken", "nexttoken", "continuationtoken", "endcursor", "nextmarker",
-    "nextpagecursor", "nextstartingafter", "cursor", "continuation", "continue",
-})  # fmt: skip
 NEXT_URLS = frozenset({
     "nexturl", "nextlink", "odatanextlink", "nextpageurl", "nextpagelink", "nexthref", "nexturi",
 })  # fmt: skip
@@ -43,11 +40,6 @@ class Paging:
     call: Call | None
     params: dict[str, Any] = field(default_factory=dict)
     to_check: tuple[str, ...] = ()
-
-
-def plain(name: str) -> str:
-    """A name without case and punctuation."""
-    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def paging(

@@ -192,9 +192,14 @@ def _unsure(draft: Draft) -> list[str]:
     of = f"{draft.resource}: "
     found = []
     if draft.paging is None and not draft.to_check:
-        found.append(f"NOT FOUND: {of}the paging: see docs/sources.md, Paging")
+        found.append(f"NOT FOUND: {of}the paging, if there is any: see docs/sources.md, Paging")
     if not draft.key and not draft.disposition:
         found.append(f"NOT FOUND: {of}the key: without one, every load inserts all rows again")
+    if draft.change_time and not draft.to_check:
+        found.append(
+            f"NOT FOUND: {of}a cursor, so every load reads all. If a parameter asks for what "
+            f"changed since {draft.change_time!r}: see docs/sources.md, Only what is new"
+        )
     return found + [f"TO CHECK: {of}{text}" for text in draft.to_check]
 
 

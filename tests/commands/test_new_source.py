@@ -37,6 +37,7 @@ from tests.http_servers import Answer
 
 # Names that a staging model gives to other columns, and one that SQL reserves.
 CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")
+DAY = "2026-01-02T03:04:05Z"
 
 
 def issue(number: int) -> dict[str, Any]:
@@ -411,6 +412,34 @@ def test_a_first_page_is_loaded_and_its_view_is_tested(serve: Serve, copied: Pat
     assert re.search(r" \d+ passed, 0 warned, 0 failed, 0 skipped", printed)
     assert "'make run-local SOURCE=tracker' reads all" in printed
     assert printed.count("\n") <= 40, printed
+
+
+def test_personal_fields_are_named_before_anything_is_stored(serve: Serve, root: Path) -> None:
+    rows = [{"id": 1, "billing_email": "a@b.example", "phone": "1", "email_sent_at": DAY}]
+    made = new_source(root, f"{serve(lambda _: Answer(json.dumps(rows).encode())).url}contacts")
+    assert made.returncode == 0, made.stdout
+    columns = inference.columns(rows, ["id"])
+    draft = Draft("tracker", "", "contacts", "", {}, Call("record_at"), None, (), None, columns)
+    said: list[str] = []
+    assert first_load.load(root, [draft], {}, said.append) == 0
+    assert said == [
+        "\nNot loaded yet: contacts.billing_email, contacts.phone may be personal. Declare in "
+        "flows/sources/tracker.py what is stored of them, e.g. "
+        'personal={"email": masked()} (docs/sources.md, Personal data), or leave them as they '
+        "are; then make run-local SOURCE=tracker LIMIT=1"
+    ]
+
+
+def test_a_token_and_a_time_of_change_are_named(serve: Serve, root: Path) -> None:
+    """No response tells the parameters that ask for the next page, or for what changed."""
+    page = {"data": [{"id": 1, "updated_at": DAY}], "meta": {"next_cursor": "abc"}}
+    made = new_source(root, f"{serve(lambda _: Answer(json.dumps(page).encode())).url}tickets")
+    assert 'paging=next_token("meta.next_cursor", param="…")' in made.stdout
+    page["meta"] = {}
+    url = serve(lambda _: Answer(json.dumps(page).encode())).url
+    made = new_source(root, f"{url}users", name="other")
+    assert "a cursor, so every load reads all" in made.stdout, made.stdout
+    assert "since 'updated_at'" in made.stdout
 
 
 def test_what_is_missing_for_a_first_load_is_said(
