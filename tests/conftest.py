@@ -219,3 +219,12 @@ def _is_left_out(item: pytest.Item, sampled: set[str]) -> bool:
 def _no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the secrets of earlier tests, which may be words in this one's messages."""
     monkeypatch.setattr(redaction, "_known", redaction.Secrets())
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Undo what a command sets: `make record` silences the warnings of its loads."""
+    log = logging.getLogger("flows")
+    level = log.level
+    yield
+    log.setLevel(level)
