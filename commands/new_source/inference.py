@@ -215,8 +215,8 @@ def plain(name: str) -> str:
 
 
 def is_personal(column: Column) -> bool:
-    """Whether a column is named like data about a person, and may hold it."""
-    return column.cast != "timestamptz" and _PERSONAL.fullmatch(column.name) is not None
+    """Whether a column is named like data about a person."""
+    return _PERSONAL.fullmatch(column.name) is not None
 
 
 def is_change_time(column: Column) -> bool:

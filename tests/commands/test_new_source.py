@@ -415,7 +415,15 @@ def test_a_first_page_is_loaded_and_its_view_is_tested(serve: Serve, copied: Pat
 
 
 def test_personal_fields_are_named_before_anything_is_stored(serve: Serve, root: Path) -> None:
-    rows = [{"id": 1, "billing_email": "a@b.example", "phone": "1", "email_sent_at": DAY}]
+    rows = [
+        {
+            "id": 1,
+            "billing_email": "a@b.example",
+            "phone": "1",
+            "birthday": DAY,
+            "email_sent_at": DAY,
+        }
+    ]
     made = new_source(root, f"{serve(lambda _: Answer(json.dumps(rows).encode())).url}contacts")
     assert made.returncode == 0, made.stdout
     columns = inference.columns(rows, ["id"])
@@ -423,8 +431,8 @@ def test_personal_fields_are_named_before_anything_is_stored(serve: Serve, root:
     said: list[str] = []
     assert first_load.load(root, [draft], {}, said.append) == 0
     assert said == [
-        "\nNot loaded yet: contacts.billing_email, contacts.phone may be personal. Declare in "
-        "flows/sources/tracker.py what is stored of them, e.g. "
+        "\nNot loaded yet: contacts.billing_email, contacts.phone, contacts.birthday may be "
+        "personal. Declare in flows/sources/tracker.py what is stored of them, e.g. "
         'personal={"email": masked()} (docs/sources.md, Personal data), or leave them as they '
         "are; then make run-local SOURCE=tracker LIMIT=1"
     ]

@@ -18,8 +18,8 @@ from tests.owner.checkout import (
     run,
     run_tests,
 )
+from tests.project.tree import FOLDERS
 
-FOLDERS = ("blocks", "commands", "deployments", "flows")
 GENERATED = shutil.ignore_patterns("__pycache__", "target", "logs")
 RULES = ("tests/owner/test_every_source.py", "tests/owner/test_model_rules.py")
 
