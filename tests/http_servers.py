@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ssl import SSLContext
 
@@ -90,11 +91,13 @@ def _handler(answer: Callable[[Asked], Answer], asked: list[Asked]) -> type[Base
             self.send_response(said.status)
             for name, value in said.headers.items():
                 self.send_header(name, value)
-            length = said.declared_length or len(said.body)
+            # A body after "no content" would be read as the start of the next response.
+            body = b"" if said.status == HTTPStatus.NO_CONTENT else said.body
+            length = said.declared_length or len(body)
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            self.wfile.write(said.body)
-            self.close_connection = length != len(said.body)
+            self.wfile.write(body)
+            self.close_connection = length != len(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
