@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from blocks.channels import addresses, named, variable
 from commands.local_warehouse import LIVE, SAMPLE, add_home_argument
-from deployments.env_file import ENV_FILE, read_environment
+from deployments.env_file import env_file, read_environment
 from deployments.local.message_sink import Message, receiving
 from deployments.local.processes import (
     Service,
@@ -44,6 +44,7 @@ Deploy = Callable[[], None]
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
+    "ENVIRONMENT": "",
     "ELT_REF": "",
     "ELT_WORK_POOL_TYPE": "process",
     "GIT_TOKEN": "",
@@ -173,7 +174,7 @@ def _watch(services: Sequence[Service], deploy: Deploy) -> NoReturn:
 
 def _versions() -> set[tuple[str, int]]:
     """The files that decide what is deployed, and when they were changed."""
-    files = [*DECLARATIONS, *SOURCES.glob("*.py"), ENV_FILE]
+    files = [*DECLARATIONS, *SOURCES.glob("*.py"), env_file()]
     found = set()
     for file in files:
         with suppress(FileNotFoundError):

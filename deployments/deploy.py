@@ -21,7 +21,7 @@ from prefect.settings import get_current_settings
 
 from blocks.__main__ import save
 from blocks.channels import variable
-from deployments import actual
+from deployments import actual, environments
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
 from deployments.env_file import read_environment
@@ -129,6 +129,7 @@ def plan(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
         ConfigurationError: when `deploy` would raise it.
     """
     project = prefect_yaml.read(root)
+    environments.refuse_other(client, project.project)
     found = compare(client, project)
     _refuse_missing(found.missing_blocks, os.environ)
     lines = [f"create block {slug}" for slug in found.missing_blocks]
@@ -144,6 +145,7 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
         UnavailableError: when the server still differs afterwards, e.g. after a parallel deploy.
     """
     project = prefect_yaml.read(root)
+    environments.refuse_other(client, project.project)
     saved = save(os.environ)
     first = compare(client, project)
     _refuse_missing(first.missing_blocks, {})
@@ -211,11 +213,10 @@ def _deploy_changed(client: SyncPrefectClient, project: Declared, found: Plan) -
     }
     if not changed:
         return
-    if len(changed) == len(project.deployments):
-        _prefect("deploy", "--all")
-    else:
-        named = [word for name in sorted(changed) for word in ("--name", name.partition("/")[2])]
-        _prefect("deploy", *named)
+    named = [word for name in sorted(changed) for word in ("--name", name.partition("/")[2])]
+    is_all = len(changed) == len(project.deployments)
+    with environments.prefect_file(project.project, project.pull, project.deployments) as file:
+        _prefect("deploy", *(["--all"] if is_all else named), *file)
     for name in changed & set(found.paused):
         client.pause_deployment(found.paused[name])
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="elt-tests-prefect-")
 os.environ.pop("PREFECT_API_URL", None)
+os.environ.pop("ENVIRONMENT", None)
 
 import psycopg2
 import pytest

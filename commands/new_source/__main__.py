@@ -26,7 +26,7 @@ from commands.new_source.parent import with_parent
 from commands.new_source.templates import next_steps
 from commands.preview import refresh_tokens
 from commands.waits import shortened
-from deployments.env_file import read_environment
+from deployments.env_file import env_file, read_environment
 from flows import sources
 from flows.errors import BadPayloadError, ConfigurationError, EltError
 from flows.extract.auth import variable
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to write to")
     parser.add_argument("--load", action="store_true", help="load a page and build the models")
     arguments = parser.parse_args(words)
-    read_environment(arguments.root / ".env")
+    read_environment(env_file(arguments.root))
     try:
         if arguments.document and not arguments.resources:
             _say(listing(arguments.document, arguments.name))

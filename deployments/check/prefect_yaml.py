@@ -26,6 +26,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 from pydantic import TypeAdapter
 
+from deployments import environments
 from deployments.check import (
     automations,
     located_yaml,
@@ -60,7 +61,8 @@ class Declared:
     Attributes:
         root: the folder of prefect.yaml; entrypoints are relative to it.
         project: prefect.yaml's name; the tag of everything that this project deploys.
-        deployments: as written in the file, with anchors resolved and templates unresolved.
+        deployments: as written in the file, with anchors resolved and templates unresolved, and
+            adapted to the environment.
         pull: the pull steps of deployments that have none of their own; None for Prefect's.
         automations: as written in their file, but one per deployment of those declared for many.
         flows: by entrypoint.
@@ -95,7 +97,7 @@ def read(root: Path) -> Declared:
             f"Correct {_count_problems(found)} first:\n  " + "\n  ".join(found)
         )
     value = top.value
-    deployments = value.get("deployments") or []
+    deployments = environments.adapted(value.get("deployments") or [])
     own = scheduled.expanded(own, with_environment(deployments))
     return Declared(root, value["name"], deployments, value.get("pull"), own, flows.loaded)
 
