@@ -25,7 +25,7 @@ $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE,$(e
 export SQL NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run-local replay new-source remove-example upgrade preview record prove deploy deploy-plan up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
+.PHONY: help run-local replay new-source remove-example upgrade preview record prove deploy deploy-plan undeploy up dbt-diff docs report site reset psql test test-chaos bench format lint types check lock clean install install-dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ deploy: install ## apply blocks, work pool, deployments and automations to the s
 
 deploy-plan: install ## show what `make deploy` would change on the server; changes nothing
 	@$(BIN)/python -m deployments.deploy --plan
+
+undeploy: install ## remove all that `make deploy` made for ENVIRONMENT=staging from the server
+	@$(BIN)/python -m deployments.undeploy
 
 dbt-diff: install ## compare the changed dbt models with the published ones; publishes nothing
 	@$(BIN)/python -m commands.dbt_diff --name "$(TRIAL)" --api "$(API)" --scale $(SCALE) $(if $(AUDIT),--audit) $(if $(DROP),--drop)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from prefect.blocks.system import Secret
 
 from blocks import notifications, secrets, warehouse
+from blocks.channels import addresses
+from blocks.environment import own
 
 GIT_TOKEN = "git-token"  # noqa: S105 (the block's name)
 
@@ -18,10 +20,23 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     Raises:
         ConfigurationError: when a value is missing or wrong.
     """
-    saved = [f"sqlalchemy-connector/{name}" for name in warehouse.save(environment)]
+    saved = [f"sqlalchemy-connector/{own(name)}" for name in warehouse.save(environment)]
     saved += [f"secret/{secrets.block(name)}" for name in secrets.save(environment)]
-    Secret(value=environment.get("GIT_TOKEN", "")).save(GIT_TOKEN, overwrite=True)
-    return [*saved, f"secret/{GIT_TOKEN}", *notifications.save(environment)]
+    Secret(value=environment.get("GIT_TOKEN", "")).save(own(GIT_TOKEN), overwrite=True)
+    return [*saved, f"secret/{own(GIT_TOKEN)}", *notifications.save(environment)]
+
+
+def slugs(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Every block that `save` may have created, by this or an earlier environment's values."""
+    return [
+        *(
+            f"sqlalchemy-connector/{own(name)}"
+            for name in (warehouse.BLOCK, warehouse.TRANSFORMER_BLOCK)
+        ),
+        *(f"secret/{secrets.block(name)}" for name in secrets.names()),
+        f"secret/{own(GIT_TOKEN)}",
+        *(notifications.slug(channel) for channel in addresses(environment)),
+    ]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from prefect.blocks.notifications import (
 from pydantic import SecretStr
 
 from blocks.channels import addresses, variable
+from blocks.environment import own
 from flows.errors import ConfigurationError
 
 
@@ -46,9 +47,17 @@ def _save(name: str, url: str) -> str:
             "https://github.com/caronc/apprise/wiki lists (a webhook: http or https), or leave it "
             "empty."
         )
-    block = _block(name, url)
-    block.save(name, overwrite=True)
-    return f"{block.get_block_type_slug()}/{name}"
+    _block(name, url).save(own(name), overwrite=True)
+    return slug(name)
+
+
+def slug(channel: str) -> str:
+    """The block of a channel, e.g. apprise/email."""
+    kinds: dict[str, type[Block]] = {
+        "webhook": CustomWebhookNotificationBlock,
+        "slack": SlackWebhook,
+    }
+    return f"{kinds.get(channel, Apprise).get_block_type_slug()}/{own(channel)}"
 
 
 def _is_known(url: str, is_webhook: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from prefect.blocks.system import Secret
 
+from blocks.environment import own
 from flows import sources
 from flows.errors import RefusedLoginError, UnavailableError
 from flows.extract.auth import variable
@@ -19,7 +20,12 @@ from flows.extract.auth import variable
 
 def block(name: str) -> str:
     """Name of a secret's Prefect block: Prefect allows only lower case, digits and dashes."""
-    return variable(name).lower().replace("_", "-")
+    return own(variable(name).lower().replace("_", "-"))
+
+
+def names() -> list[str]:
+    """The secrets that sources name."""
+    return sorted({name for source in sources.usable() for name in source.secret_names})
 
 
 def read(name: str) -> str:
@@ -52,8 +58,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     Returns the names of the saved secrets.
     """
-    names = sorted({name for source in sources.usable() for name in source.secret_names})
-    saved = [name for name in names if environment.get(variable(name))]
+    saved = [name for name in names() if environment.get(variable(name))]
     for name in saved:
         Secret(value=environment[variable(name)]).save(block(name), overwrite=True)
     return saved

@@ -15,6 +15,8 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
+from blocks import environment as environments
+from blocks.environment import own
 from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
 from flows.guards import redacted, without_secrets
 from flows.postgres import connection_url, session
@@ -49,15 +51,30 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     `WAREHOUSE_TRANSFORMER_URL`, or with `WAREHOUSE_URL` if the second is not set.
 
     Raises:
-        ConfigurationError: when the first is missing, or loads or dbt don't support a part of one.
+        ConfigurationError: when the first is missing, loads or dbt don't support a part of one, or
+            another environment would get production's database.
     """
     blocks = {BLOCK: URL_VARIABLE, TRANSFORMER_BLOCK: TRANSFORMER_URL_VARIABLE}
     if not environment.get(TRANSFORMER_URL_VARIABLE):
         blocks[TRANSFORMER_BLOCK] = URL_VARIABLE
     logins = {block: _components(variable, environment) for block, variable in blocks.items()}
+    if own(BLOCK) != BLOCK:
+        _refuse_productions(logins[BLOCK])
     for block, login in logins.items():
-        SqlAlchemyConnector(connection_info=login).save(block, overwrite=True)
+        SqlAlchemyConnector(connection_info=login).save(own(block), overwrite=True)
     return list(logins)
+
+
+def _refuse_productions(login: ConnectionComponents) -> None:
+    try:
+        theirs = _read(BLOCK).address
+    except ConfigurationError:
+        return  # another server has production, or it is not deployed yet
+    if (login.host, login.port, login.database) == (theirs.host, theirs.port, theirs.database):
+        raise ConfigurationError(
+            f"{URL_VARIABLE} is production's database, and this is {environments.name()}. Create a "
+            f"database for it, and write its address to .env.{environments.name()}."
+        )
 
 
 def _components(variable: str, environment: Mapping[str, str]) -> ConnectionComponents:
@@ -177,11 +194,15 @@ def _translate(error: psycopg2.Error) -> BaseException:
 
 
 def load(name: str = BLOCK) -> Warehouse:
-    """Read a block.
+    """Read this environment's block.
 
     Raises:
         ConfigurationError: when it is missing, or loads or dbt don't support a part of its URL.
     """
+    return _read(own(name))
+
+
+def _read(name: str) -> Warehouse:
     try:
         block = SqlAlchemyConnector.load(name)
     except ValueError as error:

@@ -21,10 +21,11 @@ from prefect.settings import get_current_settings
 
 from blocks.__main__ import save
 from blocks.channels import variable
+from blocks.environment import own
 from deployments import actual, environments
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
-from deployments.env_file import read_environment
+from deployments.env_file import env_file, read_environment
 from deployments.local import running_server
 from deployments.plan import Change, Plan, compare
 from flows.errors import (
@@ -64,7 +65,7 @@ def use_local_server(home: Path) -> None:
     Prefect has read its settings by now, so they need a new process.
     """
     settings, url = running_server.find(home), get_current_settings().api.url
-    if not settings:
+    if not settings or not environments.is_production():
         return
     if url and not running_server.is_same(url, settings["PREFECT_API_URL"]):
         return
@@ -87,7 +88,7 @@ def connected() -> Iterator[SyncPrefectClient]:
     if not url:
         raise ConfigurationError(
             "PREFECT_API_URL is not set, and no `make up` is running: start it, name your server "
-            "in .env, or run `prefect cloud login`."
+            f"in {env_file().name}, or run `prefect cloud login`."
         )
     try:
         with get_client(sync_client=True) as client:
@@ -97,14 +98,16 @@ def connected() -> Iterator[SyncPrefectClient]:
     except httpx.TransportError as error:
         raise UnavailableError(
             f"{url} does not respond ({type(error).__name__}). Start the server, or correct "
-            "PREFECT_API_URL in .env."
+            f"PREFECT_API_URL in {env_file().name}."
         ) from error
 
 
 def _convert_refusal(url: str, error: PrefectHTTPStatusError) -> EltError:
     status = error.response.status_code
     if status in (401, 403):
-        return RefusedLoginError(f"{url} responds with {status}: correct PREFECT_API_KEY in .env.")
+        return RefusedLoginError(
+            f"{url} responds with {status}: correct PREFECT_API_KEY in {env_file().name}."
+        )
     cause = f"{error.request.method} {error.request.url.path} with {status}: {error.response.text}"
     return ConfigurationError(f"{url} refused {cause[:500]}. Correct what it names, deploy again.")
 
@@ -129,7 +132,6 @@ def plan(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
         ConfigurationError: when `deploy` would raise it.
     """
     project = prefect_yaml.read(root)
-    environments.refuse_other(client, project.project)
     found = compare(client, project)
     _refuse_missing(found.missing_blocks, os.environ)
     lines = [f"create block {slug}" for slug in found.missing_blocks]
@@ -145,7 +147,6 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
         UnavailableError: when the server still differs afterwards, e.g. after a parallel deploy.
     """
     project = prefect_yaml.read(root)
-    environments.refuse_other(client, project.project)
     saved = save(os.environ)
     first = compare(client, project)
     _refuse_missing(first.missing_blocks, {})
@@ -153,7 +154,7 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
     if first.changes:
         _make_pools(first)
         _deploy_changed(client, project, first)
-        _settle(client, compare(client, project, first.disabled))
+        settle(client, compare(client, project, first.disabled))
         _check_converged(compare(client, project, first.disabled))
     _print_changes(first, [], say)
     _say_next(client, say)
@@ -162,10 +163,12 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
 
 def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> None:
     """Raise when a block does not exist and the environment lacks the variable to create it."""
-    variables = {slug: variable(slug.partition("/")[2]) for slug in slugs}
+    channels = {slug: slug.partition("/")[2].removesuffix(own("")) for slug in slugs}
+    variables = {slug: variable(channel) for slug, channel in channels.items()}
     lost = {slug: name for slug, name in variables.items() if not environment.get(name)}
     if lost:
-        lines = "\n".join(f"  {slug}: set {name} in .env" for slug, name in lost.items())
+        file = env_file().name
+        lines = "\n".join(f"  {slug}: set {name} in {file}" for slug, name in lost.items())
         raise ConfigurationError(
             f"These notification blocks do not exist:\n{lines}\nOr remove them from notify's "
             "`blocks` in prefect.yaml and from deployments/automations.yaml."
@@ -228,7 +231,7 @@ def _check_converged(found: Plan) -> None:
         raise UnavailableError(f"The server still differs from the files:\n  {lines}\nTry again.")
 
 
-def _settle(client: SyncPrefectClient, found: Plan) -> None:
+def settle(client: SyncPrefectClient, found: Plan) -> None:
     """Make the changes that `prefect deploy` does not make: automations, and all removals."""
     for change in found.of("schedule"):
         _settle_schedule(client, change)

@@ -1,6 +1,7 @@
-"""The file `.env`: what this machine knows and Git must not, read by every command that needs it.
+"""The file .env: the local commands read it, and `make deploy` stores its values as blocks.
 
-Must not import Prefect, which reads its settings at import.
+An environment beside production has its own: `.env.staging`. Must not import Prefect, which reads
+its settings at import.
 """
 
 import os
@@ -9,50 +10,54 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from blocks import environment
+
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = "ENVIRONMENT"
-PRODUCTION = "production"
+POOL = "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME"
+LONGEST = 30
 
 _set: dict[str, str] = {}
-
-
-def environment_name() -> str:
-    """The environment that commands are for: `ENVIRONMENT`, or production."""
-    return os.environ.get(ENVIRONMENT) or PRODUCTION
 
 
 def env_file(root: Path = ROOT) -> Path:
     """`.env`, or `.env.staging` with ENVIRONMENT=staging.
 
     Raises:
-        SystemExit: when the environment's name is not one, or its file is missing.
+        SystemExit: when the environment's name can't be part of a block's name.
     """
-    name = environment_name()
-    if name == PRODUCTION:
+    name = environment.name()
+    if name == environment.PRODUCTION:
         return root / ".env"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    if len(name) > LONGEST or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise SystemExit(
-            f"FAILED: ENVIRONMENT={name}: a name has lower-case letters, digits, - and _ only."
+            f"FAILED: {environment.VARIABLE}={name} is not a name: use lower-case letters, digits "
+            f"and single dashes, at most {LONGEST} characters, e.g. staging or pr-12."
         )
-    file = root / f".env.{name}"
-    if not file.exists():
-        raise SystemExit(
-            f"FAILED: ENVIRONMENT={name}, but there is no {file}: copy deployments/example.env to "
-            "it, and fill in this environment's addresses."
-        )
-    return file
+    return root / f".env.{name}"
 
 
 def read_environment(file: Path | None = None) -> None:
     """Set the variables of `file`, or of `env_file()`, that the environment lacks.
 
     Empty values count as absent. Called again, it also replaces and removes what it has set before.
+    An environment's work pool is `elt-staging` if neither names another.
+
+    Raises:
+        SystemExit: when the file names another environment than the shell.
     """
     file = file or env_file()
     for name, value in _set.items():
         if os.environ.get(name) == value:
             del os.environ[name]
     _set.clear()
-    for name, text in dotenv_values(file, interpolate=False).items():
+    values = dotenv_values(file, interpolate=False)
+    if values.get(environment.VARIABLE, environment.name()) != environment.name():
+        raise SystemExit(
+            f"FAILED: {file} sets {environment.VARIABLE}, which says what file to read. Remove "
+            f"that line, and run `{environment.VARIABLE}=… make …`."
+        )
+    if environment.name() != environment.PRODUCTION:
+        values.setdefault(POOL, environment.own("elt"))
+    for name, text in values.items():
         if text and name not in os.environ:
             os.environ[name] = _set[name] = text

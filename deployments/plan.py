@@ -17,6 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation, AutomationCore
 
+from blocks.environment import own
 from deployments import actual, desired
 from deployments.check import automations
 from deployments.check.prefect_yaml import Declared
@@ -232,11 +233,16 @@ def _find(client: SyncPrefectClient, ids: Mapping[str, UUID], kind: str, name: s
     return actual.block(client, name) or automations.UNKNOWN
 
 
-def _missing_blocks(client: SyncPrefectClient, declared: Declared) -> list[str]:
+def named_blocks(declared: Declared) -> set[str]:
+    """The notification blocks that the files name, e.g. apprise/email."""
     named = {block for spec in declared.automations for block in automations.blocks(spec)}
     for entry in declared.deployments:
-        named |= set((entry.get("parameters") or {}).get("blocks") or [])
-    return [slug for slug in sorted(named) if actual.block(client, slug) is None]
+        named |= {own(name) for name in (entry.get("parameters") or {}).get("blocks") or []}
+    return named
+
+
+def _missing_blocks(client: SyncPrefectClient, declared: Declared) -> list[str]:
+    return [slug for slug in sorted(named_blocks(declared)) if actual.block(client, slug) is None]
 
 
 def _is_same(there: Automation, core: AutomationCore, project: str) -> bool:

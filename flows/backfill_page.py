@@ -16,6 +16,7 @@ from prefect.artifacts import (
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.utilities.urls import url_for
 
+from blocks.environment import own
 from blocks.warehouse import Warehouse
 from flows.backfill_chunks import Chunk
 from flows.errors import UnavailableError
@@ -89,7 +90,7 @@ class Page:
 
     def _update(self, percent: float, text: str) -> None:
         if self._artifacts is None:
-            key = f"backfill-{self._source.replace('_', '-')}"
+            key = own(f"backfill-{self._source.replace('_', '-')}")
             self._artifacts = (
                 cast(UUID, create_progress_artifact(percent)),
                 cast(UUID, create_markdown_artifact(text, key=key)),

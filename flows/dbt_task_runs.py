@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.types._datetime import now, parse_datetime
 from prefect.utilities.engine import emit_task_run_state_change_event
 
+from blocks.environment import own
 from flows.dbt_build import freshness
 from flows.dbt_build.manifests import Json
 from flows.dbt_build.node_results import (
@@ -145,7 +146,7 @@ class TaskRunMirror:
 def asset_key(schema: str, relation: str) -> str:
     """The key of a relation as published; Prefect refuses spaces, quotes and `%` in keys."""
     names = (quote(name, safe="").replace("~", "%7E") for name in (schema, relation))
-    return f"postgres://warehouse/{'/'.join(names)}".replace("%", "~")
+    return f"postgres://{own('warehouse')}/{'/'.join(names)}".replace("%", "~")
 
 
 def state_of(node: DbtNode) -> State[Any]:
@@ -165,7 +166,7 @@ def show_summary(summary: Summary) -> None:
         "",
         *_slowest_models(summary.results),
     ]
-    create_markdown_artifact("\n".join(lines), key="dbt-build")
+    create_markdown_artifact("\n".join(lines), key=own("dbt-build"))
 
 
 def _problems(summary: Summary) -> Iterator[str]:

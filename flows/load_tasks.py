@@ -22,6 +22,7 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from blocks import secrets
+from blocks.environment import own
 from blocks.warehouse import Warehouse
 from flows import sources
 from flows.anomaly_events import tell_anomalies
@@ -137,7 +138,7 @@ def as_task(
 
 def raw_asset(source: str, resource: str) -> Asset:
     """The Prefect asset of a raw table."""
-    return Asset(key=f"postgres://warehouse/raw_{source}/{resource}")
+    return Asset(key=f"postgres://{own('warehouse')}/raw_{source}/{resource}")
 
 
 def load_partitions(
@@ -297,7 +298,7 @@ def show_loads(database: Warehouse, source: str, run_id: str | None) -> str:
         changes = ledger.schema_changes(cursor, loads)
         unusual = anomalies.of_loads(cursor, loads)
     create_table_artifact(
-        key=f"loads-{source.replace('_', '-')}",
+        key=own(f"loads-{source.replace('_', '-')}"),
         table=[
             _row(entry, changes.get(entry.load_id, []), unusual.get(entry.load_id, []))
             for entry in entries

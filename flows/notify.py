@@ -33,6 +33,7 @@ from prefect.tasks import Task
 from prefect.utilities.urls import url_for
 
 import blocks.notifications  # noqa: F401 (Prefect finds the block types that are imported)
+from blocks.environment import own
 from flows.anomaly_events import ANOMALIES
 from flows.errors import ConfigurationError
 from flows.retries import Retry
@@ -207,11 +208,11 @@ def send(block: str, subject: str, body: str) -> None:
         NotificationError: when the message was not accepted.
     """
     try:
-        channel = Block.load(block)
+        channel = Block.load(own(block))
     except ValueError as error:
         raise ConfigurationError(
-            f"The Prefect block {block!r} is missing. Set the channel's NOTIFY_…_URL and run `make "
-            "deploy`, or remove it from notify's `blocks` in prefect.yaml."
+            f"The Prefect block {own(block)!r} is missing. Set the channel's NOTIFY_…_URL and run "
+            "`make deploy`, or remove it from notify's `blocks` in prefect.yaml."
         ) from error
     if not isinstance(channel, NotificationBlock):
         raise ConfigurationError(f"Prefect block {block!r} is not a notification block.")

@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from blocks import warehouse
+from blocks.environment import own
 from blocks.warehouse import Warehouse
 from flows import sources
 from flows.dbt_build import dbt_project, history
@@ -124,7 +125,7 @@ def _show_resources(database: Warehouse) -> None:
         names = [column.name.replace("_", " ") for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor]
     create_table_artifact(
-        key="resources",
+        key=own("resources"),
         table=rows,
         description="How the loads of each resource went. `make report` draws charts of them.",
     )

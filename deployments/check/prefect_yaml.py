@@ -26,6 +26,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values
 from pydantic import TypeAdapter
 
+from blocks.environment import own
 from deployments import environments
 from deployments.check import (
     automations,
@@ -56,13 +57,12 @@ _CHECKED_APART = ("schedule", "schedules", "triggers", "concurrency_limit", "wor
 
 @dataclass(frozen=True)
 class Declared:
-    """The contents of the two files, which have no problems.
+    """The contents of the two files, which have no problems, with the environment's names.
 
     Attributes:
         root: the folder of prefect.yaml; entrypoints are relative to it.
         project: prefect.yaml's name; the tag of everything that this project deploys.
-        deployments: as written in the file, with anchors resolved and templates unresolved, and
-            adapted to the environment.
+        deployments: as written in the file, with anchors resolved and templates unresolved.
         pull: the pull steps of deployments that have none of their own; None for Prefect's.
         automations: as written in their file, but one per deployment of those declared for many.
         flows: by entrypoint.
@@ -86,20 +86,23 @@ def read(root: Path) -> Declared:
     flows = _Flows()
     problems += _deployments_file(top, flows)
     found = [f"{DEPLOYMENTS}:{each.line}: {each.text}" for each in _ordered(problems)]
-    own: Any = []
+    specs: Any = []
     if (root / AUTOMATIONS).exists():
         rest, problems = located_yaml.read(root / AUTOMATIONS)
         problems += automations.problems(rest)
         found += [f"{AUTOMATIONS}:{each.line}: {each.text}" for each in _ordered(problems)]
-        own = rest.get("automations").value or []
+        specs = rest.get("automations").value or []
     if found:
         raise ConfigurationError(
             f"Correct {_count_problems(found)} first:\n  " + "\n  ".join(found)
         )
     value = top.value
-    deployments = environments.adapted(value.get("deployments") or [])
-    own = scheduled.expanded(own, with_environment(deployments))
-    return Declared(root, value["name"], deployments, value.get("pull"), own, flows.loaded)
+    project, written = value["name"], value.get("deployments") or []
+    deployments = environments.own_deployments(written, project)
+    specs = environments.own_automations(specs, written, project)
+    specs = scheduled.expanded(specs, with_environment(deployments))
+    pull = environments.own_steps(value.get("pull"))
+    return Declared(root, own(project), deployments, pull, specs, flows.loaded)
 
 
 def with_environment(value: Any) -> Any:
