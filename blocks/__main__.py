@@ -27,7 +27,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def slugs(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Every block that `save` may have created, by this or an earlier environment's values."""
+    """Every block that `save` can create; of the channels, those that have an address here."""
     return [
         *(
             f"sqlalchemy-connector/{own(name)}"

@@ -19,6 +19,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
+from blocks import environment
 from blocks.__main__ import save
 from blocks.channels import variable
 from blocks.environment import own
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=running_server.HOME, help="of `make up`")
     arguments = parser.parse_args()
     read_environment()
+    print_environment()
     use_local_server(arguments.home)
     try:
         with connected() as client, inside(ROOT):
@@ -56,6 +58,14 @@ def main() -> int:
         print(f"FAILED: {error}")
         return 1
     return 0
+
+
+def print_environment() -> None:
+    """Print the environment beside production that the command is for, and where it is defined."""
+    if not environments.is_production():
+        file = env_file()
+        missing = "" if file.exists() else ", which does not exist: the shell alone defines it"
+        print(f"Environment {environment.name()}: {file.name}{missing}", flush=True)
 
 
 def use_local_server(home: Path) -> None:
@@ -161,11 +171,11 @@ def deploy(client: SyncPrefectClient, root: Path, say: Say) -> Plan:
     return first
 
 
-def _refuse_missing(slugs: Sequence[str], environment: Mapping[str, str]) -> None:
+def _refuse_missing(slugs: Sequence[str], given: Mapping[str, str]) -> None:
     """Raise when a block does not exist and the environment lacks the variable to create it."""
     channels = {slug: slug.partition("/")[2].removesuffix(own("")) for slug in slugs}
     variables = {slug: variable(channel) for slug, channel in channels.items()}
-    lost = {slug: name for slug, name in variables.items() if not environment.get(name)}
+    lost = {slug: name for slug, name in variables.items() if not given.get(name)}
     if lost:
         file = env_file().name
         lines = "\n".join(f"  {slug}: set {name} in {file}" for slug, name in lost.items())

@@ -18,7 +18,7 @@ from blocks.environment import own
 from deployments import actual, desired
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
-from deployments.deploy import NOTHING, ROOT, connected, inside, settle
+from deployments.deploy import NOTHING, ROOT, connected, inside, print_environment, settle
 from deployments.env_file import read_environment
 from deployments.environments import is_production
 from deployments.plan import compare, named_blocks
@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 def main() -> int:
     """Remove the environment that ENVIRONMENT names; 0 on success."""
     read_environment()
+    print_environment()
     try:
         with connected() as client, inside(ROOT):
             undeploy(client, prefect_yaml.read(ROOT), print)
