@@ -441,6 +441,19 @@ def test_personal_fields_are_named_before_anything_is_stored(serve: Serve, root:
     ]
 
 
+def test_children_are_not_loaded_without_their_parent(root: Path) -> None:
+    """There may be no row of it yet, and then a load of nothing would pass for a success."""
+    of_issues = Call("RowsOf", ("issues", {"issue_id": "id"}))
+    issues = Draft("tracker", "", "issues", "", {}, Call("record_at"), None, (), None, [])
+    labels = replace(issues, resource="labels", partitions=of_issues)
+    said: list[str] = []
+    assert first_load.load(root, [labels], {}, said.append) == 0
+    assert said == [
+        "\nNot loaded yet: labels are requested for each row of issues. Check the paging; then "
+        "make run-local SOURCE=tracker loads both"
+    ]
+
+
 def test_a_token_and_a_time_of_change_are_named(serve: Serve, root: Path) -> None:
     """No response tells the parameters that ask for the next page, or for what changed."""
     page = {"data": [{"id": 1, "updated_at": DAY}], "meta": {"next_cursor": "abc"}}
