@@ -196,6 +196,7 @@ def make_draft(
         method=resource.method,
         body=resource.body,
         to_check=(_token_paging(token),) if token else (),
+        inner_fields=tuple(dict.fromkeys(inference.inner_fields(rows))),
     )
     return with_parent(draft, present)
 

@@ -148,6 +148,7 @@ def _draft(name: str, stream: Component, parents: Sequence[Draft]) -> Draft:
             *([] if key else ["the key: the manifest names none; loads replace all rows"]),
             *([] if record.fields else ["the columns: the manifest has no schema"]),
         ),
+        inner_fields=tuple(path for path, _ in json_schema.leaves(record) if "." in path),
     )
 
 

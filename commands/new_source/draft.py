@@ -27,6 +27,7 @@ class Draft:
         partitions: a call of `RowsOf`, or calls of `Partition`.
         about: what the API's document says the endpoint is.
         to_check: what nothing told, or what only a name told.
+        inner_fields: the paths of the fields inside of objects and lists (`customer.email`).
     """
 
     source: str
@@ -50,6 +51,7 @@ class Draft:
     disposition: str = ""
     about: str = ""
     to_check: tuple[str, ...] = ()
+    inner_fields: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -74,8 +76,10 @@ class Draft:
 
     @property
     def personal(self) -> list[str]:
-        """The fields that look like data about a person."""
-        return [each.field for each in self.columns if inference.is_personal(each)]
+        """The fields that look like data about a person, by their paths."""
+        listed = [f"{each.column.field}.{x.field}" for each in self.lists for x in each.fields]
+        fields = [*(each.field for each in self.columns), *self.inner_fields, *listed]
+        return [each for each in dict.fromkeys(fields) if inference.is_personal(each)]
 
     @property
     def change_time(self) -> str | None:

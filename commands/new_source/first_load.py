@@ -8,6 +8,7 @@ from pathlib import Path
 
 from commands.new_source.draft import Draft
 from commands.new_source.draft_files import present_source
+from commands.new_source.literals import Call
 from deployments.local import running_server
 from flows.extract.auth import variable
 
@@ -52,11 +53,22 @@ def _reason_not_to(root: Path, drafts: Sequence[Draft], known: Mapping[str, str]
             'stored of them, e.g. personal={"email": masked()} (docs/sources.md, Personal data), '
             f"or leave them as they are; then {again}"
         )
+    if parent := _parent_to_load(drafts):
+        return (
+            f"{', '.join(draft.resource for draft in drafts)} are requested for each row of "
+            f"{parent}. Check the paging; then make run-local SOURCE={name} loads both"
+        )
     if running_server.find(root / ".local"):
         return f"`make up` is running. It deploys {name} by itself: start a run in its UI."
     if not any(map(_is_by_page, drafts)):
         return f"each load replaces the whole table: make run-local SOURCE={name}"
     return ""
+
+
+def _parent_to_load(drafts: Sequence[Draft]) -> str:
+    """A parent that this load would lack, and that may have no rows yet; empty if there is none."""
+    parents = [d.partitions.args[0] for d in drafts if isinstance(d.partitions, Call)]
+    return next((each for each in parents if each not in {d.resource for d in drafts}), "")
 
 
 def _is_by_page(draft: Draft) -> bool:

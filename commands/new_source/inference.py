@@ -4,7 +4,7 @@ These are suggestions, which a person reviews. Knows nothing of the network.
 """
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -214,9 +214,22 @@ def plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-def is_personal(column: Column) -> bool:
-    """Whether a column is named like data about a person."""
-    return _PERSONAL.fullmatch(column.name) is not None
+def is_personal(field: str) -> bool:
+    """Whether a field, or one inside of an object (`customer.email`), is data about a person.
+
+    That is told by its name.
+    """
+    return _PERSONAL.fullmatch(column_name(field.rpartition(".")[2])) is not None
+
+
+def inner_fields(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The paths of the fields inside of objects and lists, down to the depth `DEEPEST`."""
+    for each in value if isinstance(value, list) else [value]:
+        for name, inner in each.items() if isinstance(each, dict) else ():
+            if path:
+                yield ".".join((*path, name))
+            if len(path) < DEEPEST:
+                yield from inner_fields(inner, (*path, name))
 
 
 def is_change_time(column: Column) -> bool:

@@ -91,6 +91,7 @@ def _draft(endpoint: Endpoint, known: Mapping[str, Endpoint], parents: Sequence[
             *_open(endpoint, {**pages.params, **params}, own, cursor),
             *_told_by_entity(endpoint, known, own),
         ),
+        inner_fields=tuple(path for path, _ in json_schema.leaves(endpoint.record) if "." in path),
     )
 
 

@@ -195,7 +195,8 @@ def _unsure(draft: Draft) -> list[str]:
         found.append(f"NOT FOUND: {of}the paging, if there is any: see docs/sources.md, Paging")
     if not draft.key and not draft.disposition:
         found.append(f"NOT FOUND: {of}the key: without one, every load inserts all rows again")
-    if draft.change_time and not draft.to_check:
+    is_cursor_named = any(text.startswith(("a cursor", "the cursor")) for text in draft.to_check)
+    if draft.change_time and not is_cursor_named:
         found.append(
             f"NOT FOUND: {of}a cursor, so every load reads all. If a parameter asks for what "
             f"changed since {draft.change_time!r}: see docs/sources.md, Only what is new"

@@ -16,6 +16,7 @@ from conftest import TREE
 from sqlalchemy.engine import URL
 
 from commands.new_source import first_load, inference
+from commands.new_source.__main__ import make_draft
 from commands.new_source.draft import Draft
 from commands.new_source.literals import Call
 from commands.preview import described, first_page
@@ -422,19 +423,34 @@ def test_personal_fields_are_named_before_anything_is_stored(serve: Serve, root:
             "phone": "1",
             "birthday": DAY,
             "email_sent_at": DAY,
+            "owner": {"email": "c@d.example", "id": 2},
+            "members": [{"lastName": "Ä"}],
         }
     ]
-    made = new_source(root, f"{serve(lambda _: Answer(json.dumps(rows).encode())).url}contacts")
-    assert made.returncode == 0, made.stdout
-    columns = inference.columns(rows, ["id"])
-    draft = Draft("tracker", "", "contacts", "", {}, Call("record_at"), None, (), None, columns)
+    url = f"{serve(lambda _: Answer(json.dumps(rows).encode())).url}contacts"
+    assert new_source(root, url).returncode == 0
+    draft = make_draft("tracker", url, "", "", "")
     said: list[str] = []
     assert first_load.load(root, [draft], {}, said.append) == 0
     assert said == [
-        "\nNot loaded yet: contacts.billing_email, contacts.phone, contacts.birthday may be "
-        "personal. Declare in flows/sources/tracker.py what is stored of them, e.g. "
+        "\nNot loaded yet: contacts.billing_email, contacts.phone, contacts.birthday, "
+        "contacts.owner.email, contacts.members.lastName may be personal. Declare in "
+        "flows/sources/tracker.py what is stored of them, e.g. "
         'personal={"email": masked()} (docs/sources.md, Personal data), or leave them as they '
         "are; then make run-local SOURCE=tracker LIMIT=1"
+    ]
+
+
+def test_children_are_not_loaded_without_their_parent(root: Path) -> None:
+    """There may be no row of it yet, and then a load of nothing would pass for a success."""
+    of_issues = Call("RowsOf", ("issues", {"issue_id": "id"}))
+    issues = Draft("tracker", "", "issues", "", {}, Call("record_at"), None, (), None, [])
+    labels = replace(issues, resource="labels", partitions=of_issues)
+    said: list[str] = []
+    assert first_load.load(root, [labels], {}, said.append) == 0
+    assert said == [
+        "\nNot loaded yet: labels are requested for each row of issues. Check the paging; then "
+        "make run-local SOURCE=tracker loads both"
     ]
 
 
@@ -443,6 +459,7 @@ def test_a_token_and_a_time_of_change_are_named(serve: Serve, root: Path) -> Non
     page = {"data": [{"id": 1, "updated_at": DAY}], "meta": {"next_cursor": "abc"}}
     made = new_source(root, f"{serve(lambda _: Answer(json.dumps(page).encode())).url}tickets")
     assert 'paging=next_token("meta.next_cursor", param="…")' in made.stdout
+    assert "a cursor, so every load reads all" in made.stdout
     page["meta"] = {}
     url = serve(lambda _: Answer(json.dumps(page).encode())).url
     made = new_source(root, f"{url}users", name="other")

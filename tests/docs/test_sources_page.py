@@ -125,6 +125,17 @@ def _moved(login: Any, api: str) -> Any:
     return replace(login, **urls)
 
 
+def test_the_table_at_the_top_leads_to_every_section() -> None:
+    table = PAGE.partition("## Find it here")[2].partition("\n## ")[0]
+    headings = re.findall(r"^##+ (.+)$", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL), re.M)
+    anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+    others = {"find-it-here", "the-commands", "preview-and-load", "names-and-checks"}
+    assert len(anchors) > 20
+    assert anchors - others - {"promises-and-their-proofs"} == set(
+        re.findall(r"\(#([\w-]+)\)", table)
+    )
+
+
 def test_the_page_has_an_example_of_every_style_login_and_body() -> None:
     """As flows/extract offers them: a new one needs an example."""
     for module in (paginators, selectors):
