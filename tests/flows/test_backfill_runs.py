@@ -162,12 +162,13 @@ def test_several_runs_load_what_one_would_and_never_more_than_that_many_at_a_tim
     assert len(several) == 100
     assert several == ask(rows)
     assert_page(system, run, children)
-    assert updates == ["first", "last"], "the runs take less than fifteen seconds"
+    assert updates == ["first", "last"], "the runs take less than an hour"
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The updates of the page."""
-    assert backfill_page.SHOWN_EVERY_SECONDS >= 15
+    assert backfill_page.SHOWN_EVERY_SECONDS >= 15, "Prefect Cloud counts requests"
+    monkeypatch.setattr(backfill_page, "SHOWN_EVERY_SECONDS", 3600.0)
     names = iter(("first", "last", "one too many"))
     updates: list[str] = []
     update = backfill_page.Page._update
