@@ -22,12 +22,12 @@ from flows.extract.auth import variable
 from tests.commands.new_sources import (
     Serve,
     bare_repository,
-    copy_repository,
     dbt_build,
     declared,
     load,
 )
 from tests.http_servers import Answer
+from tests.project.tree import make_tree
 
 CODE = "__import__('pathlib').Path('executed').touch()"
 TEXTS = [
@@ -105,7 +105,7 @@ def secret(number: int) -> str:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository of the test's own."""
-    copy_repository(tmp_path)
+    make_tree(tmp_path)
     return tmp_path
 
 

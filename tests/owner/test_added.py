@@ -51,4 +51,4 @@ def test_everything_that_looks_at_a_new_source_accepts_it(serve: Serve, tmp_path
 def add_source(serve: Serve, root: Path) -> None:
     """Add a source as `make new-source` does."""
     url = f"{serve(lambda _: Answer(json.dumps(ROWS).encode())).url}v1/trackers"
-    write([make_draft("tracker", url, "", "", "")], root)
+    write([make_draft("added_by_a_test", url, "", "", "")], root)
