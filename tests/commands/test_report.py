@@ -123,7 +123,7 @@ def test_the_page_has_the_figures_and_charts_of_the_warehouse(
     )
     assert titles(page) == [section.title for section in SECTIONS]
     rows = table_rows(page)
-    assert ["1996-07", "9", "", "7,003.50", "17.0"] in rows
+    assert ["1996-07", "9", "", "7,003.5", "17.0"] in rows
     assert [day, "2", "1", "0", "0"] in rows
     assert ["shop.orders", "3,000", "450", "129", "21"] in rows
     assert ["shop.orders", "14", "", "&lt;b&gt;id&lt;/b&gt;"] in rows
