@@ -18,6 +18,9 @@ from statistics import median
 
 from tests.benchmark.report import Table, ratio, spread
 from tests.benchmark.services import in_stack
+from tests.http_servers import serving
+from tests.project.api import answer
+from tests.project.tree import PROJECT, SOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = [5, 200]
@@ -85,12 +88,10 @@ def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
 
     from blocks import warehouse
     from flows.dbt_build import dbt_project
-    from flows.elt import elt
     from flows.transform import transform
 
     warehouse.save()
-    elt(source="northwind", transform=False)
-    elt(source="open_meteo", transform=False)
+    _load_tables()
     environment = {
         **os.environ,
         **warehouse.load(warehouse.TRANSFORMER_BLOCK).dbt_environment(),
@@ -109,6 +110,19 @@ def measured(project: Path, nodes: int, runs: int) -> Iterator[Build]:
                 build()
                 if run:
                     yield Build(nodes, tool, round(time.perf_counter() - begun, 3))
+
+
+def _load_tables() -> None:
+    """Load the sources of the tests' project: a build looks at how each resource was loaded."""
+    from flows import sources
+    from flows.elt import elt
+
+    sources.__path__ = [str(PROJECT / "sources")]
+    with serving() as serve:
+        url = serve(answer).url
+        for name in SOURCES:
+            os.environ[f"{name.upper()}_BASE_URL"] = url
+            elt(source=name, transform=False)
 
 
 def main() -> None:

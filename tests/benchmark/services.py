@@ -77,7 +77,7 @@ def in_stack(module: str, *arguments: object) -> Any:
         folder = Path(name)
         folder.chmod(0o755)
         answer, log = folder / "answer.json", folder / "measurement.log"
-        with stack.running(folder / "stack", "warehouse", sample_scale=1) as started:
+        with stack.running(folder / "stack", "warehouse") as started:
             started.wait()
             command = [sys.executable, "-m", module, *map(str, arguments), str(answer)]
             with child(command, log, {**os.environ, **started.environment}) as process:

@@ -22,8 +22,10 @@ from typing import Any
 import psutil
 import psycopg2
 import requests
+import yaml
 from sqlalchemy.engine import URL
 
+from commands.new_source.deployment import FLOW, PATH
 from deployments.local import stack
 from deployments.local.postgres import libpq
 from deployments.local.processes import child, free_port, wait_for
@@ -149,18 +151,30 @@ def import_seconds(module: str) -> float:
     )
 
 
+def of_a_source(name: str) -> str:
+    """The name of a deployment that loads a source; `make remove-example` removes the default."""
+    declared = yaml.safe_load((ROOT / PATH).read_text(encoding="utf-8"))["deployments"]
+    known = [each["name"] for each in declared if each["entrypoint"] == FLOW]
+    if name not in known:
+        raise argparse.ArgumentTypeError(
+            f"prefect.yaml deploys no source as {name!r}. Name one of: {', '.join(known)}"
+        )
+    return name
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmark.worker_run", description=__doc__
     )
-    parser.add_argument("deployment", nargs="?", default="northwind")
+    parser.add_argument("deployment", nargs="?", default="northwind", type=of_a_source)
     parser.add_argument("--runs", type=int, default=3, help="of runs in which nothing changed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="elt-benchmark-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with stack.running(folder / "stack", "warehouse", sample_scale=1) as started:
+        scale = 1 if stack.has_sample_api() else None
+        with stack.running(folder / "stack", "warehouse", scale) as started:
             started.wait()
             environment = {**os.environ, **started.environment, "PWD": str(ROOT)}
             for command in DEPLOYING:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -61,13 +60,6 @@ for name in sys.argv[2:]:
                 load(connection, name, resource, each, pages)
 connection.close()
 """
-
-
-def copy_repository(to: Path) -> None:
-    """Copy what `make new-source`, the flows and dbt need into a folder."""
-    for name in ("flows", "dbt_project", "commands", "deployments"):
-        ignored = shutil.ignore_patterns("target", "__pycache__")
-        shutil.copytree(ROOT / name, to / name, ignore=ignored)
 
 
 def new_source(root: Path, url: str, **options: str) -> "subprocess.CompletedProcess[str]":

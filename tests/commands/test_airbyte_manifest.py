@@ -14,9 +14,10 @@ from commands.new_source.draft_files import write
 from commands.new_source.literals import Call
 from flows.errors import ConfigurationError
 from flows.source import Cursor, Partition, RowsOf
-from tests.commands.new_sources import ROOT, Serve, bare_repository, copy_repository, load
+from tests.commands.new_sources import ROOT, Serve, bare_repository, load
 from tests.commands.test_hostile_answers import NUMBERS, TEXTS
 from tests.commands.test_openapi import shop, written
+from tests.project.tree import make_tree
 
 SHOP = ROOT / "docs" / "examples" / "shop.airbyte.yaml"
 
@@ -57,7 +58,7 @@ def test_words_with_a_counterpart_are_written(root: Path) -> None:
 def test_a_written_source_loads(
     serve: Serve, tmp_path: Path, database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_repository(tmp_path)
+    make_tree(tmp_path)
     monkeypatch.setenv("SHOP_TOKEN", "a-secret-value")
     written(tmp_path, str(SHOP), "orders,order_lines", f"{serve(shop).url}v1")
     load(tmp_path, database, "shop")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
@@ -22,12 +22,12 @@ from flows.extract.auth import variable
 from tests.commands.new_sources import (
     Serve,
     bare_repository,
-    copy_repository,
     dbt_build,
     declared,
     load,
 )
 from tests.http_servers import Answer
+from tests.project.tree import make_tree
 
 CODE = "__import__('pathlib').Path('executed').touch()"
 TEXTS = [
@@ -105,7 +105,7 @@ def secret(number: int) -> str:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository of the test's own."""
-    copy_repository(tmp_path)
+    make_tree(tmp_path)
     return tmp_path
 
 
@@ -152,6 +152,7 @@ def test_every_text_is_data_in_every_file(
     assert not list(root.rglob("executed"))
 
 
+@settings(database=None, deadline=None)
 @given(st.text() | st.sampled_from(TEXTS))
 def test_a_text_reads_back_from_each_language(text: str) -> None:
     call = Call("Source", ((text,), text), {"name": [text], "params": {text: text}})

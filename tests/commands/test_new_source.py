@@ -26,7 +26,6 @@ from tests.commands.new_sources import (
     ROOT,
     Serve,
     bare_repository,
-    copy_repository,
     dbt_build,
     load,
     new_source,
@@ -35,6 +34,7 @@ from tests.commands.new_sources import (
 )
 from tests.deployments.command_line import run_in
 from tests.http_servers import Answer
+from tests.project.tree import PROJECT, make_tree
 
 # Names that a staging model gives to other columns, and one that SQL reserves.
 CLASHING = ("issue_id", "loaded_at", "null", "Null", "issue_null", "issue_order")
@@ -69,14 +69,14 @@ def tracker(path: str) -> Answer:
 def root(tmp_path: Path) -> Path:
     """A repository of the test's own, with one source."""
     root = bare_repository(tmp_path)
-    shutil.copy(ROOT / "flows" / "sources" / "northwind.py", root / "flows" / "sources")
+    shutil.copy(PROJECT / "sources" / "market.py", root / "flows" / "sources")
     return root
 
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A copy of this repository, for dbt."""
-    copy_repository(tmp_path)
+    """A repository of the test's own, for dbt."""
+    make_tree(tmp_path)
     return tmp_path
 
 
@@ -403,8 +403,6 @@ def test_neither_make_nor_the_shell_expands_a_value(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_first_page_is_loaded_and_its_view_is_tested(serve: Serve, copied: Path) -> None:
-    shutil.copytree(ROOT / "blocks", copied / "blocks")
-    shutil.copy(ROOT / "prefect.yaml", copied)
     url = f"{serve(tracker).url}v1/issues?token={SECRET}"
     words = (f"--name=tracker --url={url} --root={copied} --load").split()
     printed = run_in(copied, "-m", "commands.new_source", *words)

@@ -27,13 +27,13 @@ from tests.commands.new_sources import (
     ROOT,
     Serve,
     bare_repository,
-    copy_repository,
     dbt_build,
     load,
 )
 from tests.commands.test_hostile_answers import NUMBERS, TEXTS
 from tests.deployments.command_line import run_in
 from tests.http_servers import Answer
+from tests.project.tree import make_tree
 
 SHOP = ROOT / "docs" / "examples" / "shop.openapi.yaml"
 ORDERS = [
@@ -123,7 +123,7 @@ def envelope(**fields: Any) -> dict[str, Any]:
 def test_from_a_document_to_tested_staging_views(
     serve: Serve, tmp_path: Path, database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_repository(tmp_path)
+    make_tree(tmp_path)
     monkeypatch.setenv("SHOP_TOKEN", "a-secret-value")
     content = yaml.safe_load(SHOP.read_text())
     fields = content["components"]["schemas"]["Order"]["properties"]

@@ -321,9 +321,10 @@ def test_an_older_version_of_this_repository_is_upgraded_to_this_one(
         pytest.skip("this checkout has no older version: it is shallow, or a copy")
     clone = repository(tmp_path, "clone", "--quiet", "--shared", str(REPOSITORY), ".")
     clone.git("checkout", "--quiet", "-B", "main", older)
-    own = ("flows/sources/shop.py", "dbt_project/models/staging/shop/stg_shop__orders.sql")
+    name = "added_by_a_test"
+    own = (f"flows/sources/{name}.py", f"dbt_project/models/staging/{name}/stg_{name}__a.sql")
     remove(clone.root)
-    deployed = with_deployment(clone.text(PREFECT), "shop")
+    deployed = with_deployment(clone.text(PREFECT), name)
     clone.commit({PREFECT: deployed, **dict.fromkeys(own, "select 1\n")})
     _, said = clone.upgrade(capsys, f"--from={REPOSITORY}")
     assert "What you removed of the example stays removed." in said

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conftest import TREE
 from sqlalchemy.engine import URL
 
 from blocks.warehouse import Warehouse
+from flows.dbt_build import dbt_project
 
-PROJECT = TREE / "dbt_project"
+# The tests' project; of this repository where pytest does not run, as in `tests/benchmark`.
+PROJECT = dbt_project.PROJECT
 SECONDS = 300
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from tests.commands.test_run_local import Laptop
+from tests.example.example_tree import make_example
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NORTHWIND_ROWS = 3229
 REPORT = """
 select count(*), bool_and(report.revenue = raw.revenue), min(weather_days)
@@ -25,7 +25,7 @@ def days_of_weather() -> int:
 
 
 def test_it_loads_builds_and_reports_what_the_raw_rows_say(tmp_path: Path) -> None:
-    laptop = Laptop(tmp_path / "local", REPOSITORY)
+    laptop = Laptop(tmp_path / "local", make_example(tmp_path / "tree"))
     days_before = days_of_weather()
     code, printed = laptop.run("run_local")
     assert code == 0, printed

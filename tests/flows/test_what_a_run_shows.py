@@ -224,14 +224,14 @@ def test_each_dbt_node_is_a_task_run_with_its_status_and_times(ask: Ask) -> None
 def test_a_build_of_everything_shows_how_each_resource_was_loaded(ask: Ask) -> None:
     for _ in range(2):
         assert elt(
-            source="northwind", resources=("shippers",), transform=False, return_state=True
+            source="market", resources=("shippers",), transform=False, return_state=True
         ).is_completed()
     shown = {found.key: found for found in artifacts(transform(return_state=True))}
     assert shown.keys() == {"dbt-build", "resources"}
     [row] = json.loads(str(shown["resources"].data))
     assert row.pop("hours since loaded") < 1
     assert row == {
-        "resource": "northwind.shippers",
+        "resource": "market.shippers",
         "last state": "succeeded",
         "loads": 2,
         "failed": 0,

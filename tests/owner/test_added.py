@@ -49,6 +49,7 @@ def test_everything_that_looks_at_a_new_source_accepts_it(serve: Serve, tmp_path
 
 
 def add_source(serve: Serve, root: Path) -> None:
-    """Add a source as `make new-source` does."""
-    url = f"{serve(lambda _: Answer(json.dumps(ROWS).encode())).url}v1/trackers"
-    write([make_draft("tracker", url, "", "", "")], root)
+    """Add sources as `make new-source` does: one whose records have a key, and one without."""
+    for name, rows in (("added_by_a_test", ROWS), ("added_without_a_key", [{"title": "a"}] * 2)):
+        url = f"{serve(lambda _, rows=rows: Answer(json.dumps(rows).encode())).url}v1/trackers"
+        write([make_draft(name, url, "", "", "")], root)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from conftest import rows
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
@@ -17,7 +18,6 @@ from flows.load.loader import load
 from flows.page import Page, Resume
 from flows.postgres import session
 from flows.source import Partition, Window
-from tests.conftest import rows
 from tests.load.memory_api import MemoryApi, items, load_pages
 from tests.postgres.servers import postgres_on_tcp
 
