@@ -20,6 +20,7 @@ os.environ.pop("ENVIRONMENT", None)
 
 import psycopg2
 import pytest
+from hypothesis import settings
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL, make_url
@@ -35,6 +36,10 @@ from tests.project.tree import SOURCES, make_tree
 TREE = make_tree(Path(os.environ["PREFECT_HOME"], "project"))
 sources.__path__ = [str(TREE / "flows" / "sources")]
 dbt_project.PROJECT = TREE / "dbt_project"
+
+# A busy machine takes as long as it takes, and examples of an earlier run are not this tree's.
+settings.register_profile("tests", deadline=None, database=None)
+settings.load_profile("tests")
 
 LONG_FOLDERS = ("deployments", "flows")
 

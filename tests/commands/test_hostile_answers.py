@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
@@ -152,7 +152,6 @@ def test_every_text_is_data_in_every_file(
     assert not list(root.rglob("executed"))
 
 
-@settings(database=None, deadline=None)
 @given(st.text() | st.sampled_from(TEXTS))
 def test_a_text_reads_back_from_each_language(text: str) -> None:
     call = Call("Source", ((text,), text), {"name": [text], "params": {text: text}})

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.errors import ConfigurationError, OtherRequestError
@@ -232,7 +232,6 @@ def test_all_pages_but_the_last_have_a_point_to_go_on_from(serve: Serve) -> None
 moments = st.timedeltas(timedelta(), 9999 * DAY).map(lambda age: JANUARY_1 - age)
 
 
-@settings(database=None, deadline=None)
 @given(moments, st.timedeltas(timedelta(seconds=1), 400 * DAY), st.integers(1, 60))
 def test_slices_cover_the_window_without_gap_or_overlap(
     since: datetime, length: timedelta, parts: int

@@ -49,7 +49,7 @@ def page(document: Any, request: HttpRequest | None = None, **headers: str) -> P
 
 
 @every_style
-@settings(database=None, deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(notes=st.lists(texts, max_size=9), sizes=sizes)
 def test_every_record_is_read_once_however_short_the_pages(
     style: Any, notes: list[str], sizes: list[int]
@@ -60,7 +60,7 @@ def test_every_record_is_read_once_however_short_the_pages(
 
 
 @every_style
-@settings(database=None, deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(notes=st.lists(texts, min_size=1, max_size=9), sizes=sizes)
 def test_going_on_after_any_page_reads_exactly_the_rest(
     style: Any, notes: list[str], sizes: list[int]

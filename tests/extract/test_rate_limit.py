@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.extract import rate_limit
@@ -45,7 +45,6 @@ def most_in_any(seconds: float, moments: list[float]) -> int:
     return max(sum(start <= at < start + seconds for at in moments) for start in moments)
 
 
-@settings(database=None, deadline=None)
 @given(
     st.integers(1, 5),
     st.floats(0.1, 100),

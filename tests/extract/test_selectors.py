@@ -142,7 +142,6 @@ json_values = st.recursive(
 )
 
 
-@settings(database=None, deadline=None)
 @given(
     st.lists(json_values, max_size=5),
     st.sampled_from(["\n", "\r\n", "\n\n", " \n\t"]),
@@ -156,7 +155,7 @@ def test_lines_of_json_are_the_values_that_were_written(
     assert ndjson()(lines) == [json.loads(line) for line in body.split("\n") if line.strip()]
 
 
-@settings(database=None, deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.text(alphabet='[]{},:"\\ \n1ae', max_size=14))
 @pytest.mark.parametrize("last_line", ["", '{"a": 1}'], ids=["alone", "before another"])
 def test_lines_are_cut_out_as_they_are_or_not_at_all(last_line: str, text: str) -> None:
@@ -215,7 +214,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_record() -> None:
 values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 
 
-@settings(database=None, deadline=None)
 @given(
     st.integers(2, 4).flatmap(
         lambda width: st.lists(st.lists(values, min_size=width, max_size=width), max_size=4)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.local_time import EARLIEST, LATEST, floor, in_clocks_of, later
@@ -62,7 +62,6 @@ moments = st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)).map(  # noqa:
 units = st.sampled_from([DAY, 6 * HOUR, HOUR, HOUR / 2, HOUR / 60])
 
 
-@settings(database=None, deadline=None)
 @given(moments, units, zones)
 def test_a_floor_is_never_later_and_at_most_two_hours_too_early(
     at: datetime, unit: timedelta, zone: ZoneInfo
@@ -74,7 +73,6 @@ def test_a_floor_is_never_later_and_at_most_two_hours_too_early(
     assert unit == DAY or twice[0] <= twice[1]
 
 
-@settings(database=None, deadline=None)
 @given(moments, units, zones)
 def test_steps_go_on(at: datetime, step: timedelta, zone: ZoneInfo) -> None:
     assert timedelta() < later(at, step, zone) - at <= step + 2 * HOUR

@@ -49,13 +49,11 @@ def test_a_field_becomes_a_snake_case_column(field: str, name: str) -> None:
     assert column_name(field) == name
 
 
-@settings(database=None, deadline=None)
 @given(encodable)
 def test_a_column_name_fits_postgres(field: str) -> None:
     assert 0 < len(column_name(field).encode()) <= 63
 
 
-@settings(database=None, deadline=None)
 @given(st.text(st.characters(codec="ascii"), max_size=200))
 def test_a_column_name_is_its_own_column_name(field: str) -> None:
     name = column_name(field)
@@ -81,7 +79,6 @@ fields = st.lists(
 )
 
 
-@settings(database=None, deadline=None)
 @given(fields, st.randoms())
 def test_fields_of_one_page_have_the_same_columns_in_any_order(
     fields: list[str], random: Random
@@ -104,8 +101,6 @@ MAPPING = "select field, column_name from elt.columns where table_schema = %s or
 
 @settings(
     max_examples=25,
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(fields, st.data())

@@ -181,8 +181,6 @@ def test_pinned_numbers_take_the_fast_way() -> None:
 
 @settings(
     max_examples=25,
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -33,7 +33,7 @@ def records_of(page: Page, records: Any) -> list[Any]:
 
 
 @pytest.mark.long
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(VALUES, max_size=30),
     st.integers(1, 200),
@@ -57,7 +57,7 @@ def test_pieces_hold_the_records_in_their_order(
             assert only_record(piece, size_bytes) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(VALUES, max_size=30), st.integers(1, 200), st.sampled_from([b"\n", b"\r\n\n"]))
 def test_lines_are_cut_between_lines(rows: list[Any], size_bytes: int, between: bytes) -> None:
     page = Page(between.join(json.dumps(row).encode() for row in rows), "page", resume=NEXT)

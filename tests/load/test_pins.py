@@ -345,8 +345,6 @@ OFFSETS = st.integers(-15 * 60, 15 * 60).map(lambda n: timezone(timedelta(minute
 
 @settings(
     max_examples=25,
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

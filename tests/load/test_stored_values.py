@@ -84,8 +84,6 @@ def kept(stored: Any, said: Any, kind: str, mixed: bool) -> bool:
 
 @settings(
     max_examples=50,
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(records(), st.integers(1, 3), st.integers(1, 3), st.sampled_from([True, False]))

@@ -73,7 +73,7 @@ def page_of(text: str) -> Page:
     return Page(f'{{"n": 1, "v": {text}}}'.encode(errors="surrogatepass"), "page")
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pages_of_records(), st.booleans(), st.sampled_from([None, 1]))
 def test_a_table_holds_what_json_says(
     pages: list[list[dict[str, Any]]], is_ascii: bool, indent: int | None
