@@ -85,9 +85,8 @@ def present_source(root: Path, name: str) -> Source | None:
     try:
         found = run_path(str(path), run_name=f"flows.sources.{name}").get("SOURCE")
     except Exception as error:  # its code may raise anything
-        raise ConfigurationError(
-            f"{path} can't be imported: {type(error).__name__}: {error}. Correct it first."
-        ) from error
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise ConfigurationError(f"{path} can't be imported: {said}. Correct it first.") from error
     if not isinstance(found, Source):
         raise ConfigurationError(f"{path} has no SOURCE. Declare SOURCE = Source(...) in it.")
     return found

@@ -25,7 +25,7 @@ def load(root: Path, drafts: Sequence[Draft], known: Mapping[str, str], say: Say
         say(f"\nNot loaded yet: {reason}")
         return 0
     names = ",".join(draft.resource for draft in drafts if _is_by_page(draft))
-    say(f"\nA first page of {names} is loaded, and the views are built and tested.")
+    say(f"\nNow a first page of {names} is loaded, and the views are built and tested:")
     command = [sys.executable, "-m", "commands.run_local", f"--source={source}"]
     done = subprocess.run(
         [*command, f"--resources={names}", "--limit=1"], cwd=root, env={**os.environ, **known}

@@ -100,9 +100,9 @@ def _import_source(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{name}")
     except (Exception, SystemExit) as error:  # its code may raise anything
+        said = f"{type(error).__name__}: {error}".rstrip(".")
         raise ConfigurationError(
-            f"flows/sources/{name}.py can't be imported: {type(error).__name__}: {error}. "
-            "Correct it, or delete it."
+            f"flows/sources/{name}.py can't be imported: {said}. Correct it, or delete it."
         ) from error
     return getattr(module, "SOURCE", None)
 
