@@ -77,12 +77,11 @@ Enter = Callable[[str], None]
 
 
 @pytest.fixture
-def enter(monkeypatch: pytest.MonkeyPatch, project: Project) -> Enter:
-    """Work for an environment from now on, with a database of its own; left before `project`."""
+def enter(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Enter:
+    """Work for an environment from now on, with a database of its own."""
 
     def enter(name: str) -> None:
         monkeypatch.setenv("ENVIRONMENT", name)
-        monkeypatch.setenv(POOL, f"{project.name}-{name}")
         monkeypatch.setenv("WAREHOUSE_URL", f"postgresql://elt@127.0.0.1:1/{name}")
         monkeypatch.setenv("NOTIFY_WEBHOOK_URL", f"http://127.0.0.1:1/{name}")
 
@@ -96,13 +95,16 @@ def removed(project: Project, client: SyncPrefectClient) -> list[str]:
     return said
 
 
-def test_an_environment_lives_beside_production_and_goes(project: Project, enter: Enter) -> None:
+def test_an_environment_lives_beside_production_and_goes(
+    project: Project, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.write(LOADS, SILENT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTIFY_WEBHOOK_URL", "http://127.0.0.1:1/production")
         project.deploy()
     before = (project.deployment("load"), project.automations())
     enter("staging")
+    monkeypatch.setenv(POOL, f"{project.name}-staging")
     pool = {PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME: f"{project.name}-staging"}
     with temporary_settings(pool):
         assert project.deploy()
@@ -142,6 +144,8 @@ def test_an_environment_lives_beside_production_and_goes(project: Project, enter
             assert actual.block(project.client, slug) is None
         assert f"remove work pool {project.name}-staging" in said
         assert removed(project, project.client) == [NOTHING]
+    enter("production")
+    monkeypatch.setenv(POOL, project.name)
     assert (project.deployment("load"), project.automations()) == before
 
 
@@ -151,7 +155,7 @@ def test_production_is_not_removed(project: Project) -> None:
         removed(project, project.client)
 
 
-def test_each_environment_has_its_own_warehouse(enter: Enter, project: Project) -> None:
+def test_each_environment_has_its_own_warehouse(enter: Enter) -> None:
     enter("production")
     warehouse.save()
     enter("staging")
@@ -159,8 +163,6 @@ def test_each_environment_has_its_own_warehouse(enter: Enter, project: Project) 
     assert warehouse.load().url.database == "staging"
     with pytest.raises(ConfigurationError, match="WAREHOUSE_URL is production's database"):
         warehouse.save({"WAREHOUSE_URL": "postgresql://elt_staging@127.0.0.1:1/production"})
-    project.write("  []\n")
-    removed(project, project.client)
     enter("production")
     assert warehouse.load().url.database == "production"
 
