@@ -77,7 +77,7 @@ def _written_and_loaded(arguments: argparse.Namespace) -> int:
     paths = "\n".join(f"  {path.relative_to(root)}" for path in written)
     _say(f"Written:\n{paths}")
     code = first_load.load(root, drafts, _secrets(arguments), _say) if arguments.load else 0
-    deploy = _deployment_step(root, arguments.name) if is_new else "make format"
+    deploy = _deployment_step(root, arguments.name, is_new)
     _say(next_steps(drafts, deploy))
     return code
 
@@ -115,11 +115,13 @@ def _drafts(arguments: argparse.Namespace) -> list[Draft]:
     return with_free_models(arguments.root, drafts)
 
 
-def _deployment_step(root: Path, name: str) -> str:
-    """What is left to do for the deployment of a new source."""
+def _deployment_step(root: Path, name: str, is_new: bool = True) -> str:
+    """What is left to do for the deployment of a source; one written by hand may have none."""
     text = (files.content(root / deployment.PATH) or b"").decode(errors="replace")
     try:
         if deployment.is_deployed(text, name):
+            if not is_new:
+                return "make format"
             return f"describe and schedule the source in {deployment.PATH}, then make deploy"
         deployment.with_deployment(text, name)
         reason = ""
@@ -179,7 +181,6 @@ def make_draft(
     keys = _key(key, rows, resource.name)
     columns = inference.columns(rows, keys)
     paging = None if body else inference.paging(page)
-    token = None if paging else inference.next_token(page)
     draft = Draft(
         name,
         source.base_url,
@@ -195,16 +196,22 @@ def make_draft(
         tuple(lists_in(rows, columns)) if keys else (),
         method=resource.method,
         body=resource.body,
-        to_check=(_token_paging(token),) if token else (),
+        to_check=() if paging else _paging_to_check(page),
         inner_fields=tuple(dict.fromkeys(inference.inner_fields(rows))),
     )
     return with_parent(draft, present)
 
 
-def _token_paging(token: str) -> str:
-    """What is known of it: no response tells the parameter that sends the token."""
-    call = python(Call("next_token", (token,), {"param": "…"}))
-    return f"the paging: the response has a token, so declare paging={call} with its parameter"
+def _paging_to_check(page: Page) -> tuple[str, ...]:
+    """What is known of the paging: no response tells the parameter that names the next page."""
+    if token := inference.next_token(page):
+        call, what = Call("next_token", (token,), {"param": "…"}), "a token"
+    elif total := inference.total_pages(page):
+        call, what = Call("page_number", ("…",), {"total_pages": total}), "a number of pages"
+    else:
+        return ()
+    said = f"declare paging={python(call)} with its parameter"
+    return (f"the paging: the response has {what}, so {said}",)
 
 
 def _body(text: str) -> Any:

@@ -39,6 +39,7 @@ _PERSONAL = re.compile(
 # Of a plain name: the time of a record's last change.
 CHANGED = re.compile(r"(?:last)?(updated|modified|changed)(?:at|date|time|on)?")
 # Plain names of the token that asks for the next page.
+TOTAL_PAGES = frozenset({"totalpages", "pagecount", "lastpage", "pages", "numpages"})
 NEXT_TOKENS = frozenset({
     "nextcursor", "nextpagetoken", "nexttoken", "continuationtoken", "endcursor", "nextmarker",
     "nextpagecursor", "nextstartingafter", "cursor", "continuation", "continue",
@@ -209,6 +210,15 @@ def next_token(page: Page) -> str | None:
     return tokens[0] if tokens else None
 
 
+def total_pages(page: Page) -> str | None:
+    """The path of what looks like the number of pages; their parameter is in no response."""
+    if not page.members:
+        return None
+    found = _places(page.document, lambda value: type(value) is int and value > 0)
+    totals = [path for path in found if plain(path.rpartition(".")[2]) in TOTAL_PAGES]
+    return totals[0] if totals else None
+
+
 def plain(name: str) -> str:
     """A name without case and punctuation."""
     return re.sub("[^a-z0-9]", "", name.lower())
@@ -233,8 +243,8 @@ def inner_fields(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def is_change_time(column: Column) -> bool:
-    """Whether a column is named like the time of a record's last change, and is a time."""
-    return column.group == "time" and CHANGED.fullmatch(plain(column.name)) is not None
+    """Whether a column is named like the time of a record's last change, and is one or a number."""
+    return column.group in ("time", "number") and CHANGED.fullmatch(plain(column.name)) is not None
 
 
 def columns(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Column]:

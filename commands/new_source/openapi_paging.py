@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from commands.new_source.inference import NEXT_TOKENS, plain
+from commands.new_source.inference import NEXT_TOKENS, TOTAL_PAGES, plain
 from commands.new_source.json_schema import Schema, leaves
 from commands.new_source.literals import Call
 
@@ -29,7 +29,6 @@ NEXT_URLS = frozenset({
     "nexturl", "nextlink", "odatanextlink", "nextpageurl", "nextpagelink", "nexthref", "nexturi",
 })  # fmt: skip
 TOTALS = frozenset({"total", "totalcount", "totalresults", "totalitems", "totalrecords"})
-TOTAL_PAGES = frozenset({"totalpages", "pagecount", "lastpage", "pages", "numpages"})
 MORES = frozenset({"hasmore", "hasnext", "hasnextpage", "more"})
 
 

@@ -198,6 +198,8 @@ class OAuth2:
     @property
     def remedy(self) -> str:
         remedy = f"Correct the client or its secret {self.secret!r}."
+        if self.sends == "header":
+            remedy += ' If both are right, the provider may want them in the body: sends="form".'
         if self.refresh_token:
             remedy += (
                 " If the refresh token is what it refuses (invalid_grant), authorize the client "

@@ -465,6 +465,30 @@ def test_a_token_and_a_time_of_change_are_named(serve: Serve, root: Path) -> Non
     assert "since 'updated_at'" in made.stdout
 
 
+def test_a_number_of_pages_and_an_epoch_of_change_are_named(serve: Serve, root: Path) -> None:
+    page = {"data": [{"id": 1, "updated_at": 1750000000}], "page": 1, "total_pages": 3}
+    made = new_source(root, f"{serve(lambda _: Answer(json.dumps(page).encode())).url}tickets")
+    assert 'paging=page_number("…", total_pages="total_pages")' in made.stdout, made.stdout
+    assert "since 'updated_at'" in made.stdout
+
+
+def test_a_module_written_by_hand_has_no_deployment_and_that_is_said(
+    serve: Serve, root: Path
+) -> None:
+    """A login that LOGIN can't declare begins with such a module."""
+    url = serve(tracker).url
+    module = root / "flows" / "sources" / "tracker.py"
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text(
+        "from flows.source import Source\n\n"
+        f'SOURCE = Source(name="tracker", base_url="{url}v1/", resources=())\n'
+    )
+    made = new_source(root, f"{url}v1/issues")
+    assert made.returncode == 0, made.stdout
+    assert "add to prefect.yaml, under deployments" in made.stdout
+    assert "\n  - name: tracker\n" in made.stdout
+
+
 def test_what_is_missing_for_a_first_load_is_said(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

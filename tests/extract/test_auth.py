@@ -521,6 +521,7 @@ def test_an_answer_without_a_token_is_a_refused_login(
         get(api.url, oauth2(login))
     assert "gave client 'shop client' no token: it answered" in str(failure.value)
     assert "Correct the client or its secret 'shop-client-secret'" in str(failure.value)
+    assert 'the provider may want them in the body: sends="form"' in str(failure.value)
     assert failure.value.answer is not None
     assert failure.value.answer.status == said.status
     assert (len(login.asked), api.asked) == (1, [])
