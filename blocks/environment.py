@@ -15,6 +15,10 @@ def name() -> str:
     return os.environ.get(VARIABLE) or PRODUCTION
 
 
+def is_production() -> bool:
+    return name() == PRODUCTION
+
+
 def own(given: str) -> str:
     """A name as this environment has it: `warehouse` in production, or `warehouse-staging`."""
-    return given if name() == PRODUCTION else f"{given}-{name()}"
+    return given if is_production() else f"{given}-{name()}"

@@ -53,11 +53,15 @@ def _save(name: str, url: str) -> str:
 
 def slug(channel: str) -> str:
     """The block of a channel, e.g. apprise/email."""
+    return f"{_kind(channel).get_block_type_slug()}/{own(channel)}"
+
+
+def _kind(channel: str) -> type[Block]:
     kinds: dict[str, type[Block]] = {
         "webhook": CustomWebhookNotificationBlock,
         "slack": SlackWebhook,
     }
-    return f"{kinds.get(channel, Apprise).get_block_type_slug()}/{own(channel)}"
+    return kinds.get(channel, Apprise)
 
 
 def _is_known(url: str, is_webhook: bool) -> bool:
@@ -74,6 +78,4 @@ def _block(name: str, url: str) -> Block:
             json_data={"subject": "{{subject}}", "text": "{{body}}"},
             secrets={"url": url},
         )
-    if name == "slack":
-        return SlackWebhook(url=SecretStr(url))
-    return Apprise(url=SecretStr(url))
+    return _kind(name)(url=SecretStr(url))

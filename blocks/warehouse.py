@@ -58,7 +58,7 @@ def save(environment: Mapping[str, str] = os.environ) -> list[str]:
     if not environment.get(TRANSFORMER_URL_VARIABLE):
         blocks[TRANSFORMER_BLOCK] = URL_VARIABLE
     logins = {block: _components(variable, environment) for block, variable in blocks.items()}
-    if own(BLOCK) != BLOCK:
+    if not environments.is_production():
         _refuse_productions(logins[BLOCK])
     for block, login in logins.items():
         SqlAlchemyConnector(connection_info=login).save(own(block), overwrite=True)

@@ -62,7 +62,7 @@ def main() -> int:
 
 def print_environment() -> None:
     """Print the environment beside production that the command is for, and where it is defined."""
-    if not environments.is_production():
+    if not environment.is_production():
         file = env_file()
         missing = "" if file.exists() else ", which does not exist: the shell alone defines it"
         print(f"Environment {environment.name()}: {file.name}{missing}", flush=True)
@@ -75,7 +75,7 @@ def use_local_server(home: Path) -> None:
     Prefect has read its settings by now, so they need a new process.
     """
     settings, url = running_server.find(home), get_current_settings().api.url
-    if not settings or not environments.is_production():
+    if not settings or not environment.is_production():
         return
     if url and not running_server.is_same(url, settings["PREFECT_API_URL"]):
         return

@@ -25,9 +25,9 @@ def env_file(root: Path = ROOT) -> Path:
     Raises:
         SystemExit: when the environment's name can't be part of a block's name.
     """
-    name = environment.name()
-    if name == environment.PRODUCTION:
+    if environment.is_production():
         return root / ".env"
+    name = environment.name()
     if len(name) > LONGEST or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise SystemExit(
             f"FAILED: {environment.VARIABLE}={name} is not a name: use lower-case letters, digits "
@@ -56,7 +56,7 @@ def read_environment(file: Path | None = None) -> None:
             f"FAILED: {file} sets {environment.VARIABLE}, which says what file to read. Remove "
             f"that line, and run `{environment.VARIABLE}=… make …`."
         )
-    if environment.name() != environment.PRODUCTION:
+    if not environment.is_production():
         values.setdefault(POOL, environment.own("elt"))
     for name, text in values.items():
         if text and name not in os.environ:

@@ -16,14 +16,10 @@ from typing import Any
 import yaml
 
 from blocks import environment
-from blocks.environment import own
+from blocks.environment import is_production, own
 
 _BLOCK = re.compile(r"(\bprefect\.blocks\.[\w-]+\.[\w-]+)")
 _TAG = "prefect.tag."
-
-
-def is_production() -> bool:
-    return environment.name() == environment.PRODUCTION
 
 
 def own_deployments(

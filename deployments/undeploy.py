@@ -5,7 +5,6 @@ Not its database and not the history of its runs.
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,17 +13,22 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks import environment
 from blocks.__main__ import slugs
-from blocks.environment import own
+from blocks.environment import is_production, own
 from deployments import actual, desired
 from deployments.check import prefect_yaml
 from deployments.check.prefect_yaml import Declared
-from deployments.deploy import NOTHING, ROOT, connected, inside, print_environment, settle
+from deployments.deploy import (
+    NOTHING,
+    ROOT,
+    Say,
+    connected,
+    inside,
+    print_environment,
+    settle,
+)
 from deployments.env_file import read_environment
-from deployments.environments import is_production
 from deployments.plan import compare, named_blocks
 from flows.errors import ConfigurationError, EltError
-
-Say = Callable[[str], None]
 
 
 def main() -> int:

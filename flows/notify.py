@@ -207,14 +207,15 @@ def send(block: str, subject: str, body: str) -> None:
         ConfigurationError: when the block is missing, or is not a notification block.
         NotificationError: when the message was not accepted.
     """
+    name = own(block)
     try:
-        channel = Block.load(own(block))
+        channel = Block.load(name)
     except ValueError as error:
         raise ConfigurationError(
-            f"The Prefect block {own(block)!r} is missing. Set the channel's NOTIFY_…_URL and run "
+            f"The Prefect block {name!r} is missing. Set the channel's NOTIFY_…_URL and run "
             "`make deploy`, or remove it from notify's `blocks` in prefect.yaml."
         ) from error
     if not isinstance(channel, NotificationBlock):
-        raise ConfigurationError(f"Prefect block {block!r} is not a notification block.")
+        raise ConfigurationError(f"Prefect block {name!r} is not a notification block.")
     with channel.raise_on_failure():
         channel.notify(body, subject)  # type: ignore[unused-coroutine]  # not async here
