@@ -41,6 +41,7 @@ MODULE = [sys.executable, "-m"]
 DECLARATIONS = (Path("prefect.yaml"), Path("deployments/automations.yaml"))
 SOURCES = Path("flows/sources")
 Deploy = Callable[[], None]
+Versions = set[tuple[str, int]]
 # Overrides what the shell or .env set for another server.
 HERE = {
     "ELT_CODE": "",
@@ -62,8 +63,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _system(arguments.home, arguments.port) as (services, deploy):
-            _watch(services, deploy)
+        with _system(arguments.home, arguments.port) as (services, deploy, deployed):
+            _watch(services, deploy, deployed)
     except StartError as error:
         say(f"\nFAILED: {error}")
     return 1
@@ -90,8 +91,11 @@ def channels(declared: str, receivers: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]:
-    """Start the system, print its addresses, and end it afterwards."""
+def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy, Versions]]:
+    """Start the system, print its addresses, and end it afterwards.
+
+    Yields its services, what deploys again, and the versions of the files that are deployed.
+    """
     database, scale = (SAMPLE, 1) if has_sample_api() else (LIVE, None)
     say(f"Starting Postgres, a Prefect server and other services; data and logs: {home} ...")
     with ExitStack() as opened:
@@ -102,12 +106,12 @@ def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy]]
         say("Deploying what prefect.yaml declares ...")
         opened.callback(withdraw, home)
         deploy = partial(_deploy, home, {**stack.environment, **HERE}, receivers)
-        deploy()
+        deployed = deploy_first(deploy)
         say("Starting a worker ...")
         with _worker(home / "worker.log", stack.environment) as worker:
             say(_format_addresses(stack))
             try:
-                yield (*stack.services, worker), deploy
+                yield (*stack.services, worker), deploy, deployed
             finally:
                 say("\nEnding all of it ...")
 
@@ -136,6 +140,26 @@ def _deploy(home: Path, environment: Mapping[str, str], receivers: Mapping[str, 
         raise StartError(f"deploying ended with code {code}; see {log}:\n{indent(last, '  ')}")
 
 
+def deploy_first(deploy: Deploy) -> Versions:
+    """Deploy what the files declare, and return their versions from before that.
+
+    Deploys again if a file changed meanwhile and made it fail: files and server then differ.
+
+    Raises:
+        StartError: when it fails although no file changed.
+    """
+    while True:
+        versions = _versions()
+        try:
+            deploy()
+        except StartError:
+            if _versions() == versions:
+                raise
+            say("A file changed meanwhile: deploying again ...")
+        else:
+            return versions
+
+
 def from_blocks() -> dict[str, str]:
     """Variables for a worker that reads secrets from the blocks, which follow a changed .env."""
     names = {name for source in sources.usable() for name in source.secret_names}
@@ -158,9 +182,15 @@ def _worker(log: Path, environment: Mapping[str, str]) -> Iterator[Service]:
         yield Service("worker", log, lambda: process.poll() is None)
 
 
-def _watch(services: Sequence[Service], deploy: Deploy) -> NoReturn:
-    """Deploy again what changes, until a signal comes; or raise when a part ends by itself."""
-    deployed = before = _versions()
+def _watch(services: Sequence[Service], deploy: Deploy, deployed: Versions) -> NoReturn:
+    """Deploy again what changes, until a signal comes; or raise when a part ends by itself.
+
+    Args:
+        services: the parts that must go on.
+        deploy: deploys what the files declare.
+        deployed: the versions of the files that are deployed.
+    """
+    before = _versions()
     while True:
         for service in services:
             service.check()
@@ -172,7 +202,7 @@ def _watch(services: Sequence[Service], deploy: Deploy) -> NoReturn:
         before = found
 
 
-def _versions() -> set[tuple[str, int]]:
+def _versions() -> Versions:
     """The files that decide what is deployed, and when they were changed."""
     files = [*DECLARATIONS, *SOURCES.glob("*.py"), env_file()]
     found = set()

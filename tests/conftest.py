@@ -29,6 +29,8 @@ from deployments.local.postgres import ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 from flows import redaction, sources
 from flows.dbt_build import dbt_project
+from flows.errors import ConfigurationError
+from flows.postgres import connection_url
 from tests.databases import Databases
 from tests.http_servers import Serve, serving
 from tests.project.tree import SOURCES, make_tree
@@ -140,14 +142,33 @@ def running_with_api(home: Path) -> Iterator[Stack]:
         yield replace(started, environment={**started.environment, **addresses})
 
 
+@pytest.fixture(scope="session")
+def warehouses(stack: Stack) -> Iterator[Databases]:
+    """The warehouses of the tests, used again as `databases` are."""
+    with closing(Databases(stack.warehouse)) as found:
+        yield found
+
+
 @pytest.fixture
-def warehouse_url(stack: Stack) -> Iterator[URL]:
-    """An empty warehouse of the test's own, which the `warehouse` block points to."""
+def warehouse_url(warehouses: Databases) -> Iterator[URL]:
+    """An empty warehouse of the test's own, which both blocks of the warehouse point to."""
     from blocks import warehouse
 
-    with empty_database(stack.warehouse, "warehouse_of_tests") as url:
-        warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
+    with warehouses.empty() as url:
+        if not _is_in_blocks(url):  # to save one takes half a second of two processors
+            warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
         yield url
+
+
+def _is_in_blocks(url: URL) -> bool:
+    from blocks import warehouse
+
+    address = connection_url.from_url(url, "The test's warehouse")
+    names = (warehouse.BLOCK, warehouse.TRANSFORMER_BLOCK)
+    try:
+        return all(warehouse.load(name).address == address for name in names)
+    except ConfigurationError:
+        return False
 
 
 @pytest.fixture

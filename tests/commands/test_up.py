@@ -19,7 +19,8 @@ import requests
 from conftest import TREE
 from test_run_local import Laptop, api
 
-from commands.up import channels, from_blocks
+from commands.up import channels, deploy_first, from_blocks
+from deployments.local.processes import StartError
 from flows import sources
 from flows.extract.auth import Bearer
 from flows.extract.selectors import records_at
@@ -94,9 +95,13 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     return Laptop(tmp_path_factory.mktemp("laptop") / "local")
 
 
-def start(laptop: Laptop) -> System:
+def start(laptop: Laptop, changed: Path | None = None) -> System:
+    """Start it; `changed` is a file that changes during the first deploy."""
     terminal = Terminal(laptop.start("up"))
     try:
+        if changed:
+            terminal.wait_for("^Deploying what")
+            changed.touch()
         api_url = terminal.wait_for(r"PREFECT_API_URL=(\S+)").group(1)
         terminal.wait_for(READY)
     except BaseException:
@@ -143,6 +148,32 @@ def test_a_worker_reads_secrets_from_the_blocks(monkeypatch: pytest.MonkeyPatch)
     shop = Source("shop", "https://api.example.com/", (orders,), login=Bearer("shop-token"))
     monkeypatch.setattr(sources, "usable", lambda: [shop])
     assert from_blocks() == {"SHOP_TOKEN": ""}
+
+
+def test_a_file_that_changes_during_the_first_deploy_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server then differs from the files, for which deploying fails."""
+    monkeypatch.chdir(tmp_path)
+    declared = tmp_path / "prefect.yaml"
+    changes = [2, 1]
+
+    def deploy() -> None:
+        if changes:
+            declared.touch()
+            os.utime(declared, ns=(0, changes.pop()))
+            raise StartError("the server still differs from the files")
+
+    assert deploy_first(deploy) == {("prefect.yaml", 2)}
+    assert capsys.readouterr().out == "A file changed meanwhile: deploying again ...\n" * 2
+
+
+def test_a_first_deploy_that_fails_by_itself_is_not_repeated() -> None:
+    def deploy() -> None:
+        raise StartError("no such pool")
+
+    with pytest.raises(StartError, match="no such pool"):
+        deploy_first(deploy)
 
 
 def test_the_ui_is_where_it_says(system: System) -> None:
@@ -218,7 +249,9 @@ def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> Non
 
 @pytest.mark.long
 def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
-    again = start(laptop)
+    again = start(laptop, changed=TREE / "prefect.yaml")
+    again.terminal.wait_for("^prefect.yaml changed: deploying")
+    again.terminal.wait_for("^Deployed.")
     assert count(laptop, "staging.stg_market__shippers") == 3
     (server,) = [
         process
