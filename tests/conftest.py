@@ -74,9 +74,9 @@ def databases(postgres_server: URL) -> Iterator[Databases]:
 
 
 @pytest.fixture
-def database(databases: Databases) -> Iterator[URL]:
-    """An empty database of the test's own."""
-    with databases.empty() as url:
+def database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[URL]:
+    """A database of the test's own: empty but for the ledger, or empty if it is marked so."""
+    with databases.empty(has_ledger=not request.node.get_closest_marker("no_ledger")) as url:
         yield url
 
 

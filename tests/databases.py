@@ -1,14 +1,17 @@
 """Empty databases for tests: to empty one and use it again takes a tenth of making a new one.
 
 A database with something that emptying can't undo, such as a setting of its own or an extension, is
-dropped instead.
+dropped instead. The ledger, whose hundred statements take as long as a whole test, stays in it,
+without rows, unless a test changed its tables.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
@@ -16,6 +19,8 @@ from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
+from flows.load import ledger
+from flows.postgres import schemas
 
 # The system catalogs keep the entries of dropped tables until they are vacuumed.
 USES = 100
@@ -38,10 +43,62 @@ from pg_database where datname = current_database()
 _SCHEMAS = """
 select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'
 """
+# Every change of a table, a column or a comment writes a row of a catalog anew.
+_LEDGER_VERSION = """
+with tables as (select oid from pg_class where relnamespace = to_regnamespace('elt')),
+written (what, id, by) as (
+    select 1, oid, xmin::text from pg_namespace where nspname = 'elt'
+    union all select 2, objsubid, xmin::text from pg_description
+    where objoid in (select to_regnamespace('elt')::oid union select oid from tables)
+    union all select 3, oid, xmin::text from pg_class where oid in (select oid from tables)
+    union all select 4, attnum, xmin::text from pg_attribute
+    where attrelid in (select oid from tables)
+    union all select 5, oid, xmin::text from pg_attrdef where adrelid in (select oid from tables)
+    union all select 6, oid, xmin::text from pg_constraint
+    where connamespace = to_regnamespace('elt')
+    union all select 7, oid, xmin::text from pg_trigger where tgrelid in (select oid from tables)
+    union all select 8, oid, xmin::text from pg_proc where pronamespace = to_regnamespace('elt')
+    union all select 9, oid, xmin::text from pg_type where typnamespace = to_regnamespace('elt')
+)
+select md5(string_agg(concat_ws(' ', what, id, by), ';' order by what, id, by)) from written
+"""
+_LEDGER_BYTES = """
+select coalesce(sum(pg_relation_size(oid)), 0) from pg_class
+where relnamespace = to_regnamespace('elt') and relkind = 'r'
+"""
+MOST_LEDGER_BYTES = 2_000_000  # rows that are deleted stay in the files
+_EMPTY_LEDGER = """
+set local session_replication_role = replica;
+do $$
+declare
+    found record;
+begin
+    for found in
+        select relkind, oid::regclass as name from pg_class
+        where relnamespace = to_regnamespace('elt') and relkind in ('r', 'S')
+    loop
+        if found.relkind = 'r' then
+            execute format('delete from %s', found.name);
+        else
+            perform setval(found.name, 1, false);
+        end if;
+    end loop;
+end
+$$
+"""
 _CREATE_PUBLIC = """
 create schema public authorization pg_database_owner;
 grant usage on schema public to public
 """
+
+
+@dataclass(frozen=True)
+class _Database:
+    """A database; `ledger` is the version of its ledger, None if it is to have none."""
+
+    url: URL
+    uses: int
+    ledger: str | None
 
 
 class Databases:
@@ -50,28 +107,36 @@ class Databases:
     def __init__(self, server: URL) -> None:
         self._server = server
         self._numbers = count(1)
-        self._empty: list[tuple[URL, int]] = []
+        self._unused: list[_Database] = []
 
     @contextlib.contextmanager
-    def empty(self) -> Iterator[URL]:
-        """An empty database, for one test."""
-        url, uses = self._empty.pop() if self._empty else (self._create(), 0)
-        yield url
-        if uses + 1 < USES and _emptied(url):
-            self._empty.append((url, uses + 1))
+    def empty(self, has_ledger: bool = False) -> Iterator[URL]:
+        """An empty database, for one test; or one whose ledger has no entry."""
+        database = self._unused_one(has_ledger) or self._create(has_ledger)
+        yield database.url
+        if database.uses + 1 < USES and _emptied(database):
+            self._unused.append(replace(database, uses=database.uses + 1))
         else:
-            self._drop(url)
+            self._drop(database.url)
 
     def close(self) -> None:
         """Drop them all."""
-        while self._empty:
-            self._drop(self._empty.pop()[0])
+        while self._unused:
+            self._drop(self._unused.pop().url)
 
-    def _create(self) -> URL:
+    def _unused_one(self, has_ledger: bool) -> _Database | None:
+        for database in self._unused:
+            if (database.ledger is not None) is has_ledger:
+                self._unused.remove(database)
+                return database
+        return None
+
+    def _create(self, has_ledger: bool) -> _Database:
         """A new database; one that a killed process with the same number left is dropped."""
         url = self._server.set(database=f"test_{os.getpid()}_{next(self._numbers)}")
         self._drop(url)
-        return ensure_database(self._server, str(url.database))
+        url = ensure_database(self._server, str(url.database))
+        return _Database(url, 0, _create_ledger(url) if has_ledger else None)
 
     def _drop(self, url: URL) -> None:
         with closing(psycopg2.connect(libpq(self._server))) as opened:
@@ -81,18 +146,34 @@ class Databases:
                 cursor.execute(drop.format(sql.Identifier(str(url.database))))
 
 
-def _emptied(url: URL) -> bool:
-    """End all sessions and drop all schemas; False if the database still differs from a new one."""
+def _create_ledger(url: URL) -> str:
+    """Create the ledger, and return its version."""
     with closing(psycopg2.connect(libpq(url))) as opened, opened, opened.cursor() as cursor:
+        schemas.complete(cursor, ledger.OWN)
+        return str(_value(cursor, _LEDGER_VERSION))
+
+
+def _emptied(database: _Database) -> bool:
+    """End all sessions and empty it; False if it still differs from a new one."""
+    kept = [] if database.ledger is None else [ledger.OWN.name]
+    opening = closing(psycopg2.connect(libpq(database.url)))
+    with opening as opened, opened, opened.cursor() as cursor:
         cursor.execute(_END_SESSIONS)
-        if not _is_as_created(cursor):
+        if not _is_as_created(cursor) or _value(cursor, _LEDGER_BYTES) > MOST_LEDGER_BYTES:
             return False
         cursor.execute(_SCHEMAS)
-        schemas = [sql.Identifier(name) for (name,) in cursor]
-        if schemas:
-            cursor.execute(sql.SQL("drop schema {} cascade").format(sql.SQL(", ").join(schemas)))
+        dropped = [sql.Identifier(name) for (name,) in cursor if name not in kept]
+        if dropped:
+            cursor.execute(sql.SQL("drop schema {} cascade").format(sql.SQL(", ").join(dropped)))
         cursor.execute(_CREATE_PUBLIC)
-        return True
+        cursor.execute(_EMPTY_LEDGER)
+        return bool(_value(cursor, _LEDGER_VERSION) == database.ledger)
+
+
+def _value(cursor: Cursor, statement: str) -> Any:
+    cursor.execute(statement)
+    [(value,)] = cursor.fetchall()
+    return value
 
 
 def _is_as_created(cursor: Cursor) -> bool:

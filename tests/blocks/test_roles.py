@@ -26,10 +26,13 @@ from flows.postgres.dependent_views import without_dependent_views
 from flows.postgres.schemas import ensure
 from tests.load.memory_api import load_pages
 
-pytestmark = pytest.mark.skipif(
-    "TEST_POSTGRES_URL" in os.environ,
-    reason="these roles are the whole server's, without passwords",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        "TEST_POSTGRES_URL" in os.environ,
+        reason="these roles are the whole server's, without passwords",
+    ),
+    pytest.mark.no_ledger,
+]
 
 Query = Callable[..., list[tuple]]
 

@@ -31,6 +31,7 @@ from tests.chaos.scenarios import Scenario
 from tests.chaos.victim import STEPS, Death, Moment, order
 from tests.http_servers import Answer, Server
 
+pytestmark = pytest.mark.no_ledger
 ROOT = Path(__file__).parents[2]
 IS_FULL = os.environ.get("CHAOS") == "full"
 DEADLINE_SECONDS = 30

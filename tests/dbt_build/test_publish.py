@@ -17,6 +17,7 @@ from flows.errors import ConfigurationError, UnavailableError
 
 Query = Callable[..., list[tuple]]
 
+pytestmark = pytest.mark.no_ledger
 FACTS = Relation(RelationName("marts__audit", "facts"), RelationName("marts", "facts"))
 REPORT = Relation(RelationName("marts__audit", "report"), RelationName("marts", "report"))
 

@@ -13,6 +13,7 @@ from tests.load.memory_api import load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
+pytestmark = pytest.mark.no_ledger
 HELD = """
 select pg_describe_object(classid, objid, objsubid) from pg_depend
 where refclassid = 'pg_namespace'::regclass and deptype = 'n'

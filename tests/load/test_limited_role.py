@@ -20,6 +20,7 @@ from tests.load.memory_api import items, load_pages
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
+pytestmark = pytest.mark.no_ledger
 DOCS = Path(__file__).parents[2] / "docs" / "loading.md"
 ROLE = f"loader_{os.getpid()}"
 IDS = "select id from raw_shop.items order by id"

@@ -146,6 +146,7 @@ def test_the_lock_is_free_when_its_holder_is_gone(
             assert time.monotonic() < deadline
 
 
+@pytest.mark.no_ledger
 def test_partitions_of_a_new_table_are_loaded_at_the_same_time(
     connect: Callable[[], Connection], query: Query
 ) -> None:
@@ -172,6 +173,7 @@ def test_partitions_of_a_new_table_are_loaded_at_the_same_time(
     ]
 
 
+@pytest.mark.no_ledger
 def test_sources_are_loaded_at_the_same_time_into_a_new_database(
     connect: Callable[[], Connection], query: Query
 ) -> None:

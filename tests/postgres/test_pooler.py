@@ -15,7 +15,10 @@ from tests.postgres.servers import PGBOUNCER, pgbouncer
 
 Query = Callable[..., list[tuple]]
 
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer here")
+pytestmark = [
+    pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer here"),
+    pytest.mark.no_ledger,
+]
 SCHEMAS = "select nspname from pg_namespace where nspname in ('elt', 'raw_shop')"
 
 
