@@ -18,7 +18,7 @@ STARTED := $(shell date +%s)
 # uv where it is on PATH, pip elsewhere. Both check the hashes of the locked files.
 INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python --compile-bytecode,$(BIN)/python -m pip install --disable-pip-version-check) --quiet --no-deps --require-hashes -r
 # In the order of tests/conftest.py: xdist would begin with the files of most tests.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade)
 # As they are: neither make nor the shell expands a $$ in an address or a name.
 $(foreach word,NAME URL RECORDS KEY LOGIN BODY FROM TO RESOURCES LIMIT SINCE,$(eval override $(word) := $$(value $(word))))

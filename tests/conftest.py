@@ -43,7 +43,8 @@ dbt_project.PROJECT = TREE / "dbt_project"
 settings.register_profile("tests", deadline=None, database=None)
 settings.load_profile("tests")
 
-LONG_FOLDERS = ("deployments", "flows")
+STACKS = 2
+LONG_FOLDERS = ("commands", "deployments", "example", "flows", "owner", "dbt_build", "dbt_project")
 
 
 @pytest.fixture(scope="session")
@@ -214,17 +215,32 @@ def serve() -> Iterator[Serve]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, so that each file's services are started once.
 
-    Before xdist's own hook, which looks for these marks. Files that start many programs come first:
-    a long one that begins last would run alone. What takes long, such as waiting for a schedule, is
-    marked `long`, and tests of very many cases are marked `sampled`: CHAOS=full runs all of them.
+    Before xdist's own hook, which looks for these marks. Files that use the stack are in two
+    processes, because a Prefect server takes as long to start as a hundred tests. They come first,
+    then those that start other programs: a long one that begins last would run alone. What takes
+    long, such as waiting for a schedule, is marked `long`, and tests of very many cases are marked
+    `sampled`: CHAOS=full runs all of them.
     """
+    groups = _groups(items)
     items.sort(key=lambda item: item.path.parent.name not in LONG_FOLDERS)
+    items.sort(key=lambda item: not groups[item.path].startswith("stack"))
     is_full = os.environ.get("CHAOS") == "full"
     sampled: set[str] = set()
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
         if not is_full and (item.get_closest_marker("long") or _is_left_out(item, sampled)):
             item.add_marker(pytest.mark.skip(reason="only with CHAOS=full"))
+
+
+def _has_stack(item: pytest.Item) -> bool:
+    return "stack" in getattr(item, "fixturenames", ())
+
+
+def _groups(items: list[pytest.Item]) -> dict[Path, str]:
+    """The process of each file, by a name: its own, or that of one of the stacks."""
+    groups = {item.path: str(item.path) for item in items}
+    using = sorted({item.path for item in items if _has_stack(item)})
+    return {**groups, **{path: f"stack {n % STACKS}" for n, path in enumerate(using)}}
 
 
 def _is_left_out(item: pytest.Item, sampled: set[str]) -> bool:
