@@ -12,6 +12,7 @@ UPGRADE ?=
 LIMIT ?=
 SINCE ?=
 PORT ?= 0
+TESTS ?=
 
 BIN := .venv/bin
 STARTED := $(shell date +%s)
@@ -84,8 +85,8 @@ reset: install ## delete the local rows of SOURCE=shop RESOURCE=orders; the next
 psql: install ## open a prompt on the local database, or print the rows of SQL="select …"
 	@$(BIN)/python -m commands.psql --api "$(API)" --scale $(SCALE) --sql "$$SQL"
 
-test: install-dev ## the test suite, on the embedded Postgres
-	@$(PYTEST)
+test: install-dev ## the test suite, on the embedded Postgres; [TESTS=tests/owner] of what you added, in two minutes
+	@$(PYTEST) $(TESTS)
 
 format: install-dev ## format the code with ruff
 	@$(BIN)/ruff check --quiet --fix .

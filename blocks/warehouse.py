@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import psycopg2
+import psycopg2.errors
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector, SyncDriver
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
@@ -17,11 +18,11 @@ from sqlalchemy.engine import URL
 
 from blocks import environment as environments
 from blocks.environment import own
-from flows.errors import ConfigurationError, RefusedLoginError, UnavailableError
+from flows.errors import ConfigurationError, EltError, RefusedLoginError, UnavailableError
 from flows.guards import redacted, without_secrets
 from flows.postgres import connection_url, session
 from flows.postgres.connection_url import ConnectionParameters
-from flows.postgres.errors import is_transient
+from flows.postgres.errors import is_transient, missing_privilege
 from flows.redaction import remember
 
 BLOCK = "warehouse"
@@ -167,10 +168,11 @@ class Warehouse:
 
 @contextmanager
 def _naming_errors() -> Iterator[None]:
-    """Translate transient errors of Postgres to UnavailableError; others pass, redacted.
+    """Translate errors of Postgres that have a remedy; others pass, redacted.
 
     Raises:
         UnavailableError: retry once Postgres is back, or has the resource that it ran out of.
+        ConfigurationError: the role lacks a privilege.
     """
     try:
         yield
@@ -183,12 +185,17 @@ def _naming_errors() -> Iterator[None]:
 
 def _translate(error: psycopg2.Error) -> BaseException:
     shown = redacted(error)
-    if not is_transient(error):
+    problem: EltError
+    if is_transient(error):
+        problem = UnavailableError(
+            f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
+            "committed is kept. Fix the cause, then run this again."
+        )
+    elif isinstance(error, psycopg2.errors.InsufficientPrivilege):
+        owned = "the schema elt and the raw schemas if it loads, and those of dbt if it builds"
+        problem = missing_privilege("A statement was refused", owned, error)
+    else:
         return shown
-    problem = UnavailableError(
-        f"Postgres went away or ran out of something: {' '.join(str(error).split())}. What was "
-        "committed is kept. Fix the cause, then run this again."
-    )
     problem.__cause__ = shown
     return problem
 

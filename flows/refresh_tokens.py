@@ -25,7 +25,7 @@ from flows.errors import ConfigurationError, EltError, UnavailableError
 from flows.extract.tokens import Token
 from flows.load import ledger
 from flows.postgres import locks
-from flows.postgres.errors import is_transient
+from flows.postgres.errors import is_transient, missing_privilege
 
 # A token that was received is lost with the process, so Postgres gets this long to come back.
 STORE_SECONDS = 300.0
@@ -75,6 +75,7 @@ class RefreshTokens:
 
         Raises:
             UnavailableError: Postgres is down, or another process takes too long to exchange.
+            ConfigurationError: the database role may not use the table.
         """
         chain = _Chain(name, first)
         wait_seconds = within_seconds + STORE_SECONDS
@@ -206,6 +207,8 @@ def _naming_errors(name: str) -> Iterator[None]:
             f"Another process has been exchanging the refresh token {name!r} for too long. Look at "
             "the sessions that lock elt.refresh_tokens, then run this again."
         ) from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise missing_privilege(f"The refresh token {name!r}", "the schema elt", error) from error
     except psycopg2.Error as error:
         if not is_transient(error):
             raise

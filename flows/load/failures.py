@@ -14,6 +14,7 @@ from flows.load.ledger import Address
 from flows.load.partition_lock import transaction
 from flows.load.staging_table import REFUSALS
 from flows.postgres import locks
+from flows.postgres.errors import missing_privilege
 from flows.redaction import redact
 from flows.traffic import NO_TRAFFIC, Traffic
 
@@ -36,11 +37,11 @@ def postgres_errors_of(address: Address, connection: Connection) -> Iterator[Non
             "`columns`, `key` or `disposition`, or what was added to its raw table by hand."
         ) from error
     except psycopg2.errors.InsufficientPrivilege as error:
-        raise ConfigurationError(
-            f"{address}: the database role lacks a privilege: {_text(error)}. It has to own the "
-            f"schemas elt and raw_{address.source} with everything in them, and the views on their "
-            "tables; docs/loading.md lists the grants."
-        ) from error
+        owned = (
+            f"the schemas elt and raw_{address.source} with everything in them, and the views on "
+            "their tables"
+        )
+        raise missing_privilege(str(address), owned, error) from error
     except (psycopg2.ProgrammingError, psycopg2.NotSupportedError) as error:
         raise ConfigurationError(
             f"{address}: Postgres refused a statement: {_text(error)}. Correct the resource's "

@@ -1,6 +1,8 @@
-"""Whether an error of Postgres is transient: a lost connection, a shutdown, a lack of resources."""
+"""What an error of Postgres means: whether it is transient, and what a missing privilege needs."""
 
 import psycopg2
+
+from flows.errors import ConfigurationError
 
 # SQLSTATE classes: lost connections, rollbacks, resources, shutdowns, I/O
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
@@ -31,3 +33,18 @@ def is_transient(error: psycopg2.Error) -> bool:
 def is_transient_text(message: str) -> bool:
     """Whether a message of dbt states that it could not reach Postgres, or lost the connection."""
     return any(words in message.lower() for words in _TRANSIENT_TEXTS)
+
+
+def missing_privilege(what: str, owned: str, error: psycopg2.Error) -> ConfigurationError:
+    """The error to raise for statements of loads whose role lacks a privilege.
+
+    Args:
+        what: what failed, the message's first words.
+        owned: the schemas that the role has to own with everything in them.
+        error: what Postgres said.
+    """
+    return ConfigurationError(
+        f"{what}: the database role lacks a privilege: {' '.join(str(error).split())}. It has to "
+        f"own {owned}; docs/loading.md lists the grants. If another role made them, log in as that "
+        'one, or hand them over with blocks/roles.sql (docs/transform.md, "Who may do what").'
+    )

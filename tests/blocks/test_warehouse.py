@@ -56,12 +56,13 @@ def test_a_wrong_login_of_dbts_is_named_and_nothing_is_saved() -> None:
         ("select pg_terminate_backend(pg_backend_pid())", UnavailableError),
         ("do $$ begin raise sqlstate '53100'; end $$", UnavailableError),
         ("do $$ begin raise sqlstate '40P01'; end $$", UnavailableError),
+        ("do $$ begin raise sqlstate '42501'; end $$", ConfigurationError),
         ("set statement_timeout = 1; select pg_sleep(9)", psycopg2.errors.QueryCanceled),
         ("select 1 / 0", psycopg2.errors.DivisionByZero),
     ],
-    ids=["ended", "disk full", "deadlock", "cancelled", "a mistake"],
+    ids=["ended", "disk full", "deadlock", "no privilege", "cancelled", "a mistake"],
 )
-def test_an_error_is_named_where_postgres_went_away_or_ran_out_of_something(
+def test_an_error_is_named_where_there_is_a_remedy(
     database: URL, statement: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind), Warehouse(database).transaction() as cursor:

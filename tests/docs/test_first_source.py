@@ -16,8 +16,9 @@ from tests.docs.shop_api import TOKEN, Shop
 from tests.example_sources.example import Example, Query
 from tests.example_sources.loading import moved
 from tests.http_servers import Serve
+from tests.owner.checkout import REPOSITORY, run
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "your-first-source.md").read_text()
+PAGE = (REPOSITORY / "docs" / "your-first-source.md").read_text()
 FILE, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SAID, *_ = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 ADDRESSES = re.findall(r'make new-source NAME=shop URL="https://api.example.com/(\S+)"', PAGE)
@@ -94,3 +95,11 @@ def test_the_command_says_what_the_page_shows_and_writes_what_it_keeps(
         f'base_url="{url}v2/",',
         'partitions=RowsOf("orders", {"order_id": "id"}),',
     ]
+
+
+def test_a_part_of_the_suite_is_run_as_the_page_says() -> None:
+    """And it is there."""
+    [(words, folder)] = re.findall(r"make (test TESTS=(\S+))", PAGE)
+    shown = run(REPOSITORY, "make", "--old-file=install-dev", "--dry-run", *words.split())
+    assert shown.rstrip().endswith(f" {folder}")
+    assert list((REPOSITORY / folder).glob("test_*.py"))

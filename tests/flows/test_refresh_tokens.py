@@ -6,6 +6,7 @@ from then on refuses the earlier one.
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -138,6 +139,23 @@ def test_the_first_token_is_exchanged_and_the_next_ones_are_used(
     assert provider.exchanged == [FIRST, f"{WORD}-refresh-1"]
     stored = "select secret, renewals, usable_until - renewed_at > '58 min' from elt.refresh_tokens"
     assert rows(database, stored) == [("shop-refresh-token", 2, True)]
+
+
+def test_a_ledger_that_another_role_made_is_named_and_no_token_is_exchanged(
+    database: URL, provider: Provider
+) -> None:
+    role = f"loader_{os.getpid()}"
+    rows(database, f"create role {role} login; grant usage on schema elt to {role}")
+    try:
+        theirs = client(libpq(database.set(username=role)), source(provider.url), FIRST)
+        with theirs as opened, pytest.raises(ConfigurationError, match="privilege") as failure:
+            opened.get(provider.url)
+    finally:
+        rows(database, f"drop owned by {role}; drop role {role}")
+    assert "'shop-refresh-token'" in str(failure.value)
+    assert "own the schema elt" in str(failure.value)
+    assert "hand them over with blocks/roles.sql" in str(failure.value)
+    assert provider.exchanged == []
 
 
 @pytest.mark.parametrize(("expires_in", "exchanges"), [(None, 1), (3600, 1), (0.001, 2)])
