@@ -37,7 +37,7 @@ def commit(root: Path) -> None:
     """Commit everything there is."""
     run(root, "git", "add", "--all")
     who = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-    run(root, "git", *who, "commit", "--quiet", "--message", "As it is")
+    run(root, "git", *who, "commit", "--quiet", "--allow-empty", "--message", "As it is")
 
 
 def run(root: Path, *command: str) -> str:
