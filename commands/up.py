@@ -103,7 +103,6 @@ def _system(home: Path, port: int) -> Iterator[tuple[Sequence[Service], Deploy, 
             receivers = opened.enter_context(receiving(_print_message))
         stack = opened.enter_context(running(home, database, scale, port))
         stack.wait()
-        say("Deploying what prefect.yaml declares ...")
         opened.callback(withdraw, home)
         deploy = partial(_deploy, home, {**stack.environment, **HERE}, receivers)
         deployed = deploy_first(deploy)
@@ -150,12 +149,13 @@ def deploy_first(deploy: Deploy) -> Versions:
     """
     while True:
         versions = _versions()
+        say("Deploying what prefect.yaml declares ...")
         try:
             deploy()
         except StartError:
             if _versions() == versions:
                 raise
-            say("A file changed meanwhile: deploying again ...")
+            say("A file changed meanwhile.")
         else:
             return versions
 
