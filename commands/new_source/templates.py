@@ -11,7 +11,7 @@ from typing import Any
 from commands.new_source import nested
 from commands.new_source.draft import Draft
 from commands.new_source.inference import Column, quoted
-from commands.new_source.literals import OnOneLine
+from commands.new_source.literals import Call, OnOneLine
 from commands.new_source.nested import NestedList
 from flows.deletes import DELETED_AT
 
@@ -178,13 +178,17 @@ def _raw_rows(draft: Draft, columns: Sequence[Column], relation: str) -> str:
 
 def next_steps(drafts: Sequence[Draft], deploy: str) -> str:
     """The remaining steps for a person, as text; `deploy` is the last one."""
+    first = drafts[0]
+    values = ",".join(f"{name}=…" for name in first.partition_columns)
+    is_of_rows = isinstance(first.partitions, Call)
+    partition = f' PARTITION="{values}"' if is_of_rows else ""
     missing = "".join(f"\n  {text}" for draft in drafts for text in _unsure(draft))
     notes = "".join(f"\n  NOTE: {text}" for text in dict.fromkeys(_notes(drafts)))
     return f"""{missing}{notes}
 Next:
   review the files: they are guesses from one page, or what a document says
-  make preview SOURCE={drafts[0].source} RESOURCE={drafts[0].resource}
-  make run-local SOURCE={drafts[0].source}
+  make preview SOURCE={first.source} RESOURCE={first.resource}{partition}
+  make run-local SOURCE={first.source}
   {deploy}"""
 
 
@@ -192,7 +196,10 @@ def _unsure(draft: Draft) -> list[str]:
     of = f"{draft.resource}: "
     found = []
     if draft.paging is None and not draft.to_check:
-        found.append(f"NOT FOUND: {of}the paging, if there is any: see docs/sources.md, Paging")
+        found.append(
+            f"NOT FOUND: {of}the paging: this response names no next page. If the API has pages, "
+            "declare them, or only the first ones are loaded: see docs/sources.md, Paging"
+        )
     if not draft.key and not draft.disposition:
         found.append(f"NOT FOUND: {of}the key: without one, every load inserts all rows again")
     is_cursor_named = any(text.startswith(("a cursor", "the cursor")) for text in draft.to_check)

@@ -68,7 +68,7 @@ def main() -> int:
     print("\n".join(f"  {path}, {path.stat().st_size:,} bytes" for path in written))
     print(
         "Secrets and personal fields were replaced; read the files before you commit them.\n"
-        f"Next:\n  make test\n  make prove SOURCE={source.name}"
+        f"Next:\n  make test TESTS=tests/owner\n  make prove SOURCE={source.name}"
     )
     return 0
 

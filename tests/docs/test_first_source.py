@@ -88,6 +88,7 @@ def test_the_command_says_what_the_page_shows_and_writes_what_it_keeps(
     assert f"{said[0].lstrip()}\n{left_open}" == SAID
     made = new_source(root, f"{url}{lines}", name="shop", key="number")
     assert made.returncode == 0, made.stdout
+    assert 'make preview SOURCE=shop RESOURCE=lines PARTITION="order_id=…"\n' in made.stdout
     written = (root / "flows" / "sources" / "shop.py").read_text().splitlines()[1:]
     ours = [line.partition("  #")[0] for line in FILE.splitlines()]
     assert [line.strip() for line in written if line not in ours] == [
