@@ -115,8 +115,7 @@ def system(laptop: Laptop) -> Iterator[System]:
     """The first start; the last test that uses it ends it."""
     started = start(laptop)
     yield started
-    started.terminal.program.kill()
-    started.terminal.program.wait()
+    started.terminal.end(signal.SIGTERM)
 
 
 def count(laptop: Laptop, table: str) -> int:
@@ -252,17 +251,20 @@ def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> Non
 @pytest.mark.long
 def test_the_next_start_goes_on_and_ends_when_a_part_dies(laptop: Laptop, system: System) -> None:
     again = start(laptop, changed=TREE / "prefect.yaml")
-    again.terminal.wait_for("^prefect.yaml changed: deploying")
-    again.terminal.wait_for("^Deployed.")
-    assert count(laptop, "staging.stg_market__shippers") == 3
-    (server,) = [
-        process
-        for process in psutil.Process(again.terminal.program.pid).children()
-        if {"prefect", "server"} <= set(process.cmdline())
-    ]
-    server.kill()
-    again.terminal.wait_for("FAILED: Prefect server has ended by itself; see .*prefect-server.log")
-    assert again.terminal.program.wait(SECONDS) == 1
+    try:
+        again.terminal.wait_for("^prefect.yaml changed: deploying")
+        again.terminal.wait_for("^Deployed.")
+        assert count(laptop, "staging.stg_market__shippers") == 3
+        (server,) = [
+            process
+            for process in psutil.Process(again.terminal.program.pid).children()
+            if {"prefect", "server"} <= set(process.cmdline())
+        ]
+        server.kill()
+        again.terminal.wait_for("FAILED: Prefect server has ended by itself; see .*-server.log")
+        assert again.terminal.program.wait(SECONDS) == 1
+    finally:
+        again.terminal.end(signal.SIGTERM)
     assert laptop.left_running() == []
 
 

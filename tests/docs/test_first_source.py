@@ -101,6 +101,7 @@ def test_the_command_says_what_the_page_shows_and_writes_what_it_keeps(
 def test_a_part_of_the_suite_is_run_as_the_page_says() -> None:
     """And it is there."""
     [(words, folder)] = re.findall(r"make (test TESTS=(\S+))", PAGE)
-    shown = run(REPOSITORY, "make", "--old-file=install-dev", "--dry-run", *words.split())
+    options = ("--no-print-directory", "--old-file=install-dev", "--dry-run")
+    shown = run(REPOSITORY, "make", *options, *words.split())
     assert shown.rstrip().endswith(f" {folder}")
     assert list((REPOSITORY / folder).glob("test_*.py"))
