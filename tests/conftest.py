@@ -156,7 +156,7 @@ def warehouse_url(warehouses: Databases) -> Iterator[URL]:
     from blocks import warehouse
 
     with warehouses.empty() as url:
-        if not _is_in_blocks(url):  # to save one takes half a second of two processors
+        if not _is_in_blocks(url):  # saving them takes half a second
             warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
         yield url
 
