@@ -31,9 +31,15 @@ from flows import redaction, sources
 from flows.dbt_build import dbt_project
 from flows.errors import ConfigurationError
 from flows.postgres import connection_url
+from tests import certificates
 from tests.databases import Databases
 from tests.http_servers import Serve, serving
 from tests.project.tree import SOURCES, make_tree
+
+# Each of Prefect's clients reads all certificates it may need, for 40 ms. The server has no TLS.
+CERTIFICATE = Path(os.environ["PREFECT_HOME"], "certificate.pem")
+CERTIFICATE.write_bytes(certificates.self_signed("unused"))
+os.environ["PREFECT_API_SSL_CERT_FILE"] = str(CERTIFICATE)
 
 TREE = make_tree(Path(os.environ["PREFECT_HOME"], "project"))
 sources.__path__ = [str(TREE / "flows" / "sources")]
@@ -156,12 +162,13 @@ def warehouse_url(warehouses: Databases) -> Iterator[URL]:
     from blocks import warehouse
 
     with warehouses.empty() as url:
-        if not _is_in_blocks(url):  # saving them takes half a second
+        if not is_in_blocks(url):  # saving them takes half a second
             warehouse.save({warehouse.URL_VARIABLE: libpq(url)})
         yield url
 
 
-def _is_in_blocks(url: URL) -> bool:
+def is_in_blocks(url: URL) -> bool:
+    """Whether loads and dbt would use this address."""
     from blocks import warehouse
 
     address = connection_url.from_url(url, "The test's warehouse")

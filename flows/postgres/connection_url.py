@@ -148,7 +148,7 @@ def from_url(url: URL, name: str) -> ConnectionParameters:
         host=_one_host(_required(parts["host"], "host", name), name),
         port=_port(parts["port"], name),
         user=_required(parts["username"], "user", name),
-        password=parts["password"],
+        password=parts["password"] or None,
         database=_required(parts["database"], "database", name),
         parameters=parameters,
     )

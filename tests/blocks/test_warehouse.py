@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg2
 import psycopg2.errors
 import pytest
+from conftest import is_in_blocks
 from sqlalchemy.engine import URL
 
 from blocks import warehouse
@@ -40,6 +41,12 @@ def test_dbt_logs_in_as_the_loads_do_where_there_is_no_other_login() -> None:
     assert users() == ["a", "b"]
     warehouse.save({URL_VARIABLE: "postgresql://a@h/d", TRANSFORMER_URL_VARIABLE: ""})
     assert users() == ["a", "a"]
+
+
+def test_a_warehouse_that_is_in_the_blocks_is_not_saved_again(warehouse_url: URL) -> None:
+    """Saving it takes half a second, before each test."""
+    assert is_in_blocks(warehouse_url)
+    assert not is_in_blocks(warehouse_url.set(database="another"))
 
 
 @pytest.mark.usefixtures("stack")

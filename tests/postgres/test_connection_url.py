@@ -126,8 +126,14 @@ def test_a_block_that_was_made_by_hand_is_refused_when_it_is_loaded() -> None:
         warehouse.load()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{START}:6432/shop?sslmode=verify-full&sslrootcert=/ca.pem",
+        "postgresql://loader:@db.test/an-empty-password-is-none",
+    ],
+)
 @pytest.mark.usefixtures("stack")
-def test_a_saved_url_is_loaded_with_all_its_parts() -> None:
-    url = f"{START}:6432/shop?sslmode=verify-full&sslrootcert=/ca.pem"
+def test_a_saved_url_is_loaded_with_all_its_parts(url: str) -> None:
     warehouse.save({URL_VARIABLE: url})
     assert warehouse.load().address == read(url)
