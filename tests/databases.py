@@ -7,7 +7,7 @@ without rows, unless a test changed its tables.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
@@ -62,11 +63,15 @@ written (what, id, by) as (
 )
 select md5(string_agg(concat_ws(' ', what, id, by), ';' order by what, id, by)) from written
 """
+_LEDGER_TABLES = """
+select oid::regclass::text from pg_class
+where relnamespace = to_regnamespace('elt') and relkind = 'r'
+"""
 _LEDGER_BYTES = """
 select coalesce(sum(pg_relation_size(oid)), 0) from pg_class
 where relnamespace = to_regnamespace('elt') and relkind = 'r'
 """
-MOST_LEDGER_BYTES = 2_000_000  # rows that are deleted stay in the files
+MOST_LEDGER_BYTES = 2_000_000
 _EMPTY_LEDGER = """
 set local session_replication_role = replica;
 do $$
@@ -107,29 +112,25 @@ class Databases:
     def __init__(self, server: URL) -> None:
         self._server = server
         self._numbers = count(1)
-        self._unused: list[_Database] = []
+        self._without_ledger: list[_Database] = []
+        self._with_ledger: list[_Database] = []
 
     @contextlib.contextmanager
     def empty(self, has_ledger: bool = False) -> Iterator[URL]:
         """An empty database, for one test; or one whose ledger has no entry."""
-        database = self._unused_one(has_ledger) or self._create(has_ledger)
+        unused = self._with_ledger if has_ledger else self._without_ledger
+        database = unused.pop() if unused else self._create(has_ledger)
         yield database.url
         if database.uses + 1 < USES and _emptied(database):
-            self._unused.append(replace(database, uses=database.uses + 1))
+            unused.append(replace(database, uses=database.uses + 1))
         else:
             self._drop(database.url)
 
     def close(self) -> None:
         """Drop them all."""
-        while self._unused:
-            self._drop(self._unused.pop().url)
-
-    def _unused_one(self, has_ledger: bool) -> _Database | None:
-        for database in self._unused:
-            if (database.ledger is not None) is has_ledger:
-                self._unused.remove(database)
-                return database
-        return None
+        for unused in (self._without_ledger, self._with_ledger):
+            while unused:
+                self._drop(unused.pop().url)
 
     def _create(self, has_ledger: bool) -> _Database:
         """A new database; one that a killed process with the same number left is dropped."""
@@ -155,19 +156,42 @@ def _create_ledger(url: URL) -> str:
 
 def _emptied(database: _Database) -> bool:
     """End all sessions and empty it; False if it still differs from a new one."""
-    kept = [] if database.ledger is None else [ledger.OWN.name]
-    opening = closing(psycopg2.connect(libpq(database.url)))
-    with opening as opened, opened, opened.cursor() as cursor:
-        cursor.execute(_END_SESSIONS)
-        if not _is_as_created(cursor) or _value(cursor, _LEDGER_BYTES) > MOST_LEDGER_BYTES:
-            return False
-        cursor.execute(_SCHEMAS)
-        dropped = [sql.Identifier(name) for (name,) in cursor if name not in kept]
-        if dropped:
-            cursor.execute(sql.SQL("drop schema {} cascade").format(sql.SQL(", ").join(dropped)))
-        cursor.execute(_CREATE_PUBLIC)
-        cursor.execute(_EMPTY_LEDGER)
-        return bool(_value(cursor, _LEDGER_VERSION) == database.ledger)
+    with closing(psycopg2.connect(libpq(database.url))) as opened:
+        with opened, opened.cursor() as cursor:
+            cursor.execute(_END_SESSIONS)
+            if not _is_as_created(cursor):
+                return False
+            _drop_schemas(cursor, [] if database.ledger is None else [ledger.OWN.name])
+            if database.ledger is not None and not _is_emptied(cursor, database.ledger):
+                return False
+        if database.ledger is not None:
+            _vacuum_ledger(opened)
+    return True
+
+
+def _drop_schemas(cursor: Cursor, kept: Sequence[str]) -> None:
+    cursor.execute(_SCHEMAS)
+    dropped = [sql.Identifier(name) for (name,) in cursor if name not in kept]
+    if dropped:
+        cursor.execute(sql.SQL("drop schema {} cascade").format(sql.SQL(", ").join(dropped)))
+    cursor.execute(_CREATE_PUBLIC)
+
+
+def _is_emptied(cursor: Cursor, version: str) -> bool:
+    """Delete the ledger's rows; False if it is another version's, or it takes long."""
+    if _value(cursor, _LEDGER_BYTES) > MOST_LEDGER_BYTES:
+        return False
+    cursor.execute(_EMPTY_LEDGER)
+    return bool(_value(cursor, _LEDGER_VERSION) == version)
+
+
+def _vacuum_ledger(opened: Connection) -> None:
+    """Without this, a new row would take the place of a deleted one, in any order."""
+    opened.autocommit = True
+    with opened.cursor() as cursor:
+        cursor.execute(_LEDGER_TABLES)
+        tables = ", ".join(name for (name,) in cursor)
+        cursor.execute(f"vacuum (analyze false) {tables}")
 
 
 def _value(cursor: Cursor, statement: str) -> Any:

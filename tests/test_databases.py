@@ -44,6 +44,15 @@ def test_a_database_is_used_again_as_it_was_created(databases: Databases, statem
         assert rows(url, NEXT_ID) == [(1,)]
 
 
+def test_nothing_is_left_of_deleted_rows(databases: Databases) -> None:
+    """New rows would be written among them, and not be read in the order they were written."""
+    with databases.empty(has_ledger=True) as url:
+        rows(url, NEXT_ID)
+    with databases.empty(has_ledger=True) as again:
+        assert again == url
+        assert rows(again, "select pg_relation_size('elt.loads')") == [(0,)]
+
+
 def test_one_that_is_to_be_empty_has_no_ledger(databases: Databases) -> None:
     with databases.empty() as url:
         rows(url, "create schema elt; create table elt.loads (id int)")
