@@ -100,8 +100,8 @@ lint: install-dev ## ruff and sqlfluff
 types: install-dev ## mypy --strict
 	@$(BIN)/mypy
 
-test-chaos: install-dev ## the whole suite with its slow tests: every kill, every API fault, every automation
-	@CHAOS=full $(PYTEST)
+test-chaos: install-dev ## the whole suite with its slow tests: every kill and API fault, `make up`; [TESTS=tests/flows]
+	@CHAOS=full $(PYTEST) $(TESTS)
 
 bench: .venv/.installed-bench ## compare load speeds with other tools; writes docs/benchmark.md, half an hour
 	@$(BIN)/python -m tests.benchmark

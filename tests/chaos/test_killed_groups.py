@@ -108,6 +108,7 @@ def dies(death: Death, database: URL, api_url: str) -> bool:
     return killed
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("death", FEW, ids=str)
 def test_a_run_killed_at_a_step_is_completed_by_the_next(
     death: Death, database: URL, server: Server

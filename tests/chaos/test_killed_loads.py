@@ -242,7 +242,7 @@ def shop(
     return Shop(scenario, server, database, *references[scenario])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("shop", "death"), FEW, indirect=["shop"], ids=str)
 def test_a_load_killed_at_a_step_goes_on_to_the_same_table(shop: Shop, death: Death) -> None:
     assert shop.dies(death), "the load took fewer steps of this kind"

@@ -177,6 +177,7 @@ def test_a_first_deploy_that_fails_by_itself_is_not_repeated() -> None:
         deploy_first(deploy)
 
 
+@pytest.mark.long
 def test_the_ui_is_where_it_says(system: System) -> None:
     printed = "\n".join(system.terminal.printed)
     found = re.search(r"Prefect server\s+(http://\S+)", printed)
@@ -231,6 +232,7 @@ def test_what_changes_is_deployed(system: System) -> None:
     system.terminal.wait_for("^Deployed.")
 
 
+@pytest.mark.long
 def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
     code, printed = laptop.run("run_local")
     assert code == 1
@@ -238,6 +240,7 @@ def test_the_folder_is_nobody_elses(laptop: Laptop, system: System) -> None:
     assert f"process {system.terminal.program.pid}." in printed
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_everything_a_run_too(laptop: Laptop, system: System) -> None:
     assert system.prefect("deployment", "run", "elt/climate") == 0
     deadline = time.monotonic() + SECONDS

@@ -51,22 +51,12 @@ def after(*stale: str, missing: Sequence[str] = (), code: str = "same") -> Selec
 CASES: dict[str, tuple[Selection, set[str]]] = {
     "a table nobody joins": (after("market.shippers"), {"stg_market__shippers"}),
     "orders": (after("market.orders"), ORDERS),
-    "order lines": (
-        after("market.order_details"),
-        {"stg_market__order_details", *SALES},
-    ),
     "a table with history": (after("market.products"), PRODUCTS),
-    "a table of names": (
-        after("market.categories"),
-        {"stg_market__categories", "dim_products"},
-    ),
-    "another source": (after("climate.daily_weather"), WEATHER),
     "two sources": (after("market.orders", "climate.daily_weather"), ORDERS | WEATHER),
     "orders, while the weather is not there in full": (
         after("market.orders", missing=["climate.daily_weather"]),
         ORDERS - {"rpt_sales_vs_weather"},
     ),
-    "a model": (after(code="new"), {"dim_customers"}),
     "a model and a table": (
         after("market.shippers", code="new"),
         {"dim_customers", "stg_market__shippers"},

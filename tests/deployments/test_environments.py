@@ -95,6 +95,7 @@ def removed(project: Project, client: SyncPrefectClient) -> list[str]:
     return said
 
 
+@pytest.mark.long
 def test_an_environment_lives_beside_production_and_goes(
     project: Project, enter: Enter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

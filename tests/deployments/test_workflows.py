@@ -29,7 +29,7 @@ def test_every_make_target_and_script_exists(text: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     commands = [step["run"].split() for step in steps(yaml.safe_load(text)) if "run" in step]
     assert commands
-    for program, argument in commands:
+    for program, argument, *_ in commands:
         assert program in {"make", "bash"}
         assert argument in targets if program == "make" else (REPOSITORY / argument).exists()
 
@@ -88,6 +88,15 @@ def test_a_pull_request_builds_in_its_own_schemas_and_drops_them() -> None:
     assert "env" not in built
     assert dropped["if"].startswith("always()")
     assert dropped["env"] == {"DROP": "1"}
+
+
+def test_a_pull_request_runs_the_slow_tests_of_programs() -> None:
+    """All but those of three folders, whatever else an owner removes or adds."""
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text())
+    _, given = workflow["jobs"]["programs"]["steps"][-1]["run"].split("make test-chaos TESTS=")
+    left_out = re.findall(r"--ignore=(\S+?)[ \"]", given)
+    assert left_out == ["tests/chaos", "tests/fault_matrix", "tests/load"]
+    assert all((REPOSITORY / folder).is_dir() for folder in left_out)
 
 
 def test_python_versions_are_ones_that_the_lock_serves() -> None:

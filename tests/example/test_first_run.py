@@ -3,6 +3,8 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pytest
+
 from tests.commands.test_run_local import Laptop
 from tests.example.example_tree import make_example
 
@@ -24,6 +26,7 @@ def days_of_weather() -> int:
     return (datetime.now(UTC).date() - date(1996, 1, 1)).days
 
 
+@pytest.mark.long
 def test_it_loads_builds_and_reports_what_the_raw_rows_say(tmp_path: Path) -> None:
     laptop = Laptop(tmp_path / "local", make_example(tmp_path / "tree"))
     days_before = days_of_weather()

@@ -48,7 +48,7 @@ def _changed(row: Row, style: Style) -> Row:
     return {**row, "price": price, "currency": None}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("style", LISTS, ids=str)
 def test_the_first_load_takes_every_shape_whatever_its_contract(lab: Lab, style: Style) -> None:
     """And so does every load under `evolve`; the changes are on record."""
@@ -72,7 +72,7 @@ def test_a_later_load_widens_the_table_under_evolve(lab: Lab, style: Style) -> N
     assert trial.query(CHANGES) == NEW_TYPES
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("style", LISTS, ids=str)
 def test_a_frozen_table_stays_and_the_next_load_resumes_when_the_shape_is_back(
     lab: Lab, style: Style
@@ -92,7 +92,7 @@ def test_a_frozen_table_stays_and_the_next_load_resumes_when_the_shape_is_back(
     assert (entry.state, entry.unchanged) == ("succeeded", len(style.rows) - failed.unchanged)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("style", LISTS, ids=str)
 def test_rows_of_another_shape_are_set_aside_in_quarantine(lab: Lab, style: Style) -> None:
     """The others are loaded; all of a CSV's rows have the shape of its first line."""

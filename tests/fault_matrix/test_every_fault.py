@@ -62,7 +62,7 @@ def test_without_a_fault_every_row_is_read_once(lab: Lab, style: Style) -> None:
     assert lab.naps == []
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("style", "fault"), cases(Goes))
 def test_a_fault_that_does_no_harm_leaves_every_row_once(
     lab: Lab, style: Style, fault: Fault
@@ -75,7 +75,7 @@ def test_a_fault_that_does_no_harm_leaves_every_row_once(
     assert lab.naps == []
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("style", "fault"), cases(Passes))
 def test_a_fault_that_passes_leaves_every_row_once(lab: Lab, style: Style, fault: Fault) -> None:
     """It strikes every page, the second one twice; a slow one the last page only."""
@@ -88,6 +88,7 @@ def test_a_fault_that_passes_leaves_every_row_once(lab: Lab, style: Style, fault
     assert len(lab.naps) == trial.planned_strikes() or fault.takes_time
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("style", TABLE, ids=str)
 def test_statuses_that_pass_leave_every_row_once(lab: Lab, style: Style) -> None:
     """All of them, one after the other, before the last page."""
@@ -109,7 +110,7 @@ def assert_whole(trial: Trial, entry: Entry) -> None:
     assert not trial.has_resume_point()
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(("style", "fault"), lasting_cases())
 def test_a_lasting_fault_ends_in_its_error_and_the_next_load_resumes(
     lab: Lab, style: Style, fault: Fault
@@ -133,7 +134,7 @@ def test_a_lasting_fault_ends_in_its_error_and_the_next_load_resumes(
     assert sum(entry.inserted for entry in trial.entries()) == len(style.rows)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("style", TABLE, ids=str)
 def test_lasting_statuses_end_in_their_errors_and_a_later_load_resumes(
     lab: Lab, style: Style
@@ -229,7 +230,7 @@ def test_a_response_without_rows_is_believed_and_the_next_load_reads_the_rest(
     assert trial.rows() == style.rows
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("style", "fault"), cases(Passes, WAITS, named("next_url")))
 def test_a_wait_that_is_asked_for_is_kept_in_full(lab: Lab, style: Style, fault: Fault) -> None:
     """Or our own wait, where the header does not apply to this status."""
@@ -248,7 +249,7 @@ def test_a_wait_that_is_asked_for_is_kept_in_full(lab: Lab, style: Style, fault:
     assert_whole(trial, entry)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("style", "fault"), cases(Passes | Ends, WAITS, named("next_url")))
 def test_a_wait_that_is_too_long_or_in_vain_is_not_begun(
     lab: Lab, style: Style, fault: Fault

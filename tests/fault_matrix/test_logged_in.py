@@ -45,6 +45,7 @@ def rows_of_table(*names: str) -> Iterable[Fault]:
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", rows_of_table("503", "reset", "cut", "redirect-307"), ids=str)
 @pytest.mark.parametrize("style", LOGGED_IN, ids=str)
 def test_who_asks_again_logs_in_again(lab: Lab, style: Style, fault: Fault) -> None:
@@ -101,6 +102,7 @@ def test_an_api_that_repeats_a_secret_does_not_bring_it_into_the_ledger(
     assert_no_secret_in(trial, error)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", ["redirect", "next_link"])
 @pytest.mark.parametrize("style", LOGGED_IN, ids=str)
 def test_another_host_that_the_api_leads_to_is_not_asked_at_all(
@@ -197,6 +199,7 @@ def place(options: dict[str, Any]) -> str:
     return options.get("header", "plain")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("fault", "options", "settings"),
     [pytest.param(*row, id=f"{row[0]}-{place(row[1])}") for row in WHERE_TOKENS_ARE],

@@ -101,7 +101,7 @@ def test_rows_that_moved_before_the_first_page_are_all_read(
     assert_reads(lab, style, move)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("move", BETWEEN_PAGES, ids=str)
 @pytest.mark.parametrize("style", PAGED, ids=str)
 def test_rows_that_move_between_pages_are_read_by_the_next_load_at_the_latest(
@@ -129,7 +129,7 @@ def since(_: Partition, window: Window) -> Params:
     return {"since": f"{window.since:%Y-%m-%d}"} if window.since else {}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", [LATE, GONE], ids=["late", "gone"])
 @pytest.mark.parametrize("style", LINKED + named("offset", "offset_total", "page"), ids=str)
 def test_a_missed_row_arrives_by_a_long_enough_lookback_or_by_a_full_refresh(
@@ -182,7 +182,7 @@ def test_time_that_passes_without_its_rows_is_read_again_only_with_a_lookback(la
         assert trial.ids() == [*IDS[:10], *IDS[20:]]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("pages", [1, 2])
 @pytest.mark.parametrize("style", CIRCLING, ids=str)
 def test_a_loop_is_an_error_that_names_both_requests(lab: Lab, style: Style, pages: int) -> None:
@@ -240,7 +240,7 @@ def test_links_without_end_to_pages_without_rows_are_followed_up_to_max_pages(
     assert trial.rows() == ROWS
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("status", ["400", "404", "410"])
 @pytest.mark.parametrize("style", CIRCLING, ids=str)
 def test_a_resume_point_that_has_expired_is_given_up_once(

@@ -87,6 +87,7 @@ VALUES: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(4)
 @any_style
 @pytest.mark.parametrize("field", ["price", "id", "more.value", "more[0]"])
 @pytest.mark.parametrize("kind", VALUES)

@@ -60,7 +60,7 @@ def failure_of(fault: Fault, style: Style) -> tuple[Any, str]:
     return kind, outcome.says
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("fault", SOME, ids=str)
 @pytest.mark.parametrize("style", (*PAGED, NONE), ids=str)
 def test_append_stores_each_row_once_over_two_failures(
@@ -88,7 +88,7 @@ def test_append_stores_each_row_once_when_a_fault_passes(lab: Lab, style: Style)
     assert trial.rows() == ROWS
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("fault", "twice", "never"),
     [
@@ -118,7 +118,7 @@ def test_append_stores_every_row_sent_where_rows_move_between_pages(
         assert Counter(trial.ids()) == Counter([*({*IDS} - never), *twice])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", SOME, ids=str)
 @pytest.mark.parametrize(("style", "declared"), WHOLE)
 def test_replace_keeps_the_old_rows_until_the_new_ones_are_all_there(

@@ -122,6 +122,7 @@ def test_a_wrong_parameter_is_named_before_anything_is_loaded(
     assert ask("select to_regclass('elt.loads')") == [(None,)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [

@@ -346,7 +346,7 @@ def leaks(text: str) -> bool:
     return WORD[:8].lower() in plain or BASE64[:20] in text
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("login", LOGINS)
 @pytest.mark.parametrize("name", ECHOES)
 def test_a_login_that_is_repeated_is_nowhere(

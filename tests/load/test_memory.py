@@ -87,7 +87,7 @@ def measured(database: URL, shape: str, size_mib: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "shape",
     [
-        "tiny",
+        pytest.param("tiny", marks=pytest.mark.long),
         pytest.param("tiny, appended", marks=pytest.mark.long),
         pytest.param("tiny, replaced", marks=pytest.mark.long),
         pytest.param("tiny lines", marks=pytest.mark.long),
@@ -107,7 +107,7 @@ def test_a_page_takes_a_few_times_its_bytes_whatever_its_records(
 @pytest.mark.parametrize(
     ("shape", "size_mib", "rejected"),
     [
-        ("nested", 12, False),
+        ("nested", 6, False),
         pytest.param("half a pair each", 6, True, marks=pytest.mark.long),
         pytest.param("no objects", 2, True, marks=pytest.mark.long),
     ],

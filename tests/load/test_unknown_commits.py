@@ -66,7 +66,7 @@ def load_until_it_is_answered(
         return load_until_it_is_answered(proxy, query, resource, pages)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("pages", [PAGES, WITH_REJECTS], ids=["", "too many rejects"])
 @pytest.mark.parametrize(
     "declared",
