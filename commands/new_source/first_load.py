@@ -55,8 +55,9 @@ def _reason_not_to(root: Path, drafts: Sequence[Draft], known: Mapping[str, str]
         )
     if parent := _parent_to_load(drafts):
         return (
-            f"{', '.join(draft.resource for draft in drafts)} are requested for each row of "
-            f"{parent}. Check the paging; then make run-local SOURCE={name} loads both"
+            f"each row of {parent} has its own "
+            f"{', '.join(draft.resource for draft in drafts)}, which are loaded together with it. "
+            f"Check their paging in flows/sources/{name}.py; then make run-local SOURCE={name}"
         )
     if running_server.find(root / ".local"):
         return f"`make up` is running. It deploys {name} by itself: start a run in its UI."

@@ -52,7 +52,7 @@ def main() -> int:
     extracting.sleep = lambda _: None  # type: ignore[attr-defined]
     began_at = time.monotonic()
     due_at = began_at + 60 * arguments.minutes
-    print(f"This ends after {arguments.minutes} minutes, or when all is tried.", flush=True)
+    print(f"This takes {arguments.minutes:g} minutes at most.", flush=True)
     cases: list[Case] = []
     is_whole = True
     try:
@@ -125,9 +125,9 @@ def _shown(name: str, cases: Iterator[Case]) -> Iterator[Case]:
     for count, case in enumerate(cases, start=1):
         if time.monotonic() - shown_at >= SHOWN_EVERY_SECONDS:
             shown_at = time.monotonic()
-            print(f"{name}: {count} loads disturbed, now by {case.disturbance}", flush=True)
+            print(f"{name}: load {count}, disturbed by {case.disturbance}", flush=True)
         yield case
-    print(f"{name}: {count} loads disturbed", flush=True)
+    print(f"{name}: done, disturbed loads: {count}", flush=True)
 
 
 if __name__ == "__main__":

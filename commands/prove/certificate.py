@@ -22,15 +22,16 @@ def certificate(source: str, cases: Sequence[Case], seconds: float, is_whole: bo
     lines = [
         f"# Loads of {source} under faults and kills",
         "",
-        f"{len(cases)} disturbed loads of {counted} from recorded answers, in "
-        f"{seconds:.0f} s. **Lost: {lost} rows. Doubled: {doubled} rows.** "
+        f"Recorded answers of {counted} were loaded {len(cases)} times in {seconds:.0f} s, and "
+        f"each load was disturbed. **Lost: {lost} rows. Doubled: {doubled} rows.** "
         f"Requests repeated: {sum(case.repeated for case in cases)}.",
         "",
-        "| disturbance | loads | went on | stopped with | repeated | lost | doubled |",
+        "| disturbed by | loads | went on | stopped with | requests repeated | lost | doubled |",
         "|---|--:|--:|---|--:|--:|--:|",
         *(_row(name, cases) for name in dict.fromkeys(case.disturbance for case in cases)),
         "",
-        "A load that was stopped was run again, and then has all rows, as has one that went on.",
+        "A load that stopped was run again without the disturbance. "
+        "docs/testing-your-source.md explains the names.",
         "",
         *_not_survived(cases),
         *_vacant([name for name, count in rows.items() if not count]),

@@ -139,8 +139,8 @@ class _Take:
         taken = self._recorder
         print(
             f"{self._source.name}.{self._resource.name}: {len(taken.taken)} requests, "
-            f"{taken.size_bytes:,} bytes; {len(self._partitions)} of {len(every)} partitions, "
-            f"{len(self._last)} of them not to their end",
+            f"{taken.size_bytes:,} bytes; partitions: {len(self._partitions)} of {len(every)}, "
+            f"with more pages than were recorded: {len(self._last)}",
             flush=True,
         )
 

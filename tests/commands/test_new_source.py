@@ -447,8 +447,8 @@ def test_children_are_not_loaded_without_their_parent(root: Path) -> None:
     said: list[str] = []
     assert first_load.load(root, [labels], {}, said.append) == 0
     assert said == [
-        "\nNot loaded yet: labels are requested for each row of issues. Check the paging; then "
-        "make run-local SOURCE=tracker loads both"
+        "\nNot loaded yet: each row of issues has its own labels, which are loaded together with "
+        "it. Check their paging in flows/sources/tracker.py; then make run-local SOURCE=tracker"
     ]
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from commands.prove import __main__ as command
 from commands.prove import trials
 from commands.prove.certificate import certificate
-from commands.prove.trials import Case, Lab, under_faults, under_kills
+from commands.prove.trials import FAULTS_OF_ANY_API, Case, Lab, under_faults, under_kills
 from commands.record import recording as recordings
 from commands.record.recording import Answer, Recording
 from commands.record.replay import Replay
@@ -23,7 +23,7 @@ from flows.extract.paginators import next_url
 from flows.extract.selectors import records_at
 from flows.source import Partition, Resource, Rule, Source
 from tests.fault_api.server import misbehaving
-from tests.fault_matrix.faults import FAULTS, STATUSES
+from tests.fault_matrix.faults import FAULTS, STATUSES, Fault
 
 PAGES = 3
 FEW = ("404", "503", "cut", "huge", "html_as_json")
@@ -86,6 +86,13 @@ def test_a_load_that_is_disturbed_has_all_rows_once(database: URL) -> None:
     assert len(found) == len(FEW) * PAGES
     assert [case for case in found if case.is_bad or not case.repeated] == []
     assert "No fault of this table loses or doubles a row." in certificate("shop", found, 1)
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_ANY_API, ids=lambda fault: fault.name)
+def test_each_disturbance_is_explained(fault: Fault) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing-your-source.md").read_text()
+    kind = fault.name.partition("-")[0]
+    assert f"`{fault.name}`" in page or f"`{kind}`" in page or kind.isdecimal()
 
 
 def test_a_lost_row_is_seen_and_the_declaration_that_mends_it_is_named(database: URL) -> None:
