@@ -235,6 +235,7 @@ class KilledError(BaseException):
     """In place of a signal: the run stops where it is."""
 
 
+@pytest.mark.long
 def test_an_attempt_adopts_the_unfinished_runs_of_the_one_before(
     system: System, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def run(
     return start
 
 
+@pytest.mark.long
 def test_the_cluster_loads_what_one_process_would(
     run: Callable[..., State[Any]], days: Days, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_replace_loads_each_partition_on_the_cluster(
     ]
 
 
+@pytest.mark.long
 def test_children_of_rows_are_loaded_on_the_cluster(
     run: Callable[..., State[Any]], days: Days, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +191,7 @@ def test_children_of_rows_are_loaded_on_the_cluster(
     assert days.answered == Counter(range(20))
 
 
+@pytest.mark.long
 def test_few_partitions_are_loaded_without_the_cluster(
     run: Callable[..., State[Any]], ask: Ask
 ) -> None:
@@ -256,6 +259,7 @@ def test_workers_without_this_repository_are_named(
     assert "PYTHONPATH" in str(error)
 
 
+@pytest.mark.long
 def test_a_retry_sends_only_what_the_attempt_before_did_not_commit(
     run: Callable[..., State[Any]], days: Days, ask: Ask
 ) -> None:
@@ -279,6 +283,7 @@ def test_a_retry_sends_only_what_the_attempt_before_did_not_commit(
     assert {day for day, times in days.answered.items() if times > 1} <= set(range(200, COUNT))
 
 
+@pytest.mark.long
 def test_a_second_run_at_the_same_time_is_refused_and_changes_nothing(
     run: Callable[..., State[Any]], days: Days, ask: Ask
 ) -> None:
@@ -310,6 +315,7 @@ def test_workers_together_keep_the_rate(run: Callable[..., State[Any]], days: Da
         prefect.delete_global_concurrency_limit_by_name("shop")
 
 
+@pytest.mark.long
 def test_the_scheduler_sees_no_secrets(
     run: Callable[..., State[Any]],
     warehouse_url: URL,

@@ -197,6 +197,7 @@ def test_one_sources_failure_does_not_stop_the_others_marts(
     assert ask("select to_regclass('marts.rpt_sales_vs_weather')") == [(None,)]
 
 
+@pytest.mark.long
 def test_the_load_history_is_part_of_every_build_and_as_new_as_the_ledger(ask: Ask) -> None:
     assert run(source="market", resources=["shippers"]).is_completed()
     ask(

@@ -234,6 +234,7 @@ def test_a_stale_source_is_reported_after_publishing(ask: Ask) -> None:
     assert ask("select count(*) > 0 from staging.stg_market__suppliers") == [(True,)]
 
 
+@pytest.mark.long
 def test_freshness_is_checked_even_if_there_is_nothing_to_build(ask: Ask) -> None:
     assert transform() == NOTHING
     said = error_of(transform(check_freshness=True, return_state=True))
