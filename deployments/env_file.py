@@ -43,14 +43,17 @@ def read_environment(file: Path | None = None) -> None:
     An environment's work pool is `elt-staging` if neither names another.
 
     Raises:
-        SystemExit: when the file names another environment than the shell.
+        SystemExit: when the file is not UTF-8, or names another environment than the shell.
     """
     file = file or env_file()
     for name, value in _set.items():
         if os.environ.get(name) == value:
             del os.environ[name]
     _set.clear()
-    values = dotenv_values(file, interpolate=False)
+    try:
+        values = dotenv_values(file, interpolate=False)
+    except UnicodeDecodeError:
+        raise SystemExit(f"FAILED: {file} is not UTF-8. Save it with that encoding.") from None
     if values.get(environment.VARIABLE, environment.name()) != environment.name():
         raise SystemExit(
             f"FAILED: {file} sets {environment.VARIABLE}, which says what file to read. Remove "

@@ -7,23 +7,38 @@ from itertools import count
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
 
 _numbers = count(1)
+# Those whose process is gone: the lock of a process ends with it.
+_LEFT_BEHIND = """
+with scratch as materialized (
+    select datname from pg_database where starts_with(datname, 'scratch_')
+)
+select datname from scratch where pg_try_advisory_lock(hashtextextended(datname, 0))
+"""
 
 
 @contextmanager
 def scratch_database(server: URL) -> Iterator[URL]:
-    """An empty database, dropped when the block ends."""
+    """An empty database, dropped when the block ends, or by the next one if this process dies."""
     name = f"scratch_{os.getpid()}_{next(_numbers)}"
-    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
     with closing(psycopg2.connect(libpq(server))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(drop)
+            cursor.execute(_LEFT_BEHIND)
+            for (left,) in cursor.fetchall():
+                _drop(cursor, left)
+            cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
             try:
                 yield ensure_database(server, name)
             finally:
-                cursor.execute(drop)
+                _drop(cursor, name)
+
+
+def _drop(cursor: Cursor, name: str) -> None:
+    drop = sql.SQL("drop database if exists {} with (force)")
+    cursor.execute(drop.format(sql.Identifier(name)))

@@ -243,6 +243,9 @@ def test_each_environment_has_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / ".env").write_text("ENVIRONMENT=staging\n")
     with pytest.raises(SystemExit, match=r"\.env sets ENVIRONMENT"):
         read_environment(env_file(tmp_path))
+    (tmp_path / ".env").write_bytes("A_SHOP=ü".encode("latin-1"))
+    with pytest.raises(SystemExit, match=r"\.env is not UTF-8"):
+        read_environment(env_file(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["../x", "Staging", "a_b", "-a", "a" * 31])
