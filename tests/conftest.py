@@ -265,6 +265,16 @@ def _is_left_out(item: pytest.Item, sampled: set[str]) -> bool:
     return not is_first and zlib.crc32(item.nodeid.encode()) % one_in != 0
 
 
+# The first of them by its name, so that it looks when all others have restored what they changed.
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """Fail a test that leaves a variable of the environment behind: another would find it."""
+    before = {**os.environ}
+    yield
+    changed = {**os.environ}.items() ^ before.items()
+    assert {name for name, _ in changed} <= {"PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(autouse=True)
 def _no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the secrets of earlier tests, which may be words in this one's messages."""

@@ -29,30 +29,29 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def project(stack: Stack, tmp_path: Path) -> Iterator[Project]:
+def project(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
     """A project with two flows; the server has none of it before the test or after it."""
-    with _new_project(tmp_path) as project:
+    with _new_project(tmp_path, monkeypatch) as project:
         yield project
 
 
 @pytest.fixture(scope="module")
 def shared_project(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """One for all tests of a module."""
-    with _new_project(tmp_path_factory.mktemp("project")) as project:
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch, _new_project(root, patch) as project:
         yield project
 
 
 @contextmanager
-def _new_project(root: Path) -> Iterator[Project]:
+def _new_project(root: Path, patch: pytest.MonkeyPatch) -> Iterator[Project]:
     name = f"project{os.getpid()}x{next(_numbers)}"
     (root / "deployments").mkdir()
     (root / "jobs.py").write_text(FLOWS.replace("{project}", name))
     pool = {PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME: name}
-    with (
-        temporary_settings(pool),
-        get_client(sync_client=True) as client,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with temporary_settings(pool), get_client(sync_client=True) as client:
         patch.setenv("PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME", name)
         patch.delenv("NOTIFY_WEBHOOK_URL", raising=False)
         project = Project(root, name, client)
