@@ -29,9 +29,7 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def project(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Project]:
+def project(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project with two flows; the server has none of it before the test or after it."""
     with _new_project(tmp_path, monkeypatch) as project:
         yield project
