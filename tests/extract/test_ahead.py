@@ -259,14 +259,14 @@ def test_a_retry_of_a_page_sent_ahead_is_not_sent_after_the_end(
 
     def sleep(_: float) -> None:
         waits.set()
-        assert has_ended.wait(5)
+        assert has_ended.wait(60)
 
     monkeypatch.setattr(clients, "sleep", sleep)
     server = serve(Shop(before=lambda start: Answer(status=503) if start == 15 else None))
     with closing(read(server, BY_OFFSET, max_wait_seconds=60)) as pages:
         next(pages)
         next(pages)
-        assert waits.wait(5)
+        assert waits.wait(60)
     has_ended.set()
     wait_for_threads()
     assert server.asked.count("/orders?offset=15") == 1
@@ -309,16 +309,18 @@ def test_a_pause_that_the_api_asks_for_is_kept_by_requests_sent_ahead(
         if len(waits) == 2:
             asked.append(list(server.asked))
             both_wait.set()
-        assert both_wait.wait(5)
+        assert both_wait.wait(60)
 
     monkeypatch.setattr(clients, "sleep", sleep)
     busy = [Answer(status=429, headers={"Retry-After": "30"})]
-    is_refused = threading.Event()
+    is_second_asked, is_refused = threading.Event(), threading.Event()
 
     def before(start: int) -> Answer | None:
         if start == SIZE:
-            assert is_refused.wait(5)
+            is_second_asked.set()
+            assert is_refused.wait(60)
         if start == 2 * SIZE and busy:
+            assert is_second_asked.wait(60)
             return busy.pop()
         return None
 
