@@ -21,7 +21,7 @@ from flows.load.partition_lock import transaction
 from flows.load.retention import delete_old
 from tests.dbt_project.freshness_query import freshness_query
 
-LEDGERS = 60 if os.environ.get("CHAOS") == "full" else 20
+LEDGERS = 60 if os.environ.get("CHAOS") == "full" else 12
 RESOURCES = ("orders", "lines", "prices")
 PARTITIONS = ("", "p", "q", "r")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
