@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psutil
@@ -122,7 +123,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
-    """Return when `url` responds with a success.
+    """Return when the process, or one that it started, responds with a success at `url`.
+
+    Until it listens, another program may be given the port, whose response does not count.
 
     Raises:
         StartError: when the process ends first, or after that many seconds.
@@ -132,9 +135,24 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
         if process.poll() is not None:
             raise StartError(f"{process.args!r} ended with code {process.returncode}; see {log}.")
         with suppress(urllib.error.URLError, OSError), _open(url):
-            return
+            if _listens(process, urlsplit(url).port):
+                return
         time.sleep(0.05)
     raise StartError(f"{url} did not respond within {seconds:.0f} s; see {log}.")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int | None) -> bool:
+    """Whether the process, or one that it started, listens on the port."""
+    try:
+        first = psutil.Process(process.pid)
+        sockets = [
+            each
+            for its in (first, *first.children(recursive=True))
+            for each in its.net_connections("tcp")
+        ]
+    except psutil.NoSuchProcess:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
 
 
 def _open(url: str) -> AbstractContextManager[Any]:

@@ -8,7 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.local.processes import Service, StartError, child, uninterrupted
+from deployments.local.processes import (
+    Service,
+    StartError,
+    child,
+    free_port,
+    uninterrupted,
+    wait_for,
+)
+from tests.http_servers import Answer, Serve
 
 # Starts a process in its own group, as a worker does for a flow run, and prints its id.
 PARENT = """
@@ -75,3 +83,21 @@ def test_what_has_ended_by_itself_is_named_with_its_log(tmp_path: Path) -> None:
     Service("worker", tmp_path / "worker.log", lambda: True).check()
     with pytest.raises(StartError, match=r"^worker has ended by itself; see .*worker\.log\.$"):
         Service("worker", tmp_path / "worker.log", lambda: False).check()
+
+
+def test_a_response_of_another_program_on_the_port_does_not_count(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """It may be given the port that was free, before ours listens there."""
+    url = serve(lambda _: Answer(b"hello")).url
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+    log = tmp_path / "log"
+    with child(silent, log) as process, pytest.raises(StartError, match="not respond within 1 s"):
+        wait_for(url, process, log, 1)
+
+
+def test_its_own_response_counts(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    with child(command, log) as process:
+        wait_for(f"http://127.0.0.1:{port}/", process, log, 60)
