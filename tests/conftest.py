@@ -25,7 +25,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL, make_url
 
-from deployments.local.postgres import ensure_database, libpq, postgres
+from deployments.local.postgres import drop_database, ensure_database, libpq, postgres
 from deployments.local.stack import Stack, running
 from flows import redaction, sources
 from flows.dbt_build import dbt_project
@@ -49,6 +49,8 @@ dbt_project.PROJECT = TREE / "dbt_project"
 settings.register_profile("tests", deadline=None, database=None)
 settings.load_profile("tests")
 
+# All tests run, and all cases of each.
+IS_FULL = os.environ.get("CHAOS") == "full"
 STACKS = 2
 LONG_FOLDERS = ("commands", "deployments", "example", "flows", "owner", "dbt_build", "dbt_project")
 
@@ -90,10 +92,7 @@ def database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[U
 @contextlib.contextmanager
 def empty_database(server: URL, name: str) -> Iterator[URL]:
     yield ensure_database(server, name)
-    with closing(psycopg2.connect(libpq(server))) as opened:
-        opened.autocommit = True
-        with opened.cursor() as cursor:
-            cursor.execute(f"drop database {name} with (force)")
+    drop_database(server, name)
 
 
 @pytest.fixture
@@ -231,11 +230,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = _groups(items)
     items.sort(key=lambda item: item.path.parent.name not in LONG_FOLDERS)
     items.sort(key=lambda item: not groups[item.path].startswith("stack"))
-    is_full = os.environ.get("CHAOS") == "full"
     sampled: set[str] = set()
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups[item.path]))
-        if not is_full and (item.get_closest_marker("long") or _is_left_out(item, sampled)):
+        if not IS_FULL and (item.get_closest_marker("long") or _is_left_out(item, sampled)):
             item.add_marker(pytest.mark.skip(reason="only with CHAOS=full"))
 
 

@@ -19,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
-from deployments.local.postgres import ensure_database, libpq
+from deployments.local.postgres import drop_database, ensure_database, libpq
 from flows.load import ledger
 from flows.postgres import schemas
 
@@ -105,6 +105,10 @@ class _Database:
     uses: int
     ledger: str | None
 
+    @property
+    def name(self) -> str:
+        return str(self.url.database)
+
 
 class Databases:
     """Databases of a server, each used by one test at a time."""
@@ -124,27 +128,20 @@ class Databases:
         if database.uses + 1 < USES and _emptied(database):
             unused.append(replace(database, uses=database.uses + 1))
         else:
-            self._drop(database.url)
+            drop_database(self._server, database.name)
 
     def close(self) -> None:
         """Drop them all."""
         for unused in (self._without_ledger, self._with_ledger):
             while unused:
-                self._drop(unused.pop().url)
+                drop_database(self._server, unused.pop().name)
 
     def _create(self, has_ledger: bool) -> _Database:
         """A new database; one that a killed process with the same number left is dropped."""
-        url = self._server.set(database=f"test_{os.getpid()}_{next(self._numbers)}")
-        self._drop(url)
-        url = ensure_database(self._server, str(url.database))
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        drop_database(self._server, name)
+        url = ensure_database(self._server, name)
         return _Database(url, 0, _create_ledger(url) if has_ledger else None)
-
-    def _drop(self, url: URL) -> None:
-        with closing(psycopg2.connect(libpq(self._server))) as opened:
-            opened.autocommit = True
-            with opened.cursor() as cursor:
-                drop = sql.SQL("drop database if exists {} with (force)")
-                cursor.execute(drop.format(sql.Identifier(str(url.database))))
 
 
 def _create_ledger(url: URL) -> str:
@@ -191,7 +188,7 @@ def _vacuum_ledger(opened: Connection) -> None:
     with opened.cursor() as cursor:
         cursor.execute(_LEDGER_TABLES)
         tables = ", ".join(name for (name,) in cursor)
-        cursor.execute(f"vacuum (analyze false) {tables}")
+        cursor.execute(f"vacuum {tables}")
 
 
 def _value(cursor: Cursor, statement: str) -> Any:

@@ -6,11 +6,9 @@ from contextlib import closing, contextmanager
 from itertools import count
 
 import psycopg2
-from psycopg2 import sql
-from psycopg2.extensions import cursor as Cursor
 from sqlalchemy.engine import URL
 
-from deployments.local.postgres import ensure_database, libpq
+from deployments.local.postgres import drop_database, ensure_database, libpq
 
 _numbers = count(1)
 # Those whose process is gone: the lock of a process ends with it.
@@ -31,14 +29,9 @@ def scratch_database(server: URL) -> Iterator[URL]:
         with connection.cursor() as cursor:
             cursor.execute(_LEFT_BEHIND)
             for (left,) in cursor.fetchall():
-                _drop(cursor, left)
+                drop_database(server, left)
             cursor.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
             try:
                 yield ensure_database(server, name)
             finally:
-                _drop(cursor, name)
-
-
-def _drop(cursor: Cursor, name: str) -> None:
-    drop = sql.SQL("drop database if exists {} with (force)")
-    cursor.execute(drop.format(sql.Identifier(name)))
+                drop_database(server, name)

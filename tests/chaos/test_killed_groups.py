@@ -6,7 +6,6 @@ each step, before and after.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import rows
+from conftest import IS_FULL, rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import libpq
@@ -34,7 +33,7 @@ FEW = [
     Death("after", "alone", 1),
     Death("before", "end", 1),
 ]
-ALL = [*product(get_args(Moment), STEPS)] if os.environ.get("CHAOS") == "full" else []
+ALL = [*product(get_args(Moment), STEPS)] if IS_FULL else []
 TABLE = 'select account, "order", line, amount from raw_shop.lines order by 2, 3'
 CHECKPOINTS = (
     "select partition::int, parent_load_id, resume is null from elt.checkpoints order by 1"

@@ -5,7 +5,6 @@ kills of every kind are tested; with CHAOS=full every occurrence of each step of
 and after.
 """
 
-import os
 import random
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any, get_args
 
 import psycopg2
 import pytest
-from conftest import rows
+from conftest import IS_FULL, rows
 from sqlalchemy.engine import URL
 
 from deployments.local.postgres import ensure_database, libpq
@@ -33,7 +32,6 @@ from tests.http_servers import Answer, Server
 
 pytestmark = pytest.mark.no_ledger
 ROOT = Path(__file__).parents[2]
-IS_FULL = os.environ.get("CHAOS") == "full"
 DEADLINE_SECONDS = 30
 LONGER_SECONDS = 0.05
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import psycopg2
 import pytest
-from conftest import rows
+from conftest import IS_FULL, rows
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.engine import URL
 
@@ -27,7 +27,6 @@ from tests.chaos.scenarios import Scenario
 from tests.chaos.victim import Death, Session, interrupt
 from tests.http_servers import Answer
 
-IS_FULL = os.environ.get("CHAOS") == "full"
 DEADLINE_SECONDS = 30
 SCENARIOS = {
     "merge": Scenario("merge", loaded_before=True),

@@ -1,8 +1,10 @@
 """A scratch database is gone after its use, also if the process that made it was killed."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from conftest import rows
@@ -12,6 +14,7 @@ from commands.record.scratch import scratch_database
 from deployments.local.postgres import libpq
 
 REPOSITORY = Path(__file__).parents[2]
+NAME = "killed scratch"
 KILLED = """
 import os, signal, sys
 from sqlalchemy.engine import make_url
@@ -38,17 +41,19 @@ def test_it_is_dropped_and_leaves_others_that_are_in_use(postgres_server: URL) -
 
 def test_what_a_killed_process_left_is_dropped_by_the_next(postgres_server: URL) -> None:
     command = [sys.executable, "-c", KILLED, libpq(postgres_server)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    named = {**os.environ, "PGAPPNAME": NAME}
+    done = subprocess.run(command, cwd=REPOSITORY, env=named, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL
     left = done.stdout.strip()
     assert exists(postgres_server, left)
-    wait_until_its_session_has_ended(postgres_server)
+    wait_until_its_sessions_have_ended(postgres_server)
     with scratch_database(postgres_server):
         assert not exists(postgres_server, left)
 
 
-def wait_until_its_session_has_ended(server: URL) -> None:
+def wait_until_its_sessions_have_ended(server: URL) -> None:
     """Postgres notices soon that the process is gone; only then is its lock free."""
-    locks = "select count(*) from pg_locks where locktype = 'advisory'"
-    while rows(server, locks) != [(0,)]:
-        pass
+    sessions = "select count(*) from pg_stat_activity where application_name = %s"
+    due_at = time.monotonic() + 60
+    while rows(server, sessions, NAME) != [(0,)]:
+        assert time.monotonic() < due_at

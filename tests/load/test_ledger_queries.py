@@ -1,6 +1,5 @@
 """Queries that find their way through an index return what a look at all entries does."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +8,7 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
+from conftest import IS_FULL
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
@@ -21,7 +21,7 @@ from flows.load.partition_lock import transaction
 from flows.load.retention import delete_old
 from tests.dbt_project.freshness_query import freshness_query
 
-LEDGERS = 60 if os.environ.get("CHAOS") == "full" else 12
+LEDGERS = 60 if IS_FULL else 12
 RESOURCES = ("orders", "lines", "prices")
 PARTITIONS = ("", "p", "q", "r")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
