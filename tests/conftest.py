@@ -32,7 +32,7 @@ from flows.dbt_build import dbt_project
 from flows.errors import ConfigurationError
 from flows.postgres import connection_url
 from tests import certificates
-from tests.databases import Databases
+from tests.databases import Databases, session
 from tests.http_servers import Serve, serving
 from tests.project.tree import SOURCES, make_tree
 
@@ -186,7 +186,7 @@ def ask(warehouse_url: URL) -> Callable[..., list[tuple]]:
 
 def rows(url: URL, statement: str | sql.Composable, *values: object) -> list[tuple]:
     """Run one statement and return its rows."""
-    with closing(psycopg2.connect(libpq(url))) as opened, opened, opened.cursor() as cursor:
+    with session(url) as opened, opened, opened.cursor() as cursor:
         cursor.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
 

@@ -2,7 +2,8 @@
 
 A database with something that emptying can't undo, such as a setting of its own or an extension, is
 dropped instead. The ledger, whose hundred statements take as long as a whole test, stays in it,
-without rows, unless a test changed its tables.
+without rows, unless a test changed its tables. So does one session, because a new one takes as long
+as ten statements.
 """
 
 import contextlib
@@ -97,6 +98,34 @@ grant usage on schema public to public
 """
 
 
+_idle: dict[URL, Connection] = {}
+
+
+@contextlib.contextmanager
+def session(url: URL) -> Iterator[Connection]:
+    """A session on a database: the one that is kept for it, if it is idle, or a new one."""
+    kept = _idle.pop(url, None)
+    if kept is None:
+        with closing(psycopg2.connect(libpq(url))) as opened:
+            yield opened
+        return
+    opened = kept if _is_usable(kept) else psycopg2.connect(libpq(url))
+    try:
+        yield opened
+    finally:
+        _idle[url] = opened
+
+
+def _is_usable(opened: Connection) -> bool:
+    """Whether the server has not ended it."""
+    try:
+        with opened, opened.cursor() as cursor:
+            cursor.execute("select")
+    except psycopg2.Error:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class _Database:
     """A database; `ledger` is the version of its ledger, None if it is to have none."""
@@ -128,32 +157,37 @@ class Databases:
         if database.uses + 1 < USES and _emptied(database):
             unused.append(replace(database, uses=database.uses + 1))
         else:
-            drop_database(self._server, database.name)
+            self._drop(database)
 
     def close(self) -> None:
         """Drop them all."""
         for unused in (self._without_ledger, self._with_ledger):
             while unused:
-                drop_database(self._server, unused.pop().name)
+                self._drop(unused.pop())
 
     def _create(self, has_ledger: bool) -> _Database:
         """A new database; one that a killed process with the same number left is dropped."""
         name = f"test_{os.getpid()}_{next(self._numbers)}"
         drop_database(self._server, name)
         url = ensure_database(self._server, name)
+        _idle[url] = psycopg2.connect(libpq(url))
         return _Database(url, 0, _create_ledger(url) if has_ledger else None)
+
+    def _drop(self, database: _Database) -> None:
+        _idle.pop(database.url).close()
+        drop_database(self._server, database.name)
 
 
 def _create_ledger(url: URL) -> str:
     """Create the ledger, and return its version."""
-    with closing(psycopg2.connect(libpq(url))) as opened, opened, opened.cursor() as cursor:
+    with session(url) as opened, opened, opened.cursor() as cursor:
         schemas.complete(cursor, ledger.OWN)
         return str(_value(cursor, _LEDGER_VERSION))
 
 
 def _emptied(database: _Database) -> bool:
-    """End all sessions and empty it; False if it still differs from a new one."""
-    with closing(psycopg2.connect(libpq(database.url))) as opened:
+    """End all other sessions and empty it; False if it still differs from a new one."""
+    with session(database.url) as opened:
         with opened, opened.cursor() as cursor:
             cursor.execute(_END_SESSIONS)
             if not _is_as_created(cursor):
@@ -161,8 +195,12 @@ def _emptied(database: _Database) -> bool:
             _drop_schemas(cursor, [] if database.ledger is None else [ledger.OWN.name])
             if database.ledger is not None and not _is_emptied(cursor, database.ledger):
                 return False
-        if database.ledger is not None:
-            _vacuum_ledger(opened)
+        opened.autocommit = True
+        with opened.cursor() as cursor:
+            cursor.execute("discard all")
+            if database.ledger is not None:
+                _vacuum_ledger(cursor)
+        opened.autocommit = False
     return True
 
 
@@ -182,13 +220,11 @@ def _is_emptied(cursor: Cursor, version: str) -> bool:
     return bool(_value(cursor, _LEDGER_VERSION) == version)
 
 
-def _vacuum_ledger(opened: Connection) -> None:
+def _vacuum_ledger(cursor: Cursor) -> None:
     """Without this, a new row would take the place of a deleted one, in any order."""
-    opened.autocommit = True
-    with opened.cursor() as cursor:
-        cursor.execute(_LEDGER_TABLES)
-        tables = ", ".join(name for (name,) in cursor)
-        cursor.execute(f"vacuum {tables}")
+    cursor.execute(_LEDGER_TABLES)
+    tables = ", ".join(name for (name,) in cursor)
+    cursor.execute(f"vacuum {tables}")
 
 
 def _value(cursor: Cursor, statement: str) -> Any:

@@ -93,6 +93,7 @@ def listed_in(project: Path, target: Path, wanted: Sequence[Sequence[str]]) -> l
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_built_is_what_depends_on_the_change_and_the_ledger(
     case: str, listed: dict[str, set[str]]

@@ -1,6 +1,7 @@
 """The rules every dbt model keeps, whoever wrote it; needs no dbt and no Postgres."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ def layer(sql_file: Path) -> str:
     return sql_file.relative_to(MODELS_FOLDER).parts[0]
 
 
-def read_properties(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """The YAML properties of each model, or of another kind of node, by name."""
-    return {
-        item["name"]: item
-        for yaml_file in folder.rglob("*.yml")
-        for item in yaml.safe_load(yaml_file.read_text()).get(kind, [])
-    }
+def read_properties(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The YAML properties of each kind of node, such as `models`, by the node's name."""
+    found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for yaml_file in folder.rglob("*.yml"):
+        for kind, items in yaml.safe_load(yaml_file.read_text()).items():
+            if isinstance(items, list):
+                found[kind] |= {item["name"]: item for item in items}
+    return found
 
 
 def names_of_tests(item: dict[str, Any]) -> set[str]:
@@ -60,10 +62,10 @@ def has_tested_key(model: dict[str, Any]) -> bool:
     )
 
 
-PROPERTIES = read_properties(MODELS_FOLDER, "models")
-SNAPSHOTS = read_properties(SNAPSHOTS_FOLDER, "snapshots")
-EXPOSURES = read_properties(MODELS_FOLDER, "exposures")
-SOURCES = read_properties(MODELS_FOLDER, "sources")
+OF_MODELS = read_properties(MODELS_FOLDER)
+PROPERTIES, SOURCES = OF_MODELS["models"], OF_MODELS["sources"]
+EXPOSURES = OF_MODELS["exposures"]
+SNAPSHOTS = read_properties(SNAPSHOTS_FOLDER)["snapshots"]
 TABLES = {f"{name}.{table['name']}" for name, each in SOURCES.items() for table in each["tables"]}
 SEEDS = {file.stem for file in (PROJECT_FOLDER / "seeds").rglob("*.csv")}
 NODES = {*(file.stem for file in SQL_FILES), *SNAPSHOTS, *SEEDS}
