@@ -29,7 +29,6 @@ from flows.load.options import LoadOptions
 from flows.load.side_by_side import load_batch, load_side_by_side
 from flows.load_tasks import combine_errors, finish_loads, load_partitions, open_readers
 from flows.progress import Progress
-from flows.shared_rate import share_rate
 from flows.source import Partition, Resource, Source
 
 if TYPE_CHECKING:
@@ -93,9 +92,10 @@ class Cluster:
             EltError: a load failed, or the cluster is unavailable. What was committed is kept; a
                 retry of the same run loads the rest.
         """
+        if source.rate is not None:
+            source = replace(source, rate=replace(source.rate, is_shared=True))
         if len(partitions) <= FEW_PARTITIONS:
             return load_partitions(database, source, resource, partitions, options, progress)
-        share_rate(source)
         with self._connected() as runner:
             batches = _Batches(runner, self._context, source, resource, options, progress)
             if may_group(resource, len(partitions), options):

@@ -45,7 +45,7 @@ from flows.page import Page
 from flows.progress import Progress
 from flows.refresh_tokens import RefreshTokens
 from flows.retries import Retry, is_retryable
-from flows.shared_rate import turn_of
+from flows.shared_rate import turns_of
 from flows.source import Partition, Resource, RowsOf, Source
 from flows.traffic import NO_TRAFFIC
 from flows.transform import transform as build
@@ -180,7 +180,10 @@ def open_readers(
 ) -> Iterator[OpenReader]:
     """A client for one task; each thread of the task opens a reader of its own."""
     tokens = RefreshTokens(connect)
-    with Client(source, secrets.read, turn_of(source), tokens) as client:
+    with (
+        turns_of(source, connect) as wait_for_turn,
+        Client(source, secrets.read, wait_for_turn, tokens) as client,
+    ):
         yield partial(_reader, client, source, resource, read)
 
 

@@ -1,46 +1,97 @@
-"""A source's rate limit across processes: slots of a global concurrency limit in Prefect."""
+"""A rate that all processes keep together: Postgres tells each request when it may be sent.
 
-from collections.abc import Callable
-from functools import partial
+A request takes the next moment of its source from `elt.rates`, in one statement, and waits for it.
+The moments are spaced evenly, so no window has more of them than the rate allows.
+"""
 
-from prefect import get_client
-from prefect.concurrency.sync import rate_limit
-from prefect.exceptions import ObjectNotFound
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from time import sleep
 
+import psycopg2
+import psycopg2.errors
+from psycopg2.extensions import connection as Connection
+
+from flows.errors import UnavailableError
+from flows.load import ledger
+from flows.postgres.errors import is_transient, missing_privilege
 from flows.source import Rate, Source
 
-# The share of the rate that may be used at once, after a time without requests.
-BURST = 0.2
-# A request is sent a little later than its slot was taken, so two windows' requests may come close.
+# A request is sent a little later than its moment, so two windows' requests may come close.
 CAUTION = 0.95
+# If Postgres crashes, the last moments may be lost. It takes longer than that to come back.
+_TAKE = """
+select set_config('synchronous_commit', 'off', true);
+insert into elt.rates as known (source, due_at) values (%(source)s, clock_timestamp())
+on conflict (source) do update
+set due_at = greatest(known.due_at + %(seconds)s * interval '1 second', clock_timestamp())
+returning extract(epoch from due_at - clock_timestamp())::float
+"""
 
 
-def turn_of(source: Source) -> Callable[[], None]:
-    """Takes a slot of the limit with the source's name; nothing without a rate or such a limit."""
-    if source.rate is None:
-        return lambda: None
-    with get_client(sync_client=True) as prefect:
-        try:
-            prefect.read_global_concurrency_limit_by_name(source.name)
-        except ObjectNotFound:
-            return lambda: None
-    return partial(rate_limit, source.name)
+class SharedRate:
+    """The turns of a source's requests in this process; thread-safe."""
+
+    def __init__(self, connection: Connection, source: str, rate: Rate) -> None:
+        """`connection` is used for nothing else."""
+        self._connection = connection
+        self._source = source
+        self._values = {"source": source, "seconds": seconds_between(rate)}
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Block until the next request may be sent.
+
+        Raises:
+            UnavailableError: Postgres went away.
+            ConfigurationError: the database role may not use the table.
+        """
+        with (
+            self._lock,
+            _naming_errors(self._source),
+            self._connection as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(_TAKE, self._values)
+            [(seconds,)] = cursor.fetchall()
+        sleep(max(0.0, seconds))
 
 
-def share_rate(source: Source) -> None:
-    """Create or correct the limit in Prefect, so that all processes together keep the rate."""
-    if source.rate is None:
-        return
-    with get_client(sync_client=True) as prefect:
-        prefect.upsert_global_concurrency_limit_by_name(source.name, *slots_for(source.rate))
+def seconds_between(rate: Rate) -> float:
+    """The pause from one moment to the next."""
+    return rate.seconds / rate.requests / CAUTION
 
 
-def slots_for(rate: Rate) -> tuple[int, float]:
-    """How many slots the limit has, and how many become free per second.
+@contextmanager
+def turns_of(source: Source, connect: Callable[[], Connection]) -> Iterator[Callable[[], None]]:
+    """What a source's clients call before each request: it waits if the rate is shared.
 
-    In any window of the rate, at most the sum of both is taken; a single slot becomes free only
-    after its time.
+    Raises:
+        UnavailableError: Postgres is down.
+        ConfigurationError: the database role may not use the ledger.
     """
-    burst = max(1, int(rate.requests * BURST))
-    refill = rate.requests if burst == 1 else rate.requests - burst
-    return burst, CAUTION * refill / rate.seconds
+    if source.rate is None or not source.rate.is_shared:
+        yield lambda: None
+        return
+    with _naming_errors(source.name):
+        connection = connect()
+    with closing(connection):
+        with _naming_errors(source.name), connection, connection.cursor() as cursor:
+            ledger.prepare(cursor, ledger.OWN.name)
+        yield SharedRate(connection, source.name, source.rate).wait
+
+
+@contextmanager
+def _naming_errors(source: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise missing_privilege(f"The rate of {source!r}", "the schema elt", error) from error
+    except psycopg2.Error as error:
+        if not is_transient(error):
+            raise
+        raise UnavailableError(
+            f"Postgres went away while a request of {source!r} waited for its turn: {error} "
+            "Run this again."
+        ) from error

@@ -88,10 +88,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often an API may be called: at most `requests` in any `seconds`."""
+    """How often an API may be called: at most `requests` in any `seconds`.
+
+    Attributes:
+        is_shared: all processes that load the source into the same warehouse keep it together, with
+            a pause between any two requests. Otherwise each process keeps it for itself.
+    """
 
     requests: int
     seconds: float = 1
+    is_shared: bool = False
 
     def __post_init__(self) -> None:
         """Refuse rates that allow no request."""

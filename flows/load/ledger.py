@@ -32,7 +32,7 @@ TABLES = [
     sql.Identifier("elt", name)
     for name in (
         *("loads", "partitions", "checkpoints", "rejects", "schema_changes", "columns", "resets"),
-        *("refresh_tokens", "anomalies", "usual_fields"),
+        *("refresh_tokens", "rates", "anomalies", "usual_fields"),
     )
 ]
 # The rows of loads before a resource's last reset are gone.

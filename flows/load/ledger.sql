@@ -352,6 +352,14 @@ comment on column elt.refresh_tokens.secret is
 comment on column elt.refresh_tokens.usable_until is
 'When the access token is renewed at the latest; null if the provider states no end.';
 
+create table if not exists elt.rates (
+    source text primary key,
+    due_at timestamptz not null
+);
+
+comment on table elt.rates is
+'When the latest request of a source is sent, if all processes keep its rate together.';
+
 alter table elt.loads add column if not exists is_comparable boolean not null default false;
 
 comment on column elt.loads.is_comparable is

@@ -36,7 +36,6 @@ from flows.errors import ConfigurationError, UnavailableError
 from flows.extract.auth import Bearer, OAuth2
 from flows.extract.selectors import records_at
 from flows.retries import Retry
-from flows.shared_rate import slots_for
 from flows.source import Accounts, Partition, Rate, Resource, RowsOf, Source, product
 from tests.http_servers import Answer, Asked, Serve, Server
 
@@ -303,16 +302,15 @@ def test_a_second_run_at_the_same_time_is_refused_and_changes_nothing(
 
 
 @pytest.mark.long
-def test_workers_together_keep_the_rate(run: Callable[..., State[Any]], days: Days) -> None:
+def test_workers_together_keep_the_rate(
+    run: Callable[..., State[Any]], days: Days, ask: Ask
+) -> None:
     resource = replace(DAYS, partitions=PARTITIONS[:100])
     assert run(resource, rate=Rate(30)).is_completed()
     times = sorted(days.times)
     assert len(times) == 100
     assert all(later - earlier > 1 for earlier, later in zip(times, times[30:], strict=False))
-    with get_client(sync_client=True) as prefect:
-        limit = prefect.read_global_concurrency_limit_by_name("shop")
-        assert (limit.limit, limit.slot_decay_per_second) == slots_for(Rate(30))
-        prefect.delete_global_concurrency_limit_by_name("shop")
+    assert ask("select source from elt.rates") == [("shop",)]
 
 
 @pytest.mark.long
@@ -405,14 +403,6 @@ def test_a_cluster_that_is_not_there_is_named(
         error = run().result(raise_on_failure=False)
     assert isinstance(error, kind)
     assert said in str(error)
-
-
-@pytest.mark.parametrize("requests", [1, 2, 5, 60])
-def test_slots_never_allow_more_than_the_rate(requests: int) -> None:
-    """In a window, all slots at its start and those that become free within it."""
-    limit, per_second = slots_for(Rate(requests, 10))
-    free_within = int(per_second * 10) if limit == 1 else limit + int(per_second * 10)
-    assert 0 < free_within <= requests or requests == 1
 
 
 def _batches_of(state: State[Any]) -> list[str]:

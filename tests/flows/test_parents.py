@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import requests
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State
 
 from blocks import secrets
@@ -147,21 +145,15 @@ def test_a_secret_comes_from_the_environment_or_from_its_block(
     assert ask("select count(*) from raw_shop.items") == [(25,)]
 
 
-def test_a_rate_is_kept_through_prefect_where_it_has_a_limit_of_that_name(
+def test_a_rate_of_all_processes_is_kept_in_the_warehouse(
     declare: Callable[[Source], None], ask: Ask
 ) -> None:
-    """Each request takes a slot; they come free so slowly that some are still taken at the end."""
-    declare(replace(FAMILY, name="paced", rate=Rate(1000)))
-    assert run("paced").is_completed()
-    with get_client(sync_client=True) as prefect:
-        prefect.create_global_concurrency_limit(
-            GlobalConcurrencyLimitCreate(name="paced", limit=50, slot_decay_per_second=0.1)
-        )
-        assert run("paced").is_completed()
-        limit = prefect.read_global_concurrency_limit_by_name("paced")
-        prefect.delete_global_concurrency_limit_by_name("paced")
-    assert limit.active_slots > 0
-    assert ask("select count(*) from elt.loads where state = 'succeeded'") == [(4,)]
+    declare(replace(FAMILY, rate=Rate(1000)))
+    assert run().is_completed()
+    assert ask("select source from elt.rates") == []
+    declare(replace(FAMILY, rate=Rate(1000, is_shared=True)))
+    assert run(full_refresh=True).is_completed()
+    assert ask("select source from elt.rates") == [("family",)]
 
 
 def test_a_run_deletes_the_ledgers_entries_beyond_the_sources_days(
