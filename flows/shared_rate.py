@@ -20,9 +20,11 @@ from flows.source import Rate, Source
 
 # A request is sent a little later than its moment, so two windows' requests may come close.
 CAUTION = 0.95
-# If Postgres crashes, the last moments may be lost. It takes longer than that to come back.
+# A crash of Postgres may undo what it has not written to disk yet, less than a second's moments.
+# It takes longer than a second to come back.
+UNWRITTEN_SECONDS = 1.0
 _TAKE = """
-select set_config('synchronous_commit', 'off', true);
+select set_config('synchronous_commit', %(commit)s, true);
 insert into elt.rates as known (source, due_at) values (%(source)s, clock_timestamp())
 on conflict (source) do update
 set due_at = greatest(known.due_at + %(seconds)s * interval '1 second', clock_timestamp())
@@ -37,7 +39,9 @@ class SharedRate:
         """`connection` is used for nothing else."""
         self._connection = connection
         self._source = source
-        self._values = {"source": source, "seconds": seconds_between(rate)}
+        seconds = seconds_between(rate)
+        commit = "off" if seconds < UNWRITTEN_SECONDS else "on"
+        self._values = {"source": source, "seconds": seconds, "commit": commit}
         self._lock = threading.Lock()
 
     def wait(self) -> None:
