@@ -183,7 +183,8 @@ begin
                 and case its.name
                     when 'elt' then relname in
                         ('loads', 'partitions', 'checkpoints', 'rejects', 'schema_changes',
-                            'columns', 'resets', 'refresh_tokens', 'anomalies', 'usual_fields')
+                            'columns', 'resets', 'refresh_tokens', 'rates', 'anomalies',
+                            'usual_fields')
                     when 'dbt' then relname in ('builds', 'built_tables')
                     else its.owner = 'transformer' or pg_temp.is_loaded(oid)
                 end
