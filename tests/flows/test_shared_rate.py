@@ -51,6 +51,16 @@ def test_all_that_share_a_rate_wait_for_moments_of_their_own(
         assert seconds == pytest.approx(number * pause, abs=pause / 2)
 
 
+def test_a_request_that_missed_its_moment_takes_another_one(
+    connect: Callable[[], Connection], waited: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0, 99, 99, 99])  # asked, woke up much too late, asked, woke up
+    monkeypatch.setattr(shared_rate, "monotonic", lambda: next(clock))
+    with turns_of(SHARED, connect) as wait_for_turn:
+        wait_for_turn()
+    assert len(waited) == 2
+
+
 def test_after_a_time_without_requests_the_next_one_waits_for_nothing(
     connect: Callable[[], Connection], waited: list[float], query: Query
 ) -> None:
