@@ -56,23 +56,23 @@ class SharedRate:
             ConfigurationError: the database role may not use the table.
         """
         for _ in range(MOST_MOMENTS):
-            began_at = monotonic()
-            seconds = self._take()
-            sleep(seconds)
-            if monotonic() - began_at - seconds <= self._late_seconds:
+            due_at = self._take()
+            sleep(max(0.0, due_at - monotonic()))
+            if monotonic() - due_at <= self._late_seconds:
                 return
 
     def _take(self) -> float:
-        """Take the next moment; returns the seconds until then."""
+        """Take the next moment, on the clock `time.monotonic`."""
         with (
             self._lock,
             _naming_errors(self._source),
             self._connection as connection,
             connection.cursor() as cursor,
         ):
+            asked_at = monotonic()
             cursor.execute(_TAKE, self._values)
             [(seconds,)] = cursor.fetchall()
-        return max(0.0, float(seconds))
+        return asked_at + max(0.0, float(seconds))
 
 
 def seconds_between(rate: Rate) -> float:

@@ -54,7 +54,7 @@ def test_all_that_share_a_rate_wait_for_moments_of_their_own(
 def test_a_request_that_missed_its_moment_takes_another_one(
     connect: Callable[[], Connection], waited: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0, 99, 99, 99])  # asked, woke up much too late, asked, woke up
+    clock = iter([0, 0, 99, 99, 99, 99])  # it asked, slept and woke up, much too late; and again
     monkeypatch.setattr(shared_rate, "monotonic", lambda: next(clock))
     with turns_of(SHARED, connect) as wait_for_turn:
         wait_for_turn()
