@@ -25,7 +25,7 @@ from flows.errors import ConfigurationError, EltError, UnavailableError
 from flows.extract.tokens import Token
 from flows.load import ledger
 from flows.postgres import locks
-from flows.postgres.errors import is_transient, missing_privilege
+from flows.postgres.errors import naming_errors
 
 # A token that was received is lost with the process, so Postgres gets this long to come back.
 STORE_SECONDS = 300.0
@@ -201,17 +201,10 @@ def _store(connection: Connection, values: Mapping[str, object]) -> psycopg2.Err
 @contextmanager
 def _naming_errors(name: str) -> Iterator[None]:
     try:
-        yield
+        with naming_errors(f"The refresh token {name!r}", f"the refresh token {name!r} was read"):
+            yield
     except psycopg2.errors.LockNotAvailable as error:
         raise UnavailableError(
             f"Another process has been exchanging the refresh token {name!r} for too long. Look at "
             "the sessions that lock elt.refresh_tokens, then run this again."
-        ) from error
-    except psycopg2.errors.InsufficientPrivilege as error:
-        raise missing_privilege(f"The refresh token {name!r}", "the schema elt", error) from error
-    except psycopg2.Error as error:
-        if not is_transient(error):
-            raise
-        raise UnavailableError(
-            f"Postgres went away while the refresh token {name!r} was read: {error} Run this again."
         ) from error

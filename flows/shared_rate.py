@@ -6,16 +6,13 @@ The moments are spaced evenly, so no window has more of them than the rate allow
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from time import monotonic, sleep
 
-import psycopg2
-import psycopg2.errors
 from psycopg2.extensions import connection as Connection
 
-from flows.errors import UnavailableError
 from flows.load import ledger
-from flows.postgres.errors import is_transient, missing_privilege
+from flows.postgres.errors import naming_errors
 from flows.source import Rate, Source
 
 # A request is sent a little later than its moment, so two windows' requests may come close.
@@ -91,24 +88,12 @@ def turns_of(source: Source, connect: Callable[[], Connection]) -> Iterator[Call
     if source.rate is None or not source.rate.is_shared:
         yield lambda: None
         return
-    with _naming_errors(source.name):
-        connection = connect()
-    with closing(connection):
+    with closing(connect()) as connection:
         with _naming_errors(source.name), connection, connection.cursor() as cursor:
             ledger.prepare(cursor, ledger.OWN.name)
         yield SharedRate(connection, source.name, source.rate).wait
 
 
-@contextmanager
-def _naming_errors(source: str) -> Iterator[None]:
-    try:
-        yield
-    except psycopg2.errors.InsufficientPrivilege as error:
-        raise missing_privilege(f"The rate of {source!r}", "the schema elt", error) from error
-    except psycopg2.Error as error:
-        if not is_transient(error):
-            raise
-        raise UnavailableError(
-            f"Postgres went away while a request of {source!r} waited for its turn: {error} "
-            "Run this again."
-        ) from error
+def _naming_errors(source: str) -> AbstractContextManager[None]:
+    waiting = f"a request of {source!r} waited for its turn"
+    return naming_errors(f"The rate of {source!r}", waiting)

@@ -1,8 +1,12 @@
 """What an error of Postgres means: whether it is transient, and what a missing privilege needs."""
 
-import psycopg2
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from flows.errors import ConfigurationError
+import psycopg2
+import psycopg2.errors
+
+from flows.errors import ConfigurationError, UnavailableError
 
 # SQLSTATE classes: lost connections, rollbacks, resources, shutdowns, I/O
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
@@ -48,3 +52,27 @@ def missing_privilege(what: str, owned: str, error: psycopg2.Error) -> Configura
         f"own {owned}; docs/loading.md lists the grants. If another role made them, log in as that "
         'one, or hand them over with blocks/roles.sql (docs/transform.md, "Who may do what").'
     )
+
+
+@contextmanager
+def naming_errors(what: str, action: str) -> Iterator[None]:
+    """Turn errors of statements on the schema `elt` into ours, which name the remedy.
+
+    Args:
+        what: what needs the statement, the message's first words.
+        action: what was going on, after "while".
+
+    Raises:
+        ConfigurationError: the role lacks a privilege.
+        UnavailableError: Postgres went away.
+    """
+    try:
+        yield
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise missing_privilege(what, "the schema elt", error) from error
+    except psycopg2.Error as error:
+        if not is_transient(error):
+            raise
+        raise UnavailableError(
+            f"Postgres went away while {action}: {error} Run this again."
+        ) from error
